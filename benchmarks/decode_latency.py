@@ -1,0 +1,208 @@
+"""Decode steps of the shard server, through gRPC over its Unix socket, against transformers and the memory bandwidth.
+
+All three are measured in the same run with the same threads, in alternating rounds, so that a busy machine slows them together.
+Prints a table of milliseconds a step and writes it, with every figure, to bench-out/decode_latency.json.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import torch
+from text_generation_protocol.v3 import generate_pb2 as pb
+from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
+
+PROMPT = "The history of the printing press begins with"
+NEW_TOKENS = 48
+BATCHES = (1, 4, 8)
+
+
+def main() -> None:
+    """Measure and report."""
+    options = parse()
+    torch.set_num_threads(options.threads)
+    directory = model_directory(options.model_id)
+    weight_bytes = sum(f.stat().st_size for f in directory.glob("*.safetensors"))
+    samples: dict[str, dict[int, list[float]]] = {name: {b: [] for b in BATCHES} for name in ("kv.run", "transformers")}
+    bandwidth: list[float] = []
+    with shard(directory, options) as (stub, server):
+        reference = Reference(directory, options.dtype)
+        memory = memory_use(server.pid)
+        for _ in range(options.rounds):
+            bandwidth.append(read_bandwidth(weight_bytes))
+            for batch in BATCHES:
+                samples["kv.run"][batch] += served_steps(stub, batch)
+                samples["transformers"][batch] += reference.steps(batch)
+    report(options, samples, weight_bytes, max(bandwidth), memory)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model-id", default="smollm2")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=Path("bench-out/decode_latency.json"))
+    return parser.parse_args()
+
+
+def model_directory(model_id: str) -> Path:
+    """Where the model is after the server's own download step."""
+    command = [sys.executable, "-m", "text_generation_server", "download-weights", model_id, "--json-output"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    extras = [json.loads(line)["record"]["extra"] for line in lines]
+    return Path(next(extra["path"] for extra in reversed(extras) if "path" in extra))
+
+
+@contextlib.contextmanager
+def shard(directory: Path, options: argparse.Namespace) -> Iterator[tuple[TextGenerationServiceStub, subprocess.Popen[bytes]]]:
+    """A shard server in its own process, warmed up."""
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = f"{folder}/shard"
+        command = [sys.executable, "-m", "text_generation_server", "serve", str(directory), "--uds-path", prefix]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+        server = subprocess.Popen(
+            [*command, "--dtype", options.dtype, "--logger-level", "WARN"], env=environment, stdin=subprocess.DEVNULL
+        )
+        try:
+            wait_for(Path(f"{prefix}-0"), server)
+            with grpc.insecure_channel(f"unix://{prefix}-0") as channel:
+                stub = TextGenerationServiceStub(channel)
+                warmup = pb.Batch(id=0, requests=[request(0, 2)], size=1)
+                stub.Warmup(pb.WarmupRequest(batch=warmup, max_prefill_tokens=4096))
+                yield stub, server
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def wait_for(path: Path, server: subprocess.Popen[bytes]) -> None:
+    """Until the socket is there."""
+    while not path.exists():
+        if server.poll() is not None:
+            raise SystemExit(f"the shard server ended with code {server.returncode}")
+        time.sleep(0.05)
+
+
+def request(request_id: int, new_tokens: int) -> pb.Request:
+    """A greedy request that runs to its length."""
+    neutral = pb.NextTokenChooserParameters(temperature=1.0, top_p=1.0, typical_p=1.0, repetition_penalty=1.0)
+    return pb.Request(
+        id=request_id,
+        inputs=PROMPT,
+        input_chunks=pb.Input(chunks=[pb.InputChunk(text=PROMPT)]),
+        truncate=1024,
+        add_special_tokens=True,
+        parameters=neutral,
+        stopping_parameters=pb.StoppingCriteriaParameters(max_new_tokens=new_tokens, ignore_eos_token=True),
+    )
+
+
+def served_steps(stub: TextGenerationServiceStub, batch: int) -> list[float]:
+    """Milliseconds between the answers of consecutive Decode calls."""
+    requests = [request(i, NEW_TOKENS) for i in range(batch)]
+    answer = stub.Prefill(pb.PrefillRequest(batch=pb.Batch(id=1, requests=requests, size=batch)))
+    steps, last = [], time.perf_counter()
+    while answer.HasField("batch"):
+        answer = stub.Decode(pb.DecodeRequest(batches=[answer.batch]))
+        now = time.perf_counter()
+        steps.append((now - last) * 1e3)
+        last = now
+    return steps[2:]
+
+
+class Reference:
+    """transformers' own `generate` on the same weights, dtype and threads."""
+
+    def __init__(self, directory: Path, dtype: str) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self._model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype)).eval()
+        self._inputs = AutoTokenizer.from_pretrained(directory)(PROMPT, return_tensors="pt").input_ids
+
+    def steps(self, batch: int) -> list[float]:
+        """Milliseconds between the logits of consecutive tokens."""
+        stamps: list[float] = []
+
+        def stamp(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            stamps.append(time.perf_counter())
+            return scores
+
+        inputs = self._inputs.expand(batch, -1)
+        self._model.generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=NEW_TOKENS,
+            min_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            logits_processor=[stamp],
+            pad_token_id=0,
+        )
+        return [(after - before) * 1e3 for before, after in zip(stamps, stamps[1:], strict=False)][1:]
+
+
+def read_bandwidth(size: int) -> float:
+    """Bytes a second at which `size` bytes can be read, the best of a few passes."""
+    block = torch.ones(size // 8, dtype=torch.int64)
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        block.sum()
+        times.append(time.perf_counter() - began)
+    return size / min(times)
+
+
+def memory_use(pid: int) -> dict[str, int]:
+    """Peak and present resident bytes of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: int(line.split()[1]) * 1024 for line in lines for key in ("VmHWM", "VmRSS") if line.startswith(key)}
+
+
+def report(
+    options: argparse.Namespace,
+    samples: dict[str, dict[int, list[float]]],
+    weight_bytes: int,
+    bandwidth: float,
+    memory: dict[str, int],
+) -> None:
+    """Print the table and write the figures."""
+    floor = weight_bytes / bandwidth * 1e3
+    print(f"{options.model_id}, {options.dtype}, {options.threads} threads, weights {weight_bytes / 1e6:.0f} MB")
+    print(f"read bandwidth {bandwidth / 1e9:.1f} GB/s, so a step takes at least {floor:.1f} ms")
+    print(f"resident after warm-up {memory['VmRSS'] / 1e6:.0f} MB, peak {memory['VmHWM'] / 1e6:.0f} MB\n")
+    print("| batch | kv.run ms (p50 / p10) | transformers ms (p50 / p10) | speed-up (p50 / p10) | x floor (p50 / p10) |")
+    print("| --- | --- | --- | --- | --- |")
+    rows = []
+    for batch in BATCHES:
+        ours, theirs = (summary(samples[name][batch]) for name in ("kv.run", "transformers"))
+        rows.append({"batch": batch, "kv.run": ours, "transformers": theirs})
+        pairs = [(ours[q], theirs[q]) for q in ("p50", "p10")]
+        print(
+            f"| {batch} | {pairs[0][0]:.1f} / {pairs[1][0]:.1f} | {pairs[0][1]:.1f} / {pairs[1][1]:.1f} "
+            f"| {pairs[0][1] / pairs[0][0]:.2f} / {pairs[1][1] / pairs[1][0]:.2f} "
+            f"| {pairs[0][0] / floor:.2f} / {pairs[1][0] / floor:.2f} |"
+        )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"floor_ms": floor, "bandwidth": bandwidth, "weight_bytes": weight_bytes, "memory": memory, "rows": rows}
+    options.out.write_text(json.dumps({**facts, "threads": options.threads, "dtype": options.dtype}, indent=2))
+    print(f"\nwritten to {options.out}")
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Quantiles of the steps."""
+    cuts = statistics.quantiles(values, n=10)
+    return {"min": min(values), "p10": cuts[0], "p50": statistics.median(values), "p90": cuts[-1], "steps": len(values)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Hands out cache slots to requests that bring none; knows nothing of what is stored in them.
+
+A *block* is a run of `block_size` slots; requests get whole blocks (protocol §3.3, §4.5).
+"""
+
+from text_generation_server.errors import OutOfBlocks
+
+
+class LocalBlocks:
+    """The free blocks of a pool of `num_slots` slots. Not thread-safe: the engine thread owns it."""
+
+    def __init__(self, num_slots: int, block_size: int) -> None:
+        self.block_size = block_size
+        self._num_blocks = num_slots // block_size
+        # Popped from the end: ascending, so that a lone request's slots are contiguous and can be read as a view.
+        self._free = list(range(self._num_blocks - 1, -1, -1))
+
+    @property
+    def free_tokens(self) -> int:
+        """Tokens that could be allocated now."""
+        return len(self._free) * self.block_size
+
+    def acquire(self, tokens: int) -> tuple[int, ...]:
+        """Slots for `tokens` positions, rounded up to whole blocks.
+
+        Raises:
+            OutOfBlocks: fewer slots are free than asked for; nothing was taken.
+        """
+        needed = -(-tokens // self.block_size)
+        if needed > len(self._free):
+            raise OutOfBlocks(
+                f"the request needs {tokens} tokens of cache, {self.free_tokens} of "
+                f"{self._num_blocks * self.block_size} are free: wait for running requests or ask for fewer new tokens"
+            )
+        blocks = [self._free.pop() for _ in range(needed)]
+        return tuple(slot for b in blocks for slot in range(b * self.block_size, (b + 1) * self.block_size))
+
+    def release(self, slots: tuple[int, ...]) -> None:
+        """Give back exactly what one `acquire` returned."""
+        self._free.extend(slot // self.block_size for slot in reversed(slots[:: self.block_size]))

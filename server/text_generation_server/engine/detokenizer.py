@@ -1,0 +1,59 @@
+"""Turns one request's tokens into texts as they come, holding bytes back until they make whole characters.
+
+Knows nothing of stop rules or batches. The rules are those of protocol §6.3 and §6.4.
+"""
+
+from collections.abc import Sequence
+
+from text_generation_server.tokenization.adapter import Tokenizer
+
+_CONTEXT_TOKENS = 5
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+_MAX_HELD = 16
+_LONGEST_PARTIAL = 3
+"""A character has at most 4 bytes, so the tokens before the last 3 held ones cannot be part of an unfinished one."""
+
+
+class IncrementalText:
+    """The text of one generation.
+
+    A token's text is what it adds to the decoding of the tokens around it, because a token decoded alone may lose its
+    leading space. Two short decodings a token, whatever the length of the sequence.
+    """
+
+    def __init__(self, prompt_ids: Sequence[int], tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids = list(prompt_ids[-_CONTEXT_TOKENS:])
+        self._generated_from = len(self._ids)
+        self._prefix = 0  # where the context of the unread tokens starts
+        self._read = len(self._ids)  # where the unread tokens start
+        self._context = self._decode(0, self._read)
+
+    def append(self, token_id: int) -> str:
+        """The characters that `token_id` completes; "" while it leaves the last one unfinished."""
+        self._ids.append(token_id)
+        text = self._decode(self._prefix, len(self._ids))
+        if len(text) > len(self._context) and not text.endswith(_REPLACEMENT):
+            return self._advance(text, len(self._ids))
+        if len(self._ids) - self._read <= _MAX_HELD:
+            return ""
+        # Invalid bytes that never become a character: without this, each further token would decode all of them again.
+        settled = len(self._ids) - _LONGEST_PARTIAL
+        return self._advance(self._decode(self._prefix, settled), settled)
+
+    def generated_text(self) -> str:
+        """All that was generated, without special tokens and without an unfinished last character."""
+        start = max(self._generated_from - 1, 0)
+        context = self._tokenizer.decode(self._ids[start : self._generated_from], skip_special_tokens=True)
+        text = self._tokenizer.decode(self._ids[start:], skip_special_tokens=True)
+        return text[len(context) :].rstrip(_REPLACEMENT)
+
+    def _advance(self, text: str, read: int) -> str:
+        new = text[len(self._context) :]
+        self._prefix, self._read = self._read, read
+        self._context = self._decode(self._prefix, self._read)
+        return new
+
+    def _decode(self, start: int, end: int) -> str:
+        return self._tokenizer.decode(self._ids[start:end])

@@ -1,0 +1,239 @@
+"""Prefill, decode, filter and clear over cached batches. Runs on the engine thread only; knows neither the wire nor tensors.
+
+One rule: each call returns, for every row, the result of exactly one step of that row. With run-ahead that step was launched by the
+call before, and the next one is launched before the results of this one are read.
+"""
+
+import time
+from collections.abc import Sequence as Ordered
+from dataclasses import dataclass
+
+from text_generation_server.engine.batch import Batch
+from text_generation_server.engine.finish import finish_token
+from text_generation_server.engine.launch import LaunchedStep
+from text_generation_server.engine.launcher import StepLauncher, StepRunner
+from text_generation_server.engine.plan import AllocateCache
+from text_generation_server.engine.pool import SCRATCH_SLOTS, PoolLimits, SequencePool
+from text_generation_server.engine.sequence import Sequence, schedule_chunks
+from text_generation_server.engine.types import (
+    BatchView,
+    Generation,
+    PrefillCommand,
+    StepResult,
+    WarmupCommand,
+    WarmupResult,
+)
+from text_generation_server.engine.warmup import CacheSizer
+from text_generation_server.errors import InvalidRequest, UnknownBatch
+from text_generation_server.tokenization.adapter import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What an operator decides about an engine.
+
+    max_rows: sequences served at once. block_size: slots in a block of the local allocator.
+    run_ahead: launch the next step before reading the last. memory_fraction: of the device, for everything.
+    position_limit: longest sequence model and tokenizer can take, None if unbounded.
+    """
+
+    max_rows: int
+    block_size: int
+    run_ahead: bool
+    memory_fraction: float
+    position_limit: int | None
+
+
+class Engine:
+    """Owns the cached batches of a shard."""
+
+    def __init__(self, runner: StepRunner, tokenizer: Tokenizer, settings: EngineSettings) -> None:
+        self.settings = settings
+        self.runner = runner
+        self._tokenizer = tokenizer
+        self._sizer = CacheSizer(
+            runner,
+            max_rows=settings.max_rows,
+            block_size=settings.block_size,
+            memory_fraction=settings.memory_fraction,
+            position_limit=settings.position_limit,
+        )
+        self._launcher = StepLauncher(runner)
+        self._pool: SequencePool | None = None
+        self.max_prefill_tokens = self._sizer.default_prefill_tokens
+        self._batches: dict[int, Batch] = {}
+
+    @property
+    def pool(self) -> SequencePool:
+        """The rows and slots of the cache; a caller that never warms up gets a cache of default size."""
+        if self._pool is None:
+            sizes = self._sizer.unmeasured()
+            self.resize(sizes.supported_tokens, sizes.max_total_tokens)
+        assert self._pool is not None
+        return self._pool
+
+    @property
+    def batch_ids(self) -> tuple[int, ...]:
+        """Ids of the cached batches."""
+        return tuple(self._batches)
+
+    def warmup(self, command: WarmupCommand) -> WarmupResult:
+        """Drop everything, run the largest prefill once, measure, and allocate the cache that fits.
+
+        Raises:
+            NotEnoughMemory: the limits asked for do not fit; the message says what does.
+        """
+        self.clear(None)
+        result = self._sizer.measure(self, command)
+        self.max_prefill_tokens = command.max_prefill_tokens
+        self.resize(result.supported_tokens, result.max_total_tokens)
+        return result
+
+    def resize(self, num_slots: int, max_len: int) -> None:
+        """Replace the cache by an empty one of `num_slots` tokens, sequences of up to `max_len`; no batch may be cached."""
+        rows = self.settings.max_rows
+        command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS))
+        self.runner.allocate(command).result()
+        limits = PoolLimits(num_slots, max_len, rows, self.settings.block_size, self.runner.vocab_size)
+        self._pool = SequencePool(limits, self._tokenizer, self.runner.counts)
+
+    def prefill(self, command: PrefillCommand) -> StepResult:
+        """Admit the requests and run their first step, with a step of the cached batch they join.
+
+        On any error the new requests are gone, and the cached batch with them (protocol §2.7).
+        """
+        if not command.requests:
+            raise InvalidRequest(f"batch {command.batch_id} has no requests; send at least one")
+        joined = [] if command.cached_batch_id is None else [self._pop(command.cached_batch_id)]
+        self._release_batch(command.batch_id)
+        try:
+            fresh = self.pool.admit(command.requests)
+        except Exception:
+            self._drop([s for batch in joined for s in batch.sequences])
+            raise
+        return self._advance(joined[0].id if joined else command.batch_id, joined, fresh)
+
+    def decode(self, batch_ids: Ordered[int]) -> StepResult:
+        """One step of the named batches, merged in that order under the first one's id.
+
+        Raises:
+            UnknownBatch: one of them is not cached; the others stay.
+        """
+        if not batch_ids:
+            raise InvalidRequest("Decode names no batch; send at least one")
+        if len(set(batch_ids)) < len(batch_ids):
+            raise InvalidRequest(f"Decode names a batch twice: {list(batch_ids)}")
+        for batch_id in batch_ids:
+            self._known(batch_id)
+        return self._advance(batch_ids[0], [self._pop(i) for i in batch_ids], [])
+
+    def filter(self, batch_id: int, keep: Ordered[int]) -> BatchView:
+        """Keep exactly the requests `keep`, in that order; ids that have finished already are passed over.
+
+        Raises:
+            UnknownBatch: the batch is not cached.
+            InvalidRequest: nothing would be left; the batch stays as it is.
+        """
+        batch = self._known(batch_id)
+        place = {request_id: index for index, request_id in reversed(list(enumerate(keep)))}
+        kept = sorted((s for s in batch.sequences if s.request.id in place), key=lambda s: place[s.request.id])
+        if not kept:
+            raise InvalidRequest(f"FilterBatch would leave batch {batch_id} empty; use ClearCache to drop it")
+        for sequence in batch.sequences:
+            if sequence.request.id not in place:
+                self.pool.release(sequence)
+        batch.sequences = kept
+        return batch.view()
+
+    def clear(self, batch_id: int | None) -> None:
+        """Drop one batch, or all of them. Never fails: routers call it after errors."""
+        for known in [batch_id] if batch_id is not None else list(self._batches):
+            self._release_batch(known)
+
+    def _advance(self, batch_id: int, joined: list[Batch], fresh: list[Sequence]) -> StepResult:
+        """Launch what is not in flight, launch one step ahead, then collect: the order that keeps the device busy."""
+        began = time.perf_counter_ns()
+        merged = [s for batch in joined for s in batch.sequences] + fresh
+        steps = [batch.in_flight for batch in joined if batch.in_flight]
+        idle = [s for batch in joined if not batch.in_flight for s in batch.sequences] + fresh
+        concat_ns = time.perf_counter_ns() - began if len(joined) + bool(fresh) > 1 else None
+        try:
+            if idle:
+                steps.append(self._launch(idle))
+            ahead = self._launch_ahead(merged) if self.settings.run_ahead else None
+            outputs = [step.output.result() for step in steps]
+            collected = time.perf_counter_ns()
+            generations = [g for step in steps for g in self._collect(step)]
+        except Exception:
+            self._drop(merged)
+            raise
+        batch = self._keep(batch_id, [s for s in merged if not s.released], ahead)
+        return StepResult(
+            generations=tuple(generations),
+            batch=batch,
+            forward_ns=sum(output.forward_ns for output in outputs),
+            decode_ns=time.perf_counter_ns() - collected,
+            concat_ns=concat_ns,
+        )
+
+    def _launch_ahead(self, merged: list[Sequence]) -> LaunchedStep | None:
+        """The step after the one being read, of all rows that cannot have reached their length by then."""
+        going_on = [s for s in merged if s.wants_step]
+        if not going_on:
+            return None
+        schedule_chunks(going_on, self.max_prefill_tokens)
+        return self._launch(going_on)
+
+    def _launch(self, sequences: list[Sequence]) -> LaunchedStep:
+        for sequence in sequences:
+            self.pool.mark_written(sequence)
+        return self._launcher.launch(sequences)
+
+    def _collect(self, step: LaunchedStep) -> list[Generation]:
+        """Read one step's results; rows that left since its launch ran for nothing."""
+        output = step.output.result()
+        for sequence, logprobs in zip(step.scored, output.prompt_logprobs, strict=True):
+            sequence.prompt_logprobs.extend(logprobs)
+        generations = []
+        sampled = output.sampled
+        for sequence, token_id, logprob, top in zip(
+            step.choosing, sampled.ids, sampled.logprobs, sampled.top, strict=True
+        ):
+            if sequence.released:
+                continue
+            generation = finish_token(sequence, token_id, logprob, top, self._tokenizer)
+            generations.append(generation)
+            if generation.finished:
+                self.pool.release(sequence)
+        return generations
+
+    def _keep(self, batch_id: int, sequences: list[Sequence], ahead: LaunchedStep | None) -> BatchView | None:
+        """Cache what is unfinished; `ahead` covers all of it, or nothing is in flight."""
+        if not sequences:
+            return None
+        if ahead is None:
+            schedule_chunks(sequences, self.max_prefill_tokens)
+        batch = self._batches[batch_id] = Batch(batch_id, sequences, ahead)
+        return batch.view()
+
+    def _known(self, batch_id: int) -> Batch:
+        if batch_id not in self._batches:
+            raise UnknownBatch(f"batch {batch_id} is not cached; cached are {sorted(self._batches) or 'none'}")
+        return self._batches[batch_id]
+
+    def _pop(self, batch_id: int) -> Batch:
+        batch = self._known(batch_id)
+        del self._batches[batch_id]
+        return batch
+
+    def _release_batch(self, batch_id: int) -> None:
+        batch = self._batches.pop(batch_id, None)
+        for sequence in batch.sequences if batch else ():
+            self.pool.release(sequence)
+
+    def _drop(self, sequences: list[Sequence]) -> None:
+        """Release sequences after a failure: what their slots hold is not known any more."""
+        for sequence in sequences:
+            if not sequence.released:
+                self.pool.tags.forget(sequence.slots)
+                self.pool.release(sequence)

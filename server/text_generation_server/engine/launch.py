@@ -1,0 +1,31 @@
+"""A step that has been launched: which sequences it runs and where its results will be."""
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from text_generation_server.engine.sequence import Sequence
+from text_generation_server.sampling.sampler import HostSampled
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """One step's results on the host.
+
+    sampled: of the rows that chose a token, in the plan's order.
+    prompt_logprobs: a list for each scored row, in the plan's order.
+    forward_ns: how long the device worked on the step.
+    """
+
+    sampled: HostSampled
+    prompt_logprobs: tuple[list[float], ...]
+    forward_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedStep:
+    """`choosing` and `scored` name the sequences behind the rows of the output, in its order."""
+
+    sequences: list[Sequence]
+    choosing: list[Sequence]
+    scored: list[Sequence]
+    output: Future[StepOutput]

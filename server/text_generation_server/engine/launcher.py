@@ -1,0 +1,84 @@
+"""Launches steps for sequences: plans them, adds what rank 0 alone knows (parameters, uniforms), hands them to the runner."""
+
+from concurrent.futures import Future
+from typing import Protocol
+
+import torch
+
+from text_generation_server.engine.launch import LaunchedStep, StepOutput
+from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
+from text_generation_server.engine.planner import PlannedStep, plan_step
+from text_generation_server.engine.runner import SamplingInput
+from text_generation_server.engine.sequence import Sequence
+from text_generation_server.sampling.sampler import SamplingPlan, TokenCounts
+from text_generation_server.sampling.uniforms import uniform
+
+
+class StepRunner(Protocol):
+    """What rank 0's engine asks of the device: a `Runner`, alone or with the other ranks behind it."""
+
+    @property
+    def counts(self) -> TokenCounts: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def bytes_per_slot(self) -> int: ...
+
+    def allocate(self, command: AllocateCache) -> Future[None]: ...
+
+    def fitting_slots(self, command: MeasureMemory) -> Future[int]: ...
+
+    def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Future[StepOutput]: ...
+
+    def close(self) -> None: ...
+
+
+class StepLauncher:
+    """Keeps the sampling plan of the last step: it changes only when other sequences choose."""
+
+    def __init__(self, runner: StepRunner) -> None:
+        self._runner = runner
+        self._choosing: list[Sequence] = []
+        self._sampling_plan = self._build_plan([])
+
+    def launch(self, sequences: list[Sequence]) -> LaunchedStep:
+        """Enqueue the next step of `sequences`, which must not be empty."""
+        step = plan_step(sequences)
+        output = self._runner.launch(step.plan, self._sampling_input(step))
+        return LaunchedStep(sequences, step.choosing, step.scored, output)
+
+    def _sampling_input(self, step: PlannedStep) -> SamplingInput:
+        choosing = step.choosing
+        if choosing != self._choosing:
+            self._choosing, self._sampling_plan = choosing, self._build_plan(choosing)
+        # Planning has already counted the token this step chooses.
+        return SamplingInput(
+            plan=self._sampling_plan,
+            uniforms=[uniform(s.request.sampling.seed, s.sampled - 1) for s in choosing],
+            lengths=[len(s.request.prompt_ids) + s.sampled - 1 for s in choosing],
+            histories=tuple(
+                (s.counts_row, s.request.prompt_ids) for s in choosing if s.counts_row is not None and s.sampled == 1
+            ),
+            targets=tuple(_targets(step, index, count) for index, count in enumerate(c for _, c in step.plan.scored)),
+        )
+
+    def _build_plan(self, choosing: list[Sequence]) -> SamplingPlan:
+        return SamplingPlan.build(
+            [s.request.sampling for s in choosing],
+            [s.request.top_n_tokens for s in choosing],
+            [s.counts_row for s in choosing],
+            self._runner.vocab_size,
+            self._runner.device,
+        )
+
+
+def _targets(step: PlannedStep, scored: int, count: int) -> tuple[int, ...]:
+    """The prompt tokens that follow the scored positions of the `scored`-th scored row."""
+    row, _ = step.plan.scored[scored]
+    start = step.plan.kv_lens[row] - step.plan.query_lens[row]
+    return step.scored[scored].request.prompt_ids[start + 1 : start + 1 + count]

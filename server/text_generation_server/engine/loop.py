@@ -1,0 +1,66 @@
+"""The engine thread: calls arrive in a queue and run one after the other, so that nothing else ever touches the engine."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+from text_generation_server.errors import ModelError
+
+E = TypeVar("E")
+T = TypeVar("T")
+
+
+class EngineLoop(Generic[E]):
+    """Runs calls on an engine in its own thread, first in, first out.
+
+    `failed` is set once a call has raised `ModelError`: the device or the ranks are lost and the process must end.
+    """
+
+    def __init__(self, engine: E) -> None:
+        self.failed = threading.Event()
+        self.last_call_at = time.monotonic()
+        self._engine = engine
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls will still be run."""
+        return self._thread.is_alive() and not self.failed.is_set()
+
+    def start(self) -> None:
+        """Start taking calls."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Run what is queued, then end the thread. Calls submitted later never run."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def submit(self, call: Callable[[E], T]) -> Future[T]:
+        """Queue `call(engine)`; the future holds what it returns or raises."""
+        future: Future[T] = Future()
+        self._inbox.put(lambda: self._answer(future, call))
+        return future
+
+    def _run(self) -> None:
+        while (job := self._inbox.get()) is not None:
+            job()
+            self.last_call_at = time.monotonic()
+
+    def _answer(self, future: Future[T], call: Callable[[E], T]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = call(self._engine)
+        except BaseException as error:
+            if isinstance(error, ModelError):
+                self.failed.set()
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+

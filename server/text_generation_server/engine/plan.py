@@ -1,0 +1,53 @@
+"""What one step computes, as plain host numbers: the same on every rank, cheap to send. Knows no tensors."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A sequence's first step: its row and the slots of all its positions."""
+
+    row: int
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One forward over R rows and T tokens.
+
+    rows: row of each sequence in the row table, R of them.
+    query_lens: tokens computed now, a row.
+    kv_lens: keys the last of them sees, a row.
+    prompts: prompt tokens of a row, or None where the row's last sampled token is the one input.
+    admissions: rows that are new.
+    chooses: indices into `rows` of the rows that choose a token.
+    scored: indices into `rows` of the rows whose prompt tokens get log-probabilities, with the number of positions to score.
+    """
+
+    rows: tuple[int, ...]
+    query_lens: tuple[int, ...]
+    kv_lens: tuple[int, ...]
+    prompts: tuple[tuple[int, ...] | None, ...]
+    admissions: tuple[Admission, ...]
+    chooses: tuple[int, ...]
+    scored: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AllocateCache:
+    """Make a cache of `num_slots` slots and a row table of `num_rows` rows of up to `max_len` positions."""
+
+    num_slots: int
+    num_rows: int
+    max_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureMemory:
+    """Report how many slots fit: every rank takes part in finding the minimum."""
+
+    memory_fraction: float
+
+
+RankCommand = StepPlan | AllocateCache | MeasureMemory
+"""What rank 0 sends to the other ranks."""

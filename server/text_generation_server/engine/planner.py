@@ -1,0 +1,42 @@
+"""Decides what a step computes for which sequences: sequences in, a `StepPlan` out. Host only, no tensors."""
+
+from dataclasses import dataclass
+
+from text_generation_server.engine.plan import Admission, StepPlan
+from text_generation_server.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A plan, the sequences behind its choosing and scored rows."""
+
+    plan: StepPlan
+    choosing: list[Sequence]
+    scored: list[Sequence]
+
+
+def plan_step(sequences: list[Sequence]) -> PlannedStep:
+    """Plan each sequence's next `step_tokens` tokens and count them as launched."""
+    query_lens, kv_lens, prompts = [], [], []
+    admissions, chooses, scored = [], [], []
+    for index, sequence in enumerate(sequences):
+        start, tokens, prompt = sequence.computed, sequence.step_tokens, sequence.request.prompt_ids
+        if not sequence.admitted:
+            admissions.append(Admission(sequence.row, sequence.slots))
+        prompts.append(prompt[start : start + tokens] if start < len(prompt) else None)
+        query_lens.append(tokens)
+        kv_lens.append(start + tokens)
+        if sequence.request.prefill_logprobs and (score := min(start + tokens, len(prompt) - 1) - start) > 0:
+            scored.append((index, score))
+        if sequence.advance():
+            chooses.append(index)
+    plan = StepPlan(
+        rows=tuple(s.row for s in sequences),
+        query_lens=tuple(query_lens),
+        kv_lens=tuple(kv_lens),
+        prompts=tuple(prompts),
+        admissions=tuple(admissions),
+        chooses=tuple(chooses),
+        scored=tuple(scored),
+    )
+    return PlannedStep(plan, [sequences[i] for i in chooses], [sequences[i] for i, _ in scored])

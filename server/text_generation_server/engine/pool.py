@@ -1,0 +1,166 @@
+"""Admits requests: gives each a row, slots and its text state, and takes all of it back. Knows nothing of batches or steps."""
+
+from dataclasses import dataclass, replace
+
+from text_generation_server.cache.blocks import LocalBlocks
+from text_generation_server.cache.tags import SlotTags, prefix_tags
+from text_generation_server.engine.detokenizer import IncrementalText
+from text_generation_server.engine.rows import FreeRows
+from text_generation_server.engine.sequence import Sequence
+from text_generation_server.engine.stopping import StopState
+from text_generation_server.engine.types import HEALTH_REQUEST_ID, Request
+from text_generation_server.errors import InvalidRequest
+from text_generation_server.sampling.sampler import TokenCounts
+from text_generation_server.tokenization.adapter import Tokenizer
+
+SCRATCH_SLOTS = 64
+"""Private tail of the cache for liveness prefills, which must never touch a router's slots (protocol §2.5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """`num_slots` are the slots routers may use; `max_len` is the longest prompt plus answer, `vocab_size` bounds token ids."""
+
+    num_slots: int
+    max_len: int
+    max_rows: int
+    block_size: int
+    vocab_size: int
+
+
+class SequencePool:
+    """Owns free rows, free local blocks, counts rows and slot tags of one allocated cache."""
+
+    def __init__(self, limits: PoolLimits, tokenizer: Tokenizer, counts: TokenCounts) -> None:
+        self.limits = limits
+        self.rows = FreeRows(limits.max_rows)
+        self.blocks = LocalBlocks(limits.num_slots, limits.block_size)
+        self.tags = SlotTags(limits.num_slots + SCRATCH_SLOTS)
+        self._tokenizer = tokenizer
+        self._counts = counts
+        self._health_row = limits.max_rows
+        self._scratch = tuple(range(limits.num_slots, limits.num_slots + SCRATCH_SLOTS))
+
+    def admit(self, requests: tuple[Request, ...]) -> list[Sequence]:
+        """Sequences for all requests, or none of them.
+
+        Raises:
+            InvalidRequest: a request cannot be served as it is.
+            OutOfBlocks: no row or not enough cache is free.
+        """
+        admitted: list[Sequence] = []
+        try:
+            for request in requests:
+                admitted.append(self._admit(request))
+        except Exception:
+            for sequence in admitted:
+                self.release(sequence)
+            raise
+        return admitted
+
+    def release(self, sequence: Sequence) -> None:
+        """Take back everything the sequence holds; steps in flight may still touch it, later ones come after them."""
+        sequence.released = True
+        if sequence.row != self._health_row:
+            self.rows.release(sequence.row)
+        if sequence.local_slots:
+            self.blocks.release(sequence.local_slots)
+        if sequence.counts_row is not None:
+            self._counts.release(sequence.counts_row)
+
+    def mark_written(self, sequence: Sequence) -> None:
+        """Tag the slots that the sequence's next step writes."""
+        if sequence.row == self._health_row:
+            return
+        start = sequence.computed
+        end = start + sequence.step_tokens
+        tags = sequence.tags[start:end]
+        self.tags.write(sequence.slots[start : start + len(tags)], tags)
+        self.tags.forget(sequence.slots[start + len(tags) : end])
+
+    def _admit(self, request: Request) -> Sequence:
+        if request.id == HEALTH_REQUEST_ID:
+            return self._sequence(_fitted(request, self._scratch), self._health_row, self._scratch, (), 0)
+        if request.slots is not None:
+            request = _fitted(request, request.slots)
+        self._check(request)
+        if request.slots is None:
+            return self._with_local_slots(request)
+        tags = prefix_tags(request.adapter, request.prompt_ids)
+        limit = min(request.cached, len(request.prompt_ids) - 1)
+        cached = self.tags.matching(request.slots, tags, limit)
+        return self._sequence(request, self.rows.take(), request.slots, (), cached, tags)
+
+    def _with_local_slots(self, request: Request) -> Sequence:
+        slots = self.blocks.acquire(_tokens_needed(request))
+        try:
+            row = self.rows.take()
+        except Exception:
+            self.blocks.release(slots)
+            raise
+        return self._sequence(request, row, slots, slots, 0)
+
+    def _sequence(
+        self,
+        request: Request,
+        row: int,
+        slots: tuple[int, ...],
+        local_slots: tuple[int, ...],
+        cached: int,
+        tags: list[int] | None = None,
+    ) -> Sequence:
+        return Sequence(
+            request,
+            row=row,
+            slots=slots[: _tokens_needed(request)],
+            local_slots=local_slots,
+            cached=cached,
+            tags=tags or [],
+            counts_row=self._counts.take() if request.sampling.penalises else None,
+            stop=StopState(request.stopping, self._tokenizer.eos_ids),
+            text=IncrementalText(request.prompt_ids, self._tokenizer),
+        )
+
+    def _check(self, request: Request) -> None:
+        prompt, limits = request.prompt_ids, self.limits
+        if not prompt:
+            raise InvalidRequest(f"request {request.id}: the prompt has no tokens; send at least one")
+        if request.stopping.max_new_tokens < 1:
+            raise InvalidRequest(f"request {request.id}: max_new_tokens is 0; ask for at least 1")
+        if _tokens_needed(request) > limits.max_len:
+            raise InvalidRequest(
+                f"request {request.id}: {len(prompt)} prompt tokens and {request.stopping.max_new_tokens} new tokens exceed "
+                f"the {limits.max_len} tokens of a sequence; truncate the prompt or lower max_new_tokens"
+            )
+        if max(prompt) >= limits.vocab_size:
+            raise InvalidRequest(
+                f"request {request.id}: token id {max(prompt)} is outside the model's vocabulary of {limits.vocab_size}; "
+                "the tokenizer does not belong to this model"
+            )
+        if request.slots is not None and max(request.slots) >= limits.num_slots:
+            raise InvalidRequest(
+                f"request {request.id}: slot {max(request.slots)} is outside the cache of {limits.num_slots} slots; "
+                "the router must use the limits that Warmup returned"
+            )
+        if request.sampling.watermark:
+            raise InvalidRequest(f"request {request.id}: watermark is not supported by this server; leave it off")
+        if request.sampling.grammar:
+            raise InvalidRequest(f"request {request.id}: grammar is not supported by this server; leave it empty")
+
+
+def _tokens_needed(request: Request) -> int:
+    """Positions that get a cache entry: the last generated token never does."""
+    return len(request.prompt_ids) + request.stopping.max_new_tokens - 1
+
+
+def _fitted(request: Request, slots: tuple[int, ...]) -> Request:
+    """The request with its prompt cut on the left where the router counted fewer tokens than we do (protocol §5.1)."""
+    room = len(slots) - request.stopping.max_new_tokens + 1
+    if room >= len(request.prompt_ids):
+        return request
+    if room < 1:
+        raise InvalidRequest(
+            f"request {request.id}: {len(slots)} slots cannot hold a prompt and {request.stopping.max_new_tokens} new tokens; "
+            "allocate prompt + max_new_tokens - 1"
+        )
+    return replace(request, prompt_ids=request.prompt_ids[-room:], cached=0)

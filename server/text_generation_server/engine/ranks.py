@@ -1,0 +1,85 @@
+"""Several ranks as one: rank 0 sends what it is about to run, the others run it. Nothing is decided twice."""
+
+from concurrent.futures import Future
+
+import torch
+
+from text_generation_server.distributed.plans import PlanReceiver, PlanSender
+from text_generation_server.engine.launch import StepOutput
+from text_generation_server.engine.plan import AllocateCache, MeasureMemory, RankCommand, StepPlan
+from text_generation_server.engine.runner import Runner, SamplingInput
+from text_generation_server.sampling.sampler import TokenCounts
+
+
+class LeadingRunner:
+    """Rank 0's runner: every command goes to the followers first, then to the own device."""
+
+    def __init__(self, runner: Runner, followers: PlanSender[RankCommand]) -> None:
+        self._runner = runner
+        self._followers = followers
+
+    @property
+    def counts(self) -> TokenCounts:
+        """The token counts of rows with penalties."""
+        return self._runner.counts
+
+    @property
+    def device(self) -> torch.device:
+        """Where rank 0's part of the model lives."""
+        return self._runner.device
+
+    @property
+    def vocab_size(self) -> int:
+        """Logits a row."""
+        return self._runner.vocab_size
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Cache bytes of one token on rank 0."""
+        return self._runner.bytes_per_slot
+
+    def allocate(self, command: AllocateCache) -> Future[None]:
+        """Replace every rank's cache and rows."""
+        self._followers.send(command)
+        return self._runner.allocate(command)
+
+    def fitting_slots(self, command: MeasureMemory) -> Future[int]:
+        """Slots that fit on every rank."""
+        self._followers.send(command)
+        return self._runner.fitting_slots(command)
+
+    def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Future[StepOutput]:
+        """Run one step on every rank; only rank 0 samples."""
+        self._followers.send(plan)
+        return self._runner.launch(plan, sampling)
+
+    def close(self) -> None:
+        """End the followers, then the own stream."""
+        self._followers.close()
+        self._runner.close()
+
+
+def follow(runner: Runner, plans: PlanReceiver[RankCommand]) -> None:
+    """The engine of a follower: run what rank 0 sends until it closes.
+
+    Raises:
+        ModelError: a step failed here; the group is lost.
+    """
+    previous: Future[StepOutput] | Future[None] | Future[int] | None = None
+    while (command := plans.receive()) is not None:
+        # Looking at the last command's outcome costs no wait that the stream would not have, and a failure is noticed.
+        launched = _execute(runner, command)
+        if previous is not None:
+            previous.result()
+        previous = launched
+    runner.close()
+
+
+def _execute(runner: Runner, command: RankCommand) -> "Future[StepOutput] | Future[None] | Future[int]":
+    match command:
+        case StepPlan():
+            return runner.launch(command, None)
+        case AllocateCache():
+            return runner.allocate(command)
+        case MeasureMemory():
+            return runner.fitting_slots(command)

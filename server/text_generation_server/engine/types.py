@@ -1,0 +1,183 @@
+"""The engine's vocabulary: what a request asks for and what a step answers.
+
+Plain frozen values, no tensors. Nothing here knows protobuf, batches, ranks or devices.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+HEALTH_REQUEST_ID = 2**64 - 1
+"""Request and batch id of a router's liveness prefill (protocol §2.5)."""
+
+
+class FinishReason(IntEnum):
+    """Why a generation ended; the numbers are the wire's."""
+
+    LENGTH = 0
+    EOS_TOKEN = 1
+    STOP_SEQUENCE = 2
+
+
+class GrammarKind(IntEnum):
+    """How `SamplingParams.grammar` is written; the numbers are the wire's."""
+
+    NONE = 0
+    JSON = 1
+    REGEX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen. The defaults are neutral: greedy, nothing penalised."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    typical_p: float = 1.0
+    do_sample: bool = False
+    seed: int = 0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    watermark: bool = False
+    grammar: str = ""
+    grammar_kind: GrammarKind = GrammarKind.NONE
+
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are drawn rather than taken greedily (protocol §7.1)."""
+        warped = self.temperature != 1.0 or self.top_k != 0 or self.top_p < 1.0 or self.typical_p < 1.0
+        return self.do_sample or warped
+
+    @property
+    def penalises(self) -> bool:
+        """Whether choosing a token needs the counts of the tokens before it."""
+        return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoppingParams:
+    """When a generation ends. `max_new_tokens` counts generated tokens, at least 1."""
+
+    max_new_tokens: int
+    stop_sequences: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt and what to do with it.
+
+    `slots` are the router's cache slots, position by position, or None when the engine allocates.
+    `cached` leading positions are believed to be in those slots already; `chunk` caps the prompt tokens of the first step.
+    """
+
+    id: int
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    stopping: StoppingParams
+    prefill_logprobs: bool = False
+    top_n_tokens: int = 0
+    adapter: str | None = None
+    slots: tuple[int, ...] | None = None
+    cached: int = 0
+    chunk: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenList:
+    """Tokens with their natural-log probabilities and texts; all lists have one entry a token."""
+
+    ids: list[int]
+    logprobs: list[float]
+    texts: list[str]
+    is_special: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedText:
+    """The end of a generation: its whole text without the prompt. `seed` is None for greedy requests."""
+
+    text: str
+    generated_tokens: int
+    finish_reason: FinishReason
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What one step produced for one request; `finished` is set on its last one only."""
+
+    request_id: int
+    tokens: TokenList
+    prefill_tokens: TokenList | None = None
+    top_tokens: tuple[TokenList, ...] = ()
+    finished: GeneratedText | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """A cached batch as callers see it: unfinished requests in batch order.
+
+    `max_tokens` counts the distinct slots the batch may fill, `current_tokens` the tokens of its next forward (protocol §4.5).
+    """
+
+    id: int
+    request_ids: tuple[int, ...]
+    max_tokens: int
+    current_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """The answer of a prefill or decode; `batch` is None when every request has finished.
+
+    Times are nanoseconds: `forward_ns` of the step on the device, `decode_ns` of the host's work on its tokens,
+    `concat_ns` of merging batches (None if there was one only).
+    """
+
+    generations: tuple[Generation, ...]
+    batch: BatchView | None
+    forward_ns: int
+    decode_ns: int
+    concat_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillCommand:
+    """Start `requests` as batch `batch_id`, joined to the cached batch `cached_batch_id` if there is one."""
+
+    batch_id: int
+    requests: tuple[Request, ...]
+    cached_batch_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupCommand:
+    """The largest prefill a router will send, and its limits; None where the shard decides."""
+
+    requests: tuple[Request, ...]
+    max_prefill_tokens: int
+    max_input_tokens: int | None = None
+    max_total_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupResult:
+    """What fits, in tokens: the whole cache, one prompt, one prompt with its answer."""
+
+    supported_tokens: int
+    max_input_tokens: int
+    max_total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """What a shard tells routers about itself (protocol §3.1)."""
+
+    dtype: str
+    device_type: str
+    attention: str
+    block_size: int
+    prefix_caching: bool
+    chunking: bool
+    speculate: int = 0

@@ -1,0 +1,99 @@
+"""Sizes the cache: runs the largest prefill once, measures what is left, and says which limits fit."""
+
+from dataclasses import replace
+from typing import Protocol
+
+from text_generation_server.engine.launcher import StepRunner
+from text_generation_server.engine.plan import MeasureMemory
+from text_generation_server.engine.types import PrefillCommand, Request, StepResult, WarmupCommand, WarmupResult
+from text_generation_server.errors import InvalidRequest, NotEnoughMemory
+
+PROBE_NEW_TOKENS = 2
+"""One prefill and one decode: both shapes of step are measured."""
+
+
+class Probed(Protocol):
+    """The engine as warm-up sees it."""
+
+    def resize(self, num_slots: int, max_len: int) -> None: ...
+
+    def prefill(self, command: PrefillCommand) -> StepResult: ...
+
+    def decode(self, batch_ids: list[int]) -> StepResult: ...
+
+    def clear(self, batch_id: int | None) -> None: ...
+
+
+class CacheSizer:
+    """Decides how many slots there are and how long a sequence may get.
+
+    `position_limit` is the longest sequence model and tokenizer can take, None if unbounded.
+    """
+
+    default_prefill_tokens = 4096
+
+    def __init__(
+        self, runner: StepRunner, *, max_rows: int, block_size: int, memory_fraction: float, position_limit: int | None
+    ) -> None:
+        self._runner = runner
+        self._max_rows = max_rows
+        self._block_size = block_size
+        self._memory_fraction = memory_fraction
+        self._position_limit = position_limit
+
+    def measure(self, engine: Probed, command: WarmupCommand) -> WarmupResult:
+        """Run the warm-up batch on a cache just big enough, then size the real one (protocol §3.3).
+
+        Raises:
+            NotEnoughMemory: the limits asked for do not fit.
+            InvalidRequest: they exceed what the model can address.
+        """
+        self._check_positions(command)
+        requests = tuple(self._probe(request, command) for request in command.requests[: self._max_rows])
+        if requests:
+            longest = max(len(r.prompt_ids) for r in requests) + PROBE_NEW_TOKENS
+            blocks = sum(-(-(len(r.prompt_ids) + PROBE_NEW_TOKENS) // self._block_size) for r in requests)
+            engine.resize(blocks * self._block_size, longest)
+            engine.prefill(PrefillCommand(batch_id=0, requests=requests))
+            engine.decode([0])
+            engine.clear(None)
+        return self._limits(self._fitting_slots(), command)
+
+    def unmeasured(self) -> WarmupResult:
+        """Limits for a caller that never warms up: what is free now, with nothing known of a step's own needs."""
+        return self._limits(self._fitting_slots(), WarmupCommand((), max_prefill_tokens=1))
+
+    def _fitting_slots(self) -> int:
+        slots = self._runner.fitting_slots(MeasureMemory(self._memory_fraction)).result()
+        return slots // self._block_size * self._block_size
+
+    def _limits(self, slots: int, command: WarmupCommand) -> WarmupResult:
+        wanted = max(command.max_prefill_tokens, command.max_total_tokens or 2)
+        if slots < wanted:
+            raise NotEnoughMemory(
+                f"not enough memory: the cache fits {slots} tokens "
+                f"({slots * self._runner.bytes_per_slot / 2**30:.2f} GiB), {wanted} are needed; lower "
+                "--max-batch-prefill-tokens and --max-total-tokens to at most what fits, or free memory"
+            )
+        max_total = command.max_total_tokens or min(slots, self._position_limit or slots)
+        return WarmupResult(slots, command.max_input_tokens or max_total - 1, max_total)
+
+    def _check_positions(self, command: WarmupCommand) -> None:
+        limit = self._position_limit
+        if limit and command.max_total_tokens and command.max_total_tokens > limit:
+            raise InvalidRequest(
+                f"--max-total-tokens {command.max_total_tokens} is more than the {limit} positions of the model; ask for at most {limit}"
+            )
+
+    def _probe(self, request: Request, command: WarmupCommand) -> Request:
+        """A warm-up request without what cannot be measured; routers may ask for absurd lengths here (protocol §3.2)."""
+        limit = min(self._position_limit or command.max_prefill_tokens + PROBE_NEW_TOKENS, len(request.prompt_ids) + PROBE_NEW_TOKENS)
+        return replace(
+            request,
+            prompt_ids=request.prompt_ids[-(limit - PROBE_NEW_TOKENS) :],
+            sampling=replace(request.sampling, watermark=False, grammar=""),
+            stopping=replace(request.stopping, max_new_tokens=PROBE_NEW_TOKENS, ignore_eos=True, stop_sequences=()),
+            slots=None,
+            cached=0,
+            chunk=None,
+        )

@@ -1,0 +1,44 @@
+"""Engines over the mock model."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from mocks.byte_tokenizer import ByteTokenizer
+from mocks.mock_model import MockModel
+
+from text_generation_server.distributed.group import SingleRank
+from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.stream import ThreadStream
+
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture
+def make_engine() -> Iterator[MakeEngine]:
+    """Make engines with a cache of `num_slots` tokens; their streams are closed afterwards."""
+    engines: list[Engine] = []
+
+    def make(
+        *,
+        run_ahead: bool = True,
+        num_slots: int = 512,
+        max_len: int = 256,
+        max_rows: int = 16,
+        block_size: int = 4,
+        max_prefill_tokens: int = 4096,
+        model: MockModel | None = None,
+    ) -> Engine:
+        runner = Runner(model or MockModel(), SingleRank(), ThreadStream())
+        settings = EngineSettings(
+            max_rows=max_rows, block_size=block_size, run_ahead=run_ahead, memory_fraction=0.5, position_limit=None
+        )
+        engine = Engine(runner, ByteTokenizer(), settings)
+        engine.resize(num_slots, max_len)
+        engine.max_prefill_tokens = max_prefill_tokens
+        engines.append(engine)
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.runner.close()

@@ -1,0 +1,175 @@
+"""Random RPC schedules: whatever callers do, every request's tokens are those it gets alone, and nothing leaks."""
+
+import random
+from collections import Counter
+
+import pytest
+from mocks.mock_model import MockModel, greedy_continuation
+
+from text_generation_server.engine.types import (
+    HEALTH_REQUEST_ID,
+    PrefillCommand,
+    Request,
+    SamplingParams,
+    StepResult,
+    StoppingParams,
+)
+from text_generation_server.errors import GenerationError, OutOfBlocks
+
+SCHEDULES = 1500
+SLOTS, ROWS = 160, 10
+POISON = 255
+
+
+class Caller:
+    """A router that makes random but legal moves, and now and then an illegal one; it checks every answer."""
+
+    def __init__(self, engine, seed: int) -> None:
+        self.engine = engine
+        self.rng = random.Random(seed)
+        self.next_id = 0
+        self.expected: dict[int, list[int]] = {}
+        self.answered: Counter[int] = Counter()
+        self.slots_of: dict[int, tuple[int, ...]] = {}
+        self.free_slots = list(range(1, SLOTS // 2))
+        self.remembered: list[tuple[bytes, tuple[int, ...]]] = []
+        self.batches: dict[int, list[int]] = {}
+        self.seen_tokens = 0
+
+    def play(self, moves: int) -> None:
+        # The upper half of the slots belongs to the local allocator, so that both placements live side by side.
+        self.engine.pool.blocks._free = [b for b in self.engine.pool.blocks._free if b * 4 >= SLOTS // 2]
+        self.local_free = self.engine.pool.blocks.free_tokens
+        choices = [self.prefill] * 3 + [self.decode] * 6 + [self.filter, self.clear, self.health, self.fault]
+        for _ in range(moves):
+            self.rng.choice(choices)()
+        if self.rng.random() < 0.5:
+            while self.batches:
+                self.decode()
+        self.engine.clear(None)
+        assert self.engine.batch_ids == ()
+        assert len(self.engine.pool.rows) == ROWS
+        assert self.engine.pool.blocks.free_tokens == self.local_free
+
+    def prefill(self) -> None:
+        requests = tuple(self.make_request() for _ in range(self.rng.randint(1, 3)))
+        batch_id = self.new_id()
+        cached = self.rng.choice([None, *self.batches]) if self.rng.random() < 0.5 else None
+        try:
+            result = self.engine.prefill(PrefillCommand(batch_id, requests, cached))
+        except OutOfBlocks:
+            self.lose([r.id for r in requests] + (self.batches.pop(cached) if cached is not None else []))
+            return
+        members = (self.batches.pop(cached) if cached is not None else []) + [r.id for r in requests]
+        self.take(result, members)
+
+    def decode(self) -> None:
+        if self.batches:
+            ids = self.rng.sample(sorted(self.batches), self.rng.randint(1, min(3, len(self.batches))))
+            members = [i for batch in ids for i in self.batches.pop(batch)]
+            self.take(self.engine.decode(ids), members)
+
+    def filter(self) -> None:
+        if self.batches:
+            batch_id = self.rng.choice(sorted(self.batches))
+            members = self.batches[batch_id]
+            keep = self.rng.sample(members, self.rng.randint(1, len(members)))
+            assert self.engine.filter(batch_id, keep).request_ids == tuple(keep)
+            self.lose([i for i in members if i not in keep])
+            self.batches[batch_id] = keep
+
+    def clear(self) -> None:
+        if self.batches:
+            batch_id = self.rng.choice(sorted(self.batches))
+            self.engine.clear(batch_id)
+            self.lose(self.batches.pop(batch_id))
+
+    def health(self) -> None:
+        probe = Request(HEALTH_REQUEST_ID, tuple(b"liveness"), SamplingParams(), StoppingParams(1), slots=tuple(range(16)))
+        result = self.engine.prefill(PrefillCommand(HEALTH_REQUEST_ID, (probe,)))
+        assert result.generations[0].tokens.ids == greedy_continuation(b"liveness", 1) and result.batch is None
+
+    def fault(self) -> None:
+        kind = self.rng.randrange(3)
+        with pytest.raises(GenerationError):
+            if kind == 0:
+                self.engine.decode([10**9])
+            elif kind == 1:
+                self.engine.filter(10**9, [1])
+            else:
+                poisoned = Request(self.new_id(), (1, POISON, 2), SamplingParams(), StoppingParams(3))
+                self.engine.prefill(PrefillCommand(self.new_id(), (poisoned,)))
+                # Only a full engine gets here without an error from the step itself.
+                raise AssertionError("a failing step gave an answer")
+
+    def make_request(self) -> Request:
+        request_id = self.new_id()
+        prompt = bytes(self.rng.randrange(POISON) for _ in range(self.rng.randint(1, 14)))
+        new = self.rng.randint(1, 8)
+        ignore_eos = self.rng.random() < 0.5
+        slots: tuple[int, ...] | None = None
+        cached, held = 0, ()
+        if self.rng.random() < 0.6:
+            if self.remembered and self.rng.random() < 0.5:
+                # True or not: whoever was to compute the prefix may have been dropped before it was done.
+                prefix, held = self.rng.choice(self.remembered)
+                prompt, cached = prefix + prompt, len(held)
+            elif self.rng.random() < 0.3:
+                cached = self.rng.randint(1, len(prompt))
+            need = len(prompt) + new - 1 - len(held)
+            if 0 <= need <= len(self.free_slots):
+                taken = tuple(self.free_slots.pop(self.rng.randrange(len(self.free_slots))) for _ in range(need))
+                slots = held + taken
+                self.slots_of[request_id] = taken
+            else:
+                cached = 0
+        self.expected[request_id] = greedy_continuation(prompt, new, ignore_eos)
+        chunk = self.rng.randint(1, len(prompt)) if self.rng.random() < 0.4 else None
+        if slots is not None and not held and self.rng.random() < 0.3 and len(self.remembered) < 3:
+            self.remembered.append((prompt, slots[: len(prompt)]))
+            self.slots_of[request_id] = slots[len(prompt) :]
+        stopping = StoppingParams(new, ignore_eos=ignore_eos)
+        return Request(
+            request_id, tuple(prompt), SamplingParams(), stopping, slots=slots, cached=cached, chunk=chunk
+        )
+
+    def take(self, result: StepResult, members: list[int]) -> None:
+        finished = set()
+        for generation in result.generations:
+            request_id = generation.request_id
+            assert request_id in members
+            assert generation.tokens.ids == [self.expected[request_id][self.answered[request_id]]]
+            self.answered[request_id] += 1
+            self.seen_tokens += 1
+            if generation.finished:
+                assert self.answered[request_id] == len(self.expected[request_id])
+                finished.add(request_id)
+        rest = [i for i in members if i not in finished]
+        assert (result.batch.request_ids if result.batch else ()) == tuple(rest)
+        self.lose(sorted(finished))
+        if result.batch:
+            self.batches[result.batch.id] = rest
+
+    def lose(self, request_ids: list[int]) -> None:
+        """These requests are over: a router hands their slots out again at once."""
+        for request_id in request_ids:
+            self.free_slots.extend(self.slots_of.pop(request_id, ()))
+
+    def new_id(self) -> int:
+        self.next_id += 1
+        return self.next_id
+
+
+@pytest.mark.parametrize("run_ahead", [True, False], ids=["run-ahead", "no-run-ahead"])
+def test_random_schedules_answer_as_if_alone(make_engine, run_ahead):
+    tokens = 0
+    for seed in range(SCHEDULES):
+        engine = make_engine(
+            run_ahead=run_ahead, num_slots=SLOTS, max_len=64, max_rows=ROWS, max_prefill_tokens=1 + seed % 12,
+            model=MockModel(fail_on=POISON),
+        )  # fmt: skip
+        caller = Caller(engine, seed)
+        caller.play(moves=24)
+        engine.runner.close()
+        tokens += caller.seen_tokens
+    assert tokens > 10 * SCHEDULES

@@ -1,0 +1,58 @@
+"""Slot allocation and prefix tags."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from text_generation_server.cache.blocks import LocalBlocks
+from text_generation_server.cache.tags import SlotTags, prefix_tags
+from text_generation_server.errors import OutOfBlocks
+
+
+@given(st.integers(1, 16), st.lists(st.integers(1, 40), max_size=30), st.randoms())
+def test_no_slot_is_lost_or_owned_twice(block_size, sizes, rng):
+    blocks = LocalBlocks(128, block_size)
+    whole, held = blocks.free_tokens, []
+    for size in sizes:
+        if held and rng.random() < 0.4:
+            blocks.release(held.pop(rng.randrange(len(held))))
+        if size <= blocks.free_tokens:
+            held.append(blocks.acquire(size))
+            assert len(held[-1]) >= size and len(held[-1]) % block_size == 0
+        else:
+            with pytest.raises(OutOfBlocks):
+                blocks.acquire(size)
+    owned = [slot for slots in held for slot in slots]
+    assert len(set(owned)) == len(owned) == whole - blocks.free_tokens
+    for slots in held:
+        blocks.release(slots)
+    assert blocks.free_tokens == whole and sorted(blocks.acquire(whole)) == list(range(whole))
+
+
+def test_a_lone_request_gets_contiguous_slots():
+    assert LocalBlocks(64, 4).acquire(10) == tuple(range(12))
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.lists(st.integers(0, 5), min_size=1, max_size=12))
+def test_a_prefix_matches_exactly_as_far_as_it_is_shared(first, second):
+    tags = SlotTags(16)
+    slots = range(3, 3 + len(first))
+    tags.write(slots, prefix_tags(None, first))
+    limit = min(len(first), len(second))
+    shared = next((i for i in range(limit) if first[i] != second[i]), limit)
+    assert tags.matching(slots, prefix_tags(None, second), limit) == shared
+
+
+def test_adapters_do_not_share_a_prefix():
+    tags = SlotTags(4)
+    tags.write(range(4), prefix_tags("a", [1, 2, 3, 4]))
+    assert tags.matching(range(4), prefix_tags("b", [1, 2, 3, 4]), 4) == 0
+    assert tags.matching(range(4), prefix_tags("a", [1, 2, 3, 4]), 4) == 4
+
+
+def test_forgotten_slots_match_nothing():
+    tags = SlotTags(4)
+    held = prefix_tags(None, [1, 2, 3, 4])
+    tags.write(range(4), held)
+    tags.forget([2])
+    assert tags.matching(range(4), held, 4) == 2
