@@ -31,7 +31,7 @@ def make_engine() -> Iterator[MakeEngine]:
     ) -> Engine:
         runner = Runner(model or MockModel(), SingleRank(), ThreadStream())
         settings = EngineSettings(
-            max_rows=max_rows, block_size=block_size, run_ahead=run_ahead, memory_fraction=0.5, position_limit=None
+            max_rows=max_rows, block_size=block_size, run_ahead=run_ahead, memory_fraction=1e-4, position_limit=None
         )
         engine = Engine(runner, ByteTokenizer(), settings)
         engine.resize(num_slots, max_len)

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from mocks.mock_model import EOS, MockModel, greedy_continuation, next_logits
+from mocks.mock_model import EOS, UNSPOKEN, MockModel, greedy_continuation, next_logits
 
 from text_generation_server.engine.types import (
     HEALTH_REQUEST_ID,
@@ -209,9 +209,25 @@ def test_slots_written_by_decoding_are_not_a_prefix(engine):
     answer = greedy_continuation(b"hello", 4, True)
     run_out(engine, prefill(engine, 0, request(0, "hello", 4, slots=tuple(range(8)))))
     # Reuse with a prompt that claims the decoded positions too, with another token in one of them.
-    prompt = bytes([*b"hello", answer[0], (answer[1] + 1) % 256, 5, 6])
-    answers = run_out(engine, prefill(engine, 1, request(1, prompt, 3, slots=tuple(range(11)), cached=8)))
+    prompt = (*b"hello", answer[0], (answer[1] + 1) % 256, 5, 6)
+    answers = run_out(engine, prefill(engine, 1, request(1, "", 3, prompt_ids=prompt, slots=tuple(range(11)), cached=8)))
     assert answers[1] == greedy_continuation(prompt, 3, True)
+
+
+def test_a_prefix_overwritten_by_decoding_is_computed_again(engine):
+    prefill(engine, 0, request(0, "hello", 1, slots=tuple(range(5))))
+    run_out(engine, prefill(engine, 1, request(1, "ab", 4, slots=(50, 51, 2, 3, 4))))
+    answers = run_out(engine, prefill(engine, 2, request(2, "hello", 3, slots=tuple(range(7)), cached=4)))
+    assert answers[2] == greedy_continuation(b"hello", 3, True)
+
+
+def test_a_prefix_of_a_failed_step_is_computed_again(make_engine):
+    engine = make_engine(model=MockModel(fail_on=UNSPOKEN))
+    with pytest.raises(GenerationError):
+        poisoned = request(1, bytes([UNSPOKEN]), 1, slots=(20,))
+        prefill(engine, 0, request(0, "hello", 3, slots=tuple(range(7))), poisoned)
+    answers = run_out(engine, prefill(engine, 1, request(2, "hello", 3, slots=tuple(range(7)), cached=4)))
+    assert answers[2] == greedy_continuation(b"hello", 3, True)
 
 
 def test_too_few_slots_cut_the_prompt_on_the_left(engine):
@@ -238,7 +254,7 @@ def test_a_liveness_prefill_works_when_everything_is_taken(make_engine):
 def test_what_does_not_fit_is_refused_and_nothing_leaks(make_engine):
     engine = make_engine(num_slots=16)
     live = prefill(engine, 0, request(1, "abc", 6))
-    with pytest.raises(OutOfBlocks, match="needs 10 tokens of cache, 8 of 16 are free"):
+    with pytest.raises(OutOfBlocks, match="needs 10 tokens of cache, 4 of 16 are free"):
         prefill(engine, 1, request(2, "a", 2), request(3, "x" * 8, 3))
     assert engine.pool.blocks.free_tokens == 8 and len(engine.pool.rows) == 15
     assert run_out(engine, live)[1] == greedy_continuation(b"abc", 6, True)
@@ -271,10 +287,10 @@ def test_a_failed_join_loses_the_cached_batch_too(engine):
 
 
 def test_a_failed_step_answers_and_the_engine_goes_on(make_engine):
-    engine = make_engine(model=MockModel(fail_on=250))
+    engine = make_engine(model=MockModel(fail_on=UNSPOKEN))
     live = prefill(engine, 0, request(0, "alive", 4))
     with pytest.raises(GenerationError, match="the mock device failed"):
-        prefill(engine, 1, request(1, bytes([1, 250])))
+        prefill(engine, 1, request(1, bytes([1, UNSPOKEN])))
     assert 1 not in engine.batch_ids
     run_out(engine, live)
     assert len(engine.pool.rows) == 16 and engine.pool.blocks.free_tokens == 512
@@ -320,10 +336,11 @@ def test_a_seed_gives_the_same_tokens_alone_and_in_company(engine):
 
 def test_penalties_do_not_depend_on_batch_mates(engine):
     penalised = SamplingParams(repetition_penalty=1.3, frequency_penalty=1.0)
-    alone = run_out(engine, prefill(engine, 0, request(0, "penalty", 10, sampling=penalised)))[0]
-    assert alone != greedy_continuation(b"penalty", 10, True)
-    mates = [request(i, "a much longer prompt than the other", 4, sampling=penalised) for i in range(1, 4)]
-    assert run_out(engine, prefill(engine, 1, *mates, request(0, "penalty", 10, sampling=penalised)))[0] == alone
+    prompt = bytes(range(0, 200))
+    alone = run_out(engine, prefill(engine, 0, request(0, prompt, 10, sampling=penalised)))[0]
+    assert alone != greedy_continuation(prompt, 10, True)
+    mates = [request(i, "another prompt", 4, sampling=penalised) for i in range(1, 4)]
+    assert run_out(engine, prefill(engine, 1, *mates, request(0, prompt, 10, sampling=penalised)))[0] == alone
 
 
 def test_warmup_sizes_the_cache(make_engine):

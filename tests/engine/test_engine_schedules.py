@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from mocks.mock_model import MockModel, greedy_continuation
+from mocks.mock_model import UNSPOKEN, MockModel, greedy_continuation
 
 from text_generation_server.engine.types import (
     HEALTH_REQUEST_ID,
@@ -18,7 +18,6 @@ from text_generation_server.errors import GenerationError, OutOfBlocks
 
 SCHEDULES = 1500
 SLOTS, ROWS = 160, 10
-POISON = 255
 
 
 class Caller:
@@ -97,14 +96,14 @@ class Caller:
             elif kind == 1:
                 self.engine.filter(10**9, [1])
             else:
-                poisoned = Request(self.new_id(), (1, POISON, 2), SamplingParams(), StoppingParams(3))
+                poisoned = Request(self.new_id(), (1, UNSPOKEN, 2), SamplingParams(), StoppingParams(3))
                 self.engine.prefill(PrefillCommand(self.new_id(), (poisoned,)))
                 # Only a full engine gets here without an error from the step itself.
                 raise AssertionError("a failing step gave an answer")
 
     def make_request(self) -> Request:
         request_id = self.new_id()
-        prompt = bytes(self.rng.randrange(POISON) for _ in range(self.rng.randint(1, 14)))
+        prompt = bytes(self.rng.randrange(UNSPOKEN) for _ in range(self.rng.randint(1, 14)))
         new = self.rng.randint(1, 8)
         ignore_eos = self.rng.random() < 0.5
         slots: tuple[int, ...] | None = None
@@ -166,7 +165,7 @@ def test_random_schedules_answer_as_if_alone(make_engine, run_ahead):
     for seed in range(SCHEDULES):
         engine = make_engine(
             run_ahead=run_ahead, num_slots=SLOTS, max_len=64, max_rows=ROWS, max_prefill_tokens=1 + seed % 12,
-            model=MockModel(fail_on=POISON),
+            model=MockModel(fail_on=UNSPOKEN),
         )  # fmt: skip
         caller = Caller(engine, seed)
         caller.play(moves=24)

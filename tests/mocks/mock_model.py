@@ -14,6 +14,8 @@ from text_generation_server.models.step import StateSpec, StepInput
 
 VOCAB_SIZE = 257
 EOS = 256
+UNSPOKEN = 255
+"""A token no greedy answer contains: tests let a step that computes it fail."""
 
 
 def mix(tokens: Sequence[int]) -> int:
@@ -29,6 +31,7 @@ def next_logits(tokens: Sequence[int]) -> list[float]:
     state = mix(tokens)
     logits = [((state * (2 * v + 1) + v * 40503) & 0xFFFF) / 8192 for v in range(VOCAB_SIZE)]
     logits[EOS] = 9.0 if state % 12 == 0 else -9.0
+    logits[UNSPOKEN] = -9.0
     return logits
 
 

@@ -32,8 +32,8 @@ class StopState:
     def _stopped(self, text: str) -> bool:
         """Whether the generated text now ends with a stop sequence, taken literally (protocol §7.6).
 
-        A sequence that ends inside a token's text does not match, and a newline after it makes no exception. Only the end
-        of the text is kept: 200 to 300 characters, or more for a longer sequence.
+        A sequence that ends inside a token's text does not match, and a newline after it makes no exception. Only the
+        end of the text is kept: 200 to 300 characters, or more for a longer sequence.
         """
         if not self._sequences:
             return False

@@ -1,0 +1,177 @@
+"""Logits processors: what turns the scores of a step's rows into the distribution a token is chosen from.
+
+Each processor concerns the rows that ask for it and leaves the others untouched, bit for bit. None of them knows how a
+token is then chosen. Order and definitions: protocol §7.2.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from text_generation_server.sampling.counts import TokenCounts
+from text_generation_server.sampling.mass import cutoff, exact_sum
+from text_generation_server.sampling.rows import PlannedRows, Rows
+
+MASKED = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What processors may look at beside the scores: the length of each row [S] int64, and the token counts."""
+
+    lengths: Tensor
+    counts: TokenCounts
+
+
+class LogitsProcessor(Protocol):
+    """One step of the way from logits to scores, planned for certain rows."""
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        """The processor for the rows that want it, None when no row does."""
+
+    def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
+        """Process `scores` [S, vocab] fp32, in place or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepetitionPenalty:
+    """Divides positive and multiplies negative scores of tokens that occurred (Keskar et al., 2019)."""
+
+    rows: Rows
+    counts: Tensor  # [R]
+    penalty: Tensor  # [R, 1]
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        chosen = rows.where(lambda params: params.repetition_penalty != 1.0)
+        if not chosen:
+            return None
+        penalty = rows.column(chosen, lambda params: params.repetition_penalty, torch.float32)
+        return cls(rows.rows(chosen), rows.counts(chosen), penalty)
+
+    def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
+        part = self.rows.take(scores)
+        # One of the two terms is always zero: branch-free, and several times faster than `where`.
+        penalised = part.clamp(min=0) / self.penalty + part.clamp(max=0) * self.penalty
+        occurred = step.counts.of(self.counts) > 0
+        return self.rows.put(scores, torch.where(occurred, penalised, part))
+
+
+@dataclass(frozen=True, slots=True)
+class FrequencyPenalty:
+    """Subtracts `penalty` times the share of the sequence that a token makes up; negative values favour repetition."""
+
+    rows: Rows
+    counts: Tensor  # [R]
+    penalty: Tensor  # [R, 1]
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        chosen = rows.where(lambda params: params.frequency_penalty != 0.0)
+        if not chosen:
+            return None
+        penalty = rows.column(chosen, lambda params: params.frequency_penalty, torch.float32)
+        return cls(rows.rows(chosen), rows.counts(chosen), penalty)
+
+    def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
+        share = step.counts.of(self.counts) / self.rows.take(step.lengths)[:, None]
+        return self.rows.put(scores, self.rows.take(scores) - share * self.penalty)
+
+
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """Divides by the temperature. The best score is moved to 0 first, so that tiny temperatures cannot overflow."""
+
+    rows: Rows
+    temperature: Tensor  # [R, 1]
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        chosen = rows.where(lambda params: params.temperature != 1.0)
+        if not chosen:
+            return None
+        return cls(rows.rows(chosen), rows.column(chosen, lambda params: params.temperature, torch.float32))
+
+    def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
+        part = self.rows.take(scores)
+        return self.rows.put(scores, (part - part.amax(-1, keepdim=True)).div_(self.temperature))
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """Keeps the k best tokens, and ties with the last of them."""
+
+    rows: Rows
+    last: Tensor  # [R, 1]: k - 1
+    largest_k: int
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        chosen = rows.where(lambda params: 0 < params.top_k < rows.vocab_size)
+        if not chosen:
+            return None
+        largest_k = max(rows.params[row].top_k for row in chosen)
+        return cls(rows.rows(chosen), rows.column(chosen, lambda params: params.top_k - 1, torch.int64), largest_k)
+
+    def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
+        part = self.rows.take(scores)
+        worst = part.topk(self.largest_k).values.gather(-1, self.last)
+        return self.rows.put(scores, part.masked_fill(part < worst, MASKED))
+
+
+@dataclass(frozen=True, slots=True)
+class TopP:
+    """Keeps the fewest best tokens whose probabilities reach p, and ties with the last (Holtzman et al., 2020)."""
+
+    rows: Rows
+    mass: Tensor  # [R, 1] fp64
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        chosen = rows.where(lambda params: params.top_p < 1.0)
+        if not chosen:
+            return None
+        return cls(rows.rows(chosen), rows.column(chosen, lambda params: params.top_p, torch.float64))
+
+    def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
+        part = self.rows.take(scores)
+        worst = cutoff(part, part.softmax(-1), self.mass)
+        return self.rows.put(scores, part.masked_fill(part < worst, MASKED))
+
+
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """Keeps the tokens of surprise nearest to the entropy until their probabilities reach p (Meister et al., 2022)."""
+
+    rows: Rows
+    mass: Tensor  # [R, 1] fp64
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        chosen = rows.where(lambda params: params.typical_p < 1.0)
+        if not chosen:
+            return None
+        return cls(rows.rows(chosen), rows.column(chosen, lambda params: params.typical_p, torch.float64))
+
+    def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
+        part = self.rows.take(scores)
+        logprobs, probs = part.log_softmax(-1), part.softmax(-1)
+        # A masked token has probability 0; the floor only keeps 0 times infinity out of the sum.
+        entropy = -exact_sum(probs * logprobs.clamp(min=torch.finfo(torch.float32).min))
+        typicality = (logprobs + entropy).abs_().neg_()
+        worst = cutoff(typicality, probs, self.mass)
+        return self.rows.put(scores, part.masked_fill(typicality < worst, MASKED))
+
+
+PROCESSORS: tuple[type[LogitsProcessor], ...] = (
+    RepetitionPenalty,
+    FrequencyPenalty,
+    Temperature,
+    TopK,
+    TopP,
+    Typical,
+)
+"""All of them, in the order in which they are applied."""

@@ -1,0 +1,38 @@
+"""Making sampling parameters from the wire safe: zero-filled or non-finite values become neutral.
+
+Knows nothing of protobuf; routers enforce these ranges themselves, other clients need not.
+"""
+
+from dataclasses import replace
+from math import isfinite
+
+from text_generation_server.engine.types import SamplingParams
+
+
+def sanitised(params: SamplingParams) -> SamplingParams:
+    """`params` with every meaningless value replaced by "off" (protocol §7.1).
+
+    A message whose fields were never set holds zeros, which are not the neutral values: temperature <= 0 means greedy,
+    top_p <= 0, typical_p <= 0 and repetition_penalty <= 0 mean off. NaN and infinity are treated like these.
+    """
+    cleaned = replace(
+        params,
+        top_k=max(params.top_k, 0),
+        top_p=_mass(params.top_p),
+        typical_p=_mass(params.typical_p),
+        repetition_penalty=params.repetition_penalty if _positive(params.repetition_penalty) else 1.0,
+        frequency_penalty=params.frequency_penalty if isfinite(params.frequency_penalty) else 0.0,
+    )
+    return cleaned if _positive(params.temperature) else _greedy(cleaned)
+
+
+def _greedy(params: SamplingParams) -> SamplingParams:
+    return replace(params, temperature=1.0, top_k=0, top_p=1.0, typical_p=1.0, do_sample=False)
+
+
+def _mass(value: float) -> float:
+    return value if 0.0 < value < 1.0 else 1.0
+
+
+def _positive(value: float) -> bool:
+    return isfinite(value) and value > 0.0
