@@ -9,12 +9,13 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from text_generation_server.engine.types import SamplingParams
 from text_generation_server.sampling.sampled import MAX_TIES
 from text_generation_server.sampling.sampler import HostSampled, Sampler, SamplingPlan
 from text_generation_server.sampling.sanitise import sanitised
 from text_generation_server.sampling.uniforms import uniform
-from torch import Tensor
 
 CPU = torch.device("cpu")
 LAST_UNIFORM = 1 - 2**-24
@@ -27,8 +28,8 @@ parameters = st.builds(
     top_p=st.sampled_from([1.0, 0.3, 0.8]),
     typical_p=st.sampled_from([1.0, 0.4, 0.9]),
     do_sample=st.booleans(),
-    repetition_penalty=st.sampled_from([1.0, 1.3]),
-    frequency_penalty=st.sampled_from([0.0, 0.7, -0.5]),
+    repetition_penalty=st.sampled_from([1.0, 1.25]),
+    frequency_penalty=st.sampled_from([0.0, 0.75, -0.5]),
 )
 
 
@@ -62,6 +63,7 @@ def reference_scores(scores: list[float], params: SamplingParams, history: Seque
     scores = [score / params.temperature for score in scores]
     if params.top_k:
         worst = sorted(scores)[-min(params.top_k, len(scores))]
+        assume(all(score == worst or abs(score - worst) > 1e-4 for score in scores))
         scores = [score if score >= worst else -math.inf for score in scores]
     if params.top_p < 1.0:
         scores = keep_share(scores, scores, params.top_p)
@@ -102,14 +104,16 @@ def reference_choice(scores: list[float], params: SamplingParams, number: float)
     raise AssertionError("the probabilities do not add up to 1")
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, derandomize=True)
 @given(
-    st.lists(st.floats(-6, 6, width=32), min_size=12, max_size=30),
+    st.lists(st.integers(-400, 400).map(lambda number: number / 64), min_size=12, max_size=30),
     parameters,
     st.integers(0, 2**64 - 1),
     st.lists(st.integers(0, 11), min_size=1, max_size=20),
 )
-def test_a_row_follows_the_reference(scores: list[float], params: SamplingParams, seed: int, history: list[int]) -> None:
+def test_a_row_follows_the_reference(
+    scores: list[float], params: SamplingParams, seed: int, history: list[int]
+) -> None:
     number = uniform(seed, 0)
     expected = reference_scores(scores, params, history)
     token = reference_choice(expected, params, number)

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from text_generation_server.engine.stopping import StopState
 from text_generation_server.engine.types import FinishReason, StoppingParams
 

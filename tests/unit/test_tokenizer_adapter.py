@@ -1,4 +1,4 @@
-"""The tokenizer adapter against transformers, on tokenizers trained here: byte-level, SentencePiece-like, word-level."""
+"""The tokenizer adapter against transformers, on tokenizers trained here: byte-level, SentencePiece-like, words."""
 
 import json
 import subprocess
@@ -12,13 +12,18 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from text_generation_server.tokenization.adapter import TokenizerAdapter
-from text_generation_server.tokenization.converted import ConvertedTokenizer
-from text_generation_server.tokenization.files import TokenizerFiles
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-CORPUS = ["The quick brown fox jumps over the lazy dog.", "Ein Füchslein, it's 12 o'clock! don 't", "狐 🦊🦊 🙂 fin"] * 3
+from text_generation_server.tokenization.adapter import TokenizerAdapter
+from text_generation_server.tokenization.converted import ConvertedTokenizer
+from text_generation_server.tokenization.files import TokenizerFiles
+
+CORPUS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "Ein Füchslein, it's 12 o'clock! don 't",
+    "狐 🦊🦊 🙂 fin",
+] * 3
 TEXTS = [
     "The quick fox",
     " leading and trailing ",
@@ -39,6 +44,12 @@ def byte_level() -> tokenizers.Tokenizer:
         vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
+    return tokenizer
+
+
+def byte_level_with_eos() -> tokenizers.Tokenizer:
+    tokenizer = byte_level()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 1)])
     return tokenizer
 
 
@@ -80,10 +91,10 @@ BASE = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_t
 CASES: dict[str, tuple[Callable[[], tokenizers.Tokenizer], dict[str, Any]]] = {
     "byte_level": (byte_level, {}),
     "byte_level_clean_up": (byte_level, {"clean_up_tokenization_spaces": True}),
-    "byte_level_adds_bos_eos": (byte_level, {"add_bos_token": True, "add_eos_token": True}),
+    "byte_level_adds_eos": (byte_level_with_eos, {"add_bos_token": True}),
     "more_specials": (byte_level, {"pad_token": "<pad>", "additional_special_tokens": ["<extra>"]}),
     "metaspace": (metaspace, {"unk_token": "<unk>", "model_max_length": 2048}),
-    "metaspace_without_bos": (metaspace, {"unk_token": "<unk>", "add_bos_token": False}),
+    "metaspace_flag_without_effect": (metaspace, {"unk_token": "<unk>", "add_bos_token": False}),
     "words_clean_up": (words, {"unk_token": "[UNK]", "clean_up_tokenization_spaces": True}),
     "words": (words, {"unk_token": "[UNK]", "clean_up_tokenization_spaces": False}),
 }
@@ -173,14 +184,10 @@ def test_saved_truncation_and_padding_are_switched_off(tmp_path: Path) -> None:
     assert ours.decode(ours.encode("The quick brown fox")) == "The quick brown fox"
 
 
-def test_one_flag_leaves_the_other_special_token_alone(tmp_path: Path) -> None:
-    ours = TokenizerAdapter.load(save(tmp_path, metaspace(), tokenizer_config=BASE | {"add_eos_token": True}))
-    ids = ours.encode("fox")
-    assert (ids[0], ids[-1]) == (1, 2)
-
-
 def test_end_tokens_are_the_union_of_all_sources(tmp_path: Path) -> None:
-    save(tmp_path, byte_level(), tokenizer_config=BASE, config={"eos_token_id": 40, "text_config": {"eos_token_id": 41}})
+    save(
+        tmp_path, byte_level(), tokenizer_config=BASE, config={"eos_token_id": 40, "text_config": {"eos_token_id": 41}}
+    )
     assert TokenizerAdapter.load(tmp_path).eos_ids == {1, 40, 41}
     save(tmp_path, None, generation_config={"eos_token_id": [50, 51]}, config={"eos_token_id": None})
     assert TokenizerAdapter.load(tmp_path).eos_ids == {1, 50, 51}
@@ -188,7 +195,9 @@ def test_end_tokens_are_the_union_of_all_sources(tmp_path: Path) -> None:
 
 def test_special_tokens_may_be_objects_or_in_the_older_file(tmp_path: Path) -> None:
     older = {"eos_token": {"content": "</s>", "lstrip": False}, "bos_token": "<s>", "pad_token": "fox"}
-    save(tmp_path, byte_level(), special_tokens_map=older, tokenizer_config={"extra_special_tokens": {"image": "<img>"}})
+    save(
+        tmp_path, byte_level(), special_tokens_map=older, tokenizer_config={"extra_special_tokens": {"image": "<img>"}}
+    )
     ours = TokenizerAdapter.load(tmp_path)
     assert ours.eos_ids == {1}
     image = ours.encode("<img>", 0, False)
@@ -236,44 +245,47 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> Non
         TokenizerAdapter.load(tmp_path)
 
 
-class TestConverted:
-    """Directories without tokenizer.json go through transformers."""
+def vocabulary_and_merges(directory: Path) -> Path:
+    byte_level().model.save(str(directory))
+    options = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<s>"}
+    return save(directory, None, tokenizer_config=options, config={"model_type": "gpt2"})
 
-    @pytest.fixture(scope="class")
-    def directory(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        directory = tmp_path_factory.mktemp("slow")
-        tokenizer = byte_level()
-        tokenizer.model.save(str(directory))
-        options = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<s>"}
-        return save(directory, None, tokenizer_config=options, config={"model_type": "gpt2"})
 
-    def test_vocabulary_and_merges_give_the_same_tokens(self, directory: Path, tmp_path: Path) -> None:
-        ours = TokenizerAdapter.load(directory)
-        fast = TokenizerAdapter.load(save(tmp_path, byte_level(), tokenizer_config=BASE))
-        for text in TEXTS:
-            assert ours.encode(text) == fast.encode(text)
-            assert ours.encode(text, 4) == fast.encode(text, 4)
-            assert ours.decode(fast.encode(text)) == fast.decode(fast.encode(text))
-        assert ours.token_text(1) == "</s>"
-        assert (ours.eos_ids, ours.special_ids, ours.vocab_size) == (fast.eos_ids, fast.special_ids, fast.vocab_size)
+def test_without_a_fast_tokenizer_transformers_converts(tmp_path: Path) -> None:
+    (tmp_path / "slow").mkdir()
+    ours = TokenizerAdapter.load(vocabulary_and_merges(tmp_path / "slow"))
+    fast = TokenizerAdapter.load(save(tmp_path, byte_level(), tokenizer_config=BASE))
+    for text in TEXTS:
+        assert ours.encode(text) == fast.encode(text)
+        assert ours.encode(text, 4) == fast.encode(text, 4)
+        assert ours.decode(fast.encode(text)) == fast.decode(fast.encode(text))
+    assert ours.token_text(1) == "</s>"
+    assert (ours.eos_ids, ours.special_ids, ours.vocab_size) == (fast.eos_ids, fast.special_ids, fast.vocab_size)
 
-    def test_files_that_cannot_be_converted_are_refused_with_the_reason(self, tmp_path: Path) -> None:
-        (tmp_path / "tokenizer.model").write_bytes(b"not a model")
-        with pytest.raises(ValueError, match=r"no tokenizer\.json in .* transformers cannot convert"):
-            TokenizerAdapter.load(tmp_path)
 
-    def test_remote_code_is_only_run_when_trusted(self, tmp_path: Path) -> None:
-        options = {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}, "tokenizer_class": "Unheard"}
-        save(tmp_path, None, tokenizer_config=options, config={"model_type": "gpt2"})
-        (tmp_path / "evil.py").write_text("raise SystemExit('remote code ran')")
-        with pytest.raises(ValueError, match="trust_remote_code"):
-            TokenizerAdapter.load(tmp_path)
+def test_files_that_cannot_be_converted_are_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"not a model")
+    with pytest.raises(ValueError, match=r"no tokenizer\.json in .* transformers cannot convert"):
+        TokenizerAdapter.load(tmp_path)
+
+
+def test_remote_code_is_only_run_when_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    options = {"auto_map": {"AutoTokenizer": ["remote.Tokenizer", None]}, "tokenizer_class": "Tokenizer"}
+    save(tmp_path, None, tokenizer_config=options, config={"model_type": "unheard"})
+    (tmp_path / "remote.py").write_text("raise ValueError('remote code ran')")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        TokenizerAdapter.load(tmp_path)
+    with pytest.raises(ValueError, match="remote code ran"):
+        TokenizerAdapter.load(tmp_path, trust_remote_code=True)
 
 
 def test_a_fast_tokenizer_loads_without_transformers(tmp_path: Path) -> None:
     save(tmp_path, byte_level(), tokenizer_config=BASE)
     program = (
-        "import sys; from pathlib import Path; from text_generation_server.tokenization.adapter import TokenizerAdapter; "
+        "import sys; from pathlib import Path\n"
+        "from text_generation_server.tokenization.adapter import TokenizerAdapter\n"
         f"TokenizerAdapter.load(Path({str(tmp_path)!r})).encode('fox'); "
         "sys.exit('transformers' in sys.modules or 'torch' in sys.modules)"
     )

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+
 from text_generation_server.sampling.uniforms import uniform
 
 BINS = 64

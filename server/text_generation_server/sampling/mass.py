@@ -11,7 +11,7 @@ from torch import Tensor
 _ONE = 2.0**40
 
 _PREFIX = 1024
-"""How many best entries are looked at first where looking is cheap: sorting a vocabulary costs 20 times as much."""
+"""How many best entries are looked at first where looking is cheap: sorting a vocabulary costs ten times as much."""
 
 
 def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
 
     Entries of probability 0 are never drawn: the first cumulative sum above a point below the total is one with mass.
     """
-    cumulative = _fixed_point(probs).cumsum(-1)
+    cumulative = _fixed_point(probs).cumsum_(-1)
     point = (cumulative[:, -1] * uniforms.double()).long()
     found = torch.searchsorted(cumulative, point[:, None], right=True)[:, 0]
     # Only a row of NaN gets past the end; it must not take its neighbours down with an index error.

@@ -15,6 +15,8 @@ from text_generation_server.sampling.mass import cutoff, exact_sum
 from text_generation_server.sampling.rows import PlannedRows, Rows
 
 MASKED = float("-inf")
+COLDEST = 1e-30
+"""Lower temperatures are taken as this one: the choice is the same, and scores divided by it do not overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class FrequencyPenalty:
 
 @dataclass(frozen=True, slots=True)
 class Temperature:
-    """Divides by the temperature. The best score is moved to 0 first, so that tiny temperatures cannot overflow."""
+    """Divides by the temperature."""
 
     rows: Rows
     temperature: Tensor  # [R, 1]
@@ -93,11 +95,11 @@ class Temperature:
         chosen = rows.where(lambda params: params.temperature != 1.0)
         if not chosen:
             return None
-        return cls(rows.rows(chosen), rows.column(chosen, lambda params: params.temperature, torch.float32))
+        temperature = rows.column(chosen, lambda params: max(params.temperature, COLDEST), torch.float32)
+        return cls(rows.rows(chosen), temperature)
 
     def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
-        part = self.rows.take(scores)
-        return self.rows.put(scores, (part - part.amax(-1, keepdim=True)).div_(self.temperature))
+        return self.rows.put(scores, self.rows.take(scores) / self.temperature)
 
 
 @dataclass(frozen=True, slots=True)

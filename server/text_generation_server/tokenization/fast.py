@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Self
 
 import tokenizers
-from tokenizers.processors import TemplateProcessing
 
 from text_generation_server.tokenization.files import TokenizerFiles
 
@@ -39,7 +38,6 @@ class FastTokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         _complete(tokenizer, files)
-        _set_template(tokenizer, files)
         return cls(tokenizer, files.clean_up)
 
     def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
@@ -93,23 +91,3 @@ def _complete(tokenizer: tokenizers.Tokenizer, files: TokenizerFiles) -> None:
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
     missing = [text for text in files.special if text not in special]
     tokenizer.add_special_tokens([tokenizers.AddedToken(text, special=True, normalized=False) for text in missing])
-
-
-def _set_template(tokenizer: tokenizers.Tokenizer, files: TokenizerFiles) -> None:
-    """Let encoding add exactly what the configuration says, where it says anything."""
-    if files.add_bos is None and files.add_eos is None:
-        return
-    present = tokenizer.encode("").tokens
-    before = _added_token(files.bos, files.add_bos, present)
-    after = _added_token(files.eos, files.add_eos, present)
-    tokenizer.post_processor = TemplateProcessing(
-        single=[*before, "$A", *after],
-        pair=[*before, "$A", *after, *(f"{token}:1" for token in before), "$B:1", *(f"{token}:1" for token in after)],
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in dict.fromkeys([*before, *after])],
-    )
-
-
-def _added_token(token: str | None, wanted: bool | None, present: list[str]) -> list[str]:
-    if token is None:
-        return []
-    return [token] if (token in present if wanted is None else wanted) else []

@@ -28,18 +28,14 @@ class AddedToken:
 class TokenizerFiles:
     """The facts of tokenizer_config.json, special_tokens_map.json, generation_config.json and config.json.
 
-    special: the texts of all special tokens, in order of their roles; bos and eos are among them.
+    special: the texts of all special tokens, in order of their roles; `eos` is among them.
     added: further tokens by id.
-    add_bos, add_eos: what encoding adds, None where the tokenizer's own post-processor decides.
     eos_ids: end tokens that the model's configuration names; the tokenizer may know more.
     """
 
-    bos: str | None
     eos: str | None
     special: tuple[str, ...]
     added: dict[int, AddedToken]
-    add_bos: bool | None
-    add_eos: bool | None
     clean_up: bool
     model_max_length: int | None
     eos_ids: frozenset[int]
@@ -52,12 +48,9 @@ class TokenizerFiles:
         more = [text for name in _MORE_TOKENS for entry in _entries(config.get(name)) if (text := _text(entry))]
         limit = config.get("model_max_length")
         return cls(
-            bos=named.get("bos_token"),
             eos=named.get("eos_token"),
             special=tuple(dict.fromkeys([*named.values(), *more])),
             added={int(token): _added(entry) for token, entry in (config.get("added_tokens_decoder") or {}).items()},
-            add_bos=config.get("add_bos_token"),
-            add_eos=config.get("add_eos_token"),
             clean_up=bool(config.get("clean_up_tokenization_spaces")),
             model_max_length=int(limit) if limit is not None and limit < _NO_LIMIT else None,
             eos_ids=_eos_ids(directory),

@@ -1,0 +1,116 @@
+"""What an operator meets when something goes wrong: a clear sentence, the right exit code, nothing left behind."""
+
+import os
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+
+def shard_pid(running) -> int:
+    """The rank's own process: the one below the launcher whose command line serves."""
+    for pid in running.descendants():
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        if "serve" in words:
+            return pid
+    raise AssertionError("no shard process")
+
+
+def test_a_killed_shard_ends_everything(launch):
+    running = launch()
+    pids = running.descendants()
+    with ThreadPoolExecutor(1) as pool:
+        body = {"inputs": "Once upon a time", "parameters": {"max_new_tokens": 2000}}
+        asked = pool.submit(httpx.post, f"{running.url}/generate", json=body, timeout=60)
+        time.sleep(1.0)
+        os.kill(shard_pid(running), signal.SIGKILL)
+        assert running.process.wait(60) == 1
+        error = asked.exception(30)
+        assert error is not None or asked.result().status_code in (424, 500)
+    assert "shard" in running.output.lower()
+    running.assert_nothing_left(pids)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(launch, signum):
+    running = launch()
+    pids = running.descendants()
+    assert running.stop(signum) == 0, running.output
+    running.assert_nothing_left(pids)
+
+
+@pytest.mark.parametrize("delay", [0.3, 2.0, 4.0])
+def test_a_signal_while_starting_leaves_nothing(launch, delay):
+    running = launch(ready=False)
+    time.sleep(delay)
+    pids = running.descendants()
+    assert running.stop(signal.SIGINT) == 0, running.output
+    running.assert_nothing_left(pids)
+
+
+def test_a_missing_model_is_named(launch):
+    running = launch(model="/no/such/model", ready=False)
+    assert running.process.wait(60) == 1
+    assert "/no/such/model" in running.output
+
+
+def test_an_unsupported_architecture_is_named(launch, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "perceptron", "architectures": ["PerceptronForCausalLM"]}')
+    (tmp_path / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    running = launch(model=str(tmp_path), ready=False)
+    assert running.process.wait(60) == 1
+    assert "model_type" in running.output and "perceptron" in running.output
+
+
+def test_a_taken_port_is_named(launch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        running = launch("--port", str(port), ready=False)
+        assert running.process.wait(60) == 1
+    assert str(port) in running.output
+
+
+def test_a_taken_socket_is_named(launch, server):
+    running = launch("--shard-uds-path", server.prefix, ready=False)
+    assert running.process.wait(60) == 1
+    assert server.prefix in running.output
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_limits_that_do_not_fit_are_said(launch):
+    running = launch("--max-batch-prefill-tokens", str(10**9), ready=False)
+    assert running.process.wait(90) == 1
+    assert "the cache fits" in running.output
+
+
+@pytest.mark.parametrize("option", [("--quantize", "awq"), ("--speculate", "2"), ("--lora-adapters", "a")])
+def test_an_option_without_a_feature_is_refused_by_name(launch, option):
+    running = launch(*option, ready=False)
+    assert running.process.wait(30) == 2
+    assert option[0] in running.output
+
+
+def test_a_disconnect_frees_the_request(server):
+    body = {"inputs": "Once upon a time", "parameters": {"max_new_tokens": 4000}}
+    with httpx.stream("POST", f"{server.url}/generate_stream", json=body, timeout=60) as stream:
+        next(stream.iter_lines())
+    deadline = time.monotonic() + 20
+    while "tgi_batch_current_size 0" not in httpx.get(f"{server.url}/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_two_ranks_answer_as_one(launch, server):
+    running = launch("--num-shard", "2", "--dtype", "float32")
+    body = {"inputs": "The capital of France is", "parameters": {"max_new_tokens": 5}}
+    answer = httpx.post(f"{running.url}/generate", json=body, timeout=60).json()
+    assert answer["generated_text"].startswith(" Paris")
+    pids = running.descendants()
+    assert running.stop() == 0
+    running.assert_nothing_left(pids)

@@ -1,0 +1,151 @@
+"""A converted GGUF file is the model it was written from: weights bit for bit, configuration, what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from text_generation_server.errors import UnsupportedModel
+from text_generation_server.weights.gguf import directory
+from text_generation_server.weights.gguf.directory import convert
+
+WriteGGUF = Callable[..., Path]
+TinyModels = dict[str, PreTrainedModel]
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    path = tmp_path / "converted"
+    path.mkdir()
+    return path
+
+
+def _expected(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    return {name: value for name, value in model.state_dict().items() if name not in tied}
+
+
+def _requantized(value: torch.Tensor, quantization: str) -> torch.Tensor:
+    kind = gguf.GGMLQuantizationType[quantization]
+    if value.ndim == 1:
+        return value
+    return torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(value.numpy(), kind), kind))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_the_converted_model_computes_the_same(
+    write_gguf: WriteGGUF, tiny_models: TinyModels, target: Path, architecture: str
+) -> None:
+    convert(write_gguf(architecture), target)
+    model = AutoModelForCausalLM.from_pretrained(target)
+    assert type(model) is type(tiny_models[architecture])
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, tiny_models[architecture](ids).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "dtype"),
+    [
+        ("F32", torch.float32),
+        ("F16", torch.float16),
+        ("BF16", torch.bfloat16),
+        ("Q8_0", torch.bfloat16),
+        ("Q4_1", torch.bfloat16),
+    ],
+)
+def test_every_tensor_is_the_decoded_one_rounded_once(
+    write_gguf: WriteGGUF,
+    tiny_models: TinyModels,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quantization: str,
+    dtype: torch.dtype,
+) -> None:
+    monkeypatch.setattr(directory, "_CHUNK", 1500)  # several chunks a tensor, the last one short
+    written = convert(write_gguf(quantization=quantization), target)
+    tensors = load_file(target / "model.safetensors")
+    expected = _expected(tiny_models["llama"])
+    assert tensors.keys() == expected.keys()
+    for name, value in expected.items():
+        # q and k were reordered by whole rows and a block lies in one row: quantizing first gives the same.
+        assert torch.equal(tensors[name], _requantized(value, quantization).to(dtype)), name
+    assert written == (target / "model.safetensors").stat().st_size
+    assert json.loads((target / "config.json").read_text())["torch_dtype"] == str(dtype).removeprefix("torch.")
+
+
+def test_the_configuration_is_readable_by_old_and_new_loaders(write_gguf: WriteGGUF, target: Path) -> None:
+    convert(write_gguf(), target)
+    config = json.loads((target / "config.json").read_text())
+    assert config["rope_theta"] == 50000.0
+    assert config["rms_norm_eps"] == 1e-6
+    assert config["head_dim"] == 16
+    assert config["tie_word_embeddings"] is True
+    generation = json.loads((target / "generation_config.json").read_text())
+    assert generation == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+
+
+def test_a_turn_end_is_an_end_too(write_gguf: WriteGGUF, target: Path) -> None:
+    convert(write_gguf(edit=lambda writer: writer.add_eot_token_id(0)), target)
+    assert json.loads((target / "generation_config.json").read_text())["eos_token_id"] == [2, 0]
+
+
+def test_linear_rope_scaling_is_kept(write_gguf: WriteGGUF, target: Path) -> None:
+    def edit(writer: gguf.GGUFWriter) -> None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(4.0)
+
+    convert(write_gguf(edit=edit), target)
+    assert json.loads((target / "config.json").read_text())["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
+
+
+def test_llama3_rope_factors_become_rope_scaling(write_gguf: WriteGGUF, target: Path) -> None:
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    plain = 50000.0 ** -(torch.arange(8) / 8)
+    factors = (plain / _scaled_frequencies(scaling)).numpy().astype(np.float32)
+    assert factors.max() == 8.0
+    convert(write_gguf(edit=lambda writer: writer.add_tensor("rope_freqs.weight", factors)), target)
+    assert json.loads((target / "config.json").read_text())["rope_scaling"] == scaling
+
+
+def _scaled_frequencies(scaling: dict[str, Any]) -> torch.Tensor:
+    config = LlamaConfig(head_dim=16, rope_parameters={"rope_theta": 50000.0, **scaling})
+    frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    return torch.as_tensor(frequencies)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"architecture": "mamba"}, "general.architecture is 'mamba', expected one of llama, qwen2"),
+        ({"edit": lambda writer: writer.add_expert_count(8)}, "llama.expert_count is 8"),
+        ({"edit": lambda writer: writer.add_string("llama.rope.scaling.type", "yarn")}, "scaling.type is 'yarn'"),
+        ({"edit": lambda writer: writer.add_tensor("blk.0.extra.weight", np.zeros(4, "f4"))}, "blk.0.extra.weight"),
+        ({"edit": lambda writer: writer.add_tensor("stray", np.zeros(4, "f4"))}, "no place for the tensors stray"),
+        (
+            {"edit": lambda writer: writer.add_tensor("rope_freqs.weight", np.arange(1, 9, dtype="f4"))},
+            "rope_freqs.weight is not Llama 3.1's",
+        ),
+        ({"pre": "deepseek-llm"}, "tokenizer.ggml.pre is 'deepseek-llm'"),
+    ],
+    ids=["architecture", "experts", "yarn", "layer-tensor", "tensor", "rope-factors", "pre-tokenizer"],
+)
+def test_what_would_be_lost_is_refused_by_name(
+    write_gguf: WriteGGUF, target: Path, options: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UnsupportedModel, match=reason.replace(".", r"\.")):
+        convert(write_gguf(**options), target)
