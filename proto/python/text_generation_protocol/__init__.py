@@ -1,0 +1,1 @@
+"""Generated stubs of the shard protocol, one package a version."""
