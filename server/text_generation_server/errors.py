@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions with a text for the user. Knows no transport: `rpc/interceptors.py` turns them into statuses."""
+"""What can go wrong, as exceptions with a text for the user. Knows no transport: `rpc/` turns them into statuses."""
 
 
 class StartError(Exception):

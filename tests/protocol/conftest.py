@@ -7,15 +7,15 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from mocks.scripted_engine import ScriptedEngine
 from text_generation_protocol.v2 import generate_pb2_grpc as grpc_v2
 from text_generation_protocol.v3 import generate_pb2_grpc as grpc_v3
-
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.types import ShardInfo
 from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer
-from text_generation_server.rpc.service import EngineService, Shard, ServingEngine
+from text_generation_server.rpc.service import EngineService, ServingEngine, Shard
 from text_generation_server.rpc.sockets import socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3

@@ -3,9 +3,9 @@
 import math
 
 import pytest
+
 from text_generation_protocol.v2 import generate_pb2 as pb_v2
 from text_generation_protocol.v3 import generate_pb2 as pb_v3
-
 from text_generation_server.engine.types import (
     BatchView,
     FinishReason,
@@ -276,8 +276,16 @@ def test_v3_warmup_limits_are_optional(shard, engine):
     )
     response = shard.v3.Warmup(given)
     assert isinstance(engine.last, WarmupCommand)
-    assert (engine.last.max_input_tokens, engine.last.max_prefill_tokens, engine.last.max_total_tokens) == (1024, 4096, 2048)
-    assert (response.max_supported_total_tokens, response.max_input_tokens, response.max_total_tokens) == (65536, 1024, 2048)
+    assert (engine.last.max_input_tokens, engine.last.max_prefill_tokens, engine.last.max_total_tokens) == (
+        1024,
+        4096,
+        2048,
+    )
+    assert (response.max_supported_total_tokens, response.max_input_tokens, response.max_total_tokens) == (
+        65536,
+        1024,
+        2048,
+    )
     response = shard.v3.Warmup(pb_v3.WarmupRequest(batch=warmup_batch(pb_v3), max_prefill_tokens=4096))
     assert (engine.last.max_input_tokens, engine.last.max_total_tokens) == (None, None)
     assert (response.max_input_tokens, response.max_total_tokens) == (8191, 8192)
@@ -285,7 +293,9 @@ def test_v3_warmup_limits_are_optional(shard, engine):
 
 def test_v2_warmup_answers_the_supported_tokens(shard, engine):
     limits = {"max_input_length": 1024, "max_prefill_tokens": 4096, "max_total_tokens": 2048}
-    response = shard.v2.Warmup(pb_v2.WarmupRequest(batch=warmup_batch(pb_v2, inputs="a![](data:image/png;base64,A)"), **limits))
+    response = shard.v2.Warmup(
+        pb_v2.WarmupRequest(batch=warmup_batch(pb_v2, inputs="a![](data:image/png;base64,A)"), **limits)
+    )
     assert response.max_supported_total_tokens == 65536
     assert (engine.last.max_input_tokens, engine.last.max_total_tokens) == (1024, 2048)
 
@@ -324,7 +334,9 @@ def test_v2_always_wants_special_tokens(shard, engine):
 
 def test_prompt_log_probabilities_that_no_router_takes_are_left_out(shard, engine):
     long, short = (
-        Generation(i, TokenList([1], [0.0], ["a"], [False]), prefill_tokens=TokenList([1] * n, [0.0] * n, ["word "] * n, []))
+        Generation(
+            i, TokenList([1], [0.0], ["a"], [False]), prefill_tokens=TokenList([1] * n, [0.0] * n, ["word "] * n, [])
+        )
         for i, n in enumerate((500_000, 100))
     )
     engine.result = StepResult((short, long), None, 0, 0)

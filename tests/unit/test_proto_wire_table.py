@@ -1,7 +1,8 @@
-"""Every message, field, enum and call of both protocol versions, against the wire tables of the protocol's description."""
+"""Every message, field, enum and call of both protocol versions, against tables of what routers speak."""
 
 import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+
 from text_generation_protocol.v2 import generate_pb2 as pb_v2
 from text_generation_protocol.v3 import generate_pb2 as pb_v3
 

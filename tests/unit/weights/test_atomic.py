@@ -1,39 +1,42 @@
 """A directory is built whole or not at all, once, whoever else builds it and however a builder ends."""
 
-import multiprocessing
 import os
-import signal
-from multiprocessing.synchronize import Event
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from text_generation_server.weights.atomic import build_once
 
-_SPAWN = multiprocessing.get_context("spawn")
+_BUILD = """
+import sys
+from pathlib import Path
+from text_generation_server.weights.atomic import build_once
+
+def build(draft):
+    (draft / "a").write_text("half")
+    print("begun", flush=True)
+    sys.stdin.read()
+    (draft / "a").write_text("whole")
+
+print((build_once(Path(sys.argv[1]), build) / "a").read_text())
+"""
 
 
 def _write(draft: Path) -> None:
     (draft / "a").write_text("whole")
 
 
-def _build_and_note(target: Path, notes: Path, start: Event) -> None:
-    def build(draft: Path) -> None:
-        (notes / str(os.getpid())).touch()
-        _write(draft)
-
-    start.wait()
-    build_once(target, build)
-    assert (target / "a").read_text() == "whole"
-
-
-def _build_and_hang(target: Path, begun: Event) -> None:
-    def build(draft: Path) -> None:
-        (draft / "half").write_text("half")
-        begun.set()
-        signal.pause()
-
-    build_once(target, build)
+def _start_builder(target: Path, stdin: int) -> subprocess.Popen[str]:
+    """A process that begins to build, says so, and goes on when its standard input ends."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _BUILD, str(target)],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
 
 
 def test_it_is_built_once(tmp_path: Path) -> None:
@@ -56,29 +59,20 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path, error: type[BaseException
 
 
 def test_processes_that_build_at_once_all_succeed(tmp_path: Path) -> None:
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    start = _SPAWN.Event()
     target = tmp_path / "cache" / "model"
-    builders = [_SPAWN.Process(target=_build_and_note, args=(target, notes, start)) for _ in range(3)]
-    for builder in builders:
-        builder.start()
-    start.set()
-    for builder in builders:
-        builder.join()
-    assert [builder.exitcode for builder in builders] == [0, 0, 0]
-    assert len(list(notes.iterdir())) == 1, "one builds, the others wait"
+    builders = [_start_builder(target, subprocess.DEVNULL) for _ in range(3)]
+    outputs = [builder.communicate()[0].split() for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0, 0]
+    assert sorted(outputs) == [["begun", "whole"], ["whole"], ["whole"]], "one builds, the others wait"
     assert sorted(path.name for path in target.parent.iterdir()) == [".model.lock", "model"]
 
 
 def test_the_draft_of_a_killed_process_is_swept(tmp_path: Path) -> None:
-    begun = _SPAWN.Event()
     target = tmp_path / "model"
-    builder = _SPAWN.Process(target=_build_and_hang, args=(target, begun))
-    builder.start()
-    assert begun.wait(60)
-    builder.kill()
-    builder.join()
+    with _start_builder(target, subprocess.PIPE) as builder:
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == "begun\n"
+        builder.kill()
     assert not target.exists()
     assert len(list(tmp_path.glob(".model.draft-*"))) == 1
     build_once(target, _write)

@@ -65,7 +65,7 @@ def test_half_converted_shards_do_not_pass_for_a_model(tmp_path: Path) -> None:
     names = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
     torch.save({"t0": torch.ones(1)}, tmp_path / names[0])
     (tmp_path / names[1]).write_bytes(b"garbage")
-    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": dict(zip("ab", names))}))
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"t0": names[0], "t1": names[1]}}))
     with pytest.raises(UnsupportedModel):
         convert_torch_files(tmp_path, _silent)
     assert (tmp_path / "model-00001-of-00002.safetensors").is_file()

@@ -1,0 +1,75 @@
+"""The environments that children start in (protocol §9.4 and §9.7). Reads none itself: everything is handed in."""
+
+from text_generation_launcher.launch import Launch
+from text_generation_launcher.options import Options, Use, variable
+from text_generation_launcher.resolve import ResolvedArgs
+from text_generation_launcher.settings import names_used_in
+
+
+def download_environment(launch: Launch) -> dict[str, str]:
+    """Ours without LOG_LEVEL, and where the hub's files go."""
+    options = launch.options
+    env = {name: value for name, value in launch.environment.variables.items() if name != "LOG_LEVEL"}
+    env["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    return env | _hub(launch) | _given(WEIGHTS_CACHE_OVERRIDE=options.weights_cache_override)
+
+
+def shard_environment(launch: Launch, resolved: ResolvedArgs, rank: int) -> dict[str, str]:
+    """What a download gets, and this rank's place in the group."""
+    options, world = launch.options, resolved.num_shard
+    env = download_environment(launch) | {
+        "ATTENTION": resolved.attention,
+        "PREFIX_CACHING": resolved.prefix_caching,
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": options.master_addr,
+        "MASTER_PORT": str(options.master_port),
+        "TORCH_NCCL_AVOID_RECORD_STREAMS": "1",
+        "CUDA_MEMORY_FRACTION": format(options.cuda_memory_fraction, "g"),
+        "SAFETENSORS_FAST_GPU": "1",
+    }
+    # Nothing is captured (options.py), and an absent variable means that.
+    env.pop("CUDA_GRAPHS", None)
+    return env | _rope(options) | _shard_options(options, resolved)
+
+
+def router_environment(launch: Launch, resolved: ResolvedArgs) -> dict[str, str]:
+    """Ours, what the shards were told of caching, and the key, which a command line would show to everyone.
+
+    No other variable that repeats a flag: the flags say it all.
+    """
+    flags = {variable(name) for name in names_used_in(Use.ROUTER)}
+    env = {name: value for name, value in launch.environment.variables.items() if name not in flags}
+    env |= {
+        "ATTENTION": resolved.attention,
+        "PREFIX_CACHING": resolved.prefix_caching,
+        "USE_PREFIX_CACHING": resolved.prefix_caching,
+    }
+    return env | _hub(launch) | _given(COMPUTE_TYPE=resolved.compute_type, API_KEY=launch.options.api_key)
+
+
+def _hub(launch: Launch) -> dict[str, str]:
+    token = launch.environment.hub_token
+    return _given(
+        HUGGINGFACE_HUB_CACHE=launch.options.huggingface_hub_cache, HF_TOKEN=token, HUGGING_FACE_HUB_TOKEN=token
+    )
+
+
+def _rope(options: Options) -> dict[str, str]:
+    if options.rope_scaling is None and options.rope_factor is None:
+        return {}
+    factor = 1.0 if options.rope_factor is None else options.rope_factor
+    return {"ROPE_SCALING": options.rope_scaling or "linear", "ROPE_FACTOR": format(factor, "g")}
+
+
+def _shard_options(options: Options, resolved: ResolvedArgs) -> dict[str, str]:
+    return _given(
+        MAX_TOTAL_TOKENS=resolved.limits.max_total_tokens,
+        MAX_BATCH_SIZE=options.max_batch_size,
+        REQUEST_LOGPROBS="1" if options.enable_prefill_logprobs else None,
+        DISABLE_CUSTOM_KERNELS="True" if options.disable_custom_kernels else None,
+    )
+
+
+def _given(**values: object) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}

@@ -1,0 +1,75 @@
+"""What the launcher needs of a model's config.json. Does not judge whether the model can be served."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_FILE = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Sizes of one model; None where config.json does not say."""
+
+    model_type: str
+    max_positions: int | None
+    hidden_size: int | None
+    num_layers: int | None
+    heads: int | None
+    kv_heads: int | None
+    head_dim: int | None
+    intermediate_size: int | None
+    vocab_size: int | None
+    experts: int
+    experts_per_token: int
+    shared_experts: int
+    is_vision: bool
+    is_encoder_decoder: bool
+    is_quantized: bool
+
+
+def read_model(folder: Path) -> ModelFacts | None:
+    """The facts of the model in a folder; None if there is no config.json that can be read."""
+    try:
+        config = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return model_facts(config) if isinstance(config, dict) else None
+
+
+def model_facts(config: Mapping[str, Any]) -> ModelFacts:
+    """Read a config.json's values: aliases of old families, and null as absent (protocol §9.2)."""
+    heads = _integer(config, "num_attention_heads", "n_head", "n_heads")
+    return ModelFacts(
+        model_type=str(config.get("model_type") or ""),
+        max_positions=_integer(config, "max_position_embeddings", "max_seq_len", "n_positions"),
+        hidden_size=_integer(config, "hidden_size", "n_embd"),
+        num_layers=_integer(config, "num_hidden_layers", "n_layer", "n_layers"),
+        heads=heads,
+        kv_heads=_integer(config, "num_key_value_heads") or heads,
+        head_dim=_head_dim(config, heads),
+        intermediate_size=_integer(config, "intermediate_size", "n_inner"),
+        vocab_size=_integer(config, "vocab_size"),
+        experts=_integer(config, "num_local_experts", "num_experts", "n_routed_experts") or 1,
+        experts_per_token=_integer(config, "num_experts_per_tok") or 1,
+        shared_experts=_integer(config, "n_shared_experts") or 0,
+        is_vision=bool(config.get("vision_config")),
+        is_encoder_decoder=bool(config.get("is_encoder_decoder")),
+        is_quantized=bool(config.get("quantization_config")),
+    )
+
+
+def _integer(config: Mapping[str, Any], *names: str) -> int | None:
+    values = (config.get(name) for name in names)
+    return next((value for value in values if isinstance(value, int)), None)
+
+
+def _head_dim(config: Mapping[str, Any], heads: int | None) -> int | None:
+    text = config.get("text_config")
+    stated = _integer(config, "head_dim") or (_integer(text, "head_dim") if isinstance(text, dict) else None)
+    hidden = _integer(config, "hidden_size", "n_embd")
+    if stated is None and hidden and heads and hidden % heads == 0:
+        return hidden // heads
+    return 256 if stated is None and config.get("model_type") == "gemma3" else stated

@@ -1,0 +1,163 @@
+"""Decides what the options leave open, from config.json and the devices, with the reason for each choice.
+
+Pure functions: reads no file, no environment, starts nothing. The rules are those of protocol §9.2 and §9.3.
+"""
+
+from dataclasses import dataclass
+
+from text_generation_launcher.errors import LaunchError
+from text_generation_launcher.hardware import Hardware
+from text_generation_launcher.modelconfig import ModelFacts
+from text_generation_launcher.options import Options, Switch
+from text_generation_launcher.prefill_budget import card_name, compute_optimal_tokens, memory_tokens
+from text_generation_launcher.settings import Environment
+
+_PREFILL_TOKENS = 4096
+_PREFILL_TOKENS_BY_TYPE = {"qwen2_vl": 10_000, "qwen2_5_vl": 10_000, "gemma3": 8_000}
+_LEAST_OPTIMAL = 100
+_OLD_ROUTER_TOKENS = 4096
+_PREFIX_HEAD_DIMS = (64, 128, 256)
+_NO_PREFIX_TYPES = ("falcon", "deepseek_v2")
+_TENSOR_CORES = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Token limits of requests and prefills; None leaves one to warm-up."""
+
+    max_input_tokens: int | None
+    max_total_tokens: int | None
+    max_batch_prefill_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedArgs:
+    """What shards and router are started with, and why: a sentence for each choice that was not the user's."""
+
+    num_shard: int
+    attention: str
+    prefix_caching: str
+    compute_type: str | None
+    limits: Limits
+    reasons: tuple[str, ...]
+
+
+def resolve(
+    options: Options,
+    environment: Environment,
+    hardware: Hardware,
+    model: ModelFacts | None,
+    num_shard: int,
+    *,
+    numeric_limits: bool,
+) -> ResolvedArgs:
+    """Everything that is not written in the options. `numeric_limits`: the router cannot leave limits to warm-up."""
+    attention, prefix_caching, why = _attention(environment, hardware, model)
+    limits, why_limits = _limits(options, environment, hardware, model, num_shard)
+    if numeric_limits:
+        limits = _numeric(limits, options, model)
+    compute_type = environment.compute_type
+    if compute_type is None and hardware.gpus:
+        compute_type = f"{num_shard}-{card_name(hardware.gpus[0])}"
+    return ResolvedArgs(num_shard, attention, prefix_caching, compute_type, limits, (why, why_limits))
+
+
+def check_limits(options: Options) -> None:
+    """Raises LaunchError for limits that contradict each other."""
+    if options.max_input_tokens is not None and options.max_input_length is not None:
+        raise LaunchError(
+            "--max-input-tokens and --max-input-length are two names of one option; give one (look at the "
+            "variables MAX_INPUT_TOKENS and MAX_INPUT_LENGTH too)"
+        )
+    longest, total = options.longest_prompt, options.max_total_tokens
+    if longest is not None and total is not None and longest >= total:
+        raise LaunchError(
+            f"--max-input-tokens is {longest} and --max-total-tokens {total}; the total needs room for new tokens, "
+            "so it must be larger"
+        )
+
+
+def resolve_num_shard(options: Options, environment: Environment, hardware: Hardware) -> tuple[int, str]:
+    """Number of ranks, and why (§9.3). Raises LaunchError for one rank with --sharded true, or less than one."""
+    devices = _device_count(environment, hardware)
+    if options.num_shard is not None:
+        count, why = options.num_shard, "given"
+    elif options.sharded is Switch.FALSE:
+        count, why = 1, "not sharded"
+    else:
+        count, why = devices or 1, "one a visible device" if devices else "no variable names devices"
+    if options.sharded is Switch.TRUE and count <= 1:
+        raise LaunchError(
+            f"--sharded true needs two ranks or more and found {count}; "
+            "give --num-shard, or name the devices in CUDA_VISIBLE_DEVICES"
+        )
+    if count < 1:
+        raise LaunchError(f"--num-shard is {count}; it must be 1 or more")
+    return count, f"{count} {'shard' if count == 1 else 'shards'}: {why}"
+
+
+def _device_count(environment: Environment, hardware: Hardware) -> int | None:
+    visible = environment.visible_devices
+    if visible in ("all", "void"):
+        return len(hardware.gpus) or None
+    return None if visible is None else len(visible.split(","))
+
+
+def _attention(environment: Environment, hardware: Hardware, model: ModelFacts | None) -> tuple[str, str, str]:
+    """ATTENTION, PREFIX_CACHING and why: a contract on block sizes between router and shard, by the table of §9.2."""
+    attention, prefix, why = environment.attention, environment.prefix_caching, "nothing forbids it"
+    capable = hardware.gpus and hardware.gpus[0].capability >= _TENSOR_CORES
+    fallback = "flashdecoding" if capable else "paged"
+    if model is not None:
+        if model.is_vision or model.is_encoder_decoder:
+            prefix, why = prefix or "0", "the model has an encoder"
+        if model.head_dim not in _PREFIX_HEAD_DIMS:
+            attention, prefix, why = attention or fallback, prefix or "0", f"head dimension {model.head_dim}"
+        elif model.model_type in _NO_PREFIX_TYPES:
+            attention, why = attention or fallback, f"model type {model.model_type}"
+    if attention == "paged":
+        prefix = prefix or "0"
+    attention, prefix = attention or "flashinfer", prefix or "true"
+    return attention, prefix, f"attention {attention}, prefix caching {prefix}: {why}"
+
+
+def _limits(
+    options: Options, environment: Environment, hardware: Hardware, model: ModelFacts | None, num_shard: int
+) -> tuple[Limits, str]:
+    tokens, why = options.max_batch_prefill_tokens, "given"
+    if tokens is None:
+        tokens, why = _prefill_tokens(options, environment, hardware, model, num_shard)
+    limits = Limits(options.longest_prompt, options.max_total_tokens, tokens)
+    return limits, f"max_batch_prefill_tokens {tokens}: {why}"
+
+
+def _prefill_tokens(
+    options: Options, environment: Environment, hardware: Hardware, model: ModelFacts | None, num_shard: int
+) -> tuple[int, str]:
+    """The smallest of what the cards compute in a second, what the model was trained on, and what memory holds."""
+    if model is None:
+        return _PREFILL_TOKENS, "default, no config.json was read"
+    gpu = hardware.gpus[0] if hardware.gpus else None
+    choices = [(_PREFILL_TOKENS_BY_TYPE.get(model.model_type, _PREFILL_TOKENS), "default")]
+    optimal = compute_optimal_tokens(model, gpu, num_shard)
+    if optimal is not None and optimal > _LEAST_OPTIMAL:
+        choices = [(optimal, "compute-optimal")]
+    if model.max_positions is not None:
+        choices.append((model.max_positions, "the model's positions"))
+    if gpu is not None:
+        share = options.cuda_memory_fraction * environment.wiggle_room
+        fitting = memory_tokens(model, gpu.memory_bytes * num_shard * share)
+        if fitting is not None and fitting > 0:
+            choices.append((fitting, "memory"))
+    return min(choices)
+
+
+def _numeric(limits: Limits, options: Options, model: ModelFacts | None) -> Limits:
+    """Numbers for a router that cannot learn limits from warm-up (§9.2, routers up to 2.4.0)."""
+    positions = (model.max_positions if model else None) or _OLD_ROUTER_TOKENS
+    total = limits.max_total_tokens or max(min(positions, _OLD_ROUTER_TOKENS), (limits.max_input_tokens or 0) + 1)
+    longest = limits.max_input_tokens or total - 1
+    prefill = options.max_batch_prefill_tokens
+    if prefill is None:
+        prefill = options.max_batch_size * longest if options.max_batch_size else longest + 50
+    return Limits(longest, total, prefill)

@@ -1,0 +1,143 @@
+"""The router: ours or another that speaks the protocol, with the flags it has. Knows nothing of the shards."""
+
+import asyncio
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from text_generation_launcher.download import Downloaded
+from text_generation_launcher.errors import LaunchError
+from text_generation_launcher.launch import Launch
+from text_generation_launcher.options import Use, flag
+from text_generation_launcher.polling import wait_until
+from text_generation_launcher.preflight import metrics_port
+from text_generation_launcher.programs import find_router
+from text_generation_launcher.resolve import ResolvedArgs
+from text_generation_launcher.settings import names_used_in, table
+
+_PROBE_SECONDS = 60
+_ANSWER_SECONDS = 10.0
+# The start of an option's entry in a help text, of clap's kind or in a frame.
+_LISTED_FLAG = re.compile(r"^[\s│|*]*(?:-\w,?\s+)?(--[a-z][a-z0-9-]*)", re.MULTILINE)
+_WIDE = {"COLUMNS": "240", "TERMINAL_WIDTH": "240", "NO_COLOR": "1", "TERM": "dumb"}
+
+
+@dataclass(frozen=True, slots=True)
+class RouterProgram:
+    """How the router is started and which flags it takes; None: all we have (it is ours)."""
+
+    command: tuple[str, ...]
+    flags: frozenset[str] | None
+
+    def takes(self, name: str) -> bool:
+        """Whether it has the option's flag."""
+        return self.flags is None or flag(name) in self.flags
+
+    @property
+    def needs_numeric_limits(self) -> bool:
+        """Routers up to 2.4.0 cannot leave limits to warm-up; --payload-limit came with those that can (§9.7)."""
+        return self.flags is not None and not self.takes("payload_limit")
+
+
+def choose_router(launch: Launch) -> RouterProgram:
+    """The router asked for. Raises LaunchError if it cannot be run, or lacks an option that only it could act on."""
+    if launch.embedded_router:
+        return RouterProgram(launch.programs.router, None)
+    path = find_router(launch.options.router, launch.environment.search_path)
+    program = RouterProgram((path,), _listed_flags(path, launch.environment.variables))
+    lacking = [name for name in launch.given if table()[name].use == Use.ROUTER and not program.takes(name)]
+    if lacking:
+        names = ", ".join(sorted(map(flag, lacking)))
+        raise LaunchError(f"{path} has no {names} (by its --help); leave it out or take another --router")
+    return program
+
+
+def router_command(launch: Launch, program: RouterProgram, resolved: ResolvedArgs, model: Downloaded) -> list[str]:
+    """The command of protocol §9.4, of the flags the program takes."""
+    options, limits = launch.options, resolved.limits
+    values: dict[str, object] = {name: getattr(options, name) for name in names_used_in(Use.ROUTER)}
+    values |= {
+        "master_shard_uds_path": launch.socket_path(0),
+        "tokenizer_name": model.path or options.model_id,
+        "revision": options.revision if model.path is None else None,
+        "max_input_tokens": limits.max_input_tokens,
+        "max_total_tokens": limits.max_total_tokens,
+        "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,
+        "prometheus_port": metrics_port(launch),
+        "tokenizer_config_path": _absolute(options.tokenizer_config_path),
+    }
+    # Ours logs what the launcher shows in its own way; the key goes by the environment.
+    values |= {"json_output": True} if launch.embedded_router else _silence(launch)
+    del values["api_key"]
+    return [
+        *program.command,
+        *(word for name, value in values.items() if program.takes(name) for word in _words(name, value)),
+    ]
+
+
+async def wait_until_healthy(launch: Launch, waiting: Callable[[], None]) -> str:
+    """Wait until the router's /health answers 200, which is after warm-up; its URL. `waiting`: every ten seconds."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(launch.options.hostname, launch.options.hostname)
+    await wait_until(lambda: _healthy(host, launch.options.port, launch.options.api_key), waiting)
+    return f"http://{f'[{host}]' if ':' in host else host}:{launch.options.port}"
+
+
+def _listed_flags(path: str, variables: Mapping[str, str]) -> frozenset[str]:
+    try:
+        answer = subprocess.run(
+            [path, "--help"],
+            env={**variables, **_WIDE},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PROBE_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LaunchError(f"{path} --help could not be run ({error}); give another --router") from None
+    flags = frozenset(_LISTED_FLAG.findall(answer.stdout))
+    if "--master-shard-uds-path" not in flags:
+        lines = tuple((answer.stdout + answer.stderr).splitlines()[-20:])
+        raise LaunchError(f"{path} is no text-generation-router: its --help lists no --master-shard-uds-path", lines)
+    return flags
+
+
+def _silence(launch: Launch) -> dict[str, object]:
+    """Routers of another maker report their use unless told not to; 2.2.0 has flags of its own for that."""
+    level = launch.options.usage_stats if "usage_stats" in launch.given else "off"
+    off = level == "off"
+    return {"usage_stats": level, "disable_usage_stats": off, "disable_crash_reports": off}
+
+
+def _words(name: str, value: object) -> list[str]:
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [flag(name)]
+    values = value if isinstance(value, list) else [value]
+    return [word for item in values for word in (flag(name), str(item))]
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
+
+
+async def _healthy(host: str, port: int, api_key: str | None) -> bool:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            return await _health_status(host, port, api_key) == 200
+    except (OSError, ValueError, IndexError, TimeoutError):
+        return False
+
+
+async def _health_status(host: str, port: int, api_key: str | None) -> int:
+    key = f"Authorization: Bearer {api_key}\r\n" if api_key else ""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(f"GET /health HTTP/1.1\r\nHost: {host}:{port}\r\n{key}Connection: close\r\n\r\n".encode())
+        await writer.drain()
+        return int((await reader.readline()).split()[1])
+    finally:
+        writer.close()

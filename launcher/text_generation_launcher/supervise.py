@@ -1,0 +1,151 @@
+"""One launch from the first check to the last process's end, and its exit code (protocol §9.5).
+
+Whatever ends it (a signal, a child's death, an error of ours), the router ends first, then the shards, and no process
+and no socket stays. Does not know how any child is started.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from text_generation_launcher.child import Child, spawn
+from text_generation_launcher.console import Console
+from text_generation_launcher.download import Downloaded, download
+from text_generation_launcher.environments import router_environment
+from text_generation_launcher.errors import LaunchError
+from text_generation_launcher.launch import Launch
+from text_generation_launcher.modelconfig import read_model
+from text_generation_launcher.preflight import check_host
+from text_generation_launcher.resolve import ResolvedArgs, check_limits, resolve, resolve_num_shard
+from text_generation_launcher.router import RouterProgram, choose_router, router_command, wait_until_healthy
+from text_generation_launcher.shards import remove_socket, spawn_shard, wait_until_accepting
+from text_generation_launcher.signals import StopSignals
+from text_generation_launcher.startup import StartUp
+
+
+async def supervise(launch: Launch, console: Console) -> int:
+    """Run the launch until something ends it: 0 after a signal, 1 after anything else."""
+    with StopSignals() as signals:
+        return await _Supervisor(launch, console).run(signals)
+
+
+class _Supervisor:
+    def __init__(self, launch: Launch, console: Console) -> None:
+        self._launch = launch
+        self._console = console
+        self._start_up = StartUp(console)
+        self._shards: list[Child] = []
+        self._routers: list[Child] = []
+        self._folders: list[Path] = []
+        self._first_death: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self._watchers: list[asyncio.Task[None]] = []
+
+    async def run(self, signals: StopSignals) -> int:
+        signalled, work = signals.next(), asyncio.create_task(self._serve())
+        try:
+            waited_for: set[asyncio.Future[Any]] = {signalled, work, self._first_death}
+            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            work.cancel()
+            await asyncio.wait({work})
+            return self._exit_code(signalled, work)
+        finally:
+            hurry = signals.next() if signalled.done() else signalled
+            await self._end_all(hurry)
+            hurry.cancel()
+
+    async def _serve(self) -> None:
+        num_shard, program = self._check()
+        model = await download(self._launch, self._start_up)
+        self._start_up.downloaded(model.path, model.bytes)
+        resolved = self._resolve(num_shard, program, model)
+        await self._start_shards(resolved, model)
+        await self._start_router(program, resolved, model)
+        await asyncio.wait({self._first_death})
+
+    def _check(self) -> tuple[int, RouterProgram]:
+        check_limits(self._launch.options)
+        num_shard, why = resolve_num_shard(self._launch.options, self._launch.environment, self._launch.hardware)
+        self._console.info(why)
+        check_host(self._launch, num_shard)
+        return num_shard, choose_router(self._launch)
+
+    def _resolve(self, num_shard: int, program: RouterProgram, model: Downloaded) -> ResolvedArgs:
+        facts = read_model(Path(model.path)) if model.path else None
+        launch, numeric = self._launch, program.needs_numeric_limits
+        resolved = resolve(
+            launch.options, launch.environment, launch.hardware, facts, num_shard, numeric_limits=numeric
+        )
+        for reason in resolved.reasons:
+            self._console.info(reason)
+        return resolved
+
+    async def _start_shards(self, resolved: ResolvedArgs, model: Downloaded) -> None:
+        self._start_up.begin()
+        for rank in range(resolved.num_shard):
+            shard = spawn_shard(self._launch, resolved, model, rank, self._start_up)
+            self._shards.append(shard)
+            self._watch(shard)
+        for rank in range(resolved.num_shard):
+            await wait_until_accepting(self._launch.socket_path(rank), self._notice(f"waiting for shard {rank}"))
+        self._start_up.loaded(resolved.num_shard)
+
+    async def _start_router(self, program: RouterProgram, resolved: ResolvedArgs, model: Downloaded) -> None:
+        self._start_up.begin()
+        router = spawn(
+            "router",
+            router_command(self._launch, program, resolved, model),
+            router_environment(self._launch, resolved),
+            python=self._launch.programs.python,
+            stdout=self._start_up.stdout_of("router") if self._launch.embedded_router else self._console.raw,
+            stderr=self._start_up.stderr_of("router"),
+            folder=self._router_folder(),
+        )
+        self._routers.append(router)
+        self._watch(router)
+        url = await wait_until_healthy(self._launch, self._notice("waiting for the router"))
+        self._start_up.ready(url)
+
+    def _router_folder(self) -> Path | None:
+        """Other routers write into the folder they run in, and two must not meet there (§9.7)."""
+        if self._launch.embedded_router:
+            return None
+        self._folders.append(Path(tempfile.mkdtemp(prefix="text-generation-router-")))
+        return self._folders[-1]
+
+    def _notice(self, message: str) -> Callable[[], None]:
+        return lambda: self._console.info(message)
+
+    def _watch(self, child: Child) -> None:
+        async def watch() -> None:
+            await child.wait()
+            if not self._first_death.done():
+                self._first_death.set_result(child)
+
+        self._watchers.append(asyncio.create_task(watch()))
+
+    def _exit_code(self, signalled: "asyncio.Task[Any]", work: "asyncio.Task[None]") -> int:
+        error = None if work.cancelled() else work.exception()
+        if signalled.done():
+            self._console.info("stopping")
+            return 0
+        if self._first_death.done():
+            child = self._first_death.result()
+            self._console.failure(f"{child.describe_end()}; everything else is stopped", child.last_lines)
+            return 1
+        if not isinstance(error, LaunchError):
+            raise error or RuntimeError("the launch ended without a reason")
+        self._console.failure(str(error), error.lines)
+        return 1
+
+    async def _end_all(self, hurry: "asyncio.Task[Any]") -> None:
+        grace = self._launch.options.graceful_termination_timeout
+        for children in (self._routers, self._shards):
+            await asyncio.gather(*(child.stop(grace, hurry) for child in children))
+        for rank in range(len(self._shards)):
+            remove_socket(self._launch.socket_path(rank))
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        await asyncio.gather(*self._watchers)

@@ -1,0 +1,60 @@
+"""The ASGI application: routes, errors, and who may call. New APIs are registered here. Knows no handler's inside."""
+
+import secrets
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from text_generation_router.errors import ApiError, Unauthorized
+from text_generation_router.responses import json_error, unknown_route
+from text_generation_router.routes.native import NativeRoutes
+from text_generation_router.routes.service import ServiceRoutes
+from text_generation_router.routes.services import Services
+
+
+def make_app(services: Services, cors_allow_origin: Sequence[str], api_key: str | None) -> Starlette:
+    """The application. cors_allow_origin: empty allows any. api_key: what POST routes ask for, if not None."""
+    origins = list(cors_allow_origin) or ["*"]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["content-type", "authorization"],
+    )
+    guard = [Middleware(KeyGuard, key=api_key)] if api_key is not None else []
+
+    async def answer_error(request: Request, error: Exception) -> Response:
+        if not isinstance(error, ApiError):
+            raise error
+        return services.on_error(error)
+
+    return Starlette(
+        routes=[*NativeRoutes(services).routes(), *ServiceRoutes(services).routes()],
+        middleware=[cors, *guard],
+        exception_handlers={ApiError: answer_error, 404: unknown_route, 405: unknown_route, 500: unknown_route},
+    )
+
+
+class KeyGuard:
+    """Lets POST requests pass that bring the key. Browsers' preflight requests and GET routes need none."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._key = key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, or answer 401."""
+        if scope["type"] == "http" and scope["method"] == "POST" and not self._knows_key(scope):
+            await json_error(Unauthorized())(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _knows_key(self, scope: Scope) -> bool:
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, key = header.partition(b" ")
+        return scheme.lower() == b"bearer" and secrets.compare_digest(key.strip(), self._key)

@@ -1,0 +1,312 @@
+"""Continuous batching: the one task that calls Prefill, Decode, FilterBatch and ClearCache, so that their order is total.
+
+Knows nothing of HTTP, and of the cache only whom to give space back for.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from loguru import logger
+
+from text_generation_router.blocks import BlockAllocator
+from text_generation_router.entry import Entry, Timeline
+from text_generation_router.errors import ApiError, GenerationFailed, IncompleteGeneration, ShardError, Unhealthy
+from text_generation_router.metrics import Metrics
+from text_generation_router.queue import Budget, WaitingQueue
+from text_generation_router.shards import ShardedClient
+from text_generation_router.types import CachedBatch, StepAnswer, ValidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """When queued requests join the running ones.
+
+    Shards that chunk prefills take what fits beside the running batch into max_prefill_tokens. Others let the running
+    requests wait during a prefill, which must be worth it: at least waiting_served_ratio queued requests for each
+    running one, or max_waiting_tokens steps since the last prefill.
+    """
+
+    chunking: bool
+    max_prefill_tokens: int
+    max_batch_size: int | None
+    waiting_served_ratio: float
+    max_waiting_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A Prefill or Decode under way, and the requests it brings tokens for."""
+
+    method: str
+    answer: Awaitable[StepAnswer]
+    members: dict[int, Entry]
+    batch_ids: list[int]
+    started: float
+
+
+class Batcher:
+    """Takes requests, runs them in batches, and streams their tokens into their entries.
+
+    healthy: the last call succeeded. lost: the shards are gone for good, and everything sent to them fails.
+    """
+
+    def __init__(
+        self,
+        shards: ShardedClient,
+        queue: WaitingQueue,
+        allocator: BlockAllocator,
+        policy: BatchPolicy,
+        metrics: Metrics,
+    ) -> None:
+        self.healthy = True
+        self.lost = False
+        self._shards = shards
+        self._queue = queue
+        self._allocator = allocator
+        self._policy = policy
+        self._metrics = metrics
+        self._work = asyncio.Event()
+        self._probes: list[asyncio.Future[None]] = []
+        self._entries: dict[int, Entry] = {}
+        self._uncomputed: dict[int, Entry] = {}
+        self._batches: list[CachedBatch] = []
+        self._steps_since_prefill = 0
+        self._next_request_id = 0
+        self._next_batch_id = 0
+
+    def submit(self, request: ValidRequest, timeline: Timeline) -> Entry:
+        """Queue a request. Raises GenerationFailed if no shard is left to serve it."""
+        if self.lost:
+            raise GenerationFailed("the shards are gone")
+        entry = Entry(request, timeline)
+        self._queue.append(entry)
+        self._work.set()
+        return entry
+
+    async def probe(self) -> None:
+        """Let the shards generate one token between two steps. Raises Unhealthy if they cannot."""
+        if self.lost:
+            raise Unhealthy
+        answer = asyncio.get_running_loop().create_future()
+        self._probes.append(answer)
+        self._work.set()
+        await answer
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises ShardError when a shard is lost, or could not be brought back into step."""
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                await self._answer_probes()
+                call = self._next_call()
+                while call is not None:
+                    call = await self._advance(call)
+        finally:
+            self._give_up()
+
+    async def _advance(self, call: _Call) -> _Call | None:
+        """Wait for a call's answer, send the next call, and only then hand out the tokens."""
+        try:
+            answer = await call.answer
+        except ShardError as error:
+            await self._fail(call, error)
+            return self._next_call()
+        answered = time.monotonic()
+        await self._settle(call, answer)
+        settled = time.monotonic()
+        if self._probes:
+            await self._answer_probes()
+        following = self._next_call()
+        await asyncio.sleep(0)  # the call leaves in the loop's next turn, before any reader wakes up
+        delivering = time.monotonic()
+        self._deliver(call, answer)
+        delivered = time.monotonic()
+        handling = settled - answered + delivered - delivering
+        self._metrics.batches.note_answer(call.method, answer.timings, delivered - call.started, handling)
+        return following
+
+    # -- what to do next
+
+    def _next_call(self) -> _Call | None:
+        entries = self._queue.take(self._budget())
+        self._note_batch(entries)
+        if entries:
+            return self._start_prefill(entries)
+        if self._batches:
+            return self._start_decode()
+        return None
+
+    def _budget(self) -> Budget:
+        policy, running = self._policy, len(self._entries)
+        room = (policy.max_batch_size or sys.maxsize) - running
+        if policy.chunking:
+            planned = sum(batch.current_tokens for batch in self._batches)
+            return Budget(policy.max_prefill_tokens - planned, 0, room)
+        if running and self._steps_since_prefill == 0:
+            return Budget(0, 0, 0)  # the last prefill made the running requests wait
+        patient = self._steps_since_prefill < policy.max_waiting_tokens
+        min_size = int(running * policy.waiting_served_ratio) if patient else 0
+        return Budget(policy.max_prefill_tokens, min_size, room)
+
+    def _start_prefill(self, entries: list[Entry]) -> _Call:
+        """Chunking shards advance the running batch in the same step; others leave it waiting."""
+        joined = self._batches if self._policy.chunking else []
+        batch_id, now = self._next_batch_id, time.monotonic()
+        self._next_batch_id += 1
+        self._steps_since_prefill = 0
+        added: dict[int, Entry] = {}
+        for entry in entries:
+            entry.id = self._next_request_id
+            self._next_request_id += 1
+            entry.timeline.batched = entry.timeline.batched or now
+            added[entry.id] = entry
+        members = {**self._entries, **added} if joined else added
+        self._entries.update(added)
+        self._uncomputed.update(added)
+        self._metrics.batches.inference_count["prefill"].add()
+        answer = self._shards.prefill(batch_id, [entry.on_wire() for entry in entries], joined[0] if joined else None)
+        return _Call("prefill", answer, members, [batch_id, *(batch.id for batch in joined)], now)
+
+    def _start_decode(self) -> _Call:
+        self._steps_since_prefill += 1
+        self._metrics.batches.inference_count["decode"].add()
+        answer = self._shards.decode(self._batches)
+        return _Call("decode", answer, self._entries.copy(), [batch.id for batch in self._batches], time.monotonic())
+
+    # -- what an answer changes
+
+    async def _settle(self, call: _Call, answer: StepAnswer) -> None:
+        """Bring batch, entries and cache into step with the answer. Tokens are delivered later."""
+        self.healthy = True
+        if self._uncomputed:
+            self._note_computed(answer)
+        finished = set(answer.finished_ids())
+        leaving = [entry for entry in call.members.values() if entry.id in finished or entry.cancelled]
+        for entry in leaving:
+            del self._entries[entry.id]
+        if len(leaving) > len(finished):
+            self._metrics.requests.failure["dropped"].add(len(leaving) - len(finished))
+        batch = answer.batch
+        if batch is not None and batch.size != len(call.members) - len(leaving):
+            batch = await self._filter(batch)
+        self._batches = [batch for batch in self._batches if batch.id not in call.batch_ids]
+        self._batches += [batch] if batch is not None else []
+        # Only now has every shard stopped writing for them.
+        for entry in [*leaving, *self._forgotten(call, batch)]:
+            self._release(entry)
+
+    def _note_computed(self, answer: StepAnswer) -> None:
+        """A request's first token says that its whole prompt is in the cache."""
+        for request_id in answer.request_ids():
+            entry = self._uncomputed.pop(request_id, None)
+            if entry is not None and entry.allocation is not None:
+                self._allocator.prompt_computed(entry.allocation)
+
+    async def _filter(self, batch: CachedBatch) -> CachedBatch | None:
+        """Let the shards drop the requests that have left."""
+        keep = [request_id for request_id in batch.request_ids if request_id in self._entries]
+        if not keep:
+            await self._shards.clear_cache(batch.id)
+            return None
+        return batch if len(keep) == batch.size else await self._shards.filter_batch(batch.id, keep)
+
+    def _forgotten(self, call: _Call, batch: CachedBatch | None) -> list[Entry]:
+        """Unfinished requests that the shards have no longer; there are none unless a shard is at fault."""
+        remaining = call.members.keys() & self._entries.keys()
+        if batch is not None and batch.size == len(remaining):
+            return []
+        lost = remaining - set(batch.request_ids if batch is not None else ())
+        entries = [self._entries.pop(request_id) for request_id in lost]
+        for entry in entries:
+            entry.push(IncompleteGeneration())
+        return entries
+
+    async def _fail(self, call: _Call, error: ShardError) -> None:
+        """End all requests of a failed call; the shards forget their batches."""
+        self.healthy = False
+        self._metrics.batches.inference_failure[call.method].add()
+        logger.error(f"{call.method} of {len(call.members)} requests failed: {error}")
+        if error.lost:
+            raise error
+        for batch_id in call.batch_ids:
+            await self._shards.clear_cache(batch_id)
+        self._batches = [batch for batch in self._batches if batch.id not in call.batch_ids]
+        for entry in call.members.values():
+            del self._entries[entry.id]
+            self._release(entry)
+            entry.push(GenerationFailed(str(error)))
+
+    def _release(self, entry: Entry) -> None:
+        self._uncomputed.pop(entry.id, None)
+        if entry.allocation is not None:
+            self._allocator.release(entry.allocation)
+            entry.allocation = None
+
+    def _give_up(self) -> None:
+        """The shards are gone, or the router is: end everything."""
+        self.healthy, self.lost = False, True
+        error: ApiError = GenerationFailed("the shards are gone")
+        for entry in self._entries.values():
+            entry.push(error)
+        self._entries.clear()
+        self._queue.fail_all(error)
+        for probe in self._probes:
+            if not probe.done():
+                probe.set_exception(Unhealthy())
+        self._probes.clear()
+
+    # -- what others get to see
+
+    def _deliver(self, call: _Call, answer: StepAnswer) -> None:
+        """Hand every request its tokens. Never waits: a slow reader delays nobody."""
+        requests, now = self._metrics.requests, time.monotonic()
+        for generation in answer.generations():
+            entry = call.members.get(generation.request_id)
+            if entry is None:
+                continue
+            timeline = entry.timeline
+            if timeline.last_token:
+                requests.inter_token_latency.observe(now - timeline.last_token)
+            else:
+                requests.time_to_first_token.observe(now - timeline.started)
+            timeline.last_token = now
+            requests.skipped_tokens.observe(len(generation.tokens) - 1)
+            entry.push(generation)
+
+    async def _answer_probes(self) -> None:
+        """One probe of the shards for all who ask."""
+        probes, self._probes = self._probes, []
+        if not probes:
+            return
+        failure: ShardError | None = None
+        try:
+            await self._shards.probe()
+        except ShardError as error:
+            failure = error
+        self.healthy = failure is None
+        for probe in probes:
+            if not probe.done():
+                probe.set_result(None) if failure is None else probe.set_exception(Unhealthy())
+        if failure is not None and failure.lost:
+            raise failure
+
+    def _note_batch(self, added: list[Entry]) -> None:
+        batches, cache = self._metrics.batches, self._metrics.cache
+        batches.current_size.set(len(self._entries) + len(added))
+        batches.current_max_tokens.set(sum(batch.max_tokens for batch in self._batches))
+        cache.used_blocks.set(self._allocator.used_blocks)
+        cache.cached_blocks.set(self._allocator.cached_blocks)
+        if not added:
+            return
+        batches.next_size.observe(len(added))
+        cache.prompt_tokens.add(sum(len(entry.request.input_ids) for entry in added))
+        cache.hit_tokens.add(sum(entry.allocation.cached_tokens for entry in added if entry.allocation is not None))
+        if self._batches and self._policy.chunking:
+            batches.concat["chunking"].add()
+        elif self._batches:
+            waited = self._steps_since_prefill >= self._policy.max_waiting_tokens
+            batches.concat["wait_exceeded" if waited else "backpressure"].add()

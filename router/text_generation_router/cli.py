@@ -1,0 +1,38 @@
+"""The command `text-generation-router`: options, logging, and the outcome as an exit code. Knows nothing of serving."""
+
+import asyncio
+import os
+import sys
+
+from loguru import logger
+
+from text_generation_router.errors import StartError
+from text_generation_router.log import set_up_logging
+from text_generation_router.settings import read_settings
+
+
+def main() -> int:
+    """Serve until told to stop. 0: stopped as asked; 1: could not start, or a shard was lost; 2: unknown flags."""
+    try:
+        settings = read_settings(sys.argv[1:], os.environ)
+    except StartError as error:
+        print(f"text-generation-router: {error}", file=sys.stderr)
+        return 1
+    set_up_logging(settings.log_level, settings.json_output)
+    from text_generation_router.serve import serve  # after the options, so that --help and their errors are instant
+
+    try:
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            return runner.run(serve(settings))
+    except StartError as error:
+        logger.error(str(error))
+        return 1
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for the platform: the standard loop is slower by a third, nothing else
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

@@ -1,0 +1,116 @@
+"""What can go wrong, with the status, type and text that a client gets. Knows no web framework."""
+
+
+class StartError(Exception):
+    """The router cannot start as asked; the text says what to change."""
+
+
+class InvalidSettings(StartError):
+    """An option or environment variable has a value that cannot be used."""
+
+
+class ShardError(Exception):
+    """A call to the shards failed; `lost` says that a shard cannot be reached any more."""
+
+    def __init__(self, message: str, lost: bool = False) -> None:
+        super().__init__(message)
+        self.lost = lost
+
+
+class ApiError(Exception):
+    """An error that a client is told about.
+
+    status: of the HTTP answer. error_type: the wire name clients map to their exceptions. failure: the label under
+    which `tgi_request_failure` counts it, None if it is no failed request. headers: to be sent along.
+    """
+
+    status = 500
+    error_type = "internal"
+    failure: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def stream_type(self) -> str:
+        """The error type when the error ends a stream that has begun."""
+        return self.error_type
+
+
+class InvalidBody(ApiError):
+    """The request body could not be read as the JSON that was expected."""
+
+    error_type = "validation"
+    failure = "validation"
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class InvalidInput(ApiError):
+    """The request breaks a rule."""
+
+    status = 422
+    error_type = "validation"
+    failure = "validation"
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"Input validation error: {rule}")
+
+
+class Overloaded(ApiError):
+    """As many requests as allowed are being served."""
+
+    status = 429
+    error_type = "overloaded"
+    failure = "overloaded"
+    headers = (("retry-after", "1"),)
+
+    def __init__(self) -> None:
+        super().__init__("Model is overloaded")
+
+
+class GenerationFailed(ApiError):
+    """A shard call failed while the request was in the batch."""
+
+    status = 424
+    error_type = "generation"
+    failure = "generation"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"Request failed during generation: {cause}")
+
+
+class IncompleteGeneration(ApiError):
+    """The shard dropped the request before its last token."""
+
+    status = 500
+    error_type = "incomplete_generation"
+    failure = "incomplete"
+
+    def __init__(self) -> None:
+        super().__init__("Incomplete generation")
+
+    @property
+    def stream_type(self) -> str:
+        return "incomplete_generation_stream"
+
+
+class Unhealthy(ApiError):
+    """The shards cannot generate."""
+
+    status = 503
+    error_type = "healthcheck"
+
+    def __init__(self) -> None:
+        super().__init__("unhealthy")
+
+
+class Unauthorized(ApiError):
+    """The route is guarded, and the request has no or another key."""
+
+    status = 401
+    error_type = "unauthorized"
+    headers = (("www-authenticate", "Bearer"),)
+
+    def __init__(self) -> None:
+        super().__init__("This route needs the header `Authorization: Bearer <key>` with the key of --api-key")

@@ -1,0 +1,118 @@
+"""Counters, gauges and histograms, and their text in Prometheus' exposition format.
+
+Made here because the names are given: dashboards look for counters without `_total`, which the client library adds.
+Used on one thread only. Knows nothing of what is counted.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+
+class Series(Protocol):
+    """What has a value to show."""
+
+    def samples(self, name: str, labels: str) -> Iterable[str]:
+        """Lines of the exposition; `labels` is `key="value"` pairs with commas, or empty."""
+
+
+class Counter:
+    """A number that only rises."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, amount: int = 1) -> None:
+        """Count."""
+        self.value += amount
+
+    def samples(self, name: str, labels: str) -> Iterable[str]:
+        """One line."""
+        yield _line(name, labels, self.value)
+
+
+class Gauge:
+    """A number that rises and falls."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: float = 0
+
+    def set(self, value: float) -> None:
+        """Take a new value."""
+        self.value = value
+
+    def samples(self, name: str, labels: str) -> Iterable[str]:
+        """One line."""
+        yield _line(name, labels, self.value)
+
+
+class Histogram:
+    """How many values were at most each bound, their sum and number."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def samples(self, name: str, labels: str) -> Iterable[str]:
+        """A line for each bound, and two for sum and number."""
+        total = 0
+        separator = "," if labels else ""
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
+            total += count
+            yield _line(f"{name}_bucket", f'{labels}{separator}le="{bound}"', total)
+        yield _line(f"{name}_sum", labels, self._sum)
+        yield _line(f"{name}_count", labels, total)
+
+
+S = TypeVar("S", bound=Series)
+
+
+class Labelled(Generic[S]):
+    """One series for each value of a label, all there from the start."""
+
+    def __init__(self, label: str, series: dict[str, S]) -> None:
+        self._label = label
+        self._series = series
+
+    def __getitem__(self, value: str) -> S:
+        return self._series[value]
+
+    def samples(self, name: str, labels: str) -> Iterable[str]:
+        """The lines of all series."""
+        for value, series in self._series.items():
+            yield from series.samples(name, f'{self._label}="{value}"')
+
+
+class Registry:
+    """All metrics, by name."""
+
+    def __init__(self) -> None:
+        self._metrics: list[tuple[str, str, str, Series]] = []
+
+    def add(self, kind: str, name: str, help: str, series: S) -> S:
+        """Show `series` under a name. kind: counter, gauge or histogram."""
+        self._metrics.append((kind, name, help, series))
+        return series
+
+    def text(self) -> str:
+        """The exposition."""
+        lines: list[str] = []
+        for kind, name, help, series in self._metrics:
+            lines += (f"# HELP {name} {help}", f"# TYPE {name} {kind}", *series.samples(name, ""))
+        return "\n".join(lines) + "\n"
+
+
+def _line(name: str, labels: str, value: float) -> str:
+    return f"{name}{{{labels}}} {value}" if labels else f"{name} {value}"

@@ -1,0 +1,134 @@
+"""Start-up with the shards: discovery, a clean cache, their facts, warm-up, and the limits that follow.
+
+Knows nothing of HTTP.
+"""
+
+from dataclasses import dataclass
+
+from loguru import logger
+
+from text_generation_router.errors import ShardError, StartError
+from text_generation_router.settings import Settings
+from text_generation_router.shards import ShardedClient
+from text_generation_router.types import Limits, Sampling, ShardInfo, ValidRequest, WarmupAnswer
+
+_DEFAULT_CACHE_TOKENS = 16000
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Shards that are warmed up."""
+
+    shards: ShardedClient
+    info: ShardInfo
+    limits: Limits
+
+
+async def shake_hands(settings: Settings) -> Ready:
+    """Find the shards, and warm them up. May take minutes. Raises StartError."""
+    shards = await ShardedClient.connect(settings.master_shard_uds_path)
+    try:
+        await shards.clear_cache()
+        info = await shards.info()
+        _check_info(info)
+        logger.info("Warming up with {} tokens", settings.max_batch_prefill_tokens)
+        answer = await shards.warmup(
+            warmup_requests(settings),
+            settings.max_input_tokens,
+            settings.max_batch_prefill_tokens,
+            settings.max_total_tokens,
+        )
+        limits = limits_after(answer, info, settings)
+    except BaseException as error:
+        await shards.close()
+        if isinstance(error, ShardError):
+            raise StartError(f"the shards could not be warmed up: {error}") from error
+        raise
+    logger.info(
+        "Cache of {} tokens; prompts up to {}, with answer up to {} tokens",
+        limits.max_batch_total_tokens,
+        limits.max_input_tokens,
+        limits.max_total_tokens,
+    )
+    return Ready(shards, info, limits)
+
+
+def warmup_requests(settings: Settings) -> list[ValidRequest]:
+    """Requests that fill the largest prefill, with every sampling feature on. The shards cut each to its length."""
+    requests: list[ValidRequest] = []
+    missing = settings.max_batch_prefill_tokens
+    while missing > 0 and len(requests) != settings.max_batch_size:
+        length = min(missing, settings.max_input_tokens or missing)
+        total = settings.max_total_tokens
+        requests.append(_warmup_request(length, 1 if total is None else max(total - length, 1)))
+        missing -= length
+    return requests
+
+
+def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> Limits:
+    """What warm-up found, checked against what the user asked for. Raises StartError."""
+    for flag, wanted, effective in (
+        ("--max-input-tokens", settings.max_input_tokens, answer.max_input_tokens),
+        ("--max-total-tokens", settings.max_total_tokens, answer.max_total_tokens),
+    ):
+        _require(wanted in (None, effective), f"{flag} is {wanted}, but the shards can only do {effective}")
+    prefill, total = settings.max_batch_prefill_tokens, answer.max_total_tokens
+    cache = answer.supported_total
+    if cache is None:
+        cache = settings.max_batch_total_tokens or max(_DEFAULT_CACHE_TOKENS, total, prefill)
+    elif settings.max_batch_total_tokens is not None:
+        logger.warning("--max-batch-total-tokens is ignored: the shards measured room for {} tokens", cache)
+    _require(total <= cache, f"not enough memory for --max-total-tokens {total}: the cache holds {cache} tokens")
+    _require(
+        prefill <= cache, f"not enough memory for --max-batch-prefill-tokens {prefill}: the cache holds {cache} tokens"
+    )
+    fitting = min(total, _largest_request(cache, info))
+    if settings.max_total_tokens is not None:
+        _require(fitting == total, f"--max-total-tokens {total} does not fit beside the scratch block; use {fitting}")
+    longest = min(answer.max_input_tokens, fitting - 1)
+    _require(
+        longest < fitting and longest > 0, f"prompts of {longest} tokens leave no room for answers within {fitting}"
+    )
+    _require(
+        longest <= prefill or info.support_chunking,
+        f"prompts of {longest} tokens do not fit into --max-batch-prefill-tokens {prefill}, and the shards do not chunk",
+    )
+    return Limits(longest, fitting, prefill, cache)
+
+
+def _largest_request(cache: int, info: ShardInfo) -> int:
+    """Prompt and answer that fit into an empty cache, of which block 0 is never used; a last token needs no place."""
+    return (cache // info.block_size - 1) * info.block_size + 1 - info.speculate
+
+
+def _check_info(info: ShardInfo) -> None:
+    _require(not info.requires_padding, "the shards want padded batches, and this router only does paged ones")
+    _require(info.window_size is None, "the shards want cyclic slots for a sliding window, which this router does not do")
+    _require(info.block_size > 0, f"the shards report a block size of {info.block_size}, expected at least 1")
+
+
+def _warmup_request(length: int, new_tokens: int) -> ValidRequest:
+    return ValidRequest(
+        inputs="_test " * length,
+        input_ids=(),
+        truncate=length,
+        sampling=Sampling(
+            seed=0,
+            temperature=0.9,
+            top_k=10,
+            top_p=0.9,
+            typical_p=0.9,
+            repetition_penalty=1.2,
+            frequency_penalty=0.1,
+            watermark=True,
+        ),
+        max_new_tokens=new_tokens,
+        total_new_tokens=new_tokens,
+        prefill_logprobs=True,
+        top_n_tokens=20,
+    )
+
+
+def _require(kept: bool, problem: str) -> None:
+    if not kept:
+        raise StartError(problem)

@@ -1,0 +1,175 @@
+"""A client's generation from queue to last token: admission, continuations, several samples, and its record.
+
+Knows neither HTTP nor how batches are made.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+
+from loguru import logger
+
+from text_generation_router.batcher import Batcher
+from text_generation_router.entry import Entry, Timeline
+from text_generation_router.errors import IncompleteGeneration, Overloaded
+from text_generation_router.metrics import RequestMetrics
+from text_generation_router.types import Final, FinishReason, Generation, Token, ValidRequest
+from text_generation_router.validation import Validator, random_seed
+
+
+class Permits:
+    """How many requests may be served at once. A permit is never waited for."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+
+    @contextmanager
+    def held(self, count: int) -> Iterator[None]:
+        """Hold `count` permits. Raises Overloaded if there are not as many."""
+        if count > self._free:
+            raise Overloaded
+        self._free -= count
+        try:
+            yield
+        finally:
+            self._free += count
+
+
+@dataclass(slots=True)
+class Completion:
+    """A whole generation. input_length: tokens of the prompt."""
+
+    input_length: int
+    timeline: Timeline
+    tokens: list[Token]
+    top_tokens: list[list[Token]]
+    prefill: list[Token]
+    final: Final
+
+    @property
+    def mean_logprob(self) -> float:
+        """By which samples are compared."""
+        return sum(token.logprob for token in self.tokens) / len(self.tokens)
+
+
+class Inference:
+    """Runs valid requests."""
+
+    def __init__(self, batcher: Batcher, validator: Validator, metrics: RequestMetrics) -> None:
+        self._batcher = batcher
+        self._validator = validator
+        self._metrics = metrics
+
+    async def stream(self, request: ValidRequest, timeline: Timeline) -> AsyncGenerator[Generation, None]:
+        """Every step; the last has `final`, with the whole text. Closing the generator cancels the request."""
+        timeline.queued = time.monotonic()
+        piece, text, produced = request, "", 0
+        entry = self._submit(piece, timeline)
+        try:
+            while True:
+                generation = await entry.next()
+                end = generation.final
+                if end is None:
+                    yield generation
+                    continue
+                text, produced = text + end.text, produced + end.generated_tokens
+                longer = await self._longer(piece, end, request.total_new_tokens - produced)
+                if longer is None:
+                    generation.final = replace(end, text=text, generated_tokens=produced)
+                    self._record(request, generation.final, timeline)
+                    yield generation
+                    return
+                generation.final = None
+                yield generation
+                piece = longer
+                entry = self._submit(piece, timeline)
+        finally:
+            entry.cancel()
+
+    async def complete(self, request: ValidRequest, timeline: Timeline) -> Completion:
+        """The whole generation at once."""
+        tokens: list[Token] = []
+        top_tokens: list[list[Token]] = []
+        prefill: list[Token] = []
+        async with aclosing(self.stream(request, timeline)) as generations:
+            async for generation in generations:
+                tokens += generation.tokens
+                top_tokens += generation.top_tokens
+                prefill += generation.prefill
+                if generation.final is not None:
+                    return Completion(len(request.input_ids), timeline, tokens, top_tokens, prefill, generation.final)
+        raise IncompleteGeneration
+
+    async def best_of(self, request: ValidRequest, timeline: Timeline, count: int) -> list[Completion]:
+        """`count` independent samples, the likeliest first."""
+        samples = [
+            asyncio.ensure_future(
+                self.complete(replace(request, sampling=replace(request.sampling, seed=random_seed())), replace(timeline))
+            )
+            for _ in range(count)
+        ]
+        try:
+            completions = await asyncio.gather(*samples)
+        finally:
+            for sample in samples:
+                sample.cancel()
+        return sorted(completions, key=lambda completion: completion.mean_logprob, reverse=True)
+
+    def _submit(self, request: ValidRequest, timeline: Timeline) -> Entry:
+        self._metrics.input_length.observe(len(request.input_ids))
+        self._metrics.max_new_tokens.observe(request.max_new_tokens)
+        return self._batcher.submit(request, timeline)
+
+    async def _longer(self, piece: ValidRequest, end: Final, missing: int) -> ValidRequest | None:
+        """What to ask next when only the chunk of new tokens was used up, not what the client wants."""
+        if end.finish_reason is not FinishReason.LENGTH or missing <= 0:
+            return None
+        return await self._validator.follow_up(piece, end.text, missing)
+
+    def _record(self, request: ValidRequest, final: Final, timeline: Timeline) -> None:
+        """Count a finished generation, and log its one line."""
+        times = Times.of(timeline, final.generated_tokens)
+        metrics = self._metrics
+        metrics.success.add()
+        metrics.duration.observe(times.total)
+        metrics.validation_duration.observe(times.validation)
+        metrics.queue_duration.observe(times.queue)
+        metrics.inference_duration.observe(times.inference)
+        metrics.time_per_token.observe(times.per_token)
+        metrics.generated_tokens.observe(final.generated_tokens)
+        logger.info(
+            "Success: {} prompt tokens, {} generated ({}), seed {}; {:.1f} ms = {:.1f} validation + {:.1f} queue + "
+            "{:.1f} inference, {:.2f} ms a token",
+            len(request.input_ids),
+            final.generated_tokens,
+            final.finish_reason.value,
+            final.seed,
+            *(1e3 * seconds for seconds in (times.total, times.validation, times.queue, times.inference)),
+            1e3 * times.per_token,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long the parts of a request took, in seconds."""
+
+    total: float
+    validation: float
+    queue: float
+    inference: float
+    per_token: float
+
+    @classmethod
+    def of(cls, timeline: Timeline, generated_tokens: int) -> "Times":
+        """The times of a request that has just finished."""
+        now = time.monotonic()
+        inference = now - timeline.batched
+        return cls(
+            total=now - timeline.started,
+            validation=timeline.queued - timeline.started,
+            queue=timeline.batched - timeline.queued,
+            inference=inference,
+            per_token=inference / generated_tokens,
+        )

@@ -1,0 +1,97 @@
+"""Requests that wait for a batch, and the rules by which they enter one. Knows nothing of what is running.
+
+The rules are those of text-generation-inference's v3 queue, with the cache's free blocks as the one limit on memory.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from text_generation_router.blocks import BlockAllocator
+from text_generation_router.entry import Entry
+from text_generation_router.errors import ApiError
+from text_generation_router.metrics import RequestMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the next batch may hold: tokens in its forward pass, and a range of requests."""
+
+    prefill_tokens: int
+    min_size: int
+    max_size: int
+
+
+class WaitingQueue:
+    """First in, first out.
+
+    speculate: tokens a step may accept beyond the first. chunking: the shards take a prompt in pieces.
+    """
+
+    def __init__(self, allocator: BlockAllocator, speculate: int, chunking: bool, metrics: RequestMetrics) -> None:
+        self._allocator = allocator
+        self._speculate = speculate
+        self._chunking = chunking
+        self._metrics = metrics
+        self._waiting: deque[Entry] = deque()
+
+    def append(self, entry: Entry) -> None:
+        """Let a request wait."""
+        self._waiting.append(entry)
+        self._note_size()
+
+    def take(self, budget: Budget) -> list[Entry]:
+        """The requests of the next batch, with their cache space; only the last may have to be chunked."""
+        taken: list[Entry] = []
+        room = budget.prefill_tokens
+        if len(self._waiting) < budget.min_size:
+            return taken
+        while room > 0 and len(taken) < budget.max_size and self._waiting:
+            entry = self._waiting.popleft()
+            if entry.cancelled:
+                self._metrics.failure["dropped"].add()
+            elif (tokens := self._fit(entry, room)) is None:
+                self._waiting.appendleft(entry)
+                break
+            else:
+                room -= tokens
+                taken.append(entry)
+        if len(taken) < budget.min_size:
+            self._put_back(taken)
+            taken = []
+        self._note_size()
+        return taken
+
+    def fail_all(self, error: ApiError) -> None:
+        """End every waiting request."""
+        for entry in self._waiting:
+            entry.push(error)
+        self._waiting.clear()
+        self._note_size()
+
+    def _fit(self, entry: Entry, room: int) -> int | None:
+        """Give the request its space, and say how many of its tokens the next pass computes; None if it must wait."""
+        request = entry.request
+        # The last token is never written to the cache, as nothing comes after it.
+        needed = len(request.input_ids) + request.max_new_tokens + self._speculate - 1
+        space = self._allocator.allocate(
+            needed, request.input_ids, request.adapter_id, reuse=not request.prefill_logprobs
+        )
+        if space is None:
+            return None
+        rest = len(request.input_ids) - space.cached_tokens
+        if rest > room and not self._chunking:
+            self._allocator.release(space)
+            return None
+        entry.allocation = space
+        entry.chunk_len = room if rest > room else None
+        return min(rest, room)
+
+    def _put_back(self, entries: list[Entry]) -> None:
+        for entry in reversed(entries):
+            if entry.allocation is not None:
+                self._allocator.release(entry.allocation)
+                entry.allocation = None
+            self._waiting.appendleft(entry)
+
+    def _note_size(self) -> None:
+        self._metrics.queue_size.set(len(self._waiting))

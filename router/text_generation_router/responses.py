@@ -1,0 +1,86 @@
+"""Reads request bodies, and turns errors into answers. Knows no route."""
+
+import json
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from text_generation_router.errors import ApiError, InvalidBody
+from text_generation_router.metrics import RequestMetrics
+
+B = TypeVar("B", bound=BaseModel)
+
+ErrorHandler = Callable[[ApiError], Response]
+"""Counts an error and makes its answer."""
+
+
+async def read_json(request: Request, kind: type[B], limit: int) -> B:
+    """The body as `kind`. Raises InvalidBody with 415, 413, 400 or 422."""
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type != "application/json" and not (
+        content_type.startswith("application/") and content_type.endswith("+json")
+    ):
+        raise InvalidBody(415, "Expected request with `Content-Type: application/json`")
+    body = await _read(request, limit)
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def json_error(error: ApiError) -> Response:
+    """The answer that reports an error."""
+    return Response(
+        error_body(error, error.error_type), error.status, dict(error.headers), media_type="application/json"
+    )
+
+
+def error_body(error: ApiError, error_type: str) -> bytes:
+    """The object that clients read errors from."""
+    return json.dumps(
+        {"error": str(error), "error_type": error_type}, ensure_ascii=False, separators=(",", ":")
+    ).encode()
+
+
+def counting(metrics: RequestMetrics) -> ErrorHandler:
+    """An error handler that counts."""
+
+    def handle(error: ApiError) -> Response:
+        if error.failure is not None:
+            metrics.failure[error.failure].add()
+        return json_error(error)
+
+    return handle
+
+
+async def unknown_route(_: Request, error: Exception) -> Response:
+    """404 and 405: no such path, or another method there."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = error.headers if isinstance(error, HTTPException) else None
+    text = {404: "No such route", 405: "The route does not take this method"}.get(status, "Internal server error")
+    body = {"error": text, "error_type": {404: "not_found", 405: "method_not_allowed"}.get(status, "internal")}
+    return Response(json.dumps(body), status, headers, media_type="application/json")
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    chunks, length = [], 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length > limit:
+            raise InvalidBody(413, f"Failed to buffer the request body: it is longer than {limit} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _invalid(error: ValidationError) -> InvalidBody:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return InvalidBody(400, f"Failed to parse the request body as JSON: {first['msg']}")
+    path = ".".join(map(str, first["loc"]))
+    return InvalidBody(
+        422, f"Failed to deserialize the JSON body into the target type: {path + ': ' if path else ''}{first['msg']}"
+    )

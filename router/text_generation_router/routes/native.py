@@ -1,0 +1,131 @@
+"""The native API: `/generate`, `/generate_stream`, and `/` which is either by a flag. Knows nothing of batches."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from text_generation_router import render
+from text_generation_router.entry import Timeline
+from text_generation_router.inference import Completion, Times
+from text_generation_router.routes.services import Services
+from text_generation_router.responses import read_json
+from text_generation_router.schemas import GenerateRequest
+from text_generation_router.streaming import EventStream, until_disconnect
+
+
+class NativeRoutes:
+    """The handlers, over what they serve from."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def routes(self) -> list[Route]:
+        """All routes of this API."""
+        return [
+            Route("/", self.compat, methods=["POST"]),
+            Route("/generate", self.generate, methods=["POST"]),
+            Route("/generate_stream", self.generate_stream, methods=["POST"]),
+        ]
+
+    async def generate(self, request: Request) -> Response:
+        """One JSON object."""
+        timeline = self._arrived()
+        body = await self._body(request)
+        return await self._whole(request, body, timeline, full_text=bool(body.parameters.return_full_text))
+
+    async def generate_stream(self, request: Request) -> EventStream:
+        """An event for each token."""
+        timeline = self._arrived()
+        body = await self._body(request)
+        return self._stream(body, timeline, full_text=bool(body.parameters.return_full_text))
+
+    async def compat(self, request: Request) -> Response | EventStream:
+        """The same, in the shape of the old inference API: a list of one object, or a stream."""
+        timeline = self._arrived()
+        body = await self._body(request)
+        wish = body.parameters.return_full_text
+        full_text = wish if wish is not None else self._services.full_text_by_default
+        if body.stream:
+            return self._stream(body, timeline, full_text)
+        return await self._whole(request, body, timeline, full_text, as_list=True)
+
+    def _arrived(self) -> Timeline:
+        self._services.metrics.requests.count.add()
+        return Timeline(time.monotonic())
+
+    async def _body(self, request: Request) -> GenerateRequest:
+        return await read_json(request, GenerateRequest, self._services.payload_limit)
+
+    async def _whole(
+        self, request: Request, body: GenerateRequest, timeline: Timeline, full_text: bool, as_list: bool = False
+    ) -> Response:
+        completions = await until_disconnect(request.receive, self._complete(body, timeline))
+        if completions is None:
+            return Response(status_code=499)  # nobody reads it
+        best, *others = completions
+        prompt = body.inputs if full_text else ""
+        wanted = body.parameters.details or body.parameters.decoder_input_details
+        details = render.details(best, others, prompt) if wanted else None
+        answer = render.generated(prompt + best.final.text, details)
+        headers = self._headers(body) | self._timing_headers(best, timeline)
+        return Response(f"[{answer}]" if as_list else answer, headers=headers, media_type="application/json")
+
+    async def _complete(self, body: GenerateRequest, timeline: Timeline) -> list[Completion]:
+        services = self._services
+        count = services.validator.check_form(body.parameters, stream=False)
+        with services.permits.held(count):
+            valid = await services.validator.validate(body)
+            if count == 1:
+                return [await services.inference.complete(valid, timeline)]
+            return await services.inference.best_of(valid, timeline, count)
+
+    def _stream(self, body: GenerateRequest, timeline: Timeline, full_text: bool) -> EventStream:
+        headers = {
+            "content-type": "text/event-stream",
+            "cache-control": "no-cache",
+            "x-accel-buffering": "no",
+            **self._headers(body),
+        }
+        services = self._services
+        return EventStream(self._events(body, timeline, full_text), headers, services.keep_alive_s, services.on_error)
+
+    async def _events(self, body: GenerateRequest, timeline: Timeline, full_text: bool) -> AsyncGenerator[str, None]:
+        services, parameters = self._services, body.parameters
+        services.validator.check_form(parameters, stream=True)
+        with services.permits.held(1):
+            valid = await services.validator.validate(body)
+            index = 1
+            async with aclosing(services.inference.stream(valid, timeline)) as generations:
+                async for generation in generations:
+                    text, details = None, "null"
+                    if generation.final is not None:
+                        text = (body.inputs if full_text else "") + generation.final.text
+                        if parameters.details:
+                            details = render.stream_details(generation.final, len(valid.input_ids))
+                    for event in render.stream_tokens(index, generation, text, details):
+                        yield event
+                    index += len(generation.tokens)
+
+    def _headers(self, body: GenerateRequest) -> dict[str, str]:
+        return {"x-compute-type": self._services.compute_type, "x-compute-characters": str(len(body.inputs))}
+
+    def _timing_headers(self, best: Completion, timeline: Timeline) -> dict[str, str]:
+        """Whole milliseconds, except for the time of computing, which is in seconds."""
+        times = Times.of(best.timeline, best.final.generated_tokens)
+        milliseconds = {
+            "x-total-time": times.total,
+            "x-validation-time": times.validation,
+            "x-queue-time": times.queue,
+            "x-inference-time": times.inference,
+            "x-time-per-token": times.per_token,
+        }
+        return {
+            "x-compute-time": str(times.total),
+            **{name: str(int(seconds * 1000)) for name, seconds in milliseconds.items()},
+            "x-prompt-tokens": str(best.input_length),
+            "x-generated-tokens": str(best.final.generated_tokens),
+        }

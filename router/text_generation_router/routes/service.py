@@ -1,0 +1,56 @@
+"""Everything about the server rather than a generation: health, info, metrics, tokens of a text."""
+
+import json
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from text_generation_router.errors import ShardError, Unhealthy
+from text_generation_router.responses import read_json
+from text_generation_router.routes.services import Services
+from text_generation_router.schemas import TokenizeRequest
+
+
+class ServiceRoutes:
+    """The handlers, over what they report on."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def routes(self) -> list[Route]:
+        """All routes of this kind."""
+        return [
+            *(Route(path, self.health, methods=["GET"]) for path in ("/", "/health", "/ping")),
+            Route("/info", self.info, methods=["GET"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
+            Route("/tokenize", self.tokenize, methods=["POST"]),
+        ]
+
+    async def health(self, _: Request) -> Response:
+        """Ask the shards; after a failed generation, for a token."""
+        services = self._services
+        if not services.batcher.healthy:
+            await services.batcher.probe()
+        else:
+            try:
+                await services.shards.health()
+            except ShardError as error:
+                raise Unhealthy from error
+        return Response()
+
+    async def info(self, _: Request) -> Response:
+        """What is served, and its limits."""
+        return Response(json.dumps(self._services.info), media_type="application/json")
+
+    async def metrics(self, _: Request) -> Response:
+        """Prometheus' exposition."""
+        return Response(self._services.metrics.registry.text(), media_type="text/plain; version=0.0.4")
+
+    async def tokenize(self, request: Request) -> Response:
+        """The tokens of a text, and the bytes they are from."""
+        body = await read_json(request, TokenizeRequest, self._services.payload_limit)
+        pieces = await self._services.tokenizer.pieces(body.inputs)
+        return Response(
+            json.dumps([piece._asdict() for piece in pieces], ensure_ascii=False), media_type="application/json"
+        )

@@ -1,0 +1,35 @@
+"""What the routes serve from. Knows none of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from text_generation_router.batcher import Batcher
+from text_generation_router.inference import Inference, Permits
+from text_generation_router.metrics import Metrics
+from text_generation_router.responses import ErrorHandler
+from text_generation_router.shards import ShardedClient
+from text_generation_router.tokenizer import PromptTokenizer
+from text_generation_router.validation import Validator
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of the router that handlers call, and a few values they need.
+
+    info: the answer of `/info`. full_text_by_default: whether `/` puts the prompt before the text.
+    payload_limit: bytes. keep_alive_s: silence, in seconds, after which a stream gets a comment.
+    """
+
+    shards: ShardedClient
+    batcher: Batcher
+    validator: Validator
+    inference: Inference
+    tokenizer: PromptTokenizer
+    permits: Permits
+    metrics: Metrics
+    on_error: ErrorHandler
+    info: dict[str, Any]
+    full_text_by_default: bool
+    compute_type: str
+    payload_limit: int
+    keep_alive_s: float

@@ -1,0 +1,70 @@
+"""Request bodies: their keys, types and defaults. What the values may be is the business of `validation`."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+class _Body(BaseModel):
+    """Types are taken literally, except that null stands for the default; unknown keys are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
+
+
+class GenerateParameters(_Body):
+    """`parameters` of the native routes."""
+
+    best_of: Count | None = None
+    temperature: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    top_k: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
+    top_p: float | None = None
+    typical_p: float | None = None
+    do_sample: bool | None = None
+    max_new_tokens: Count | None = None
+    return_full_text: bool | None = None
+    stop: list[str] | str | None = None
+    truncate: Count | None = None
+    watermark: bool | None = None
+    details: bool | None = None
+    decoder_input_details: bool | None = None
+    seed: Seed | None = None
+    top_n_tokens: Count | None = None
+    grammar: Any = None
+    adapter_id: str | None = None
+    lora_id: str | None = None
+
+    @property
+    def stop_sequences(self) -> tuple[str, ...]:
+        """`stop`, which may be a list, one string or nothing."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+def _without_parameters() -> GenerateParameters:
+    """Requests that leave `parameters` out are sampled; those that give any are greedy unless they ask."""
+    return GenerateParameters(do_sample=True)
+
+
+class GenerateRequest(_Body):
+    """Body of `/generate` and `/generate_stream`, and with `stream` of `/`."""
+
+    inputs: str
+    given: GenerateParameters | None = Field(default=None, alias="parameters")
+    stream: bool | None = None
+    adapter_id: str | None = None
+    lora_id: str | None = None
+
+    @property
+    def parameters(self) -> GenerateParameters:
+        """The parameters, or their defaults."""
+        return self.given if self.given is not None else _without_parameters()
+
+
+class TokenizeRequest(_Body):
+    """Body of `/tokenize`."""
+
+    inputs: str

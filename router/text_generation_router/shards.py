@@ -1,0 +1,282 @@
+"""The shards as one: every call goes to all of them, and their answers are merged.
+
+The only module that knows gRPC and protobuf. Knows nothing of queues, blocks or HTTP.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import grpc
+from text_generation_protocol.v3 import generate_pb2 as pb
+from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
+
+from text_generation_router.errors import ShardError, StartError
+from text_generation_router.types import (
+    CachedBatch,
+    Final,
+    FinishReason,
+    Generation,
+    Sampling,
+    ShardInfo,
+    StepAnswer,
+    StepTimings,
+    Token,
+    ValidRequest,
+    WarmupAnswer,
+    WireRequest,
+)
+
+_PROBE_ID = 2**64 - 1
+"""Request and batch id of a probe; its token goes to scratch space, block and slot 0."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+)
+_FINISH_REASONS = {
+    pb.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+    pb.FINISH_REASON_EOS_TOKEN: FinishReason.EOS_TOKEN,
+    pb.FINISH_REASON_STOP_SEQUENCE: FinishReason.STOP_SEQUENCE,
+}
+
+T = TypeVar("T")
+
+
+class ShardedClient:
+    """Calls all shards at once. Errors of a call come as `ShardError`."""
+
+    def __init__(self, channels: Sequence[grpc.aio.Channel]) -> None:
+        self._channels = channels
+        self._stubs = [TextGenerationServiceStub(channel) for channel in channels]
+
+    @classmethod
+    async def connect(cls, master_path: str) -> Self:
+        """Ask the shard at a Unix socket for all sockets, and connect to them. StartError if nobody answers there."""
+        if not Path(master_path).exists():
+            raise StartError(f"no socket at {master_path}; start text-generation-server first, or set the right path")
+        async with _channel(master_path) as channel:
+            try:
+                found = await TextGenerationServiceStub(channel).ServiceDiscovery(pb.ServiceDiscoveryRequest())
+            except grpc.aio.AioRpcError as error:
+                raise StartError(f"no shard answers at {master_path}: {error.details()}") from error
+        return cls([_channel(url.removeprefix("unix://")) for url in found.urls])
+
+    async def close(self) -> None:
+        """Hang up."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def lost(self) -> None:
+        """Return when a shard can no longer be reached."""
+        watches = [asyncio.ensure_future(_until_lost(channel)) for channel in self._channels]
+        try:
+            await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for watch in watches:
+                watch.cancel()
+
+    async def info(self) -> ShardInfo:
+        """What the last shard says about itself; they are all alike."""
+        answer = (await _all([stub.Info(pb.InfoRequest()) for stub in self._stubs]))[-1]
+        return ShardInfo(
+            requires_padding=answer.requires_padding,
+            dtype=answer.dtype,
+            device_type=answer.device_type,
+            window_size=answer.window_size if answer.HasField("window_size") else None,
+            speculate=answer.speculate,
+            support_chunking=answer.support_chunking,
+            use_prefix_caching=answer.use_prefix_caching,
+            attention_impl=answer.attention_impl,
+            block_size=answer.block_size,
+        )
+
+    async def health(self) -> None:
+        """Return if all shards are alive."""
+        await _all([stub.Health(pb.HealthRequest()) for stub in self._stubs])
+
+    async def probe(self) -> None:
+        """Return if all shards can generate a token. Must not run beside another Prefill or Decode."""
+        answer = await self.prefill(_PROBE_ID, [_probe_request()], None)
+        if answer.batch is not None:
+            await self.clear_cache(_PROBE_ID)
+
+    async def warmup(
+        self,
+        requests: Sequence[ValidRequest],
+        max_input_tokens: int | None,
+        max_prefill_tokens: int,
+        max_total_tokens: int | None,
+    ) -> WarmupAnswer:
+        """Let the shards try their largest batch and size their cache; the smallest answer counts."""
+        wires = [WireRequest(0, request, [], [], 0, None) for request in requests]
+        batch = _batch(0, wires, max_tokens=max_input_tokens or 0, ignore_eos=True)
+        message = pb.WarmupRequest(
+            batch=batch,
+            max_input_tokens=max_input_tokens,
+            max_prefill_tokens=max_prefill_tokens,
+            max_total_tokens=max_total_tokens,
+        )
+        answers = await _all([stub.Warmup(message) for stub in self._stubs])
+        least = min(answers, key=_warmup_order)
+        supported = least.max_supported_total_tokens if least.HasField("max_supported_total_tokens") else None
+        return WarmupAnswer(supported, least.max_input_tokens, least.max_total_tokens)
+
+    async def clear_cache(self, batch_id: int | None = None) -> None:
+        """Forget a batch, or all."""
+        await _all([stub.ClearCache(pb.ClearCacheRequest(id=batch_id)) for stub in self._stubs])
+
+    async def filter_batch(self, batch_id: int, keep: list[int]) -> CachedBatch:
+        """Leave only the requests `keep` in a batch, in this order."""
+        message = pb.FilterBatchRequest(batch_id=batch_id, request_ids=keep)
+        return (await _all([stub.FilterBatch(message) for stub in self._stubs]))[-1].batch
+
+    def prefill(self, batch_id: int, requests: Sequence[WireRequest], cached: CachedBatch | None) -> Awaitable[StepAnswer]:
+        """Start a Prefill of a new batch, joined with `cached` if given; it leaves at the loop's next turn."""
+        message = pb.PrefillRequest(batch=_batch(batch_id, requests), cached_batch=cached)
+        return _step([stub.Prefill(message) for stub in self._stubs])
+
+    def decode(self, batches: Iterable[CachedBatch]) -> Awaitable[StepAnswer]:
+        """Start a Decode of batches, which are joined; it leaves at the loop's next turn, without being awaited."""
+        message = pb.DecodeRequest(batches=batches)
+        return _step([stub.Decode(message) for stub in self._stubs])
+
+
+class _StepAnswer:
+    """The answers of all shards to one Prefill or Decode, read lazily."""
+
+    def __init__(self, answers: Sequence[pb.PrefillResponse | pb.DecodeResponse]) -> None:
+        last = answers[-1]
+        self._answers = [last, *answers[:-1]]
+        self.batch: CachedBatch | None = last.batch if last.HasField("batch") else None
+        slowest = max(answers, key=lambda answer: answer.total_ns)
+        concat_ns = slowest.concat_ns if slowest.HasField("concat_ns") else None
+        self.timings = StepTimings(slowest.forward_ns, slowest.decode_ns, concat_ns)
+
+    def request_ids(self) -> list[int]:
+        return [generation.request_id for answer in self._answers for generation in answer.generations]
+
+    def finished_ids(self) -> list[int]:
+        return [
+            generation.request_id
+            for answer in self._answers
+            for generation in answer.generations
+            if generation.HasField("generated_text")
+        ]
+
+    def generations(self) -> Iterator[Generation]:
+        return (_generation(generation) for answer in self._answers for generation in answer.generations)
+
+
+def _generation(message: pb.Generation) -> Generation:
+    final = _final(message.generated_text) if message.HasField("generated_text") else None
+    top = [_tokens(tokens) for tokens in message.top_tokens]
+    prefill = _prompt_tokens(message.prefill_tokens) if message.HasField("prefill_tokens") else []
+    return Generation(message.request_id, _tokens(message.tokens), top, prefill, final)
+
+
+def _tokens(message: pb.Tokens) -> list[Token]:
+    return list(map(Token, message.ids, message.texts, message.logprobs, message.is_special))
+
+
+def _prompt_tokens(message: pb.Tokens) -> list[Token]:
+    return [Token(*fields, False) for fields in zip(message.ids, message.texts, message.logprobs, strict=False)]
+
+
+def _final(message: pb.GeneratedText) -> Final:
+    seed = message.seed if message.HasField("seed") else None
+    return Final(message.text, message.generated_tokens, _FINISH_REASONS[message.finish_reason], seed)
+
+
+def _batch(batch_id: int, requests: Sequence[WireRequest], max_tokens: int = 0, ignore_eos: bool = False) -> pb.Batch:
+    return pb.Batch(
+        id=batch_id,
+        requests=[_request(request, ignore_eos) for request in requests],
+        size=len(requests),
+        max_tokens=max_tokens or sum(len(wire.slots) for wire in requests),
+        max_blocks=max((len(wire.blocks) for wire in requests), default=0),
+    )
+
+
+def _request(wire: WireRequest, ignore_eos: bool) -> pb.Request:
+    request, sampling = wire.request, wire.request.sampling
+    return pb.Request(
+        id=wire.id,
+        inputs=request.inputs,
+        input_chunks=pb.Input(chunks=[pb.InputChunk(text=request.inputs)]),
+        truncate=request.truncate,
+        add_special_tokens=request.add_special_tokens,
+        adapter_id=request.adapter_id,
+        blocks=wire.blocks,
+        slots=wire.slots,
+        cache_len=wire.cached_tokens,
+        chunk_len=wire.chunk_len,
+        prefill_logprobs=request.prefill_logprobs,
+        top_n_tokens=request.top_n_tokens,
+        parameters=pb.NextTokenChooserParameters(
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            typical_p=sampling.typical_p,
+            do_sample=sampling.do_sample,
+            seed=sampling.seed,
+            repetition_penalty=sampling.repetition_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            watermark=sampling.watermark,
+        ),
+        stopping_parameters=pb.StoppingCriteriaParameters(
+            max_new_tokens=request.max_new_tokens, stop_sequences=request.stop_sequences, ignore_eos_token=ignore_eos
+        ),
+    )
+
+
+def _probe_request() -> WireRequest:
+    request = ValidRequest(
+        inputs="liveness",
+        input_ids=(),
+        truncate=1,
+        sampling=Sampling(seed=0),
+        max_new_tokens=1,
+        total_new_tokens=1,
+        add_special_tokens=False,
+    )
+    return WireRequest(_PROBE_ID, request, blocks=[0], slots=[0], cached_tokens=0, chunk_len=None)
+
+
+def _warmup_order(answer: pb.WarmupResponse) -> tuple[int, int, int]:
+    supported = answer.max_supported_total_tokens if answer.HasField("max_supported_total_tokens") else -1
+    return supported, answer.max_input_tokens, answer.max_total_tokens
+
+
+async def _step(calls: Sequence[Awaitable[Any]]) -> StepAnswer:
+    return _StepAnswer(await _all(calls))
+
+
+async def _all(calls: Sequence[Awaitable[T]]) -> list[T]:
+    """The answers of calls that are under way. Waits for all of them even if one fails."""
+    answers: list[T] = []
+    failure: grpc.aio.AioRpcError | None = None
+    for call in calls:
+        try:
+            answers.append(await call)
+        except grpc.aio.AioRpcError as error:
+            failure = failure or error
+    if failure is not None:
+        lost = failure.code() == grpc.StatusCode.UNAVAILABLE
+        wrapper = "Could not connect to Text Generation server" if lost else "Server error"
+        raise ShardError(f"{wrapper}: {failure.details()}", lost) from failure
+    return answers
+
+
+async def _until_lost(channel: grpc.aio.Channel) -> None:
+    state = channel.get_state(try_to_connect=True)
+    while state not in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)
+
+
+def _channel(path: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(f"unix:{path}", options=_OPTIONS)

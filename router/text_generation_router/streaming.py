@@ -1,0 +1,92 @@
+"""Answers that last: server-sent events, and noticing that the client has gone. Knows nothing of what is sent."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.types import Receive, Scope, Send
+
+from text_generation_router.errors import ApiError
+from text_generation_router.responses import ErrorHandler, error_body
+
+T = TypeVar("T")
+
+_KEEP_ALIVE = b":\n\n"
+
+
+class EventStream:
+    """An ASGI answer that sends each text of `events` as one server-sent event.
+
+    The status is decided by what comes first: an error is answered with its own status and a JSON body; a text, or
+    keep_alive_s seconds of silence, start the stream, in which a later error is the last event.
+    """
+
+    def __init__(
+        self, events: AsyncGenerator[str, None], headers: Mapping[str, str], keep_alive_s: float, on_error: ErrorHandler
+    ) -> None:
+        self._events = events
+        self._headers = headers
+        self._keep_alive_s = keep_alive_s
+        self._on_error = on_error
+        self._started = False
+        self._sent_at = 0.0
+        self._sending = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the events end, or the client goes."""
+        try:
+            await until_disconnect(receive, self._run(send))
+        except ApiError as error:
+            await self._on_error(error)(scope, receive, send)
+
+    async def _run(self, send: Send) -> None:
+        keep_alive = asyncio.ensure_future(self._keep_alive(send))
+        try:
+            async with aclosing(self._events) as events:
+                async for event in events:
+                    await self._send(send, f"data: {event}\n\n".encode())
+        except ApiError as error:
+            if not self._started:
+                raise
+            self._on_error(error)
+            await self._send(send, b"data: " + error_body(error, error.stream_type) + b"\n\n")
+        finally:
+            keep_alive.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _keep_alive(self, send: Send) -> None:
+        """Fill every silence of `keep_alive_s` with a comment, so that proxies keep the connection."""
+        clock = asyncio.get_running_loop().time
+        self._sent_at = clock()
+        while True:
+            await asyncio.sleep(self._sent_at + self._keep_alive_s - clock())
+            if clock() >= self._sent_at + self._keep_alive_s:
+                await self._send(send, _KEEP_ALIVE)
+
+    async def _send(self, send: Send, chunk: bytes) -> None:
+        async with self._sending:
+            if not self._started:
+                self._started = True
+                headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self._sent_at = asyncio.get_running_loop().time()
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, or None if the client hangs up before; then `work` is cancelled. The body must be read."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        watch.cancel()
+        await asyncio.wait((task, watch))  # what they hold is given back before this returns
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,108 @@
+"""Prompts to token ids, in worker threads, exactly as the shards do it: both use the same tokenizer code.
+
+Knows nothing of requests.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+from text_generation_server.tokenization.converted import ConvertedTokenizer
+from text_generation_server.tokenization.fast import FastTokenizer
+from text_generation_server.tokenization.files import TokenizerFiles
+
+from text_generation_router.errors import StartError
+
+_FILES = ("*token*", "*.model", "*.tiktoken", "vocab*", "merges.txt", "config.json", "generation_config.json")
+
+T = TypeVar("T")
+
+
+class Piece(NamedTuple):
+    """A token of a text and where it is from, in bytes of UTF-8."""
+
+    id: int
+    text: str
+    start: int
+    stop: int
+
+
+class Backend(Protocol):
+    """A tokenizer that any thread may call."""
+
+    def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
+        """Token ids; with `truncate` > 0 at most that many, dropping content on the left."""
+    def pieces(self, text: str) -> list[Piece]:
+        """All tokens with their places."""
+
+
+class _Fast(FastTokenizer):
+    def pieces(self, text: str) -> list[Piece]:
+        encoding = self._tokenizer.encode(text, add_special_tokens=True)
+        data = text.encode()
+        offsets = [0, *accumulate(len(character.encode()) for character in text)]
+        spans = ((offsets[start], offsets[stop]) for start, stop in encoding.offsets)
+        return [
+            Piece(token_id, data[start:stop].decode(errors="replace"), start, stop)
+            for token_id, (start, stop) in zip(encoding.ids, spans, strict=True)
+        ]
+
+
+class _Slow(ConvertedTokenizer):
+    def pieces(self, text: str) -> list[Piece]:
+        """Without places: such tokenizers do not know them."""
+        return [Piece(token_id, "", 0, 0) for token_id in self.encode(text, 0, True)]
+
+
+class PromptTokenizer:
+    """Encodes in `workers` threads, so that long prompts do not hold up the event loop."""
+
+    def __init__(self, backend: Backend, workers: int) -> None:
+        self._backend = backend
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tokenizer")
+
+    async def encode(self, text: str, truncate: int, add_special_tokens: bool) -> tuple[int, ...]:
+        """The ids of a prompt, at most `truncate` of them unless that is 0."""
+        return tuple(await self._call(lambda: self._backend.encode(text, truncate, add_special_tokens)))
+
+    async def pieces(self, text: str) -> list[Piece]:
+        """All tokens of a text with their places."""
+        return await self._call(lambda: self._backend.pieces(text))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def find_model(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """The directory of a model's tokenizer files, and the hub's commit if it is from the hub.
+
+    name: a directory, or a hub id whose files are taken from the hub's cache, and downloaded if they are not there.
+    Raises StartError.
+    """
+    if Path(name).is_dir():
+        return Path(name), None
+    from huggingface_hub import snapshot_download  # takes a while to import, and most starts have a directory
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise StartError(f"no tokenizer: {name} is neither a directory nor to be had from the hub ({error})") from error
+    return found, found.name
+
+
+def load_backend(directory: Path, trust_remote_code: bool) -> Backend:
+    """Load the tokenizer of a model directory. Raises StartError."""
+    try:
+        if (directory / "tokenizer.json").is_file():
+            return _Fast.load(directory, TokenizerFiles.read(directory))
+        return _Slow.load(directory, trust_remote_code)
+    except ValueError as error:
+        raise StartError(f"no tokenizer: {error}") from error

@@ -1,0 +1,173 @@
+"""The nouns of the router: what is asked of the shards, what they answer, and the limits they set.
+
+Knows neither HTTP nor protobuf.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended, in the words of the HTTP answer."""
+
+    LENGTH = "length"
+    EOS_TOKEN = "eos_token"
+    STOP_SEQUENCE = "stop_sequence"
+
+
+class Token(NamedTuple):
+    """A token, its text and its log-probability (natural; NaN where there is none)."""
+
+    id: int
+    text: str
+    logprob: float
+    special: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The end of a generation. text: all of it, without the prompt. seed: None if nothing was sampled."""
+
+    text: str
+    generated_tokens: int
+    finish_reason: FinishReason
+    seed: int | None
+
+
+@dataclass(slots=True)
+class Generation:
+    """What one step made for one request.
+
+    tokens: one, or more when speculated tokens were accepted. top_tokens: the alternatives to each, if asked for.
+    prefill: the prompt's tokens, with the first step and if asked for. final: with the last step.
+    """
+
+    request_id: int
+    tokens: list[Token]
+    top_tokens: list[list[Token]]
+    prefill: list[Token]
+    final: Final | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen; the defaults are the neutral values of the protocol."""
+
+    seed: int
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    watermark: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidRequest:
+    """A request that keeps all rules.
+
+    input_ids: of the prompt, after truncation. truncate: most prompt tokens the shard may keep.
+    max_new_tokens: how many the shard is asked for at once; total_new_tokens: how many the client wants in all.
+    adapter_id: None is the base model.
+    """
+
+    inputs: str
+    input_ids: tuple[int, ...]
+    truncate: int
+    sampling: Sampling
+    max_new_tokens: int
+    total_new_tokens: int
+    stop_sequences: tuple[str, ...] = ()
+    prefill_logprobs: bool = False
+    top_n_tokens: int = 0
+    add_special_tokens: bool = True
+    adapter_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """A request as a shard gets it: with its id, its place in the cache, and its first chunk (None: the whole rest)."""
+
+    id: int
+    request: ValidRequest
+    blocks: list[int]
+    slots: list[int]
+    cached_tokens: int
+    chunk_len: int | None
+
+
+class CachedBatch(Protocol):
+    """A batch that the shards keep between calls; passed back to them as it came."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def request_ids(self) -> Iterable[int]: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def current_tokens(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimings:
+    """Nanoseconds of a step on the slowest shard; concat_ns is None when no batches were joined."""
+
+    forward_ns: int
+    decode_ns: int
+    concat_ns: int | None
+
+
+class StepAnswer(Protocol):
+    """The answer to a Prefill or Decode. batch is None when no request of the step is unfinished."""
+
+    @property
+    def batch(self) -> CachedBatch | None: ...
+    @property
+    def timings(self) -> StepTimings: ...
+    def request_ids(self) -> list[int]:
+        """The requests that got tokens."""
+    def finished_ids(self) -> list[int]:
+        """The requests that got their last token."""
+    def generations(self) -> Iterator[Generation]:
+        """What each request got, made while being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """What the shards say about themselves."""
+
+    requires_padding: bool
+    dtype: str
+    device_type: str
+    window_size: int | None
+    speculate: int
+    support_chunking: bool
+    use_prefix_caching: bool
+    attention_impl: str
+    block_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupAnswer:
+    """The limits after warm-up, in tokens; supported_total is None if the shards do not size a cache."""
+
+    supported_total: int | None
+    max_input_tokens: int
+    max_total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the router holds requests and batches to, in tokens."""
+
+    max_input_tokens: int
+    max_total_tokens: int
+    max_batch_prefill_tokens: int
+    max_batch_total_tokens: int

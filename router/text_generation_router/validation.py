@@ -1,0 +1,171 @@
+"""The rules that a request must keep, in the order in which they are reported, and the request in the shards' terms.
+
+Tokenises, since some rules are about length. Knows neither HTTP nor batches.
+"""
+
+import secrets
+from dataclasses import dataclass, replace
+
+from text_generation_router.errors import InvalidInput
+from text_generation_router.schemas import GenerateParameters, GenerateRequest
+from text_generation_router.tokenizer import PromptTokenizer
+from text_generation_router.types import Limits, Sampling, ValidRequest
+
+MAX_CHUNK = 1024
+"""Most new tokens asked of the shards at once, as cache space is reserved for all of them; the rest is asked for later."""
+
+_BASE_MODEL = (None, "", "empty")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What a client may ask for at most."""
+
+    max_best_of: int
+    max_stop_sequences: int
+    max_top_n_tokens: int
+
+
+class Validator:
+    """Turns what a client sent into what the shards get."""
+
+    def __init__(self, tokenizer: PromptTokenizer, requests: RequestLimits, tokens: Limits) -> None:
+        self._tokenizer = tokenizer
+        self._requests = requests
+        self._tokens = tokens
+
+    def check_form(self, parameters: GenerateParameters, stream: bool) -> int:
+        """The rules that come before admission: what the form of the answer forbids. Returns `best_of`, at least 1."""
+        best_of = parameters.best_of
+        if stream:
+            _require(best_of in (None, 1), "`best_of` != 1 is not supported when streaming tokens")
+            _require(not parameters.decoder_input_details, "`decoder_input_details` is not supported when streaming tokens")
+            return 1
+        limit = self._requests.max_best_of
+        _require((best_of or 1) == 1 or limit > 1, "`best_of` != 1 is not allowed for this endpoint")
+        _require((best_of or 1) <= limit, f"`best_of` must be > 0 and <= {limit}. Given: {best_of}")
+        return best_of or 1
+
+    async def validate(self, request: GenerateRequest) -> ValidRequest:
+        """Check everything else. Raises InvalidInput with the first rule that is broken."""
+        parameters = request.parameters
+        _check_values(parameters)
+        self._check_counts(parameters)
+        _check_features(request)
+        _require(request.inputs != "", "`inputs` cannot be empty")
+        truncate, limit = parameters.truncate, self._tokens.max_input_tokens
+        _require(
+            truncate is None or 0 < truncate <= limit,
+            f"`truncate` must be strictly positive and less than {limit}. Given: {truncate}",
+        )
+        valid = ValidRequest(
+            inputs=request.inputs,
+            input_ids=await self._encode(request.inputs, truncate or 0),
+            truncate=truncate or limit,
+            sampling=_sampling(parameters),
+            max_new_tokens=0,
+            total_new_tokens=0,
+            stop_sequences=parameters.stop_sequences,
+            prefill_logprobs=bool(parameters.decoder_input_details),
+            top_n_tokens=parameters.top_n_tokens or 0,
+        )
+        return self._measured(valid, parameters.max_new_tokens)
+
+    async def follow_up(self, request: ValidRequest, text: str, new_tokens: int) -> ValidRequest | None:
+        """The request that goes on after `text`, for `new_tokens` more; None if it would not fit any more."""
+        inputs = request.inputs + text
+        # Only a limit that the client set cuts the prompt; the default one must refuse what is too long.
+        truncate = request.truncate if request.truncate < self._tokens.max_input_tokens else 0
+        longer = replace(
+            request, inputs=inputs, input_ids=await self._encode(inputs, truncate), prefill_logprobs=False
+        )
+        try:
+            return self._measured(longer, new_tokens)
+        except InvalidInput:
+            return None
+
+    async def _encode(self, text: str, truncate: int) -> tuple[int, ...]:
+        try:
+            return await self._tokenizer.encode(text, truncate, add_special_tokens=True)
+        except Exception as error:  # tokenizers raise what they like
+            raise InvalidInput(f"tokenizer error {error}") from error
+
+    def _measured(self, request: ValidRequest, wanted: int | None) -> ValidRequest:
+        """The rules of length; without a wish the answer may be as long as fits."""
+        length, limits = len(request.input_ids), self._tokens
+        total = max(limits.max_total_tokens - length, 0) if wanted is None else wanted
+        now = min(total, MAX_CHUNK)
+        _require(
+            length + now <= limits.max_total_tokens,
+            f"`inputs` tokens + `max_new_tokens` must be <= {limits.max_total_tokens}. "
+            f"Given: {length} `inputs` tokens and {now} `max_new_tokens`",
+        )
+        _require(
+            length <= limits.max_input_tokens,
+            f"`inputs` must have less than {limits.max_input_tokens} tokens. Given: {length}",
+        )
+        return replace(request, max_new_tokens=now, total_new_tokens=total)
+
+    def _check_counts(self, parameters: GenerateParameters) -> None:
+        stops, limits = len(parameters.stop_sequences), self._requests
+        _require(parameters.max_new_tokens != 0, "`max_new_tokens` must be strictly positive")
+        _require(
+            stops <= limits.max_stop_sequences,
+            f"`stop` supports up to {limits.max_stop_sequences} stop sequences. Given: {stops}",
+        )
+        _require(
+            parameters.seed is None or (parameters.best_of or 1) == 1, "`seed` must not be set when `best_of` > 1"
+        )
+        top_n = parameters.top_n_tokens or 0
+        _require(
+            top_n <= limits.max_top_n_tokens,
+            f"`top_n_tokens` must be >= 0 and <= {limits.max_top_n_tokens}. Given: {top_n}",
+        )
+
+
+def random_seed() -> int:
+    """A seed for a request that did not bring one."""
+    return secrets.randbits(64)
+
+
+def _check_values(p: GenerateParameters) -> None:
+    wishes = (p.temperature, p.top_k, p.top_p, p.typical_p)
+    sampled = bool(p.do_sample) or any(wish is not None for wish in wishes)
+    _require((p.best_of or 1) == 1 or sampled, "you must use sampling when `best_of` is > 1")
+    _require(p.temperature is None or p.temperature > 0, "`temperature` must be strictly positive")
+    _require(p.repetition_penalty is None or p.repetition_penalty > 0, "`repetition_penalty` must be strictly positive")
+    _require(
+        p.frequency_penalty is None or -2 <= p.frequency_penalty <= 2, "`frequency_penalty` must be >= -2.0 and <= 2.0"
+    )
+    _require(p.top_p is None or 0 < p.top_p <= 1, "`top_p` must be > 0.0 and <= 1.0")
+    _require(p.typical_p is None or 0 < p.typical_p < 1, "`typical_p` must be > 0.0 and < 1.0")
+    _require(p.top_k is None or p.top_k > 0, "`top_k` must be strictly positive")
+
+
+def _check_features(request: GenerateRequest) -> None:
+    """Refuse by name what this version cannot do, rather than ignore it."""
+    parameters = request.parameters
+    _require(parameters.grammar is None, "`grammar` is not supported by this version of the router")
+    _require(not parameters.watermark, "`watermark` is not supported by this version of the router")
+    named = {"adapter_id": (parameters.adapter_id, request.adapter_id), "lora_id": (parameters.lora_id, request.lora_id)}
+    for name, values in named.items():
+        for value in values:
+            _require(value in _BASE_MODEL, f"`{name}` is not supported by this version of the router. Given: {value}")
+
+
+def _sampling(p: GenerateParameters) -> Sampling:
+    return Sampling(
+        seed=random_seed() if p.seed is None else p.seed,
+        do_sample=bool(p.do_sample),
+        temperature=1.0 if p.temperature is None else p.temperature,
+        top_k=p.top_k or 0,
+        top_p=1.0 if p.top_p is None else p.top_p,
+        typical_p=1.0 if p.typical_p is None else p.typical_p,
+        repetition_penalty=1.0 if p.repetition_penalty is None else p.repetition_penalty,
+        frequency_penalty=0.0 if p.frequency_penalty is None else p.frequency_penalty,
+    )
+
+
+def _require(kept: bool, rule: str) -> None:
+    if not kept:
+        raise InvalidInput(rule)

@@ -1,0 +1,153 @@
+"""The command `text-generation-server`: options in, exit code out. Knows no models, sockets or variables."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from loguru import logger
+
+from text_generation_server import log
+from text_generation_server.errors import InvalidSettings, StartError
+from text_generation_server.lifetime import leave
+from text_generation_server.settings import Dtype, ServeOptions, hub_settings, server_config
+
+USAGE_ERROR = 2
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+ModelId = Annotated[str, typer.Argument(help="Model directory, .gguf file, hub id, or `smollm2`.", show_default=False)]
+Revision = Annotated[str | None, typer.Option(help="Revision on the hub.")]
+LoggerLevel = Annotated[str, typer.Option(help="TRACE, DEBUG, INFO, WARN, ERROR or OFF.")]
+JsonOutput = Annotated[bool, typer.Option(help="Log JSON lines, as launchers read them.")]
+TrustRemoteCode = Annotated[bool, typer.Option(help="Let tokenizers run Python code of the model's directory.")]
+
+
+@app.callback()
+def text_generation_server() -> None:
+    """One shard of a model, served over the text-generation-inference protocol."""
+
+
+@app.command()
+def serve(
+    model_id: ModelId,
+    revision: Revision = None,
+    sharded: Annotated[
+        bool, typer.Option(help="One of several ranks: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT say which.")
+    ] = False,
+    quantize: Annotated[str | None, typer.Option(help="Not served yet.")] = None,
+    speculate: Annotated[int | None, typer.Option(help="Not served yet; 0 is accepted.")] = None,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(help="Default: float16 on a GPU; on a CPU bfloat16 where it has the instructions, else float32."),
+    ] = None,
+    kv_cache_dtype: Annotated[str | None, typer.Option(help="Not served yet.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    uds_path: Annotated[Path, typer.Option(help="Prefix of the socket's path; the rank follows.")] = Path(
+        "/tmp/text-generation-server"
+    ),
+    logger_level: LoggerLevel = "INFO",
+    json_output: JsonOutput = False,
+    otlp_endpoint: Annotated[str | None, typer.Option(help="Not served yet.")] = None,
+    otlp_service_name: Annotated[
+        str, typer.Option(help="Read only with an OTLP endpoint.")
+    ] = "text-generation-inference.server",
+    max_input_tokens: Annotated[int | None, typer.Option(help="Informational: the router's Warmup says it.")] = None,
+    lora_ids: Annotated[str, typer.Option(help="Not served yet; `empty` is accepted.")] = "empty",
+    use_flashinfer: Annotated[
+        bool | None, typer.Option("--use-flashinfer/--disable-flashinfer", help="Asking for it is not served yet.")
+    ] = None,
+    diffusion: Annotated[bool, typer.Option(help="Not served yet.")] = False,
+    run_ahead: Annotated[bool, typer.Option(help="Launch the next step before reading the last one.")] = True,
+) -> None:
+    """Load a model and serve it on a Unix socket until a signal comes."""
+    _set_up_log(logger_level, json_output)
+    _refuse(
+        {
+            "--quantize": quantize,
+            "--speculate": speculate,
+            "--kv-cache-dtype": kv_cache_dtype,
+            "--otlp-endpoint": otlp_endpoint,
+            "--lora-ids": None if lora_ids == "empty" else lora_ids,
+            "--use-flashinfer": use_flashinfer,
+            "--diffusion": diffusion,
+        }
+    )
+    options = ServeOptions(model_id, revision, sharded, dtype, trust_remote_code, uds_path, run_ahead)
+    try:
+        config = server_config(options)
+        log.configure(logger_level, json_output, config.ranks.rank)
+    except InvalidSettings as error:
+        _fail(error, USAGE_ERROR)
+    from text_generation_server.serve import serve as run  # torch takes seconds to import
+
+    leave(run(config))
+
+
+@app.command()
+def download_weights(
+    model_id: ModelId,
+    revision: Revision = None,
+    extension: Annotated[str, typer.Option(help="Of the weight files.")] = ".safetensors",
+    auto_convert: Annotated[bool, typer.Option(help="Convert PyTorch files where there are no others.")] = True,
+    logger_level: LoggerLevel = "INFO",
+    json_output: JsonOutput = False,
+    trust_remote_code: TrustRemoteCode = False,
+    merge_lora: Annotated[
+        bool, typer.Option(help="Without effect on a base model; adapters are not merged yet.")
+    ] = False,
+) -> None:
+    """Make a model's files local: find, download, convert."""
+    _set_up_log(logger_level, json_output)
+    from text_generation_server.weights.source import prepare  # the hub's library takes a while to import
+
+    try:
+        directory = prepare(
+            model_id, revision, extension, hub_settings(), trust_remote_code, auto_convert, report=logger.info
+        )
+        if merge_lora and (directory / "adapter_config.json").is_file():
+            raise StartError(f"{model_id} is a LoRA adapter; merging it is not served yet, name its base model")
+        weights = sum(file.stat().st_size for file in directory.glob(f"*{extension}"))
+        report = logger.bind(phase="download", path=str(directory), bytes=weights)
+        report.info("{} is ready in {}: {:.0f} MB of weights", model_id, directory, weights / 1e6)
+    except StartError as error:
+        _fail(error, USAGE_ERROR if isinstance(error, InvalidSettings) else 1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def quantize() -> None:
+    """Not served yet."""
+    _set_up_log("INFO", json_output=False)
+    _fail(InvalidSettings("quantize is not served yet; serve the model without it"), USAGE_ERROR)
+
+
+def _set_up_log(level: str, json_output: bool) -> None:
+    try:
+        log.configure(level, json_output)
+    except InvalidSettings as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(USAGE_ERROR) from error
+
+
+def _refuse(options: dict[str, Any]) -> None:
+    """Options whose feature does not exist are named, never ignored."""
+    for name, value in options.items():
+        if value:
+            shown = name if value is True else f"{name} {value}"
+            _fail(InvalidSettings(f"{shown} is not served yet; start without it"), USAGE_ERROR)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    """Say what is wrong in the log, and on stderr, which launchers show when a process has ended."""
+    logger.error("{}", error)
+    print(f"Error: {error}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

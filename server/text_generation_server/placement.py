@@ -1,0 +1,48 @@
+"""Where a rank computes, in which precision and with how many threads. Knows no model."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from text_generation_server.errors import InvalidSettings
+from text_generation_server.settings import Dtype
+
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16")
+"""Names of processor features, any of which makes bfloat16 faster than float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """`threads` are for computing on the CPU."""
+
+    device: torch.device
+    dtype: torch.dtype
+    threads: int
+
+
+def place(rank: int, world_size: int, dtype: Dtype | None, threads: int | None) -> Placement:
+    """A GPU each where there are GPUs, otherwise an equal part of the processors that this process may use.
+
+    Raises:
+        InvalidSettings: there are GPUs, but fewer than ranks.
+    """
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", _gpu(rank, world_size, torch.cuda.device_count()))
+    chosen = default_dtype(device) if dtype is None else getattr(torch, dtype.value)
+    return Placement(device, chosen, threads or max(1, len(os.sched_getaffinity(0)) // world_size))
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """float16 on a GPU; on a CPU the smallest precision it has instructions for."""
+    if device.type == "cuda":
+        return torch.float16
+    has = torch.cpu.get_capabilities()
+    return torch.bfloat16 if any(has.get(name) for name in BFLOAT16_INSTRUCTIONS) else torch.float32
+
+
+def _gpu(rank: int, world_size: int, gpus: int) -> int:
+    if world_size > gpus:
+        raise InvalidSettings(f"WORLD_SIZE is {world_size}, but only {gpus} GPUs are visible; start fewer shards")
+    return rank % gpus

@@ -1,0 +1,76 @@
+"""The gRPC server of one rank: both protocol versions, reflection and health checking on one private Unix socket.
+
+A threaded server: a call waits in its own thread for the engine's, which costs less a step than handing it through an
+event loop. Knows nothing of what the calls do.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from text_generation_protocol.v2 import generate_pb2 as pb_v2
+from text_generation_protocol.v2 import generate_pb2_grpc as grpc_v2
+from text_generation_protocol.v3 import generate_pb2 as pb_v3
+from text_generation_protocol.v3 import generate_pb2_grpc as grpc_v3
+from text_generation_server.errors import StartError
+from text_generation_server.rpc.interceptors import ErrorInterceptor
+from text_generation_server.rpc.service import StatusService
+from text_generation_server.rpc.sockets import make_way, private_files, socket_url
+
+CALL_THREADS = 32
+"""Calls at once. A router has one or two in the engine and a health check at times; a reflection client holds one."""
+
+SERVICE = "TextGenerationService"
+SERVICE_NAMES = tuple(pb.DESCRIPTOR.services_by_name[SERVICE].full_name for pb in (pb_v2, pb_v3))
+
+LARGEST_MESSAGE = 2**31 - 1
+
+
+class ShardServer:
+    """Serves `v2` and `v3` at `path`. `on_fatal` is called after an error that the process must not outlive."""
+
+    def __init__(self, path: Path, v2: StatusService, v3: StatusService, on_fatal: Callable[[], None]) -> None:
+        self.path = path
+        self._bound = False
+        self._health = health.HealthServicer()
+        interceptors: list[Any] = [ErrorInterceptor(on_fatal)]
+        self._server = grpc.server(
+            ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="rpc"),
+            interceptors=interceptors,
+            options=[("grpc.max_receive_message_length", LARGEST_MESSAGE), ("grpc.max_send_message_length", -1)],
+        )
+        grpc_v2.add_TextGenerationServiceServicer_to_server(v2, self._server)
+        grpc_v3.add_TextGenerationServiceServicer_to_server(v3, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+
+    def start(self) -> None:
+        """Open the socket and serve: from here on the file's existence says that the shard is ready.
+
+        Raises:
+            StartError: the socket cannot be opened; SocketInUse if another server has it.
+        """
+        make_way(self.path)
+        for name in ("", *SERVICE_NAMES):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        try:
+            with private_files():
+                self._server.add_insecure_port(socket_url(self.path))
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {self.path}: {error}") from error
+        self._bound = True
+        self._server.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Take no more calls, give those running `grace_s` seconds, and remove the socket if it is this server's."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace_s).wait()
+        if self._bound:
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,142 @@
+"""The eight calls of a shard, the same for every protocol version. Knows neither protobuf fields nor statuses."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from text_generation_server.engine.types import (
+    BatchView,
+    PrefillCommand,
+    ShardInfo,
+    StepResult,
+    WarmupCommand,
+    WarmupResult,
+)
+from text_generation_server.errors import ModelError, NotTheLeader
+from text_generation_server.rpc.prompts import PromptEncoder
+from text_generation_server.rpc.wire import Message, Wire
+
+T = TypeVar("T")
+Context = Any
+"""What grpc hands to a call; unused, for errors are raised."""
+
+
+class Alive(Protocol):
+    """Something that can die while the server serves."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still works."""
+
+
+class ServingEngine(Protocol):
+    """The engine as calls need it; on its own thread only. `engine.engine.Engine` says what each does."""
+
+    def warmup(self, command: WarmupCommand) -> WarmupResult: ...
+
+    def prefill(self, command: PrefillCommand) -> StepResult: ...
+
+    def decode(self, batch_ids: Sequence[int]) -> StepResult: ...
+
+    def filter(self, batch_id: int, keep: Sequence[int]) -> BatchView: ...
+
+    def clear(self, batch_id: int | None) -> None: ...
+
+
+class EngineCalls(Alive, Protocol):
+    """The engine thread: calls run one after the other, in the order submitted."""
+
+    def submit(self, call: Callable[[ServingEngine], T]) -> Future[T]:
+        """Queue `call(engine)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What a shard says of itself: `urls` are the sockets that routers must call."""
+
+    info: ShardInfo
+    urls: tuple[str, ...]
+
+
+class StatusService:
+    """The calls that every rank answers at once, whatever the engine is busy with."""
+
+    def __init__(self, wire: Wire, shard: Shard, worker: Alive) -> None:
+        self._wire = wire
+        self._shard = shard
+        self._worker = worker
+
+    def Info(self, request: Message, context: Context) -> Message:
+        """What the shard serves."""
+        return self._wire.info(self._shard.info)
+
+    def ServiceDiscovery(self, request: Message, context: Context) -> Message:
+        """Where routers must call."""
+        return self._wire.discovery(list(self._shard.urls))
+
+    def Health(self, request: Message, context: Context) -> Message:
+        """Empty while the worker lives.
+
+        Raises:
+            ModelError: it does not.
+        """
+        if not self._worker.alive:
+            raise ModelError("the engine has stopped after an error; the process is about to end")
+        return self._wire.health()
+
+
+class EngineService(StatusService):
+    """All calls, on rank 0."""
+
+    def __init__(self, wire: Wire, shard: Shard, loop: EngineCalls, encode: PromptEncoder) -> None:
+        super().__init__(wire, shard, loop)
+        self._loop = loop
+        self._encode = encode
+
+    def ClearCache(self, request: Message, context: Context) -> Message:
+        """Drop one cached batch, or all; the latter is how routers begin."""
+        batch_id = request.id if request.HasField("id") else None
+        if batch_id is None:
+            self._encode.always_special = False
+        self._run(lambda engine: engine.clear(batch_id))
+        return self._wire.cleared()
+
+    def FilterBatch(self, request: Message, context: Context) -> Message:
+        """Keep the named requests of a cached batch."""
+        batch_id, keep = request.batch_id, tuple(request.request_ids)
+        return self._wire.filtered(self._run(lambda engine: engine.filter(batch_id, keep)))
+
+    def Warmup(self, request: Message, context: Context) -> Message:
+        """Run the largest prefill and size the cache."""
+        self._encode.always_special = self._wire.omits_special_tokens(request)
+        command = self._wire.warmup_command(request, self._encode)
+        return self._wire.warmup_response(self._run(lambda engine: engine.warmup(command)))
+
+    def Prefill(self, request: Message, context: Context) -> Message:
+        """Start a batch."""
+        began = perf_counter_ns()
+        command = self._wire.prefill_command(request, self._encode)
+        result = self._run(lambda engine: engine.prefill(command))
+        return self._wire.prefill_response(result, perf_counter_ns() - began)
+
+    def Decode(self, request: Message, context: Context) -> Message:
+        """One step of cached batches."""
+        began = perf_counter_ns()
+        batch_ids = [batch.id for batch in request.batches]
+        result = self._run(lambda engine: engine.decode(batch_ids))
+        return self._wire.decode_response(result, perf_counter_ns() - began)
+
+    def _run(self, call: Callable[[ServingEngine], T]) -> T:
+        return self._loop.submit(call).result()
+
+
+class FollowerService(StatusService):
+    """A follower rank: rank 0 tells it what to run, routers must not."""
+
+    def _refuse(self, request: Message, context: Context) -> NoReturn:
+        """Raises NotTheLeader."""
+        raise NotTheLeader(f"this rank only follows; send calls to rank 0, {self._shard.urls[0]}")
+
+    ClearCache = FilterBatch = Warmup = Prefill = Decode = _refuse

@@ -1,0 +1,181 @@
+"""Messages to engine types and back, where both protocol versions agree. Knows no engine, sockets or tokenizer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from text_generation_server.engine.types import (
+    BatchView,
+    GeneratedText,
+    Generation,
+    GrammarKind,
+    PrefillCommand,
+    Request,
+    SamplingParams,
+    ShardInfo,
+    StepResult,
+    StoppingParams,
+    TokenList,
+    WarmupCommand,
+    WarmupResult,
+)
+from text_generation_server.errors import InvalidRequest
+from text_generation_server.sampling.sanitise import sanitised
+
+Message = Any
+"""A message of the version's own generated module: the versions' classes share names, but are different ones."""
+
+ROUTER_LIMIT = 4 * 2**20
+"""Bytes of the largest answer that routers take (protocol §2.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt's text; `truncate` > 0 keeps that many tokens from its end, special ones included."""
+
+    text: str
+    truncate: int
+    add_special_tokens: bool
+
+
+Encode = Callable[[Prompt], tuple[int, ...]]
+
+
+class Wire(ABC):
+    """One protocol version. `pb` is its generated module; what the versions differ in is abstract."""
+
+    def __init__(self, pb: Any) -> None:
+        self._pb = pb
+
+    @abstractmethod
+    def info(self, info: ShardInfo) -> Message:
+        """InfoResponse."""
+
+    @abstractmethod
+    def request(self, message: Message, encode: Encode) -> Request:
+        """Request. `encode` makes ids of its prompt."""
+
+    @abstractmethod
+    def prefill_command(self, message: Message, encode: Encode) -> PrefillCommand:
+        """PrefillRequest."""
+
+    @abstractmethod
+    def prefill_response(self, result: StepResult, total_ns: int) -> Message:
+        """PrefillResponse."""
+
+    @abstractmethod
+    def warmup_command(self, message: Message, encode: Encode) -> WarmupCommand:
+        """WarmupRequest."""
+
+    @abstractmethod
+    def warmup_response(self, result: WarmupResult) -> Message:
+        """WarmupResponse."""
+
+    @abstractmethod
+    def omits_special_tokens(self, message: Message) -> bool:
+        """Whether a WarmupRequest is from a router that never says it wants special tokens, but does (protocol §0)."""
+
+    @abstractmethod
+    def cached_batch(self, batch: BatchView) -> Message:
+        """CachedBatch."""
+
+    def discovery(self, urls: list[str]) -> Message:
+        """ServiceDiscoveryResponse."""
+        return self._pb.ServiceDiscoveryResponse(urls=urls)
+
+    def health(self) -> Message:
+        """HealthResponse."""
+        return self._pb.HealthResponse()
+
+    def cleared(self) -> Message:
+        """ClearCacheResponse."""
+        return self._pb.ClearCacheResponse()
+
+    def filtered(self, batch: BatchView) -> Message:
+        """FilterBatchResponse."""
+        return self._pb.FilterBatchResponse(batch=self.cached_batch(batch))
+
+    def decode_response(self, result: StepResult, total_ns: int) -> Message:
+        """DecodeResponse."""
+        response = self._pb.DecodeResponse(**self._step(result, total_ns), concat_ns=result.concat_ns)
+        return within_router_limit(response)
+
+    def _step(self, result: StepResult, total_ns: int) -> dict[str, Any]:
+        """What the answers of Prefill and Decode have in common in every version."""
+        return {
+            "generations": [self._generation(generation) for generation in result.generations],
+            "batch": None if result.batch is None else self.cached_batch(result.batch),
+            "forward_ns": result.forward_ns,
+            "decode_ns": result.decode_ns,
+            "total_ns": total_ns,
+        }
+
+    def _generation(self, generation: Generation) -> Message:
+        prefill = generation.prefill_tokens
+        return self._pb.Generation(
+            request_id=generation.request_id,
+            prefill_tokens=None if prefill is None else self._tokens(prefill),
+            tokens=self._tokens(generation.tokens),
+            generated_text=None if generation.finished is None else self._generated_text(generation.finished),
+            top_tokens=[self._tokens(tokens) for tokens in generation.top_tokens],
+        )
+
+    def _tokens(self, tokens: TokenList) -> Message:
+        return self._pb.Tokens(
+            ids=tokens.ids, logprobs=tokens.logprobs, texts=tokens.texts, is_special=tokens.is_special
+        )
+
+    def _generated_text(self, text: GeneratedText) -> Message:
+        return self._pb.GeneratedText(
+            text=text.text,
+            generated_tokens=text.generated_tokens,
+            finish_reason=text.finish_reason.value,
+            seed=text.seed,
+        )
+
+
+def sampling_params(message: Message) -> SamplingParams:
+    """NextTokenChooserParameters; fields left at zero are neutral (protocol §7.1)."""
+    return sanitised(
+        SamplingParams(
+            temperature=message.temperature,
+            top_k=message.top_k,
+            top_p=message.top_p,
+            typical_p=message.typical_p,
+            do_sample=message.do_sample,
+            seed=message.seed,
+            repetition_penalty=message.repetition_penalty,
+            frequency_penalty=message.frequency_penalty,
+            watermark=message.watermark,
+            grammar=message.grammar,
+            grammar_kind=_grammar_kind(message.grammar_type),
+        )
+    )
+
+
+def _grammar_kind(number: int) -> GrammarKind:
+    try:
+        return GrammarKind(number)
+    except ValueError:
+        kinds = ", ".join(f"{kind.value} ({kind.name})" for kind in GrammarKind)
+        raise InvalidRequest(f"grammar_type is {number}, expected one of {kinds}") from None
+
+
+def stopping_params(message: Message) -> StoppingParams:
+    """StoppingCriteriaParameters."""
+    return StoppingParams(
+        max_new_tokens=message.max_new_tokens,
+        stop_sequences=tuple(message.stop_sequences),
+        ignore_eos=message.ignore_eos_token,
+    )
+
+
+def within_router_limit(response: Message) -> Message:
+    """Prompt tokens are the only part that can grow past what routers take: they are left out, the longest first."""
+    while response.ByteSize() > ROUTER_LIMIT:
+        longest = max(response.generations, key=lambda generation: len(generation.prefill_tokens.ids), default=None)
+        if longest is None or not longest.HasField("prefill_tokens"):
+            break
+        longest.ClearField("prefill_tokens")
+    return response

@@ -1,0 +1,109 @@
+"""Protocol version 3: prompts in chunks, the router's cache slots, chunked prefill into a cached batch."""
+
+from text_generation_protocol.v3 import generate_pb2 as pb
+from text_generation_server.engine.types import (
+    BatchView,
+    PrefillCommand,
+    Request,
+    ShardInfo,
+    StepResult,
+    WarmupCommand,
+    WarmupResult,
+)
+from text_generation_server.rpc.wire import (
+    Encode,
+    Prompt,
+    Wire,
+    sampling_params,
+    stopping_params,
+    within_router_limit,
+)
+
+
+class WireV3(Wire):
+    """Messages of the package generate.v3. Prompt log-probabilities are given only where the operator allows them."""
+
+    def __init__(self, prefill_logprobs: bool) -> None:
+        super().__init__(pb)
+        self._prefill_logprobs = prefill_logprobs
+
+    def info(self, info: ShardInfo) -> pb.InfoResponse:
+        """InfoResponse."""
+        return pb.InfoResponse(
+            requires_padding=False,
+            dtype=info.dtype,
+            device_type=info.device_type,
+            speculate=info.speculate,
+            support_chunking=info.chunking,
+            use_prefix_caching=info.prefix_caching,
+            attention_impl=info.attention,
+            block_size=info.block_size,
+        )
+
+    def request(self, message: pb.Request, encode: Encode) -> Request:
+        """Request; slots say all that blocks say, and more."""
+        return Request(
+            id=message.id,
+            prompt_ids=encode(Prompt(prompt_text(message), message.truncate, message.add_special_tokens)),
+            sampling=sampling_params(message.parameters),
+            stopping=stopping_params(message.stopping_parameters),
+            prefill_logprobs=message.prefill_logprobs and self._prefill_logprobs,
+            top_n_tokens=message.top_n_tokens,
+            adapter=message.adapter_id or None,
+            slots=tuple(message.slots) or None,
+            cached=message.cache_len,
+            chunk=message.chunk_len if message.HasField("chunk_len") else None,
+        )
+
+    def prefill_command(self, message: pb.PrefillRequest, encode: Encode) -> PrefillCommand:
+        """PrefillRequest."""
+        return PrefillCommand(
+            batch_id=message.batch.id,
+            requests=tuple(self.request(item, encode) for item in message.batch.requests),
+            cached_batch_id=message.cached_batch.id if message.HasField("cached_batch") else None,
+        )
+
+    def prefill_response(self, result: StepResult, total_ns: int) -> pb.PrefillResponse:
+        """PrefillResponse."""
+        response = pb.PrefillResponse(**self._step(result, total_ns), concat_ns=result.concat_ns)
+        limited: pb.PrefillResponse = within_router_limit(response)
+        return limited
+
+    def warmup_command(self, message: pb.WarmupRequest, encode: Encode) -> WarmupCommand:
+        """WarmupRequest; routers up to 2.4.0 set both limits always, 0 among them."""
+        return WarmupCommand(
+            requests=tuple(self.request(item, encode) for item in message.batch.requests),
+            max_prefill_tokens=message.max_prefill_tokens,
+            max_input_tokens=message.max_input_tokens or None,
+            max_total_tokens=message.max_total_tokens or None,
+        )
+
+    def warmup_response(self, result: WarmupResult) -> pb.WarmupResponse:
+        """WarmupResponse."""
+        return pb.WarmupResponse(
+            max_supported_total_tokens=result.supported_tokens,
+            max_input_tokens=result.max_input_tokens,
+            max_total_tokens=result.max_total_tokens,
+        )
+
+    def omits_special_tokens(self, message: pb.WarmupRequest) -> bool:
+        """Routers before 2.3 do not know the field; later ones set it in every warm-up request."""
+        return not any(request.add_special_tokens for request in message.batch.requests)
+
+    def cached_batch(self, batch: BatchView) -> pb.CachedBatch:
+        """CachedBatch."""
+        return pb.CachedBatch(
+            id=batch.id,
+            request_ids=batch.request_ids,
+            size=len(batch.request_ids),
+            max_tokens=batch.max_tokens,
+            current_tokens=batch.current_tokens,
+        )
+
+
+def prompt_text(message: pb.Request) -> str:
+    """The text chunks joined, without images; `inputs` where there are no chunks."""
+    chunks = message.input_chunks.chunks
+    if not chunks:
+        return message.inputs
+    return "".join(chunk.text for chunk in chunks if chunk.WhichOneof("chunk") == "text")

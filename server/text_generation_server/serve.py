@@ -1,0 +1,159 @@
+"""Composition root of the command `serve`: settings to tokenizer, model, engine and server. Decides nothing itself."""
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from loguru import logger
+
+from text_generation_server.distributed.group import TensorParallel, join_group
+from text_generation_server.engine.assemble import build_engine, build_follower
+from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.loop import EngineLoop
+from text_generation_server.engine.ranks import follow
+from text_generation_server.engine.types import ShardInfo
+from text_generation_server.lifetime import CLEAN, FAILED, Lifetime
+from text_generation_server.models.loading import ModelOptions, load_model
+from text_generation_server.models.step import ServedModel
+from text_generation_server.placement import Placement, place
+from text_generation_server.rpc.prompts import PromptEncoder
+from text_generation_server.rpc.server import ShardServer
+from text_generation_server.rpc.service import EngineService, FollowerService, Shard
+from text_generation_server.rpc.sockets import make_way, socket_path, socket_url
+from text_generation_server.rpc.wire_v2 import WireV2
+from text_generation_server.rpc.wire_v3 import WireV3
+from text_generation_server.settings import ServerConfig
+from text_generation_server.tokenization.adapter import TokenizerAdapter
+from text_generation_server.weights.source import locate
+
+PROGRESS_S = 0.5
+"""Seconds between two reports on a model being loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What every rank has once its part of the model is in memory."""
+
+    directory: Path
+    model: ServedModel
+    placement: Placement
+    group: TensorParallel
+
+
+def serve(config: ServerConfig) -> int:
+    """Load the model and serve it until a signal or a fatal error comes; returns the exit code. For the main thread."""
+    if config.without_effect:
+        logger.info("Set, but without effect here: {}", ", ".join(config.without_effect))
+    lifetime = Lifetime()
+    return lifetime.run(lambda: load(config, lifetime))
+
+
+def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
+    """This rank's server, ready to start.
+
+    Raises:
+        StartError: the model cannot be found or served, or the socket is taken.
+    """
+    path = socket_path(config.options.uds_path, config.ranks.rank)
+    make_way(path)  # a taken socket is noticed before minutes of loading
+    part = load_part(config)
+    about = describe(config, part.placement)
+    wires = WireV2(), WireV3(config.prefill_logprobs)
+    if config.ranks.rank == 0:
+        tokenizer = TokenizerAdapter.load(part.directory, config.options.trust_remote_code)
+        loop = start_engine(config, part, tokenizer)
+        v2, v3 = (EngineService(wire, about, loop, PromptEncoder(tokenizer)) for wire in wires)
+        return ShardServer(path, v2, v3, on_fatal=lambda: lifetime.end(FAILED))
+    worker = Follower(config, part, lifetime)
+    follower_v2, follower_v3 = (FollowerService(wire, about, worker) for wire in wires)
+    return ShardServer(path, follower_v2, follower_v3, on_fatal=lambda: lifetime.end(FAILED))
+
+
+def load_part(config: ServerConfig) -> Part:
+    """Find the model, meet the other ranks, and load what this one computes."""
+    options, ranks = config.options, config.ranks
+    directory = locate(options.model_id, options.revision, config.hub, logger.info)
+    placement = place(ranks.rank, ranks.world_size, options.dtype, config.threads)
+    torch.set_num_threads(placement.threads)
+    group = join_group(ranks.rank, ranks.world_size, ranks.master_addr, ranks.master_port, placement.device)
+    began = time.monotonic()
+    model_options = ModelOptions(
+        dtype=placement.dtype,
+        device=placement.device,
+        attention="sdpa",
+        rope_scaling=config.rope_scaling,
+        rope_factor=config.rope_factor,
+    )
+    model = load_model(directory, model_options, group, LoadProgress())
+    seconds = time.monotonic() - began
+    logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
+    return Part(directory, model, placement, group)
+
+
+class LoadProgress:
+    """Logs now and then how far loading has come, in bytes; launchers draw a bar from it."""
+
+    def __init__(self) -> None:
+        self._logged_at = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Log the end, and what comes before unless that was done a moment ago."""
+        if done < total and time.monotonic() - self._logged_at < PROGRESS_S:
+            return
+        self._logged_at = time.monotonic()
+        report = logger.bind(phase="load", done=done, total=total)
+        report.info("Loading: {:.0f} of {:.0f} MB", done / 1e6, total / 1e6)
+
+
+def start_engine(config: ServerConfig, part: Part, tokenizer: TokenizerAdapter) -> EngineLoop[Engine]:
+    """Rank 0's engine in its own thread, once every follower has connected."""
+    limits = [limit for limit in (tokenizer.model_max_length, part.model.max_positions) if limit is not None]
+    settings = EngineSettings(
+        max_rows=config.max_rows,
+        block_size=config.cache.block_size,
+        run_ahead=config.options.run_ahead,
+        memory_fraction=config.cache.memory_fraction,
+        position_limit=min(limits, default=None),
+    )
+    loop = EngineLoop(build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path)))
+    loop.start()
+    return loop
+
+
+class Follower:
+    """The thread in which another rank runs what rank 0 sends. The process ends with it."""
+
+    def __init__(self, config: ServerConfig, part: Part, lifetime: Lifetime) -> None:
+        self._runner, self._plans = build_follower(part.model, part.group, str(config.options.uds_path))
+        self._lifetime = lifetime
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether plans are still run."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            follow(self._runner, self._plans)
+        except BaseException as error:
+            logger.exception("a step failed: {}", error)
+            self._lifetime.end(FAILED)
+        else:
+            self._lifetime.end(CLEAN)
+
+
+def describe(config: ServerConfig, placement: Placement) -> Shard:
+    """What this shard tells routers: to call rank 0 only, and to mind the cache's blocks."""
+    info = ShardInfo(
+        dtype=str(placement.dtype),
+        device_type=placement.device.type,
+        attention=config.cache.attention,
+        block_size=config.cache.block_size,
+        prefix_caching=config.cache.prefix_caching,
+        chunking=config.cache.chunking,
+    )
+    return Shard(info, (socket_url(socket_path(config.options.uds_path, 0)),))

@@ -1,0 +1,186 @@
+"""Options and environment variables to one frozen configuration. The only module that reads the environment.
+
+Which variables there are and what they mean: protocol §12.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from text_generation_server.environment import Environment
+from text_generation_server.errors import InvalidSettings
+from text_generation_server.weights.remote import HubSettings
+
+BLOCK_SIZES = {"flashinfer": 1, "paged": 16, "flashdecoding": 256, "flashdecoding-ipex": 64}
+"""Slots in a block of a router's allocator, by the value of ATTENTION: a contract on numbers, not on kernels."""
+
+MAX_ROWS = 512
+"""Sequences served at once unless MAX_BATCH_SIZE is larger."""
+
+WIGGLE_ROOM = 0.9
+"""Part of the memory that is planned with; the rest is for what cannot be measured."""
+
+WITHOUT_EFFECT = (
+    "CUDA_GRAPHS",
+    "DEBUG",
+    "DISABLE_CUSTOM_KERNELS",
+    "DISABLE_EXLLAMA",
+    "EXLLAMA_VERSION",
+    "FLASH_DECODING",
+    "MAX_TOTAL_TOKENS",
+    "ROCM_USE_CUSTOM_PAGED_ATTN",
+    "ROCM_USE_FLASH_ATTN_V2_TRITON",
+    "ROCM_USE_SKINNY_GEMM",
+    "SAFETENSORS_FAST_GPU",
+    "USE_FLASH_ATTENTION",
+    "WATERMARK_DELTA",
+    "WATERMARK_GAMMA",
+    "XPU_MEMORY_FRACTION",
+)
+"""Variables that other servers of this protocol act on and this one does not."""
+
+
+class Dtype(StrEnum):
+    """Precision of weights and activations."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+class RopeScaling(StrEnum):
+    """How ROPE_SCALING stretches positions beyond what the model was trained on."""
+
+    LINEAR = "linear"
+    DYNAMIC = "dynamic"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """The options of `serve`, as given."""
+
+    model_id: str
+    revision: str | None = None
+    sharded: bool = False
+    dtype: Dtype | None = None
+    trust_remote_code: bool = False
+    uds_path: Path = Path("/tmp/text-generation-server")
+    run_ahead: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RankSettings:
+    """This process's place among the shards; the address is where they meet, None for one alone."""
+
+    rank: int = 0
+    world_size: int = 1
+    master_addr: str | None = None
+    master_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """What routers are told of the cache, and how much memory it may take.
+
+    attention: the name that stands for a block size. block_size: slots of a block.
+    memory_fraction: of the device's memory, for weights, cache and work space together.
+    """
+
+    attention: str
+    block_size: int
+    prefix_caching: bool
+    chunking: bool
+    memory_fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """All that `serve` was asked for; parts of it are handed on.
+
+    threads: for computing on a CPU, None to divide the processors among the ranks.
+    without_effect: variables that are set and do nothing here.
+    """
+
+    options: ServeOptions
+    ranks: RankSettings
+    cache: CacheSettings
+    hub: HubSettings
+    max_rows: int
+    prefill_logprobs: bool
+    rope_scaling: RopeScaling | None
+    rope_factor: float | None
+    threads: int | None
+    without_effect: tuple[str, ...]
+
+
+def server_config(options: ServeOptions, variables: Mapping[str, str] = os.environ) -> ServerConfig:
+    """Raises InvalidSettings, naming the variable that cannot be used."""
+    env = Environment(variables)
+    if "LORA_ADAPTERS" in env:
+        raise InvalidSettings("LORA_ADAPTERS is set, but adapters are not served yet; unset it")
+    scaling, factor = _rope(env)
+    return ServerConfig(
+        options=options,
+        ranks=_ranks(env) if options.sharded else RankSettings(),
+        cache=_cache(env),
+        hub=hub_settings(variables),
+        max_rows=max(MAX_ROWS, env.integer("MAX_BATCH_SIZE", at_least=1) or 0),
+        prefill_logprobs=env.flag("REQUEST_LOGPROBS", False),
+        rope_scaling=scaling,
+        rope_factor=factor,
+        threads=env.integer("OMP_NUM_THREADS", at_least=1),
+        without_effect=tuple(name for name in WITHOUT_EFFECT if name in env),
+    )
+
+
+def hub_settings(variables: Mapping[str, str] = os.environ) -> HubSettings:
+    """Where models are looked for. Raises InvalidSettings."""
+    env = Environment(variables)
+    user_cache = env.path("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return HubSettings(
+        converted_cache=user_cache / "kvrun" / "models",
+        cache_dir=env.path("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"),
+        token=env.text("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+        offline=env.flag("HF_HUB_OFFLINE", False),
+        weights_cache_override=env.path("WEIGHTS_CACHE_OVERRIDE"),
+        endpoint=env.text("HF_ENDPOINT"),
+    )
+
+
+def _ranks(env: Environment) -> RankSettings:
+    why = "--sharded needs RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as the launcher sets them"
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
+        env.required(name, why)
+    rank, world_size = env.integer("RANK", at_least=0) or 0, env.integer("WORLD_SIZE", at_least=1) or 1
+    if rank >= world_size:
+        raise InvalidSettings(f"RANK is {rank}, expected less than WORLD_SIZE, which is {world_size}")
+    return RankSettings(rank, world_size, env.required("MASTER_ADDR", why), env.integer("MASTER_PORT", at_least=1))
+
+
+def _cache(env: Environment) -> CacheSettings:
+    """Where only one is set, it implies the other; version 2.3 calls PREFIX_CACHING USE_PREFIX_CACHING."""
+    attention = env.choice("ATTENTION", tuple(BLOCK_SIZES))
+    name = "PREFIX_CACHING" if "PREFIX_CACHING" in env else "USE_PREFIX_CACHING"
+    prefix_caching = env.flag(name, attention != "paged")
+    if prefix_caching and attention == "paged":
+        raise InvalidSettings(f"{name} is set with ATTENTION=paged, whose blocks are not shared; unset one of them")
+    attention = attention or ("flashinfer" if prefix_caching else "paged")
+    fraction = env.number("CUDA_MEMORY_FRACTION", above=0, up_to=1) or 1.0
+    return CacheSettings(
+        attention=attention,
+        block_size=BLOCK_SIZES[attention],
+        prefix_caching=prefix_caching,
+        chunking=env.flag("PREFILL_CHUNKING", True),
+        memory_fraction=fraction * (env.number("TGI_WIGGLE_ROOM", above=0, up_to=1) or WIGGLE_ROOM),
+    )
+
+
+def _rope(env: Environment) -> tuple[RopeScaling | None, float | None]:
+    """Either variable alone means the other's default: linear, 1."""
+    kind = env.choice("ROPE_SCALING", tuple(RopeScaling))
+    factor = env.number("ROPE_FACTOR", above=0)
+    if kind is None and factor is None:
+        return None, None
+    return RopeScaling(kind or RopeScaling.LINEAR), factor or 1.0

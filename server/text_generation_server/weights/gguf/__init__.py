@@ -1,0 +1,1 @@
+"""Reading GGUF files: turns one into an ordinary model directory. Knows nothing of serving, hubs or caches."""

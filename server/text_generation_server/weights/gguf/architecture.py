@@ -1,0 +1,165 @@
+"""What a GGUF architecture is called elsewhere: tensor names and config.json. Knows no files and no tokenizer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from text_generation_server.errors import UnsupportedModel
+from text_generation_server.weights.gguf.container import Container
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How one value of general.architecture reads as a transformers model.
+
+    model_type, class_name: of config.json.
+    interleaved_rope: the rows of q and k of a head alternate between the rotary halves, and must be put back.
+    """
+
+    model_type: str
+    class_name: str
+    interleaved_rope: bool
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "llama": Architecture("llama", "LlamaForCausalLM", interleaved_rope=True),
+    "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", interleaved_rope=False),
+}
+
+_OUTSIDE_LAYERS = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+_IN_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+ROPE_FACTORS = "rope_freqs.weight"
+"""The one tensor that becomes configuration: what each rotary frequency is divided by."""
+
+
+def architecture_of(gguf: Container) -> Architecture:
+    """Raises UnsupportedModel, naming general.architecture or the key that makes it another model."""
+    name = gguf.text("general.architecture")
+    if name not in ARCHITECTURES:
+        raise UnsupportedModel(
+            f"{gguf.path}: general.architecture is {name!r}, expected one of {', '.join(ARCHITECTURES)}"
+        )
+    experts = gguf.integer(f"{name}.expert_count", 0)
+    if experts:
+        raise UnsupportedModel(f"{gguf.path}: {name}.expert_count is {experts}: experts are not read from GGUF")
+    return ARCHITECTURES[name]
+
+
+def checkpoint_name(name: str) -> str | None:
+    """The transformers name of a llama.cpp tensor name, or None where there is none."""
+    stem, _, kind = name.rpartition(".")
+    if stem.startswith("blk."):
+        _, layer, part = stem.split(".", 2)
+        return f"model.layers.{layer}.{_IN_LAYER[part]}.{kind}" if part in _IN_LAYER else None
+    return f"{_OUTSIDE_LAYERS[stem]}.{kind}" if stem in _OUTSIDE_LAYERS else None
+
+
+def head_dim(gguf: Container) -> int:
+    """Numbers a head: attention.key_length, else the hidden size shared among the heads."""
+    prefix = gguf.text("general.architecture")
+    shared = gguf.integer(f"{prefix}.embedding_length") // gguf.integer(f"{prefix}.attention.head_count")
+    return gguf.integer(f"{prefix}.attention.key_length", shared)
+
+
+def model_config(gguf: Container, factors: np.ndarray[Any, Any] | None, torch_dtype: str) -> dict[str, Any]:
+    """config.json as transformers 4 and 5 both read it. factors: the numbers of ROPE_FACTORS, where the file has it."""
+    architecture = architecture_of(gguf)
+    prefix = gguf.text("general.architecture")
+    heads = gguf.integer(f"{prefix}.attention.head_count")
+    return {
+        "architectures": [architecture.class_name],
+        "model_type": architecture.model_type,
+        "torch_dtype": torch_dtype,
+        "vocab_size": gguf.tensors["token_embd.weight"].num_rows,
+        "hidden_size": gguf.integer(f"{prefix}.embedding_length"),
+        "intermediate_size": gguf.integer(f"{prefix}.feed_forward_length"),
+        "num_hidden_layers": gguf.integer(f"{prefix}.block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": gguf.integer(f"{prefix}.attention.head_count_kv", heads),
+        "head_dim": head_dim(gguf),
+        "hidden_act": "silu",
+        "max_position_embeddings": gguf.integer(f"{prefix}.context_length"),
+        "rms_norm_eps": _shortest(gguf.number(f"{prefix}.attention.layer_norm_rms_epsilon")),
+        "rope_theta": _rope_theta(gguf, prefix),
+        "rope_scaling": _rope_scaling(gguf, prefix, factors),
+        "tie_word_embeddings": "output.weight" not in gguf.tensors,
+        "attention_bias": "blk.0.attn_q.bias" in gguf.tensors,
+        "mlp_bias": "blk.0.ffn_up.bias" in gguf.tensors,
+        **_token_ids(gguf),
+    }
+
+
+def generation_config(gguf: Container) -> dict[str, Any]:
+    """generation_config.json: the ids that start, end and pad a text."""
+    return _token_ids(gguf)
+
+
+def _token_ids(gguf: Container) -> dict[str, Any]:
+    """The file's special ids; a turn that ends with another token than the text makes two ends."""
+    ids = {
+        name: gguf.integer(f"tokenizer.ggml.{key}_token_id")
+        for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("eot", "eot"))
+        if f"tokenizer.ggml.{key}_token_id" in gguf.metadata
+    }
+    ends = list(dict.fromkeys(ids[name] for name in ("eos", "eot") if name in ids))
+    named: dict[str, Any] = {f"{name}_token_id": ids[name] for name in ("bos", "pad") if name in ids}
+    return {**named, "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None)}
+
+
+def _shortest(number: float) -> float:
+    """The shortest decimal that is the same float32: 1e-05, where the file's double reads 9.999999747378752e-06."""
+    return float(str(np.float32(number)))
+
+
+def _rope_theta(gguf: Container, prefix: str) -> float:
+    key = f"{prefix}.rope.freq_base"
+    return _shortest(gguf.number(key)) if key in gguf.metadata else 10000.0
+
+
+def _rope_scaling(gguf: Container, prefix: str, factors: np.ndarray[Any, Any] | None) -> dict[str, Any] | None:
+    if factors is not None:
+        return _llama3_scaling(gguf, _rope_theta(gguf, prefix), factors)
+    key = f"{prefix}.rope.scaling.type"
+    kind = gguf.metadata.get(key, "none")
+    if kind == "none":
+        return None
+    if kind != "linear":
+        raise UnsupportedModel(f"{gguf.path}: {key} is {kind!r}, expected none or linear")
+    return {"rope_type": "linear", "factor": _shortest(gguf.number(f"{prefix}.rope.scaling.factor"))}
+
+
+def _llama3_scaling(gguf: Container, theta: float, factors: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Llama 3.1's scaling, of which the file holds only the result: the published one, where that gives the same."""
+    scaling = {
+        "rope_type": "llama3",
+        "factor": float(factors.max()),
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    if not np.allclose(_llama3_factors(len(factors), theta, float(factors.max())), factors, rtol=1e-3):
+        raise UnsupportedModel(f"{gguf.path}: {ROPE_FACTORS} is not Llama 3.1's rope scaling, the one form read")
+    return scaling
+
+
+def _llama3_factors(count: int, theta: float, factor: float) -> np.ndarray[Any, Any]:
+    """What rotary frequencies are divided by: 1 for short wavelengths, `factor` for long, smooth between."""
+    wavelengths = 2 * np.pi * theta ** (np.arange(count) / count)
+    smooth = np.clip((8192 / wavelengths - 1.0) / (4.0 - 1.0), 0.0, 1.0)
+    return np.asarray(1 / ((1 - smooth) / factor + smooth))

@@ -1,0 +1,93 @@
+"""A GGUF file as a model directory: config, tokenizer, one safetensors file. Knows no cache and no layout of blocks.
+
+The numbers are dequantized exactly as ggml does and then rounded once, to the type that holds most of the file:
+float32 and float16 stay what they are, everything else becomes bfloat16.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from text_generation_server.errors import UnsupportedModel
+from text_generation_server.weights.gguf.architecture import (
+    ROPE_FACTORS,
+    architecture_of,
+    checkpoint_name,
+    generation_config,
+    head_dim,
+    model_config,
+)
+from text_generation_server.weights.gguf.blocks import Floats
+from text_generation_server.weights.gguf.container import Container, TensorInfo, read_container, read_rows
+from text_generation_server.weights.gguf.tokenizer import build_tokenizer, tokenizer_config
+from text_generation_server.weights.stream import StoredType, StreamedTensor, write_safetensors
+
+_CHUNK = 1 << 20
+"""Numbers decoded at a time: 4 MiB of float32 fits the processor's cache, and bounds memory whatever the tensor."""
+
+
+def convert(source: Path, target: Path) -> int:
+    """Fill the existing, empty directory `target` from the GGUF file `source`; returns the bytes of weights written.
+
+    Raises UnsupportedModel, naming key and value, for anything in the file that would not be carried over.
+    """
+    gguf = read_container(source)
+    architecture_of(gguf)
+    dtype = _stored_type(gguf)
+    with source.open("rb") as file:
+        build_tokenizer(gguf).save(str(target / "tokenizer.json"))
+        _write_json(target / "tokenizer_config.json", tokenizer_config(gguf))
+        _write_json(target / "config.json", model_config(gguf, _rope_factors(gguf, file), dtype.torch_name))
+        _write_json(target / "generation_config.json", generation_config(gguf))
+        return write_safetensors(target / "model.safetensors", _streamed(gguf, file), dtype)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _stored_type(gguf: Container) -> StoredType:
+    sizes: Counter[str] = Counter()
+    for tensor in gguf.tensors.values():
+        sizes[tensor.format.name] += tensor.num_rows * tensor.row_len
+    most, _ = sizes.most_common(1)[0]
+    return StoredType(most) if most in tuple(StoredType) else StoredType.BFLOAT16
+
+
+def _rope_factors(gguf: Container, file: BinaryIO) -> Floats | None:
+    tensor = gguf.tensors.get(ROPE_FACTORS)
+    return None if tensor is None else read_rows(file, tensor, 0, tensor.num_rows).reshape(-1)
+
+
+def _streamed(gguf: Container, file: BinaryIO) -> list[StreamedTensor]:
+    names = {name: checkpoint_name(name) for name in gguf.tensors if name != ROPE_FACTORS}
+    unknown = [name for name, found in names.items() if found is None]
+    if unknown:
+        kind = gguf.text("general.architecture")
+        raise UnsupportedModel(f"{gguf.path}: {kind} has no place for the tensors {', '.join(unknown[:5])}")
+    return [_stream(gguf, file, gguf.tensors[name], found) for name, found in names.items() if found is not None]
+
+
+def _stream(gguf: Container, file: BinaryIO, tensor: TensorInfo, name: str) -> StreamedTensor:
+    rotary = ".attn_q." in tensor.name or ".attn_k." in tensor.name
+    if not (rotary and architecture_of(gguf).interleaved_rope):
+        return StreamedTensor(name, tensor.shape, lambda: _chunks(file, tensor, 1))
+    dim = head_dim(gguf)
+    return StreamedTensor(name, tensor.shape, lambda: (_halves_apart(rows, dim) for rows in _chunks(file, tensor, dim)))
+
+
+def _chunks(file: BinaryIO, tensor: TensorInfo, unit: int) -> Iterator[Floats]:
+    """The tensor as float32 [rows, row_len], in multiples of `unit` rows (whole heads)."""
+    step = max(1, _CHUNK // (tensor.row_len * unit)) * unit
+    for start in range(0, tensor.num_rows, step):
+        yield read_rows(file, tensor, start, min(start + step, tensor.num_rows))
+
+
+def _halves_apart(rows: Floats, dim: int) -> Floats:
+    """Rows of each head from ggml's order, 0 h 1 h+1 ..., with h half of `dim`, back to 0 1 ... h h+1 ..."""
+    heads = rows.reshape(-1, dim // 2, 2, rows.shape[-1])
+    return np.ascontiguousarray(heads.swapaxes(1, 2)).reshape(rows.shape)

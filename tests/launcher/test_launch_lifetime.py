@@ -1,0 +1,186 @@
+"""Start, readiness, death and shutdown of whole launches, over stub executables (protocol §9.5, cases 111 to 121)."""
+
+import json
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from mocks.launched import Launcher, alive, free_port, wait_for
+
+READY = "ready after"
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def test_a_launch_tells_its_phases_and_ends_on_a_signal(launcher: Launcher):
+    running = launcher.start("--num-shard", "2")
+    text = running.read_until(READY)
+    code, _, err = running.end(signal.SIGTERM)
+    assert (code, err) == (0, "")
+    assert "download 0." in text and "3.0 MiB" in text
+    assert "2 shards are ready, 4.0 MiB of weights" in text
+    assert "the cache holds 123,456 tokens in 5.00 GiB" in text
+    assert f"http://127.0.0.1:{running.port}" in text
+    assert running.events()[0] == "router stopped"
+    assert sorted(running.events()[1:]) == ["shard-0 stopped", "shard-1 stopped"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    ("behaviour", "role"),
+    [({"download": "hang"}, "download"), ({"shards": "hang"}, "shard-0"), ({"router": "hang"}, "router"), ({}, "router")],
+    ids=["download", "load", "warm-up", "serving"],
+)
+def test_a_signal_in_any_phase_ends_all_cleanly(launcher: Launcher, number: signal.Signals, behaviour, role: str):
+    running = launcher.start("-g", "5", behaviour=behaviour)
+    running.seen(role)
+    code, _, err = running.end(number)
+    assert (code, err) == (0, "")
+
+
+def test_a_shard_that_dies_while_loading_ends_all_and_is_quoted(launcher: Launcher):
+    code, out, err = launcher.start("--num-shard", "2", behaviour={"shard-1": "die", "shard-0": "hang"}).end()
+    assert code == 1
+    assert "the model does not fit" in err
+    assert "shard-1" in err and "exit code 7" in err
+    assert READY not in out
+
+
+def test_a_shard_killed_while_serving_ends_all_and_is_quoted(launcher: Launcher):
+    running = launcher.start("--num-shard", "2")
+    running.read_until(READY)
+    (running.folder / "die-0").touch()
+    code, _, err = running.end()
+    assert code == 1
+    assert "out of luck" in err
+    assert "shard-0" in err and "SIGKILL" in err
+    assert running.events() == ["router stopped", "shard-1 stopped"]
+
+
+def test_a_router_that_exits_ends_all_even_with_code_0(launcher: Launcher):
+    running = launcher.start(behaviour={"router": "exit"})
+    code, _, err = running.end()
+    assert code == 1
+    assert "the router has had enough" in err and "router" in err and "exit code 0" in err
+    assert running.events() == ["shard-0 stopped"]
+
+
+def test_a_failed_download_is_quoted(launcher: Launcher):
+    running = launcher.start(behaviour={"download": "fail"})
+    code, _, err = running.end()
+    assert code == 1
+    assert "no weights at all in this place" in err and "some/model" in err
+    assert not (running.folder / "shard-0.json").exists()
+
+
+def test_a_shard_that_ignores_the_signal_is_killed_after_the_grace(launcher: Launcher):
+    running = launcher.start("--graceful-termination-timeout", "0", behaviour={"shards": "stubborn"})
+    running.read_until(READY)
+    assert running.end(signal.SIGTERM)[0] == 0
+
+
+def test_a_second_signal_does_not_wait(launcher: Launcher):
+    running = launcher.start("--graceful-termination-timeout", "3600", behaviour={"shards": "stubborn"})
+    running.read_until(READY)
+    running.process.send_signal(signal.SIGINT)
+    running.read_until("stopping")
+    assert running.end(signal.SIGINT)[0] == 0
+
+
+def test_children_die_with_a_launcher_that_is_killed(launcher: Launcher):
+    running = launcher.start()
+    running.read_until(READY)
+    pids = [running.seen(role)["pid"] for role in ("shard-0", "router")]
+    running.process.kill()
+    wait_for(lambda: not any(map(alive, pids)), "the children's end")
+
+
+def test_much_stderr_blocks_nobody(launcher: Launcher):
+    running = launcher.start(behaviour={"shards": "flood"})
+    running.read_until(READY)
+    (running.folder / "die-0").touch()
+    _, _, err = running.end()
+    assert "warning 19999" in err and "out of luck" in err and "warning 19000" not in err
+
+
+def test_a_stale_socket_is_removed_and_not_taken_for_readiness(launcher: Launcher):
+    running = launcher.start(behaviour={"shards": "hang"})
+    running.seen("shard-0")
+    running.end(signal.SIGTERM)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(running.folder / "socket-0"))
+    again = launcher.start(folder=running.folder)
+    again.read_until(READY)
+    assert again.end(signal.SIGTERM)[0] == 0
+
+
+def test_a_taken_port_is_named_before_anything_starts(launcher: Launcher):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = launcher.start(port=port)
+        code, _, err = running.end()
+    assert code == 1
+    assert f"port {port} on 127.0.0.1 is taken" in err and "--port" in err
+    assert not (running.folder / "download.json").exists()
+
+
+def test_a_socket_of_a_living_server_is_named_and_left_alone(launcher: Launcher):
+    first = launcher.start()
+    first.read_until(READY)
+    second = launcher.start("--shard-uds-path", str(first.folder / "socket"))
+    code, _, err = second.end()
+    assert code == 1
+    assert f"a server already answers at {first.folder / 'socket-0'}" in err
+    assert (first.folder / "socket-0").exists()
+    assert first.end(signal.SIGTERM)[0] == 0
+
+
+def test_two_launchers_share_a_host(launcher: Launcher):
+    both = [launcher.start("--prometheus-port", "0") for _ in range(2)]
+    for running in both:
+        running.read_until(READY)
+    assert [running.end(signal.SIGTERM)[0] for running in both] == [0, 0]
+
+
+def test_the_default_metrics_port_is_given_up_when_it_is_taken(launcher: Launcher):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, _, err = launcher.start("--prometheus-port", port).end()
+        assert code == 1 and "--prometheus-port" in err
+    running = launcher.start("--prometheus-port", str(free_port()))
+    argv = running.seen("router")["argv"]
+    assert argv[argv.index("--prometheus-port") + 1] != "0"
+    running.end(signal.SIGTERM)
+
+
+def test_json_output_is_an_object_a_line(launcher: Launcher):
+    running = launcher.start("--json-output")
+    lines = [json.loads(line) for line in running.read_until(READY).splitlines() if line != "the router listens"]
+    running.end(signal.SIGTERM)
+    phases = [line["fields"]["phase"] for line in lines if "phase" in line["fields"]]
+    assert phases == ["download", "load", "warmup", "ready"]
+    (load,) = [line["fields"] for line in lines if line["fields"].get("phase") == "load"]
+    assert load["bytes"] == 2 << 20 and load["seconds"] > 0
+
+
+def test_shard_lines_are_relayed_with_their_rank(launcher: Launcher):
+    running = launcher.start("--num-shard", "2")
+    text = running.read_until(READY)
+    running.end(signal.SIGTERM)
+    for rank in range(2):
+        assert f"WARN shard-{rank}: greetings from shard-{rank}" in text
+    assert "loading on the way" not in text and "a line that is no JSON" not in text
+
+
+def test_debug_shows_every_line(launcher: Launcher):
+    running = launcher.start(env={"LOG_LEVEL": "debug"})
+    text = running.read_until(READY)
+    running.end(signal.SIGTERM)
+    assert "DEBUG shard-0: a line that is no JSON" in text
+
+
+def test_a_path_that_is_no_socket_is_left_alone(launcher: Launcher, tmp_path: Path):
+    (tmp_path / "s-0").write_text("precious")
+    code, _, err = launcher.start("--shard-uds-path", str(tmp_path / "s")).end()
+    assert code == 1 and "is no socket" in err
+    assert (tmp_path / "s-0").read_text() == "precious"

@@ -1,0 +1,146 @@
+"""The commands of `text-generation-server`: what they accept, refuse by name, and hand on."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import typer
+from loguru import logger
+from typer.testing import CliRunner
+
+from text_generation_server import cli
+from text_generation_server.errors import ModelNotFound
+from text_generation_server.settings import Dtype
+from text_generation_server.weights import source
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """Both logging systems as they were, afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    logger.remove()
+    logger.add(sys.stderr)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run a command line with these variables set and no others that matter."""
+    for name in ("ATTENTION", "PREFIX_CACHING", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LORA_ADAPTERS"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda *arguments, **variables: CliRunner().invoke(cli.app, arguments, env=variables)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Configurations that would have been served; serving ends with code 7."""
+    configs = []
+
+    def leave(code):
+        raise typer.Exit(code)
+
+    fake = SimpleNamespace(serve=lambda config: configs.append(config) or 7)
+    monkeypatch.setitem(sys.modules, "text_generation_server.serve", fake)
+    monkeypatch.setattr(cli, "leave", leave)
+    return configs
+
+
+def test_the_command_line_of_a_launcher_is_accepted(run, served):
+    result = run(
+        *("serve", "owner/model", "--uds-path", "/run/tgi", "--logger-level", "WARN", "--json-output"),
+        *("--trust-remote-code", "--sharded", "--dtype", "bfloat16", "--revision", "main"),
+        *("--otlp-service-name", "shard", "--max-input-tokens", "1024"),
+        RANK="1", WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="29500",
+    )  # fmt: skip
+    assert result.exit_code == 7, result.output
+    (config,) = served
+    assert (config.options.model_id, config.options.revision) == ("owner/model", "main")
+    assert (config.options.uds_path, config.options.dtype) == (Path("/run/tgi"), Dtype.BFLOAT16)
+    assert config.options.trust_remote_code and config.options.run_ahead
+    assert (config.ranks.rank, config.ranks.world_size) == (1, 2)
+
+
+def test_options_that_ask_for_nothing_are_accepted(run, served):
+    arguments = ("--lora-ids", "empty", "--speculate", "0", "--disable-flashinfer", "--no-run-ahead", "--no-sharded")
+    assert run("serve", "model", *arguments).exit_code == 7
+    assert not served[0].options.run_ahead
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--quantize", "awq"),
+        ("--speculate", "2"),
+        ("--kv-cache-dtype", "fp8_e4m3fn"),
+        ("--otlp-endpoint", "http://collector:4317"),
+        ("--lora-ids", "owner/law"),
+        ("--use-flashinfer",),
+        ("--diffusion",),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_features_that_do_not_exist_are_refused_by_name(run, served, arguments):
+    result = run("serve", "model", *arguments)
+    assert result.exit_code == 2
+    assert f"Error: {' '.join(arguments)} is not served yet" in result.stderr
+    assert served == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("serve",), "Missing argument"),
+        (("serve", "model", "--dtype", "int3"), "int3"),
+        (("serve", "model", "--logger-level", "LOUD"), "--logger-level is 'LOUD'"),
+        (("serve", "model", "--sharded"), "RANK is not set"),
+        (("serve", "model", "--unheard-of"), "--unheard-of"),
+        (("quantize", "model", "out", "--groupsize", "128"), "quantize is not served yet"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_says_what_is_wrong(run, served, arguments, word):
+    result = run(*arguments)
+    assert (result.exit_code, served) == (2, [])
+    assert word in result.stderr
+
+
+def test_a_bad_variable_is_named(run, served):
+    result = run("serve", "model", ATTENTION="magic")
+    assert (result.exit_code, served) == (2, [])
+    assert "ATTENTION is 'magic'" in result.stderr
+
+
+def test_download_weights_hands_everything_on(run, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(source, "prepare", lambda *args, **kwargs: calls.append(args) or tmp_path)
+    (tmp_path / "weights.bin").write_bytes(bytes(7))
+    arguments = ("--extension", ".bin", "--revision", "v1", "--no-auto-convert", "--merge-lora", "--json-output")
+    result = run("download-weights", "owner/model", *arguments, HF_HUB_OFFLINE="1")
+    assert result.exit_code == 0, result.output
+    ((model_id, revision, extension, hub, trust_remote_code, auto_convert),) = calls
+    assert (model_id, revision, extension, hub.offline) == ("owner/model", "v1", ".bin", True)
+    assert (trust_remote_code, auto_convert) == (False, False)
+    reported = json.loads(result.stdout.splitlines()[-1])["record"]["extra"]
+    assert reported == {"rank": 0, "phase": "download", "path": str(tmp_path), "bytes": 7}
+
+
+def test_download_weights_says_why_it_failed(run, monkeypatch):
+    def prepare(*_, **__):
+        raise ModelNotFound("there is no such model; check the spelling")
+
+    monkeypatch.setattr(source, "prepare", prepare)
+    result = run("download-weights", "owner/model")
+    assert result.exit_code == 1
+    assert "Error: there is no such model; check the spelling" in result.stderr
+
+
+def test_merging_an_adapter_is_refused(run, monkeypatch, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr(source, "prepare", lambda *_, **__: tmp_path)
+    result = run("download-weights", str(tmp_path), "--merge-lora")
+    assert result.exit_code == 1
+    assert "is a LoRA adapter" in result.stderr
