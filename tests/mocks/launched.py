@@ -138,6 +138,14 @@ class Launcher:
             shutil.rmtree(launched.folder, ignore_errors=True)
 
 
+def write_router(folder: Path) -> Path:
+    """An executable that plays a router of another maker."""
+    path = folder / "some-router"
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{_STUBS / "stub_router.py"}" "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
 def _environment() -> dict[str, str]:
     """What a launcher needs of ours, so that no variable of this machine is taken for an option."""
     kept = ("PATH", "HOME", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR", "LD_LIBRARY_PATH")
