@@ -22,7 +22,7 @@ def show_help() -> None:
 def write_down() -> None:
     seen = {"argv": sys.argv[1:], "env": dict(os.environ), "pid": os.getpid(), "cwd": str(Path.cwd())}
     (FOLDER / "router.partial").write_text(json.dumps(seen))
-    (FOLDER / "router.partial").rename(FOLDER / "router.json")
+    (FOLDER / "router.partial").rename(FOLDER / "router.seen")
 
 
 def stop() -> None:

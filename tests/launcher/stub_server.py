@@ -1,6 +1,6 @@
 """Plays `text-generation-server`: writes down how it was called, then behaves as the file `behaviour.json` says.
 
-Files in the folder named by STUB_FOLDER: `<role>.json` (what was seen, when ready to be looked at), `events` (who
+Files in the folder named by STUB_FOLDER: `<role>.seen` (what was seen, when ready to be looked at), `events` (who
 stopped, in order), `die-<rank>` (appears: that rank dies).
 """
 
@@ -21,7 +21,7 @@ def write_down(role: str) -> None:
     seen = {"argv": sys.argv[1:], "env": dict(os.environ), "pid": os.getpid(), "cwd": str(Path.cwd())}
     partial = FOLDER / f"{role}.partial"
     partial.write_text(json.dumps(seen))
-    partial.rename(FOLDER / f"{role}.json")
+    partial.rename(FOLDER / f"{role}.seen")
 
 
 def say(text: str, level: str = "INFO", **extra: object) -> None:

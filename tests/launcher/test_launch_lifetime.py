@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from mocks.launched import Launcher, alive, free_port, wait_for
+
+from mocks.launched import Launcher, alive, wait_for
 
 READY = "ready after"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -28,7 +29,12 @@ def test_a_launch_tells_its_phases_and_ends_on_a_signal(launcher: Launcher):
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(
     ("behaviour", "role"),
-    [({"download": "hang"}, "download"), ({"shards": "hang"}, "shard-0"), ({"router": "hang"}, "router"), ({}, "router")],
+    [
+        ({"download": "hang"}, "download"),
+        ({"shards": "hang"}, "shard-0"),
+        ({"router": "hang"}, "router"),
+        ({}, "router"),
+    ],
     ids=["download", "load", "warm-up", "serving"],
 )
 def test_a_signal_in_any_phase_ends_all_cleanly(launcher: Launcher, number: signal.Signals, behaviour, role: str):
@@ -70,7 +76,7 @@ def test_a_failed_download_is_quoted(launcher: Launcher):
     code, _, err = running.end()
     assert code == 1
     assert "no weights at all in this place" in err and "some/model" in err
-    assert not (running.folder / "shard-0.json").exists()
+    assert not (running.folder / "shard-0.seen").exists()
 
 
 def test_a_shard_that_ignores_the_signal_is_killed_after_the_grace(launcher: Launcher):
@@ -121,7 +127,7 @@ def test_a_taken_port_is_named_before_anything_starts(launcher: Launcher):
         code, _, err = running.end()
     assert code == 1
     assert f"port {port} on 127.0.0.1 is taken" in err and "--port" in err
-    assert not (running.folder / "download.json").exists()
+    assert not (running.folder / "download.seen").exists()
 
 
 def test_a_socket_of_a_living_server_is_named_and_left_alone(launcher: Launcher):
@@ -140,17 +146,6 @@ def test_two_launchers_share_a_host(launcher: Launcher):
     for running in both:
         running.read_until(READY)
     assert [running.end(signal.SIGTERM)[0] for running in both] == [0, 0]
-
-
-def test_the_default_metrics_port_is_given_up_when_it_is_taken(launcher: Launcher):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        code, _, err = launcher.start("--prometheus-port", port).end()
-        assert code == 1 and "--prometheus-port" in err
-    running = launcher.start("--prometheus-port", str(free_port()))
-    argv = running.seen("router")["argv"]
-    assert argv[argv.index("--prometheus-port") + 1] != "0"
-    running.end(signal.SIGTERM)
 
 
 def test_json_output_is_an_object_a_line(launcher: Launcher):

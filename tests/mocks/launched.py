@@ -58,7 +58,7 @@ class Launched:
 
     def seen(self, role: str) -> dict[str, Any]:
         """What a child was started with, once it runs."""
-        path = self.folder / f"{role}.json"
+        path = self.folder / f"{role}.seen"
 
         def ready() -> bool:
             assert path.exists() or self.process.poll() is None, self.process.communicate()
@@ -89,7 +89,7 @@ class Launched:
 
     def assert_clean(self) -> None:
         """No child lives, no socket is left."""
-        pids = [json.loads(path.read_text())["pid"] for path in self.folder.glob("*.json") if path.stem != "behaviour"]
+        pids = [json.loads(path.read_text())["pid"] for path in self.folder.glob("*.seen")]
         wait_for(lambda: not any(map(alive, pids)), "the children's end")
         assert not list(self.folder.glob("socket-*"))
 

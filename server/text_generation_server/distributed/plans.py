@@ -58,7 +58,7 @@ class PlanReceiver(Generic[C]):
     """A follower's end."""
 
     def __init__(self, path: str) -> None:
-        self._connection = _connect(path)
+        self._connection: Connection[object, C] = _connect(path)
 
     def receive(self) -> C | None:
         """The next command, or None when rank 0 has closed."""

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
+from loguru import logger
+
 from text_generation_server.engine.batch import Batch
 from text_generation_server.engine.finish import finish_token
 from text_generation_server.engine.launch import LaunchedStep
@@ -87,6 +89,9 @@ class Engine:
         result = self._sizer.measure(self, command)
         self.max_prefill_tokens = command.max_prefill_tokens
         self.resize(result.supported_tokens, result.max_total_tokens)
+        held = result.supported_tokens * self.runner.bytes_per_slot
+        report = logger.bind(phase="warmup", tokens=result.supported_tokens, bytes=held)
+        report.info("The cache holds {} tokens in {:.2f} GiB a rank", result.supported_tokens, held / 2**30)
         return result
 
     def resize(self, num_slots: int, max_len: int) -> None:

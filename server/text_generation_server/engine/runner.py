@@ -6,6 +6,7 @@ Knows nothing of requests, batches or stop rules. Everything it does to device s
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -186,8 +187,8 @@ class Runner:
         if not targets:
             return ()
         flat = self._tensor([token for row in targets for token in row])
-        scores = logits[-len(flat) :].float().log_softmax(-1).gather(1, flat[:, None])[:, 0]
-        return tuple(part.tolist() for part in scores.split([len(row) for row in targets]))
+        scores = iter(logits[-len(flat) :].float().log_softmax(-1).gather(1, flat[:, None])[:, 0].tolist())
+        return tuple(list(islice(scores, len(row))) for row in targets)
 
     def _tensor(self, values: list[int] | tuple[int, ...]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self.device)

@@ -1,0 +1,338 @@
+"""A shard without a model: its cache holds token ids, and its next token is a hash of all it reads there.
+
+A wrong slot therefore changes the text at once. Everything a router must not do is noted in `violations`.
+"""
+
+import asyncio
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import tokenizers
+from text_generation_protocol.v3 import generate_pb2 as pb
+from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
+
+PROBE_ID = 2**64 - 1
+BOS = "<s>"
+
+
+def save_tokenizer(directory: Path) -> tokenizers.Tokenizer:
+    """A tokenizer of bytes, which puts a token before every text, as a model directory."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: i for i, character in enumerate(alphabet)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens([tokenizers.AddedToken(BOS, special=True)])
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, len(alphabet))]
+    )
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return tokenizer
+
+
+def next_letter(ids: Sequence[int]) -> str:
+    """The text that follows a sequence of ids: a letter."""
+    return chr(ord("a") + zlib.crc32(b"".join(token.to_bytes(2, "big") for token in ids)) % 26)
+
+
+@dataclass(eq=False)
+class Row:
+    """A request in a batch."""
+
+    request: Any
+    prompt: list[int]
+    computed: int
+    planned: int
+    outputs: list[int] = field(default_factory=list)
+    text: str = ""
+
+    @property
+    def prefilling(self) -> bool:
+        return self.computed < len(self.prompt)
+
+
+@dataclass
+class FakeShard:
+    """The servicer, its switches, and what it saw.
+
+    keep_finished: leave finished requests in the batch, as text-generation-inference does. eos_after: tokens after
+    which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
+    running: cleared, it holds steps back. failures: method → message with which its next call fails.
+    """
+
+    tokenizer: tokenizers.Tokenizer
+    socket: Path
+    rank: int = 0
+    world_size: int = 1
+    num_slots: int = 4096
+    block_size: int = 1
+    chunking: bool = True
+    prefix_caching: bool = True
+    max_total_tokens: int | None = None
+    keep_finished: bool = False
+    eos_after: int | None = None
+    pad: str = ""
+    step_s: float = 0.0
+    alive: bool = True
+
+    def __post_init__(self) -> None:
+        self.running = asyncio.Event()
+        self.running.set()
+        self.violations: list[str] = []
+        self.calls: list[tuple[str, Any]] = []
+        self.failures: dict[str, str] = {}
+        self.max_prefill_tokens = 0
+        self.warmup: Any = None
+        self.batches: dict[int, list[Row]] = {}
+        self.slots: dict[int, int] = {}
+        self._seen: set[int] = set()
+        self._busy = False
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        """Serve on `socket`-rank."""
+        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
+        add_TextGenerationServiceServicer_to_server(self, self._server)
+        self._server.add_insecure_port(f"unix:{self.socket}-{self.rank}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Hang up on everybody."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+    def steps(self) -> list[str]:
+        """The names of the calls, in order."""
+        return [name for name, _ in self.calls]
+
+    def live_rows(self) -> list[Row]:
+        """Every request that the shard still holds, finished or not."""
+        return [row for rows in self.batches.values() for row in rows]
+
+    # -- the calls
+
+    async def ServiceDiscovery(self, _: Any, __: Any) -> Any:
+        return pb.ServiceDiscoveryResponse(urls=[f"unix://{self.socket}-{rank}" for rank in range(self.world_size)])
+
+    async def Info(self, _: Any, __: Any) -> Any:
+        return pb.InfoResponse(
+            dtype="torch.float32",
+            device_type="cpu",
+            support_chunking=self.chunking,
+            use_prefix_caching=self.prefix_caching,
+            attention_impl="paged",
+            block_size=self.block_size,
+        )
+
+    async def Health(self, _: Any, context: Any) -> Any:
+        self.calls.append(("Health", None))
+        if not self.alive:
+            await context.abort(grpc.StatusCode.INTERNAL, "the engine thread is gone")
+        return pb.HealthResponse()
+
+    async def Warmup(self, request: Any, _: Any) -> Any:
+        self.warmup = request
+        self.max_prefill_tokens = request.max_prefill_tokens
+        total = request.max_total_tokens or self.max_total_tokens or self.num_slots
+        return pb.WarmupResponse(
+            max_supported_total_tokens=self.num_slots,
+            max_input_tokens=request.max_input_tokens or total - 1,
+            max_total_tokens=total,
+        )
+
+    async def ClearCache(self, request: Any, context: Any) -> Any:
+        batch_id = request.id if request.HasField("id") else None
+        async with self._turn("ClearCache", batch_id, context):
+            if batch_id is None:
+                self.batches.clear()
+            self.batches.pop(batch_id or 0, None)
+        return pb.ClearCacheResponse()
+
+    async def FilterBatch(self, request: Any, context: Any) -> Any:
+        keep = list(request.request_ids)
+        async with self._turn("FilterBatch", keep, context):
+            rows = {row.request.id: row for row in self.batches[request.batch_id]}
+            self._check(bool(keep), "FilterBatch without a request to keep")
+            self.batches[request.batch_id] = [rows[request_id] for request_id in keep]
+        return pb.FilterBatchResponse(batch=self._cached(request.batch_id))
+
+    async def Prefill(self, request: Any, context: Any) -> Any:
+        batch = request.batch
+        async with self._turn("Prefill", request, context):
+            if batch.id == PROBE_ID:
+                return self._probe(batch)
+            self._check(batch.size == len(batch.requests) > 0, "a batch's size is not its number of requests")
+            joined = request.HasField("cached_batch")
+            self._check(self.chunking or not joined, "a cached batch for a shard that does not chunk")
+            batch_id = request.cached_batch.id if joined else batch.id
+            rows = self.batches.pop(batch_id) if joined else []
+            self._check(not (self.chunking and self.batches), "a batch was left out of a prefill")
+            for position, wire in enumerate(batch.requests):
+                rows.append(self._admit(wire, rows, last=position == len(batch.requests) - 1))
+            return await self._step(pb.PrefillResponse, batch_id, rows, joined)
+
+    async def Decode(self, request: Any, context: Any) -> Any:
+        ids = [batch.id for batch in request.batches]
+        async with self._turn("Decode", ids, context):
+            self._check(set(ids) == set(self.batches), f"Decode of {ids}, cached are {list(self.batches)}")
+            rows = [row for batch_id in ids for row in self.batches.pop(batch_id)]
+            listed = [request_id for batch in request.batches for request_id in batch.request_ids]
+            self._check([row.request.id for row in rows] == listed, "the batch did not come back as it was returned")
+            return await self._step(pb.DecodeResponse, ids[0], rows, len(ids) > 1)
+
+    # -- what they do
+
+    def _turn(self, name: str, detail: Any, context: Any) -> "_Turn":
+        return _Turn(self, name, detail, context)
+
+    def _check(self, kept: bool, rule: str) -> None:
+        if not kept:
+            self.violations.append(rule)
+
+    def _probe(self, batch: Any) -> Any:
+        self._check(list(batch.requests[0].slots) == [0] == list(batch.requests[0].blocks), "the probe leaves slot 0")
+        tokens = pb.Tokens(ids=[1], logprobs=[0.0], texts=["x"], is_special=[False])
+        return pb.PrefillResponse(
+            generations=[pb.Generation(request_id=PROBE_ID, tokens=tokens, generated_text=pb.GeneratedText(text="x"))]
+        )
+
+    def _admit(self, wire: Any, before: list[Row], last: bool) -> Row:
+        """Check a request and take it into the batch."""
+        self._check(wire.id not in self._seen, f"request id {wire.id} came twice")
+        self._seen.add(wire.id)
+        prompt = self.tokenizer.encode(wire.inputs).ids
+        prompt = prompt[:1] + prompt[1:][-(wire.truncate - 1) :] if len(prompt) > wire.truncate else prompt
+        slots, size = list(wire.slots), self.block_size
+        self._check(len(slots) == len(prompt) + wire.stopping_parameters.max_new_tokens - 1, "wrong number of slots")
+        in_blocks = [wire.blocks[i // size] * size + i % size for i in range(len(slots))]
+        self._check(slots == in_blocks, "slots do not follow the blocks")
+        self._check(all(size <= slot < self.num_slots for slot in slots), "block 0 or no block at all")
+        fresh = set(slots[wire.cache_len :])
+        taken = {slot for row in [*before, *self.live_rows()] for slot in row.request.slots}
+        self._check(len(fresh) == len(slots) - wire.cache_len and not fresh & taken, "a slot has two owners")
+        self._check(wire.cache_len < len(prompt), "nothing of the prompt is left to compute")
+        self._check(wire.cache_len == 0 or self.prefix_caching, "a cached prefix without prefix caching")
+        self._check(not wire.prefill_logprobs or wire.cache_len == 0, "log-probabilities of a cached prompt")
+        held = [self.slots.get(slot) for slot in slots[: wire.cache_len]]
+        self._check(held == prompt[: wire.cache_len], "the cached prefix is not in its slots")
+        self._check(wire.parameters.temperature > 0 < wire.parameters.top_p, "parameters are not neutral")
+        self._check(wire.add_special_tokens and wire.truncate > 0, "special tokens or truncation left open")
+        self._check(wire.input_chunks.chunks[0].text == wire.inputs, "chunks and inputs differ")
+        rest = len(prompt) - wire.cache_len
+        if wire.HasField("chunk_len"):
+            self._check(self.chunking and last and 1 <= wire.chunk_len < rest, f"chunk of {wire.chunk_len} of {rest}")
+        return Row(wire, prompt, wire.cache_len, wire.chunk_len if wire.HasField("chunk_len") else rest)
+
+    async def _step(self, response: Any, batch_id: int, rows: list[Row], joined: bool) -> Any:
+        """One step of all rows."""
+        self._check(sum(row.planned for row in rows) <= self.max_prefill_tokens + len(rows), "the step is too long")
+        if self.step_s:
+            await asyncio.sleep(self.step_s)
+        advanced = [self._advance(row) for row in rows]
+        generations = [generation for generation in advanced if generation is not None]
+        finished = {generation.request_id for generation in generations if generation.HasField("generated_text")}
+        unfinished = [row for row in rows if row.request.id not in finished]
+        if unfinished:
+            self.batches[batch_id] = rows if self.keep_finished else unfinished
+            self._plan(self.batches[batch_id])
+        mine = [one for one in generations if one.request_id % self.world_size == self.rank]
+        return response(
+            generations=mine,
+            batch=self._cached(batch_id) if unfinished else None,
+            forward_ns=3_000_000,
+            decode_ns=1_000_000,
+            total_ns=5_000_000,
+            concat_ns=1_000 if joined else None,
+        )
+
+    def _plan(self, rows: list[Row]) -> None:
+        budget = self.max_prefill_tokens - (len(rows) - 1)
+        for row in reversed(rows):
+            row.planned = max(min(len(row.prompt) - row.computed, budget), 1)
+            budget -= row.planned if row.prefilling else 0
+
+    def _advance(self, row: Row) -> Any | None:
+        ids = (row.prompt + row.outputs)[row.computed : row.computed + row.planned]
+        for token in ids:
+            self.slots[row.request.slots[row.computed]] = token
+            row.computed += 1
+        return None if row.prefilling else self._generate(row)
+
+    def _generate(self, row: Row) -> Any:
+        wire, first = row.request, not row.outputs
+        read = [self.slots[slot] for slot in list(wire.slots)[: row.computed]]
+        letter = next_letter(read)
+        row.outputs.append(self.tokenizer.token_to_id(letter))
+        row.text += letter + self.pad
+        logprob = -(ord(letter) - ord("a") + 1) / 10
+        token = {"ids": [row.outputs[-1]], "logprobs": [logprob], "texts": [letter + self.pad], "is_special": [False]}
+        return pb.Generation(
+            request_id=wire.id,
+            tokens=pb.Tokens(**token),
+            top_tokens=[_top(wire.top_n_tokens)] if wire.top_n_tokens else [],
+            prefill_tokens=self._prompt_tokens(row) if wire.prefill_logprobs and first else None,
+            generated_text=self._end(row),
+        )
+
+    def _prompt_tokens(self, row: Row) -> Any:
+        texts = [self.tokenizer.decode([token], skip_special_tokens=False) for token in row.prompt]
+        return pb.Tokens(ids=row.prompt, logprobs=[math.nan] + [-0.5] * (len(texts) - 1), texts=texts)
+
+    def _end(self, row: Row) -> Any | None:
+        stopping = row.request.stopping_parameters
+        if len(row.outputs) >= stopping.max_new_tokens:
+            reason = pb.FINISH_REASON_LENGTH
+        elif self.eos_after is not None and len(row.outputs) >= self.eos_after:
+            reason = pb.FINISH_REASON_EOS_TOKEN
+        elif any(row.text.endswith(stop) for stop in stopping.stop_sequences):
+            reason = pb.FINISH_REASON_STOP_SEQUENCE
+        else:
+            return None
+        seed = row.request.parameters.seed if row.request.parameters.do_sample else None
+        return pb.GeneratedText(text=row.text, generated_tokens=len(row.outputs), finish_reason=reason, seed=seed)
+
+    def _cached(self, batch_id: int) -> Any:
+        rows = self.batches[batch_id]
+        return pb.CachedBatch(
+            id=batch_id,
+            request_ids=[row.request.id for row in rows],
+            size=len(rows),
+            max_tokens=sum(len(row.request.slots) for row in rows),
+            current_tokens=sum(row.planned for row in rows),
+        )
+
+
+def _top(count: int) -> Any:
+    ids = range(count)
+    return pb.Tokens(ids=ids, logprobs=[-0.1 * i for i in ids], texts=["t"] * count, is_special=[False] * count)
+
+
+class _Turn:
+    """One call's turn: notes it, waits until steps may run, fails if told to, and notices calls side by side."""
+
+    def __init__(self, shard: FakeShard, name: str, detail: Any, context: Any) -> None:
+        self._shard = shard
+        self._name = name
+        self._detail = detail
+        self._context = context
+
+    async def __aenter__(self) -> None:
+        shard = self._shard
+        shard.calls.append((self._name, self._detail))
+        shard._check(not shard._busy, f"{self._name} while another call is under way")
+        shard._busy = True
+        await shard.running.wait()
+        message = shard.failures.pop(self._name, None)
+        if message is not None:
+            shard._busy = False
+            shard.batches.clear()
+            await self._context.abort(grpc.StatusCode.INTERNAL, message)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._shard._busy = False

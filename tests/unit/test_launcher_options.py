@@ -1,0 +1,153 @@
+"""The launcher's command line: defaults, variables, refusals (protocol §9.1)."""
+
+import dataclasses
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from text_generation_launcher import cli
+from text_generation_launcher.errors import OptionError
+from text_generation_launcher.launch import Launch
+from text_generation_launcher.options import Options, Use, flag, variable
+from text_generation_launcher.programs import Programs
+from text_generation_launcher.settings import Environment, Origin, checked, read_environment, table
+
+DEFAULTS = """
+model-id=bigscience/bloom-560m revision validation-workers=2 sharded num-shard quantize speculate dtype kv-cache-dtype
+trust-remote-code=False max-concurrent-requests=128 max-best-of=2 max-stop-sequences=4 max-top-n-tokens=5
+max-input-tokens max-input-length max-total-tokens waiting-served-ratio=0.3 max-batch-prefill-tokens
+max-batch-total-tokens max-waiting-tokens=20 max-batch-size cuda-graphs=1,2,4,8,16,32 hostname=0.0.0.0 port=3000
+prometheus-port=9000 shard-uds-path=/tmp/text-generation-server master-addr=localhost master-port=29500
+huggingface-hub-cache weights-cache-override disable-custom-kernels=False cuda-memory-fraction=1.0 rope-scaling
+rope-factor json-output=False otlp-endpoint otlp-service-name=text-generation-inference.router cors-allow-origin api-key
+watermark-gamma watermark-delta ngrok=False ngrok-authtoken ngrok-edge tokenizer-config-path
+disable-grammar-support=False env=False max-client-batch-size=4 lora-adapters usage-stats=on payload-limit=2000000
+enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty disable-flashinfer=False router=embedded
+"""
+
+REFUSED = """
+--quantize=awq --speculate=2 --kv-cache-dtype=fp8_e5m2 --cuda-graphs=1,2 --otlp-endpoint=http://x --otlp-service-name=me
+--watermark-gamma=0.5 --watermark-delta=2 --ngrok --ngrok-authtoken=a --ngrok-edge=b --lora-adapters=a --lora-ids=a;b
+--tokenizer-config-path=a.json --max-client-batch-size=8
+"""
+
+HARMLESS = (
+    "--speculate=0 --cuda-graphs=0 --lora-ids=empty --usage-stats=off --usage-stats=no-stack --disable-custom-kernels"
+)
+
+BAD_VALUES = """
+--port=0 --port=65536 --port=x --dtype=float8 --sharded=yes --max-batch-size=0 --validation-workers=0
+--cuda-memory-fraction=1.5 --usage-stats=some --no-such-option --hostname=localhost
+"""
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    """Launches the command line asked for; none takes place."""
+    found: list[Launch] = []
+    monkeypatch.setattr(cli, "_run", lambda launch, console: found.append(launch))
+    return found
+
+
+def invoke(*arguments: str, **variables: str):
+    programs = Programs("python", ("server",), ("router",))
+    env = {variable(name): None for name in table()} | variables
+    return CliRunner().invoke(cli.command(), [*arguments], obj=programs, env=env)
+
+
+def test_names_and_defaults_are_those_of_the_table():
+    expected = dict(entry.partition("=")[::2] for entry in DEFAULTS.split())
+    defaults = {field.name.replace("_", "-"): field.default for field in dataclasses.fields(Options)}
+    assert {name: "" if value is None else str(value) for name, value in defaults.items()} == expected
+
+
+def test_every_option_acts_somewhere_or_is_refused():
+    for name, option in table().items():
+        assert bool(option.refused) == (option.use == Use.NOTHING), name
+
+
+def test_help_names_every_option_and_its_variable():
+    shown = invoke("--help")
+    assert shown.exit_code == 0
+    words = set(re.findall(r"[\w-]+", shown.output))
+    for name in table():
+        assert flag(name) in words
+        assert name == "env" or variable(name) in words
+
+
+def test_variables_count_and_the_command_line_wins(launches: list[Launch]):
+    answer = invoke("--port", "4001", PORT="4000", MAX_BEST_OF="9", SHARDED="false", TRUST_REMOTE_CODE="true")
+    assert answer.exit_code == 0, answer.output
+    (launch,) = launches
+    options = launch.options
+    assert (options.port, options.max_best_of, options.sharded, options.trust_remote_code) == (4001, 9, "false", True)
+    assert launch.given == {"port", "max_best_of", "sharded", "trust_remote_code"}
+
+
+@pytest.mark.parametrize("argument", REFUSED.split())
+def test_an_option_without_its_feature_is_refused_by_name(argument: str, launches: list[Launch]):
+    answer = invoke(argument)
+    assert answer.exit_code == 2 and not launches
+    assert f"{argument.partition('=')[0]} " in answer.stderr and "is not supported" in answer.stderr
+
+
+def test_a_refused_variable_is_refused_by_name():
+    answer = invoke(QUANTIZE="awq")
+    assert answer.exit_code == 2 and "--quantize awq is not supported" in answer.stderr
+
+
+@pytest.mark.parametrize("argument", HARMLESS.split())
+def test_an_option_that_asks_for_nothing_is_accepted(argument: str, launches: list[Launch]):
+    assert invoke(argument).exit_code == 0 and len(launches) == 1
+
+
+@pytest.mark.parametrize("option", ["--tokenizer-config-path=a", "--max-client-batch-size=8"])
+def test_another_router_may_have_what_the_embedded_one_lacks(option: str, launches: list[Launch]):
+    assert invoke(option, "--router", "other").exit_code == 0 and len(launches) == 1
+
+
+@pytest.mark.parametrize("argument", BAD_VALUES.split())
+def test_bad_values_are_usage_errors(argument: str, launches: list[Launch]):
+    answer = invoke(argument)
+    assert answer.exit_code == 2 and not launches
+    assert argument.partition("=")[0] in answer.stderr
+
+
+@pytest.mark.parametrize("text", ["1", "yes", "True", "on"])
+def test_boolean_variables_are_written_true_or_false(text: str):
+    answer = invoke(TRUST_REMOTE_CODE=text)
+    assert answer.exit_code == 2 and "TRUST_REMOTE_CODE" in answer.stderr
+
+
+def test_a_container_name_is_no_address(launches: list[Launch]):
+    answer = invoke(HOSTNAME="3f2a9c")
+    assert answer.exit_code == 0 and "WARN" in answer.stdout and "3f2a9c" in answer.stdout
+    assert launches[0].options.hostname == "0.0.0.0"
+
+
+def test_env_alone_reports_and_ends():
+    answer = invoke("--env")
+    assert answer.exit_code == 0
+    assert "python:" in answer.stdout and "torch:" in answer.stdout and "platform:" in answer.stdout
+
+
+def test_version_is_shown():
+    answer = invoke("--version")
+    assert answer.exit_code == 0 and answer.stdout.startswith("text-generation-launcher ")
+
+
+@pytest.mark.parametrize(("text", "level"), [("warn", "warn"), ("DEBUG", "debug"), ("text_generation=trace", "info")])
+def test_log_level(text: str, level: str):
+    assert read_environment({"LOG_LEVEL": text}).log_level == level
+
+
+def test_the_wiggle_room_is_a_share():
+    with pytest.raises(OptionError, match="TGI_WIGGLE_ROOM"):
+        read_environment({"TGI_WIGGLE_ROOM": "1.5"})
+
+
+def test_checking_changes_nothing_that_is_right():
+    environment: Environment = read_environment({})
+    options = Options(hostname="::1")
+    assert checked(options, Origin(frozenset(), frozenset()), environment) == (options, [])

@@ -1,0 +1,193 @@
+"""What the launcher decides by itself: ranks, attention and prefix caching, limits (protocol §9.2 and §9.3)."""
+
+import pytest
+
+from text_generation_launcher.errors import LaunchError
+from text_generation_launcher.hardware import Gpu, Hardware
+from text_generation_launcher.modelconfig import model_facts, read_model
+from text_generation_launcher.options import Options, Switch
+from text_generation_launcher.prefill_budget import compute_optimal_tokens
+from text_generation_launcher.resolve import ResolvedArgs, check_limits, resolve, resolve_num_shard
+from text_generation_launcher.settings import read_environment
+
+DEFAULTS = Options()
+NO_GPU = Hardware((), 4)
+H100 = Gpu("NVIDIA H100 80GB HBM3", 80 << 30, 9.0)
+T4 = Gpu("Tesla T4", 16 << 30, 7.5)
+TWO_GPUS = Hardware((H100, H100), 4)
+LLAMA = {
+    "model_type": "llama",
+    "max_position_embeddings": 131072,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+}
+
+
+def resolved(config, options=DEFAULTS, env=None, hardware=NO_GPU, num_shard=1, numeric=False) -> ResolvedArgs:
+    facts = None if config is None else model_facts(config)
+    return resolve(options, read_environment(env or {}), hardware, facts, num_shard, numeric_limits=numeric)
+
+
+@pytest.mark.parametrize(
+    ("sharded", "num_shard", "env", "expected"),
+    [
+        (None, None, {}, 1),
+        (None, None, {"CUDA_VISIBLE_DEVICES": "0,1"}, 2),
+        (None, None, {"CUDA_VISIBLE_DEVICES": ""}, 1),
+        (None, None, {"NVIDIA_VISIBLE_DEVICES": "all"}, 2),
+        (None, None, {"CUDA_VISIBLE_DEVICES": "3", "NVIDIA_VISIBLE_DEVICES": "all"}, 1),
+        (None, None, {"ZE_AFFINITY_MASK": "0,1,2"}, 3),
+        (None, 3, {"CUDA_VISIBLE_DEVICES": "0,1"}, 3),
+        (Switch.FALSE, None, {"CUDA_VISIBLE_DEVICES": "0,1"}, 1),
+        (Switch.FALSE, 2, {}, 2),
+        (Switch.TRUE, 2, {}, 2),
+        (Switch.TRUE, None, {"CUDA_VISIBLE_DEVICES": "0,1"}, 2),
+    ],
+)
+def test_num_shard(sharded, num_shard, env, expected):
+    options = Options(sharded=sharded, num_shard=num_shard)
+    assert resolve_num_shard(options, read_environment(env), TWO_GPUS)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("sharded", "num_shard", "env"),
+    [
+        (Switch.TRUE, 1, {}),
+        (Switch.TRUE, None, {}),
+        (Switch.TRUE, None, {"CUDA_VISIBLE_DEVICES": "0"}),
+        (None, 0, {}),
+    ],
+)
+def test_num_shard_that_cannot_be(sharded, num_shard, env):
+    with pytest.raises(LaunchError, match=r"--sharded|--num-shard"):
+        resolve_num_shard(Options(sharded=sharded, num_shard=num_shard), read_environment(env), TWO_GPUS)
+
+
+def test_all_devices_of_a_host_without_any_is_one_shard():
+    assert resolve_num_shard(Options(), read_environment({"NVIDIA_VISIBLE_DEVICES": "all"}), NO_GPU)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "env", "gpu", "expected"),
+    [
+        (None, {}, None, ("flashinfer", "true")),
+        (LLAMA, {}, None, ("flashinfer", "true")),
+        (LLAMA, {"PREFIX_CACHING": "0"}, H100, ("flashinfer", "0")),
+        (LLAMA, {"USE_PREFIX_CACHING": "false"}, H100, ("flashinfer", "false")),
+        (LLAMA, {"ATTENTION": "paged"}, H100, ("paged", "0")),
+        (LLAMA, {"ATTENTION": "flashdecoding"}, H100, ("flashdecoding", "true")),
+        (LLAMA | {"head_dim": 80}, {}, None, ("paged", "0")),
+        (LLAMA | {"head_dim": 80}, {}, T4, ("paged", "0")),
+        (LLAMA | {"head_dim": 80}, {}, H100, ("flashdecoding", "0")),
+        ({"model_type": "unknown"}, {}, None, ("paged", "0")),
+        (LLAMA | {"model_type": "falcon"}, {}, None, ("paged", "0")),
+        (LLAMA | {"model_type": "falcon"}, {}, H100, ("flashdecoding", "true")),
+        (LLAMA | {"vision_config": {"a": 1}}, {}, H100, ("flashinfer", "0")),
+        (LLAMA | {"is_encoder_decoder": True}, {}, H100, ("flashinfer", "0")),
+    ],
+)
+def test_attention_and_prefix_caching(config, env, gpu, expected):
+    args = resolved(config, env=env, hardware=Hardware((gpu,) if gpu else (), 4))
+    assert (args.attention, args.prefix_caching) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "gpu", "expected"),
+    [
+        (None, Options(), None, 4096),
+        (None, Options(max_batch_prefill_tokens=77), None, 77),
+        (LLAMA, Options(), None, 4096),
+        (LLAMA | {"max_position_embeddings": 2048}, Options(), None, 2048),
+        ({"n_positions": 1024, "max_position_embeddings": None}, Options(), None, 1024),
+        (LLAMA | {"model_type": "gemma3"}, Options(), None, 8000),
+        (LLAMA | {"model_type": "qwen2_vl", "vision_config": {"a": 1}}, Options(), H100, 10_000),
+        (LLAMA, Options(), Gpu("some new card", 80 << 30, 10.0), 4096),
+        (LLAMA, Options(), H100, int(900e12 / (32 * (2 * 4096 * 128 * 112 + 6 * 4096 * 14336)))),
+    ],
+)
+def test_prefill_tokens(config, options, gpu, expected):
+    args = resolved(config, options, hardware=Hardware((gpu,) if gpu else (), 4))
+    assert args.limits.max_batch_prefill_tokens == expected
+
+
+def test_prefill_tokens_are_bounded_by_memory():
+    tight = Gpu("NVIDIA H100", 18 << 30, 9.0)
+    tokens = resolved(LLAMA, hardware=Hardware((tight,), 4)).limits.max_batch_prefill_tokens
+    optimal = compute_optimal_tokens(model_facts(LLAMA), H100, 1)
+    assert optimal is not None and 0 < tokens < optimal
+
+
+def test_two_cards_compute_twice_as_much():
+    model = model_facts(LLAMA)
+    one, two = (compute_optimal_tokens(model, H100, ranks) for ranks in (1, 2))
+    assert one is not None and two is not None and abs(two - 2 * one) <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (Options(), (4095, 4096, 4145)),
+        (Options(max_total_tokens=100), (99, 100, 149)),
+        (Options(max_input_length=50), (50, 4096, 100)),
+        (Options(max_input_tokens=9000), (9000, 9001, 9050)),
+        (Options(max_input_tokens=50, max_batch_size=4), (50, 4096, 200)),
+        (Options(max_batch_prefill_tokens=5000), (4095, 4096, 5000)),
+    ],
+)
+def test_limits_of_a_router_that_wants_numbers(options, expected):
+    limits = resolved(LLAMA, options, numeric=True).limits
+    assert (limits.max_input_tokens, limits.max_total_tokens, limits.max_batch_prefill_tokens) == expected
+
+
+def test_limits_are_left_to_warm_up():
+    limits = resolved(LLAMA).limits
+    assert (limits.max_input_tokens, limits.max_total_tokens) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(max_input_tokens=5, max_input_length=5),
+        Options(max_input_tokens=5, max_total_tokens=5),
+        Options(max_input_length=6, max_total_tokens=5),
+    ],
+)
+def test_limits_that_contradict_each_other(options):
+    with pytest.raises(LaunchError, match="--max-input-tokens"):
+        check_limits(options)
+
+
+def test_the_compute_type_names_the_cards():
+    assert resolved(LLAMA, hardware=TWO_GPUS, num_shard=2).compute_type == "2-nvidia-h100-80gb-hbm3"
+    assert resolved(LLAMA, hardware=TWO_GPUS, env={"COMPUTE_TYPE": "mine"}).compute_type == "mine"
+    assert resolved(LLAMA).compute_type is None
+
+
+def test_every_choice_has_its_reason():
+    reasons = " ".join(resolved(LLAMA | {"max_position_embeddings": 2048, "head_dim": 80}).reasons)
+    assert "head dimension 80" in reasons and "2048: the model's positions" in reasons
+
+
+@pytest.mark.parametrize("text", [None, "{no json", "[]"])
+def test_a_config_that_cannot_be_read_is_none(tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    assert read_model(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (LLAMA, 128),
+        ({"n_embd": 768, "n_head": 12}, 64),
+        ({"model_type": "gemma3"}, 256),
+        ({"text_config": {"head_dim": 96}}, 96),
+        ({"hidden_size": 100, "num_attention_heads": 3}, None),
+    ],
+)
+def test_head_dim(config, expected):
+    assert model_facts(config).head_dim == expected
