@@ -65,7 +65,9 @@ def model_directory(model_id: str) -> Path:
 
 
 @contextlib.contextmanager
-def shard(directory: Path, options: argparse.Namespace) -> Iterator[tuple[TextGenerationServiceStub, subprocess.Popen[bytes]]]:
+def shard(
+    directory: Path, options: argparse.Namespace
+) -> Iterator[tuple[TextGenerationServiceStub, subprocess.Popen[bytes]]]:
     """A shard server in its own process, warmed up."""
     with tempfile.TemporaryDirectory() as folder:
         prefix = f"{folder}/shard"
@@ -180,7 +182,9 @@ def report(
     print(f"{options.model_id}, {options.dtype}, {options.threads} threads, weights {weight_bytes / 1e6:.0f} MB")
     print(f"read bandwidth {bandwidth / 1e9:.1f} GB/s, so a step takes at least {floor:.1f} ms")
     print(f"resident after warm-up {memory['VmRSS'] / 1e6:.0f} MB, peak {memory['VmHWM'] / 1e6:.0f} MB\n")
-    print("| batch | kv.run ms (p50 / p10) | transformers ms (p50 / p10) | speed-up (p50 / p10) | x floor (p50 / p10) |")
+    print(
+        "| batch | kv.run ms (p50 / p10) | transformers ms (p50 / p10) | speed-up (p50 / p10) | x floor (p50 / p10) |"
+    )
     print("| --- | --- | --- | --- | --- |")
     rows = []
     for batch in BATCHES:

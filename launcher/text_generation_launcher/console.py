@@ -53,14 +53,20 @@ class Console:
         """Why the launch ends, and the last lines of whoever caused it; shown at every log level."""
         if self._json_lines:
             self._line(self._formatted(LogLevel.ERROR, message, "launcher", {"stderr": list(lines)}))
-        self.progress("", 0, 0)
+        self.end_progress()
         self._write(self._err, "\n".join([*(() if self._json_lines else lines), f"Error: {message}"]) + "\n")
 
     def progress(self, phase: str, done: int, total: int) -> None:
-        """Draw how far a phase is, in bytes, if a person is looking; a total of 0 takes the bar away."""
-        if self._has_bar:
-            self._bar = _bar(phase, done, total) if total else ""
+        """Draw how far a phase is, in bytes, if a person is looking."""
+        if self._has_bar and total:
+            self._bar = _bar(phase, done, total)
             self._write(self._out, _CLEAR_LINE + self._bar)
+
+    def end_progress(self) -> None:
+        """Take the bar away."""
+        if self._bar:
+            self._bar = ""
+            self._write(self._out, _CLEAR_LINE)
 
     def _log(self, level: LogLevel, message: str, source: str, fields: dict[str, object]) -> None:
         if self._level.shows(level):

@@ -24,7 +24,7 @@ class Downloaded:
         """Remember a report with a path."""
         path = record.extra.get("path")
         if record.phase == Phase.DOWNLOAD and isinstance(path, str):
-            self.path, self.bytes = path, record.number("bytes")
+            self.path, self.bytes = str(Path(path).absolute()), record.number("bytes")
 
 
 def download_command(launch: Launch) -> list[str]:

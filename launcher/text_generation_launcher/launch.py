@@ -1,6 +1,7 @@
 """What one launch was asked for and found on this host. Decides nothing."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from text_generation_launcher.hardware import Hardware
 from text_generation_launcher.options import EMBEDDED, Options
@@ -23,6 +24,11 @@ class Launch:
         """Whether the router is ours."""
         return self.options.router == EMBEDDED
 
+    @property
+    def socket_prefix(self) -> str:
+        """--shard-uds-path from any folder."""
+        return str(Path(self.options.shard_uds_path).absolute())
+
     def socket_path(self, rank: int) -> str:
         """Where a rank answers (protocol §2.1)."""
-        return f"{self.options.shard_uds_path}-{rank}"
+        return f"{self.socket_prefix}-{rank}"

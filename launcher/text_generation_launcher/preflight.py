@@ -48,6 +48,8 @@ def _check_port(option: str, host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise LaunchError(f"{host} is no address of this host; give one with --hostname") from None
             reason = "is taken by another process" if error.errno == errno.EADDRINUSE else f"cannot be had ({error})"
             raise LaunchError(f"port {port} on {host} {reason}; give a free one with {option}") from None
 

@@ -17,7 +17,7 @@ def shard_command(launch: Launch, resolved: ResolvedArgs, model: Downloaded) -> 
     """The command of protocol §9.4; the same for every rank."""
     options = launch.options
     command = [*launch.programs.server, "serve", model.path or options.model_id]
-    command += ["--uds-path", options.shard_uds_path]
+    command += ["--uds-path", launch.socket_prefix]
     command += ["--logger-level", launch.environment.log_level.upper(), "--json-output"]
     if options.trust_remote_code:
         command.append("--trust-remote-code")

@@ -84,7 +84,7 @@ class StartUp:
         return record.phase in list(Phase)
 
     def _finish(self, phase: Phase, message: str, **fields: object) -> None:
-        self._console.progress(phase, 0, 0)
+        self._console.end_progress()
         seconds = time.monotonic() - self._began
         self._console.info(f"{phase} {seconds:.1f} s: {message}", phase=phase, seconds=round(seconds, 3), **fields)
 

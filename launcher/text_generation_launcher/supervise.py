@@ -129,6 +129,7 @@ class _Supervisor:
     def _exit_code(self, signalled: "asyncio.Task[Any]", work: "asyncio.Task[None]") -> int:
         error = None if work.cancelled() else work.exception()
         if signalled.done():
+            self._console.end_progress()
             self._console.info("stopping")
             return 0
         if self._first_death.done():

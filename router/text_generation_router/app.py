@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from text_generation_router.errors import ApiError, Unauthorized
@@ -38,6 +39,11 @@ def make_app(services: Services, cors_allow_origin: Sequence[str], api_key: str 
         middleware=[cors, *guard],
         exception_handlers={ApiError: answer_error, 404: unknown_route, 405: unknown_route, 500: unknown_route},
     )
+
+
+def make_metrics_app(services: Services) -> Starlette:
+    """An application that only has `/metrics`, for the port of its own."""
+    return Starlette(routes=[Route("/metrics", ServiceRoutes(services).metrics, methods=["GET"])])
 
 
 class KeyGuard:

@@ -1,4 +1,4 @@
-"""Continuous batching: the one task that calls Prefill, Decode, FilterBatch and ClearCache, so that their order is total.
+"""Continuous batching: the one task that calls Prefill, Decode, FilterBatch and ClearCache, so their order is total.
 
 Knows nothing of HTTP, and of the cache only whom to give space back for.
 """
@@ -106,7 +106,7 @@ class Batcher:
                 while call is not None:
                     call = await self._advance(call)
         finally:
-            self._give_up()
+            self.give_up()
 
     async def _advance(self, call: _Call) -> _Call | None:
         """Wait for a call's answer, send the next call, and only then hand out the tokens."""
@@ -246,7 +246,7 @@ class Batcher:
             self._allocator.release(entry.allocation)
             entry.allocation = None
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
         """The shards are gone, or the router is: end everything."""
         self.healthy, self.lost = False, True
         error: ApiError = GenerationFailed("the shards are gone")

@@ -1,4 +1,4 @@
-"""Hands out cache blocks to requests and takes them back; with prefix caching, prompts share the blocks they begin with.
+"""Hands out cache blocks and takes them back; with prefix caching, prompts share the blocks they begin with.
 
 Block 0 is never handed out: shards use it as scratch space. Knows neither requests nor what is in a block.
 """

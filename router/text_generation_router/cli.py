@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import signal
 import sys
 
 from loguru import logger
 
 from text_generation_router.errors import StartError
 from text_generation_router.log import set_up_logging
-from text_generation_router.settings import read_settings
+from text_generation_router.settings import Settings, read_settings
 
 
 def main() -> int:
@@ -19,14 +20,21 @@ def main() -> int:
         print(f"text-generation-router: {error}", file=sys.stderr)
         return 1
     set_up_logging(settings.log_level, settings.json_output)
-    from text_generation_router.serve import serve  # after the options, so that --help and their errors are instant
-
     try:
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-            return runner.run(serve(settings))
+            return runner.run(_serve_until_signal(settings))
     except StartError as error:
         logger.error(str(error))
         return 1
+
+
+async def _serve_until_signal(settings: Settings) -> int:
+    from text_generation_router.serve import serve  # after the options, so that --help and their errors are instant
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return await serve(settings, stop)
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

@@ -82,18 +82,32 @@ def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> L
     _require(
         prefill <= cache, f"not enough memory for --max-batch-prefill-tokens {prefill}: the cache holds {cache} tokens"
     )
+    _require(
+        answer.max_input_tokens < total,
+        f"--max-input-tokens {answer.max_input_tokens} must be less than --max-total-tokens {total}",
+    )
+    return _fitted(answer.max_input_tokens, total, prefill, cache, info, settings)
+
+
+def _fitted(longest: int, total: int, prefill: int, cache: int, info: ShardInfo, settings: Settings) -> Limits:
+    """Limits under which every request fits into the empty cache; what the user did not choose is lowered to them."""
     fitting = min(total, _largest_request(cache, info))
-    if settings.max_total_tokens is not None:
-        _require(fitting == total, f"--max-total-tokens {total} does not fit beside the scratch block; use {fitting}")
-    longest = min(answer.max_input_tokens, fitting - 1)
+    longest_fitting = min(longest, fitting - 1)
+    for flag, wanted, possible in (
+        ("--max-total-tokens", settings.max_total_tokens, fitting),
+        ("--max-input-tokens", settings.max_input_tokens, longest_fitting),
+    ):
+        _require(
+            wanted in (None, possible),
+            f"{flag} {wanted} does not fit into a cache of {cache} tokens: at most {possible}",
+        )
+    _require(longest_fitting > 0, f"a cache of {cache} tokens is too small to serve anything")
     _require(
-        longest < fitting and longest > 0, f"prompts of {longest} tokens leave no room for answers within {fitting}"
+        longest_fitting <= prefill or info.support_chunking,
+        f"prompts of {longest_fitting} tokens do not fit into --max-batch-prefill-tokens {prefill}, "
+        "and the shards do not take prompts in pieces",
     )
-    _require(
-        longest <= prefill or info.support_chunking,
-        f"prompts of {longest} tokens do not fit into --max-batch-prefill-tokens {prefill}, and the shards do not chunk",
-    )
-    return Limits(longest, fitting, prefill, cache)
+    return Limits(longest_fitting, fitting, prefill, cache)
 
 
 def _largest_request(cache: int, info: ShardInfo) -> int:
@@ -103,7 +117,9 @@ def _largest_request(cache: int, info: ShardInfo) -> int:
 
 def _check_info(info: ShardInfo) -> None:
     _require(not info.requires_padding, "the shards want padded batches, and this router only does paged ones")
-    _require(info.window_size is None, "the shards want cyclic slots for a sliding window, which this router does not do")
+    _require(
+        info.window_size is None, "the shards want cyclic slots for a sliding window, which this router does not do"
+    )
     _require(info.block_size > 0, f"the shards report a block size of {info.block_size}, expected at least 1")
 
 

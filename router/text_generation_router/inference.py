@@ -106,7 +106,9 @@ class Inference:
         """`count` independent samples, the likeliest first."""
         samples = [
             asyncio.ensure_future(
-                self.complete(replace(request, sampling=replace(request.sampling, seed=random_seed())), replace(timeline))
+                self.complete(
+                    replace(request, sampling=replace(request.sampling, seed=random_seed())), replace(timeline)
+                )
             )
             for _ in range(count)
         ]

@@ -1,32 +1,170 @@
-"""The whole router from start to exit: handshake, parts, port, signals, and what to do when a shard is lost."""
+"""The router from start to exit: port, handshake, and the end, asked for or not. Knows neither signals nor routes."""
 
 import asyncio
 import contextlib
-import signal
+import ipaddress
 import socket
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import uvicorn
 from loguru import logger
 from starlette.applications import Starlette
-from starlette.types import ASGIApp
 
 from text_generation_router.app import make_app, make_metrics_app
-from text_generation_router.batcher import Batcher, BatchPolicy
-from text_generation_router.blocks import BlockAllocator
 from text_generation_router.errors import ShardError, StartError
-from text_generation_router.handshake import Ready, shake_hands
-from text_generation_router.inference import Inference, Permits
-from text_generation_router.metrics import Metrics
-from text_generation_router.queue import WaitingQueue
-from text_generation_router.responses import counting
+from text_generation_router.handshake import shake_hands
+from text_generation_router.parts import make_services
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings, listen_address
-from text_generation_router.tokenizer import PromptTokenizer, find_model, load_backend
-from text_generation_router.validation import RequestLimits, Validator
+from text_generation_router.tokenizer import Backend, PromptTokenizer, find_model, load_backend
 
-_KEEP_ALIVE_S = 15.0
+KEEP_ALIVE_S = 15.0
+"""Silence after which a stream gets a comment."""
+
 _LAST_ANSWERS_S = 1.0
-"""How long clients can still learn, after a shard was lost, that there is nothing to wait for."""
+"""How long clients are still answered after a shard was lost, so that they learn it."""
+
+
+async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = KEEP_ALIVE_S) -> int:
+    """Serve until `stop` is set, then finish what runs and return 0. Returns 1 when a shard is lost.
+
+    Raises StartError. The port is taken at once, but opens only after warm-up.
+    """
+    with _bind(settings.hostname, settings.port) as listener:
+        starting = asyncio.ensure_future(_start(settings, keep_alive_s))
+        if not await _finishes_before(starting, stop):
+            return 0
+        services = starting.result()
+        try:
+            app = make_app(services, settings.cors_allow_origin, settings.api_key)
+            return await _run(app, services, settings, listener, stop)
+        finally:
+            services.tokenizer.close()
+            await services.shards.close()
+
+
+async def _start(settings: Settings, keep_alive_s: float) -> Services:
+    """Warm the shards up, and load the tokenizer meanwhile."""
+    loading = asyncio.ensure_future(asyncio.to_thread(_load_tokenizer, settings))
+    try:
+        ready = await shake_hands(settings)
+    except BaseException:
+        loading.cancel()
+        raise
+    try:
+        backend, sha = await loading
+    except BaseException:
+        await ready.shards.close()
+        raise
+    tokenizer = PromptTokenizer(backend, settings.validation_workers)
+    return make_services(settings, ready, tokenizer, sha, keep_alive_s)
+
+
+def _load_tokenizer(settings: Settings) -> tuple[Backend, str | None]:
+    directory, sha = find_model(settings.tokenizer_name, settings.revision)
+    return load_backend(directory, settings.trust_remote_code), sha
+
+
+async def _run(
+    app: Starlette, services: Services, settings: Settings, listener: socket.socket, stop: asyncio.Event
+) -> int:
+    """Serve until stopped or a shard is lost; the result is the exit code."""
+    server = _Server(app)
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    stopping = asyncio.ensure_future(stop.wait())
+    faults = [asyncio.ensure_future(services.batcher.run()), asyncio.ensure_future(services.shards.lost())]
+    metrics = _serve_metrics(services, settings)
+    logger.info("Connected; listening on {}:{}", *listener.getsockname()[:2])
+    try:
+        await asyncio.wait((serving, stopping, *faults), return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = stopping.done()
+        # From here on no request is accepted; those under way still need the shards.
+        await asyncio.wait((serving, *faults), return_when=asyncio.FIRST_COMPLETED)
+        lost = any(fault.done() for fault in faults)
+        if lost:
+            _log_faults(faults)
+            services.batcher.give_up()
+            await asyncio.sleep(_LAST_ANSWERS_S)
+            server.should_exit = server.force_exit = True
+            await serving
+        return 1 if lost else 0
+    finally:
+        await _cancel([serving, stopping, *faults, *metrics])
+
+
+def _log_faults(faults: Iterable[asyncio.Future[None]]) -> None:
+    for fault in faults:
+        error = fault.exception() if fault.done() else None
+        if error is None or isinstance(error, ShardError):
+            continue
+        logger.opt(exception=error).error("The batching task failed")
+    logger.error("A shard is gone; stopping")
+
+
+def _serve_metrics(services: Services, settings: Settings) -> list[asyncio.Future[None]]:
+    """Serve /metrics on its own port too; that it is taken is no reason not to serve."""
+    if settings.prometheus_port in (0, settings.port):
+        return []
+    try:
+        listener = _bind(settings.hostname, settings.prometheus_port)
+    except StartError as error:
+        logger.warning("Metrics are only on the main port: {}", error)
+        return []
+    return [asyncio.ensure_future(_Server(make_metrics_app(services)).serve(sockets=[listener]))]
+
+
+async def _finishes_before(task: asyncio.Future[Services], stop: asyncio.Event) -> bool:
+    """Wait for the task, but cancel it when told to stop."""
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        await _cancel([stopping])
+        return True
+    await _cancel([task])
+    return False
+
+
+async def _cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: to stop means more here than to serve no more HTTP."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=75,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _bind(hostname: str, port: int) -> socket.socket:
+    """A socket with the address, not yet listening. Raises StartError if the address cannot be had."""
+    address = listen_address(hostname)
+    if address is None:
+        logger.warning("The host name {!r} is no IP address; listening on 0.0.0.0", hostname)
+        address = "0.0.0.0"
+    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, port))
+    except OSError as error:
+        listener.close()
+        raise StartError(f"cannot listen on {address}:{port}: {error.strerror}; choose another --port") from error
+    return listener

@@ -80,7 +80,9 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         for name in fields
         if environ.get(name.upper(), "") != ""
     }
-    values |= {name: tuple(v) if isinstance(v, list) else v for name, v in vars(_parser().parse_args(arguments)).items()}
+    values |= {
+        name: tuple(v) if isinstance(v, list) else v for name, v in vars(_parser().parse_args(arguments)).items()
+    }
     for name, value in values.items():
         reason = fields[name].metadata["refused"]
         if reason is not None and value != fields[name].default:
@@ -111,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         if types[field.name] is bool:
             parser.add_argument(*flags, action="store_true", help=field.metadata["help"])
         else:
-            repeated = {"action": "append"} if types[field.name] == tuple[str, ...] else {}
+            repeated: dict[str, Any] = {"action": "append"} if types[field.name] == tuple[str, ...] else {}
             shown = f"{field.metadata['help']} [{field.default}]" if field.default else field.metadata["help"]
             parser.add_argument(*flags, type=_scalar(types[field.name]), help=shown, **repeated)
     return parser

@@ -6,12 +6,12 @@ The only module that knows gRPC and protobuf. Knows nothing of queues, blocks or
 import asyncio
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import grpc
+
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
-
 from text_generation_router.errors import ShardError, StartError
 from text_generation_router.types import (
     CachedBatch,
@@ -68,7 +68,7 @@ class ShardedClient:
     async def close(self) -> None:
         """Hang up."""
         for channel in self._channels:
-            await channel.close()
+            await channel.close(None)
 
     async def lost(self) -> None:
         """Return when a shard can no longer be reached."""
@@ -134,14 +134,16 @@ class ShardedClient:
         message = pb.FilterBatchRequest(batch_id=batch_id, request_ids=keep)
         return (await _all([stub.FilterBatch(message) for stub in self._stubs]))[-1].batch
 
-    def prefill(self, batch_id: int, requests: Sequence[WireRequest], cached: CachedBatch | None) -> Awaitable[StepAnswer]:
+    def prefill(
+        self, batch_id: int, requests: Sequence[WireRequest], cached: CachedBatch | None
+    ) -> Awaitable[StepAnswer]:
         """Start a Prefill of a new batch, joined with `cached` if given; it leaves at the loop's next turn."""
-        message = pb.PrefillRequest(batch=_batch(batch_id, requests), cached_batch=cached)
+        message = pb.PrefillRequest(batch=_batch(batch_id, requests), cached_batch=cast(pb.CachedBatch | None, cached))
         return _step([stub.Prefill(message) for stub in self._stubs])
 
     def decode(self, batches: Iterable[CachedBatch]) -> Awaitable[StepAnswer]:
         """Start a Decode of batches, which are joined; it leaves at the loop's next turn, without being awaited."""
-        message = pb.DecodeRequest(batches=batches)
+        message = pb.DecodeRequest(batches=cast(Iterable[pb.CachedBatch], batches))
         return _step([stub.Decode(message) for stub in self._stubs])
 
 

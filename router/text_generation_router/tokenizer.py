@@ -10,11 +10,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
+from text_generation_router.errors import StartError
 from text_generation_server.tokenization.converted import ConvertedTokenizer
 from text_generation_server.tokenization.fast import FastTokenizer
 from text_generation_server.tokenization.files import TokenizerFiles
-
-from text_generation_router.errors import StartError
 
 _FILES = ("*token*", "*.model", "*.tiktoken", "vocab*", "merges.txt", "config.json", "generation_config.json")
 
@@ -35,6 +34,7 @@ class Backend(Protocol):
 
     def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
         """Token ids; with `truncate` > 0 at most that many, dropping content on the left."""
+
     def pieces(self, text: str) -> list[Piece]:
         """All tokens with their places."""
 

@@ -133,8 +133,10 @@ class StepAnswer(Protocol):
     def timings(self) -> StepTimings: ...
     def request_ids(self) -> list[int]:
         """The requests that got tokens."""
+
     def finished_ids(self) -> list[int]:
         """The requests that got their last token."""
+
     def generations(self) -> Iterator[Generation]:
         """What each request got, made while being read."""
 

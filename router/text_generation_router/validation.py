@@ -12,7 +12,7 @@ from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.types import Limits, Sampling, ValidRequest
 
 MAX_CHUNK = 1024
-"""Most new tokens asked of the shards at once, as cache space is reserved for all of them; the rest is asked for later."""
+"""Most new tokens asked of the shards at once: cache space is reserved for all of them. The rest is asked for later."""
 
 _BASE_MODEL = (None, "", "empty")
 
@@ -39,7 +39,9 @@ class Validator:
         best_of = parameters.best_of
         if stream:
             _require(best_of in (None, 1), "`best_of` != 1 is not supported when streaming tokens")
-            _require(not parameters.decoder_input_details, "`decoder_input_details` is not supported when streaming tokens")
+            _require(
+                not parameters.decoder_input_details, "`decoder_input_details` is not supported when streaming tokens"
+            )
             return 1
         limit = self._requests.max_best_of
         _require((best_of or 1) == 1 or limit > 1, "`best_of` != 1 is not allowed for this endpoint")
@@ -76,9 +78,7 @@ class Validator:
         inputs = request.inputs + text
         # Only a limit that the client set cuts the prompt; the default one must refuse what is too long.
         truncate = request.truncate if request.truncate < self._tokens.max_input_tokens else 0
-        longer = replace(
-            request, inputs=inputs, input_ids=await self._encode(inputs, truncate), prefill_logprobs=False
-        )
+        longer = replace(request, inputs=inputs, input_ids=await self._encode(inputs, truncate), prefill_logprobs=False)
         try:
             return self._measured(longer, new_tokens)
         except InvalidInput:
@@ -113,9 +113,7 @@ class Validator:
             stops <= limits.max_stop_sequences,
             f"`stop` supports up to {limits.max_stop_sequences} stop sequences. Given: {stops}",
         )
-        _require(
-            parameters.seed is None or (parameters.best_of or 1) == 1, "`seed` must not be set when `best_of` > 1"
-        )
+        _require(parameters.seed is None or (parameters.best_of or 1) == 1, "`seed` must not be set when `best_of` > 1")
         top_n = parameters.top_n_tokens or 0
         _require(
             top_n <= limits.max_top_n_tokens,
@@ -147,7 +145,10 @@ def _check_features(request: GenerateRequest) -> None:
     parameters = request.parameters
     _require(parameters.grammar is None, "`grammar` is not supported by this version of the router")
     _require(not parameters.watermark, "`watermark` is not supported by this version of the router")
-    named = {"adapter_id": (parameters.adapter_id, request.adapter_id), "lora_id": (parameters.lora_id, request.lora_id)}
+    named = {
+        "adapter_id": (parameters.adapter_id, request.adapter_id),
+        "lora_id": (parameters.lora_id, request.lora_id),
+    }
     for name, values in named.items():
         for value in values:
             _require(value in _BASE_MODEL, f"`{name}` is not supported by this version of the router. Given: {value}")

@@ -85,7 +85,9 @@ Launch = Callable[..., Running]
 
 
 def _environment(cache: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")}
+    kept = {
+        k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
+    }
     return {**kept, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
 
 

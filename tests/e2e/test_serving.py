@@ -74,7 +74,9 @@ def test_the_hub_client(server):
 def test_seeded_sampling_repeats_itself_in_company(server):
     def ask(client: httpx.Client, seed: int) -> str:
         parameters = {"max_new_tokens": 12, "do_sample": True, "temperature": 0.9, "seed": seed}
-        return client.post("/generate", json={"inputs": "Once upon a time", "parameters": parameters}).json()["generated_text"]
+        return client.post("/generate", json={"inputs": "Once upon a time", "parameters": parameters}).json()[
+            "generated_text"
+        ]
 
     with httpx.Client(base_url=server.url, timeout=60) as client:
         assert ask(client, 7) == ask(client, 7) != ask(client, 8)
@@ -105,7 +107,11 @@ def test_a_v2_router_is_served_beside_ours(launch):
     running = launch()
     neutral = v2.NextTokenChooserParameters(temperature=1.0, top_p=1.0, typical_p=1.0, repetition_penalty=1.0)
     request = v2.Request(
-        id=1, inputs=CAPITAL, truncate=100, parameters=neutral, stopping_parameters=v2.StoppingCriteriaParameters(max_new_tokens=3)
+        id=1,
+        inputs=CAPITAL,
+        truncate=100,
+        parameters=neutral,
+        stopping_parameters=v2.StoppingCriteriaParameters(max_new_tokens=3),
     )
     with grpc.insecure_channel(f"unix://{running.prefix}-0") as channel:
         stub = V2Stub(channel)
@@ -120,7 +126,12 @@ def test_a_v2_router_is_served_beside_ours(launch):
 
 @pytest.mark.parametrize(
     ("content", "status"),
-    [(b"{not json", 400), (b'{"parameters":{}}', 422), (b'{"inputs":""}', 422), (b'{"inputs":"x","parameters":{"top_p":3}}', 422)],
+    [
+        (b"{not json", 400),
+        (b'{"parameters":{}}', 422),
+        (b'{"inputs":""}', 422),
+        (b'{"inputs":"x","parameters":{"top_p":3}}', 422),
+    ],
 )
 def test_bad_input_is_answered_and_serving_goes_on(server, content, status):
     answer = httpx.post(f"{server.url}/generate", content=content, headers={"content-type": "application/json"})

@@ -96,7 +96,9 @@ def test_merged_batches_keep_order_and_the_first_id(engine):
         engine.decode([7])
 
 
-@pytest.mark.parametrize(("ids", "error"), [([], InvalidRequest), ([99], UnknownBatch), ([1, 99], UnknownBatch), ([1, 1], InvalidRequest)])
+@pytest.mark.parametrize(
+    ("ids", "error"), [([], InvalidRequest), ([99], UnknownBatch), ([1, 99], UnknownBatch), ([1, 1], InvalidRequest)]
+)
 def test_a_bad_decode_is_refused_and_costs_nothing(engine, ids, error):
     prefill(engine, 1, request(0))
     with pytest.raises(error):
@@ -210,7 +212,9 @@ def test_slots_written_by_decoding_are_not_a_prefix(engine):
     run_out(engine, prefill(engine, 0, request(0, "hello", 4, slots=tuple(range(8)))))
     # Reuse with a prompt that claims the decoded positions too, with another token in one of them.
     prompt = (*b"hello", answer[0], (answer[1] + 1) % 256, 5, 6)
-    answers = run_out(engine, prefill(engine, 1, request(1, "", 3, prompt_ids=prompt, slots=tuple(range(11)), cached=8)))
+    answers = run_out(
+        engine, prefill(engine, 1, request(1, "", 3, prompt_ids=prompt, slots=tuple(range(11)), cached=8))
+    )
     assert answers[1] == greedy_continuation(prompt, 3, True)
 
 
@@ -321,7 +325,9 @@ def test_top_tokens_come_for_those_who_asked(engine):
 def test_a_seed_gives_the_same_tokens_alone_and_in_company(engine):
     sampled = SamplingParams(temperature=0.7, seed=42)
     alone = run_out(engine, prefill(engine, 0, request(0, "seeded", 12, sampling=sampled)))[0]
-    prefill(engine, 1, *(request(i, f"mate{i}", 9, sampling=SamplingParams(do_sample=True, seed=i)) for i in range(1, 6)))
+    prefill(
+        engine, 1, *(request(i, f"mate{i}", 9, sampling=SamplingParams(do_sample=True, seed=i)) for i in range(1, 6))
+    )
     prefill(engine, 2, request(0, "seeded", 12, sampling=sampled), cached=1)
     result = engine.decode([1])
     answers = {0: []}
@@ -347,7 +353,9 @@ def test_warmup_sizes_the_cache(make_engine):
     engine = make_engine()
     prefill(engine, 9, request(0))
     warm = request(0, b"x" * 50, 2**32 - 50, sampling=SamplingParams(watermark=True, temperature=0.9, top_k=10))
-    result = engine.warmup(WarmupCommand((warm, warm), max_prefill_tokens=100, max_input_tokens=50, max_total_tokens=64))
+    result = engine.warmup(
+        WarmupCommand((warm, warm), max_prefill_tokens=100, max_input_tokens=50, max_total_tokens=64)
+    )
     assert (result.max_input_tokens, result.max_total_tokens) == (50, 64)
     assert result.supported_tokens >= 100 and engine.batch_ids == ()
     assert len(run_out(engine, prefill(engine, 0, request(0, b"y" * 40, 24)))[0]) == 24

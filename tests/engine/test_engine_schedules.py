@@ -84,7 +84,9 @@ class Caller:
             self.lose(self.batches.pop(batch_id))
 
     def health(self) -> None:
-        probe = Request(HEALTH_REQUEST_ID, tuple(b"liveness"), SamplingParams(), StoppingParams(1), slots=tuple(range(16)))
+        probe = Request(
+            HEALTH_REQUEST_ID, tuple(b"liveness"), SamplingParams(), StoppingParams(1), slots=tuple(range(16))
+        )
         result = self.engine.prefill(PrefillCommand(HEALTH_REQUEST_ID, (probe,)))
         assert result.generations[0].tokens.ids == greedy_continuation(b"liveness", 1) and result.batch is None
 
@@ -128,9 +130,7 @@ class Caller:
             self.remembered.append((prompt, slots[: len(prompt)]))
             self.slots_of[request_id] = slots[len(prompt) :]
         stopping = StoppingParams(new, ignore_eos=ignore_eos)
-        return Request(
-            request_id, tuple(prompt), SamplingParams(), stopping, slots=slots, cached=cached, chunk=chunk
-        )
+        return Request(request_id, tuple(prompt), SamplingParams(), stopping, slots=slots, cached=cached, chunk=chunk)
 
     def take(self, result: StepResult, members: list[int]) -> None:
         finished = set()

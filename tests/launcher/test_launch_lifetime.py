@@ -1,8 +1,11 @@
 """Start, readiness, death and shutdown of whole launches, over stub executables (protocol §9.5, cases 111 to 121)."""
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -179,3 +182,17 @@ def test_a_path_that_is_no_socket_is_left_alone(launcher: Launcher, tmp_path: Pa
     code, _, err = launcher.start("--shard-uds-path", str(tmp_path / "s")).end()
     assert code == 1 and "is no socket" in err
     assert (tmp_path / "s-0").read_text() == "precious"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_imports_ends_it_cleanly(tmp_path: Path, number: signal.Signals):
+    (tmp_path / "typer.py").write_text(f"import os, time\nos.kill(os.getpid(), {number})\ntime.sleep(30)\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command = [sys.executable, "-m", "text_generation_launcher"]
+    answer = subprocess.run(command, env={"PYTHONPATH": path}, capture_output=True, text=True, timeout=60)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+
+
+def test_an_address_of_another_host_is_named(launcher: Launcher):
+    code, _, err = launcher.start("--hostname", "203.0.113.7").end()
+    assert code == 1 and "203.0.113.7 is no address of this host" in err

@@ -17,7 +17,7 @@ _STUBS = Path(__file__).parents[1] / "launcher"
 _PATIENCE_SECONDS = 30.0
 _DRIVER = """
 import sys
-from text_generation_launcher.cli import command
+from text_generation_launcher.command import command
 from text_generation_launcher.programs import Programs
 stub = (sys.executable, "-I", "-S")
 command()(obj=Programs(sys.executable, (*stub, sys.argv.pop(1)), (*stub, sys.argv.pop(1))))

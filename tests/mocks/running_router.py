@@ -57,7 +57,11 @@ class RunningRouter:
 
 @asynccontextmanager
 async def running_router(
-    directory: Path, world_size: int = 1, keep_alive_s: float = 15.0, options: dict[str, Any] | None = None, **shard: Any
+    directory: Path,
+    world_size: int = 1,
+    keep_alive_s: float = 15.0,
+    options: dict[str, Any] | None = None,
+    **shard: Any,
 ) -> AsyncIterator[RunningRouter]:
     """Start shards with the switches `shard` and a router with `options`; afterwards nothing may have been violated."""
     tokenizer = save_tokenizer(directory)

@@ -6,7 +6,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from text_generation_launcher import cli
+from text_generation_launcher import command
 from text_generation_launcher.errors import OptionError
 from text_generation_launcher.launch import Launch
 from text_generation_launcher.options import Options, Use, flag, variable
@@ -46,14 +46,14 @@ BAD_VALUES = """
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     """Launches the command line asked for; none takes place."""
     found: list[Launch] = []
-    monkeypatch.setattr(cli, "_run", lambda launch, console: found.append(launch))
+    monkeypatch.setattr(command, "_run", lambda launch, console: found.append(launch))
     return found
 
 
 def invoke(*arguments: str, **variables: str):
     programs = Programs("python", ("server",), ("router",))
     env = {variable(name): None for name in table()} | variables
-    return CliRunner().invoke(cli.command(), [*arguments], obj=programs, env=env)
+    return CliRunner().invoke(command.command(), [*arguments], obj=programs, env=env)
 
 
 def test_names_and_defaults_are_those_of_the_table():

@@ -11,8 +11,8 @@ from starlette.routing import Route
 from text_generation_router import render
 from text_generation_router.entry import Timeline
 from text_generation_router.inference import Completion, Times
-from text_generation_router.routes.services import Services
 from text_generation_router.responses import read_json
+from text_generation_router.routes.services import Services
 from text_generation_router.schemas import GenerateRequest
 from text_generation_router.streaming import EventStream, until_disconnect
 

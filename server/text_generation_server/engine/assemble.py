@@ -23,6 +23,8 @@ def build_engine(
     return Engine(runner, tokenizer, settings)
 
 
-def build_follower(model: ServedModel, group: TensorParallel, uds_path: str) -> tuple[Runner, PlanReceiver[RankCommand]]:
+def build_follower(
+    model: ServedModel, group: TensorParallel, uds_path: str
+) -> tuple[Runner, PlanReceiver[RankCommand]]:
     """A follower's runner and where its plans come from, for `ranks.follow`."""
     return Runner(model, group, ThreadStream()), PlanReceiver[RankCommand](plan_socket(uds_path))

@@ -62,5 +62,3 @@ class EngineLoop(Generic[E]):
             future.set_exception(error)
         else:
             future.set_result(result)
-
-

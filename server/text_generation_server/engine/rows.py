@@ -39,7 +39,9 @@ class FreeRows:
             OutOfBlocks: every row is held.
         """
         if not self._free:
-            raise OutOfBlocks(f"all {self._num_rows} rows are in use: wait for running requests, or raise MAX_BATCH_SIZE")
+            raise OutOfBlocks(
+                f"all {self._num_rows} rows are in use: wait for running requests, or raise MAX_BATCH_SIZE"
+            )
         return self._free.pop()
 
     def release(self, row: int) -> None:

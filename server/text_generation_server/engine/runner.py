@@ -110,7 +110,9 @@ class Runner:
             return self._execute(plan, sampling)
         except (torch.OutOfMemoryError, MemoryError) as error:
             if self._group.world_size == 1:
-                raise GenerationError(f"not enough memory for a step of {sum(plan.query_lens)} tokens: {error}") from error
+                raise GenerationError(
+                    f"not enough memory for a step of {sum(plan.query_lens)} tokens: {error}"
+                ) from error
             raise ModelError(f"a rank ran out of memory, so the ranks no longer agree: {error}") from error
         except RuntimeError as error:
             # A failed kernel leaves a CUDA context unusable, and a rank that skipped a collective leaves its peers waiting.
@@ -160,9 +162,7 @@ class Runner:
             token_ids[self._tensor(decoding)] = rows.last_token[self._tensor(sources)]
         return token_ids, self._tensor(positions)
 
-    def _choose(
-        self, plan: StepPlan, logits: Tensor, sampling: SamplingInput | None, rows: RowTable
-    ) -> HostSampled:
+    def _choose(self, plan: StepPlan, logits: Tensor, sampling: SamplingInput | None, rows: RowTable) -> HostSampled:
         """Choose on rank 0, tell every rank's rows, bring the choice to the host."""
         chosen = [plan.rows[i] for i in plan.chooses]
         if not chosen:

@@ -87,7 +87,10 @@ class CacheSizer:
 
     def _probe(self, request: Request, command: WarmupCommand) -> Request:
         """A warm-up request without what cannot be measured; routers may ask for absurd lengths here (protocol §3.2)."""
-        limit = min(self._position_limit or command.max_prefill_tokens + PROBE_NEW_TOKENS, len(request.prompt_ids) + PROBE_NEW_TOKENS)
+        limit = min(
+            self._position_limit or command.max_prefill_tokens + PROBE_NEW_TOKENS,
+            len(request.prompt_ids) + PROBE_NEW_TOKENS,
+        )
         return replace(
             request,
             prompt_ids=request.prompt_ids[-(limit - PROBE_NEW_TOKENS) :],

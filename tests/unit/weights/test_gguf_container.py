@@ -70,8 +70,20 @@ def test_a_file_cut_anywhere_is_refused(write_gguf: WriteGGUF, fraction: float) 
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sI", 1, b"k", 99), "metadata type 99"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sI", 1, b"\xff", 0), "ends or breaks"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q1sIQIQ", 1, b"t", 1, 4, 29, 0), "GGML type 29"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q1sIQIQ", 1, b"t", 1, 31, 8, 0), "whole blocks of 32"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q1sIIQ", 1, b"t", 0, 0, 0), r"shape \(\)"),
     ],
-    ids=["magic", "version", "big-endian", "huge-string", "metadata-type", "not-utf8", "tensor-type"],
+    ids=[
+        "magic",
+        "version",
+        "big-endian",
+        "huge-string",
+        "metadata-type",
+        "not-utf8",
+        "tensor-type",
+        "part-of-a-block",
+        "no-shape",
+    ],
 )
 def test_what_is_not_read_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "model.gguf"

@@ -140,9 +140,23 @@ def _scaled_frequencies(scaling: dict[str, Any]) -> torch.Tensor:
             {"edit": lambda writer: writer.add_tensor("rope_freqs.weight", np.arange(1, 9, dtype="f4"))},
             "rope_freqs.weight is not Llama 3.1's",
         ),
+        ({"edit": lambda writer: writer.add_tensor("blk.0", np.zeros(4, "f4"))}, "no place for the tensors blk.0"),
+        ({"edit": lambda writer: writer.add_eot_token_id(5000)}, "eot_token_id is 5000"),
+        ({"edit": lambda writer: writer.add_key_length(15)}, "4 heads of 15 numbers do not make the 64 rows"),
         ({"pre": "deepseek-llm"}, "tokenizer.ggml.pre is 'deepseek-llm'"),
     ],
-    ids=["architecture", "experts", "yarn", "layer-tensor", "tensor", "rope-factors", "pre-tokenizer"],
+    ids=[
+        "architecture",
+        "experts",
+        "yarn",
+        "layer-tensor",
+        "tensor",
+        "rope-factors",
+        "layer",
+        "token-id",
+        "heads",
+        "pre-tokenizer",
+    ],
 )
 def test_what_would_be_lost_is_refused_by_name(
     write_gguf: WriteGGUF, target: Path, options: dict[str, Any], reason: str

@@ -1,12 +1,13 @@
 """SentencePiece vocabularies without merges: the merges made from scores give what SentencePiece itself would."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text_generation_server.weights.gguf.container import Container
+from text_generation_server.weights.gguf.container import Container, Value
 from text_generation_server.weights.gguf.tokenizer import build_tokenizer
 
 _SPACE = "\u2581"
@@ -34,7 +35,7 @@ _SCORES = [0.0] * 259 + [-1000.0 - number for number in range(len(_LETTERS))] + 
 
 
 def _container(**more: bool) -> Container:
-    metadata = {
+    metadata: dict[str, Value] = {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": list(_TOKENS),
         "tokenizer.ggml.token_type": list(_KINDS),
@@ -49,9 +50,7 @@ def _reference(text: str) -> list[str]:
     scores = dict(zip(_TOKENS, _SCORES, strict=True))
     pieces = list(_SPACE + text.replace(" ", _SPACE)) if text else []
     while True:
-        unions = [
-            (scores.get(left + right), at) for at, (left, right) in enumerate(zip(pieces, pieces[1:], strict=False))
-        ]
+        unions = [(scores.get(left + right), at) for at, (left, right) in enumerate(pairwise(pieces))]
         known = [(-score, at) for score, at in unions if score is not None]
         if not known:
             break

@@ -83,6 +83,13 @@ def test_bos_is_added_where_the_file_or_the_kind_says(load: Load, pre: str, aske
     assert (ids[0] == 1) is expected
 
 
+def test_merges_of_unknown_tokens_are_refused(write_gguf: WriteGGUF) -> None:
+    container = read_container(write_gguf())
+    broken = replace(container, metadata={**container.metadata, "tokenizer.ggml.merges": ["no such"]})
+    with pytest.raises(UnsupportedModel, match=r"tokenizer\.ggml\.merges do not fit"):
+        build_tokenizer(broken)
+
+
 def test_another_tokenizer_model_is_refused(write_gguf: WriteGGUF) -> None:
     container = read_container(write_gguf())
     other = replace(container, metadata={**container.metadata, "tokenizer.ggml.model": "bert"})

@@ -8,6 +8,7 @@ import numpy as np
 
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.weights.gguf.container import Container
+from text_generation_server.weights.gguf.special import generation_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +65,23 @@ def architecture_of(gguf: Container) -> Architecture:
 def checkpoint_name(name: str) -> str | None:
     """The transformers name of a llama.cpp tensor name, or None where there is none."""
     stem, _, kind = name.rpartition(".")
-    if stem.startswith("blk."):
-        _, layer, part = stem.split(".", 2)
-        return f"model.layers.{layer}.{_IN_LAYER[part]}.{kind}" if part in _IN_LAYER else None
-    return f"{_OUTSIDE_LAYERS[stem]}.{kind}" if stem in _OUTSIDE_LAYERS else None
+    match stem.split(".", 2):
+        case ["blk", layer, part] if part in _IN_LAYER:
+            return f"model.layers.{layer}.{_IN_LAYER[part]}.{kind}"
+        case [part] if part in _OUTSIDE_LAYERS:
+            return f"{_OUTSIDE_LAYERS[part]}.{kind}"
+        case _:
+            return None
 
 
 def head_dim(gguf: Container) -> int:
-    """Numbers a head: attention.key_length, else the hidden size shared among the heads."""
+    """Numbers a head. Raises UnsupportedModel where the counts in the metadata do not fit the tensors."""
     prefix = gguf.text("general.architecture")
-    shared = gguf.integer(f"{prefix}.embedding_length") // gguf.integer(f"{prefix}.attention.head_count")
-    return gguf.integer(f"{prefix}.attention.key_length", shared)
+    heads, rows = gguf.integer(f"{prefix}.attention.head_count"), gguf.tensor("blk.0.attn_q.weight").num_rows
+    dim = gguf.integer(f"{prefix}.attention.key_length", rows // max(heads, 1))
+    if dim <= 0 or heads * dim != rows:
+        raise UnsupportedModel(f"{gguf.path}: {heads} heads of {dim} numbers do not make the {rows} rows of attn_q")
+    return dim
 
 
 def model_config(gguf: Container, factors: np.ndarray[Any, Any] | None, torch_dtype: str) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def model_config(gguf: Container, factors: np.ndarray[Any, Any] | None, torch_dt
         "architectures": [architecture.class_name],
         "model_type": architecture.model_type,
         "torch_dtype": torch_dtype,
-        "vocab_size": gguf.tensors["token_embd.weight"].num_rows,
+        "vocab_size": gguf.tensor("token_embd.weight").num_rows,
         "hidden_size": gguf.integer(f"{prefix}.embedding_length"),
         "intermediate_size": gguf.integer(f"{prefix}.feed_forward_length"),
         "num_hidden_layers": gguf.integer(f"{prefix}.block_count"),
@@ -101,25 +108,8 @@ def model_config(gguf: Container, factors: np.ndarray[Any, Any] | None, torch_dt
         "tie_word_embeddings": "output.weight" not in gguf.tensors,
         "attention_bias": "blk.0.attn_q.bias" in gguf.tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in gguf.tensors,
-        **_token_ids(gguf),
+        **generation_config(gguf),
     }
-
-
-def generation_config(gguf: Container) -> dict[str, Any]:
-    """generation_config.json: the ids that start, end and pad a text."""
-    return _token_ids(gguf)
-
-
-def _token_ids(gguf: Container) -> dict[str, Any]:
-    """The file's special ids; a turn that ends with another token than the text makes two ends."""
-    ids = {
-        name: gguf.integer(f"tokenizer.ggml.{key}_token_id")
-        for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("eot", "eot"))
-        if f"tokenizer.ggml.{key}_token_id" in gguf.metadata
-    }
-    ends = list(dict.fromkeys(ids[name] for name in ("eos", "eot") if name in ids))
-    named: dict[str, Any] = {f"{name}_token_id": ids[name] for name in ("bos", "pad") if name in ids}
-    return {**named, "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None)}
 
 
 def _shortest(number: float) -> float:

@@ -86,6 +86,12 @@ class Container:
             raise UnsupportedModel(f"{self.path}: metadata key {key} is {value!r}, expected an array")
         return value
 
+    def tensor(self, name: str) -> TensorInfo:
+        """A tensor that has to be there. Raises UnsupportedModel where it is not."""
+        if name not in self.tensors:
+            raise UnsupportedModel(f"{self.path} has no tensor {name}")
+        return self.tensors[name]
+
 
 def read_container(path: Path) -> Container:
     """Read everything but the tensor data.
@@ -177,6 +183,11 @@ class _Reader:
         if kind not in FORMATS:
             known = ", ".join(known.name for known in FORMATS.values())
             raise UnsupportedModel(f"{self._path}: tensor {name} has GGML type {kind}, expected one of {known}")
+        size = FORMATS[kind].size
+        if not shape or 0 in shape or shape[-1] % size:
+            raise UnsupportedModel(
+                f"{self._path}: tensor {name} has shape {shape}, expected rows of whole blocks of {size}"
+            )
         return TensorInfo(name, shape, FORMATS[kind], offset)
 
     def _placed(self, tensors: list[TensorInfo], metadata: Mapping[str, Value]) -> dict[str, TensorInfo]:

@@ -17,12 +17,12 @@ from text_generation_server.weights.gguf.architecture import (
     ROPE_FACTORS,
     architecture_of,
     checkpoint_name,
-    generation_config,
     head_dim,
     model_config,
 )
 from text_generation_server.weights.gguf.blocks import Floats
 from text_generation_server.weights.gguf.container import Container, TensorInfo, read_container, read_rows
+from text_generation_server.weights.gguf.special import generation_config
 from text_generation_server.weights.gguf.tokenizer import build_tokenizer, tokenizer_config
 from text_generation_server.weights.stream import StoredType, StreamedTensor, write_safetensors
 
