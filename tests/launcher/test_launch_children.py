@@ -2,13 +2,18 @@
 
 import signal
 import socket
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mocks.launched import Launched, Launcher, free_port, write_router
+from text_generation_launcher.hardware import Hardware
+from text_generation_launcher.launch import Launch
+from text_generation_launcher.options import Options
+from text_generation_launcher.preflight import metrics_port
+from text_generation_launcher.programs import Programs
+from text_generation_launcher.settings import read_environment
 
 OLD_FLAGS = """
 max-concurrent-requests max-best-of max-stop-sequences max-top-n-tokens max-input-tokens max-total-tokens
@@ -154,14 +159,14 @@ def test_a_router_that_is_none_is_refused(launcher: Launcher, tmp_path: Path):
     assert code == 1 and "is no text-generation-router" in err
 
 
-def test_the_default_metrics_port_is_given_up_when_it_is_taken(launcher: Launcher):
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):  # another process has it, which is as good
-            taken.bind(("127.0.0.1", 9000))
-            taken.listen()
-        (seen,) = seen_and_ended(launcher.start(), "router")
-    assert value(seen["argv"], "--prometheus-port") == "0"
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_only_a_default_metrics_port_is_given_up_when_it_is_taken(asked_for: bool):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = Options(hostname="127.0.0.1", prometheus_port=port)
+        given = frozenset(["prometheus_port"] if asked_for else [])
+        launch = Launch(options, given, read_environment({}), Programs("", (), ()), Hardware((), 1))
+        assert metrics_port(launch) == (port if asked_for else 0)
 
 
 def test_a_metrics_port_that_was_asked_for_must_be_free(launcher: Launcher):

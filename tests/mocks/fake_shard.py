@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import tokenizers
+
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
 
@@ -62,7 +63,8 @@ class FakeShard:
 
     keep_finished: leave finished requests in the batch, as text-generation-inference does. eos_after: tokens after
     which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
-    running: cleared, it holds steps back. failures: method → message with which its next call fails.
+    alive: whether Health succeeds. forget: drop all requests after the next step.
+    running: cleared, it holds calls back. failures: method → message with which its next call fails.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -79,6 +81,7 @@ class FakeShard:
     pad: str = ""
     step_s: float = 0.0
     alive: bool = True
+    forget: bool = False
 
     def __post_init__(self) -> None:
         self.running = asyncio.Event()
@@ -237,7 +240,7 @@ class FakeShard:
         advanced = [self._advance(row) for row in rows]
         generations = [generation for generation in advanced if generation is not None]
         finished = {generation.request_id for generation in generations if generation.HasField("generated_text")}
-        unfinished = [row for row in rows if row.request.id not in finished]
+        unfinished = [row for row in rows if row.request.id not in finished and not self.forget]
         if unfinished:
             self.batches[batch_id] = rows if self.keep_finished else unfinished
             self._plan(self.batches[batch_id])

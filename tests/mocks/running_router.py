@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from mocks.fake_shard import FakeShard, next_letter, save_tokenizer
 
+from mocks.fake_shard import FakeShard, next_letter, save_tokenizer
 from text_generation_router.serve import serve
 from text_generation_router.settings import Settings
 
