@@ -83,7 +83,9 @@ class ProcessGroup:
                 device_id=device if device.type == "cuda" else None,
             )
         except (RuntimeError, ValueError) as error:
-            raise StartError(f"rank {rank} of {world_size} could not meet the others at {address}:{port}: {error}") from error
+            raise StartError(
+                f"rank {rank} of {world_size} could not meet the others at {address}:{port}: {error}"
+            ) from error
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, in place."""

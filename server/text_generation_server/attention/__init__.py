@@ -1,0 +1,1 @@
+"""Attention over paged slots, behind one interface."""

@@ -1,0 +1,212 @@
+"""Attention with torch's scaled_dot_product_attention over slots gathered from the cache: the CPU path, and a reference for others.
+
+Rows that compute one token are attended to together, padded to the longest; rows with more tokens one by one, in blocks of
+queries so that a mask never grows with the square of a prompt. Knows no model and no ranks.
+
+Dimensions: T tokens of the step, t of some rows, H and K query and key/value heads of the rank, g = H / K, d head_dim, S keys.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from text_generation_server.attention.base import AttentionVariant, LayerAttention, RowLayout
+from text_generation_server.cache.paged import PagedCache, StateSpec
+
+QUERY_BLOCK = 256
+"""Queries of a prompt that share a mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """What a variant adds to scores. slopes: [K, g] in float32, None for none. dtype: of a mask without slopes."""
+
+    window: int | None
+    slopes: Tensor | None
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, variant: AttentionVariant, state: StateSpec) -> "Bias":
+        """The variant's, with its slopes by key/value head."""
+        slopes = None
+        if variant.alibi is not None:
+            slopes = torch.tensor(variant.alibi, device=state.device).view(state.kv_heads, -1)
+        return cls(variant.window, slopes, state.dtype)
+
+    def first_visible(self, query: int) -> int:
+        """Position of the oldest key that the query at this position sees."""
+        return 0 if self.window is None else max(0, query - self.window + 1)
+
+    def mask(self, keys: Tensor, queries: Tensor) -> Tensor:
+        """Zero or, with slopes, the distance (to be multiplied by them) where a key's position is visible; else −inf."""
+        ahead = keys - queries
+        hidden = ahead > 0 if self.window is None else (ahead > 0) | (ahead <= -self.window)
+        plain = ahead.to(self.dtype).zero_() if self.slopes is None else ahead.float()
+        return plain.masked_fill_(hidden, -torch.inf)
+
+
+class Part(Protocol):
+    """Some rows of a step, attended to under one variant. `tokens`: which of the step's tokens they are."""
+
+    @property
+    def tokens(self) -> slice | Tensor: ...
+
+    def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
+        """Queries [t, K, g, d] over a layer's cache [2 · K, slots, d], to [t, H · d]."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRows:
+    """B rows of one token each. slots: [B · S]. bias: to expand to [K, B, g, S], None if every key counts alike."""
+
+    tokens: slice | Tensor
+    slots: Tensor
+    bias: Tensor | None
+
+    def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
+        """See `Part`. The heads of a group are the queries of one attention, so that keys are read once for all of them."""
+        rows, kv_heads, _, head_dim = q.shape
+        keys, values = pool.index_select(1, self.slots).view(2, kv_heads, rows, -1, head_dim)
+        out = F.scaled_dot_product_attention(q.transpose(0, 1), keys, values, self.bias, scale=scale)
+        return out.transpose(0, 1).reshape(rows, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBlock:
+    """Queries of one row and the keys they may see, as ranges of the row's; mask None: causal from the first key."""
+
+    queries: slice
+    keys: slice
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """A row of several tokens. slots: [S]. slopes: [K, g, 1, 1], None for none."""
+
+    tokens: slice
+    slots: Tensor
+    slopes: Tensor | None
+    blocks: tuple[QueryBlock, ...]
+
+    def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
+        """See `Part`."""
+        tokens, kv_heads, group, head_dim = q.shape
+        kv = pool.index_select(1, self.slots).view(2, kv_heads, 1, -1, head_dim).expand(-1, -1, group, -1, -1)
+        q = q.permute(1, 2, 0, 3)  # [K, g, t, d]
+        outs = [self._attend(block, q, kv, scale) for block in self.blocks]
+        out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
+        return out.permute(2, 0, 1, 3).reshape(tokens, -1)
+
+    def _attend(self, block: QueryBlock, q: Tensor, kv: Tensor, scale: float) -> Tensor:
+        keys, values = kv[:, :, :, block.keys]
+        bias = block.mask if self.slopes is None or block.mask is None else self.slopes * block.mask
+        causal = block.mask is None
+        return F.scaled_dot_product_attention(q[:, :, block.queries], keys, values, bias, is_causal=causal, scale=scale)
+
+
+class SdpaPlan:
+    """One step's slots, gathers and masks, for every variant."""
+
+    def __init__(self, layout: RowLayout, biases: Sequence[Bias]) -> None:
+        ends = torch.tensor(layout.query_lens).cumsum(0).tolist()
+        self._starts = [end - count for end, count in zip(ends, layout.query_lens, strict=True)]
+        self._layout = layout
+        self._written = self._written_slots()
+        self._parts = [[*self._decode_rows(bias), *self._prompt_rows(bias)] for bias in biases]
+
+    def run(self, q: Tensor, kv: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
+        """See `AttentionPlan`."""
+        pool = cache.layer(layer.layer)
+        pool.index_copy_(1, self._written, kv.transpose(0, 1))
+        tokens, heads, head_dim = q.shape
+        q = q.unflatten(1, (kv.shape[1] // 2, -1))
+        parts = self._parts[layer.variant]
+        if len(parts) == 1:
+            return parts[0].run(q, pool, layer.scale)
+        out = q.new_empty(tokens, heads * head_dim)
+        for part in parts:
+            out[part.tokens] = part.run(q[part.tokens], pool, layer.scale)
+        return out
+
+    def _row_slots(self, index: int, first: int) -> Tensor:
+        """Slots of a row's positions from `first` to its last key."""
+        return self._layout.slot_table[self._layout.rows[index], first : self._layout.kv_lens[index]]
+
+    def _written_slots(self) -> Tensor:
+        layout = self._layout
+        if max(layout.query_lens) == 1:
+            return layout.slot_table[self._tensor(layout.rows), self._tensor(layout.kv_lens) - 1]
+        computed = zip(layout.kv_lens, layout.query_lens, strict=True)
+        return torch.cat([self._row_slots(i, kv_len - count) for i, (kv_len, count) in enumerate(computed)])
+
+    def _decode_rows(self, bias: Bias) -> Iterator[DecodeRows]:
+        """All rows of one token, padded in front of their last key where a row has fewer keys than the longest."""
+        layout = self._layout
+        chosen = [i for i, count in enumerate(layout.query_lens) if count == 1]
+        if not chosen:
+            return
+        lens = [layout.kv_lens[i] for i in chosen]
+        span = max(kv_len - bias.first_visible(kv_len - 1) for kv_len in lens)
+        last = self._tensor(lens)[:, None] - 1
+        positions = last - torch.arange(span - 1, -1, -1, device=last.device)
+        rows = self._tensor([layout.rows[i] for i in chosen])[:, None]
+        # A row's padding reads its own first slot: any other might hold what was never written.
+        slots = layout.slot_table[rows, positions.clamp(min=0)]
+        padded = any(kv_len < span for kv_len in lens)
+        mask = self._decode_mask(bias, positions, last) if padded or bias.slopes is not None else None
+        tokens = slice(None) if len(chosen) == len(layout.rows) else self._tensor([self._starts[i] for i in chosen])
+        yield DecodeRows(tokens, slots.flatten(), mask)
+
+    @staticmethod
+    def _decode_mask(bias: Bias, positions: Tensor, last: Tensor) -> Tensor:
+        mask = bias.mask(positions, last).masked_fill_(positions < 0, -torch.inf)[None, :, None]
+        return mask if bias.slopes is None else bias.slopes[:, None, :, None] * mask
+
+    def _prompt_rows(self, bias: Bias) -> Iterator[PromptRow]:
+        for i, count in enumerate(self._layout.query_lens):
+            if count == 1:
+                continue
+            begin, end = self._layout.kv_lens[i] - count, self._layout.kv_lens[i]
+            oldest = bias.first_visible(begin)
+            tokens = slice(self._starts[i], self._starts[i] + count)
+            slopes = None if bias.slopes is None else bias.slopes[:, :, None, None]
+            yield PromptRow(tokens, self._row_slots(i, oldest), slopes, tuple(self._blocks(bias, begin, end, oldest)))
+
+    def _blocks(self, bias: Bias, begin: int, end: int, oldest: int) -> Iterator[QueryBlock]:
+        """Queries at positions [begin, end), over keys that start at `oldest`."""
+        device = self._layout.slot_table.device
+        for first in range(begin, end, QUERY_BLOCK):
+            past = min(first + QUERY_BLOCK, end)
+            seen = bias.first_visible(first)
+            queries, keys = slice(first - begin, past - begin), slice(seen - oldest, past - oldest)
+            if first == 0 and bias.slopes is None and bias.first_visible(past - 1) == 0:
+                yield QueryBlock(queries, keys, None)
+                continue
+            key_positions = torch.arange(seen, past, device=device)
+            query_positions = torch.arange(first, past, device=device)[:, None]
+            yield QueryBlock(queries, keys, bias.mask(key_positions, query_positions))
+
+    def _tensor(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self._layout.slot_table.device)
+
+
+class SdpaAttention:
+    """Makes plans for a model with these variants."""
+
+    name = "sdpa"
+
+    def __init__(self, variants: Sequence[AttentionVariant], state: StateSpec) -> None:
+        self._biases = [Bias.of(variant, state) for variant in variants]
+
+    def supports(self, variant: AttentionVariant, head_dim: int) -> str | None:
+        """Every variant can be computed."""
+        return None
+
+    def plan(self, layout: RowLayout) -> SdpaPlan:
+        """Prepare one step."""
+        return SdpaPlan(layout, self._biases)

@@ -1,0 +1,49 @@
+"""The pool of key and value slots of one rank. Knows neither who holds a slot nor what attention does with it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """What one rank of a model keeps for every token. `kv_heads` are those of the rank."""
+
+    num_layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+
+class PagedCache:
+    """Keys and values by layer and slot; a slot holds one token.
+
+    A layer is one tensor [2 · kv_heads, slots, head_dim], key heads first: a token is written and a sequence gathered with one
+    operation for keys and values together, and what is gathered is ready for batched matrix products.
+    The pool is not cleared. Whoever reads a slot must have written it.
+    """
+
+    def __init__(self, state: StateSpec, num_slots: int) -> None:
+        shape = (2 * state.kv_heads, num_slots, state.head_dim)
+        self.num_slots = num_slots
+        self._kv_heads = state.kv_heads
+        self._layers = [torch.empty(shape, dtype=state.dtype, device=state.device) for _ in range(state.num_layers)]
+
+    @staticmethod
+    def bytes_per_slot(state: StateSpec) -> int:
+        """Bytes of one token in all layers."""
+        return 2 * state.num_layers * state.kv_heads * state.head_dim * state.dtype.itemsize
+
+    def layer(self, layer: int) -> Tensor:
+        """Keys and values [2 · kv_heads, slots, head_dim] of a layer."""
+        return self._layers[layer]
+
+    def keys(self, layer: int) -> Tensor:
+        """Keys of a layer as a view [slots, kv_heads, head_dim]."""
+        return self._layers[layer][: self._kv_heads].transpose(0, 1)
+
+    def values(self, layer: int) -> Tensor:
+        """Values of a layer as a view [slots, kv_heads, head_dim]."""
+        return self._layers[layer][self._kv_heads :].transpose(0, 1)

@@ -1,0 +1,59 @@
+"""Activation functions of MLPs, plain and gated. Knows no weights."""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Activation(StrEnum):
+    """Functions of an MLP, by what they compute."""
+
+    SILU = "silu"
+    RELU = "relu"
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+
+
+ACTIVATION_NAMES: Mapping[str, Activation] = {
+    "silu": Activation.SILU,
+    "swish": Activation.SILU,
+    "relu": Activation.RELU,
+    "gelu": Activation.GELU,
+    "gelu_new": Activation.GELU_TANH,
+    "gelu_fast": Activation.GELU_TANH,
+    "gelu_pytorch_tanh": Activation.GELU_TANH,
+}
+"""As config files call them."""
+
+
+Elementwise = Callable[[Tensor], Tensor]
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+_FUNCTIONS: Mapping[Activation, Elementwise] = {
+    Activation.SILU: F.silu,
+    Activation.RELU: F.relu,
+    Activation.GELU: F.gelu,
+    Activation.GELU_TANH: _gelu_tanh,
+}
+
+
+def activation(kind: Activation) -> Elementwise:
+    """The function, [T, n] to [T, n]."""
+    return _FUNCTIONS[kind]
+
+
+def gated_activation(kind: Activation) -> Elementwise:
+    """[T, 2 · n], gate first, to act(gate) · up [T, n]."""
+    function = _FUNCTIONS[kind]
+
+    def gated(x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return function(gate).mul_(up)
+
+    return gated

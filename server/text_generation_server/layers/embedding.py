@@ -1,0 +1,41 @@
+"""Token embeddings and the output head, with the vocabulary spread over ranks. Knows no checkpoint."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from text_generation_server.distributed.group import TensorParallel
+from text_generation_server.quantization.base import LinearKernel
+
+
+class VocabParallelEmbedding:
+    """Each rank holds the rows of some tokens, `start` the first of them."""
+
+    def __init__(self, table: Tensor, start: int, group: TensorParallel) -> None:
+        self._table = table
+        self._start = start
+        self._group = group
+
+    def __call__(self, token_ids: Tensor) -> Tensor:
+        """[T] int64 to [T, hidden], a new tensor."""
+        if self._group.world_size == 1:
+            return F.embedding(token_ids, self._table)
+        local = token_ids - self._start
+        elsewhere = (local < 0) | (local >= self._table.shape[0])
+        rows = F.embedding(local.masked_fill_(elsewhere, 0), self._table)
+        return self._group.all_reduce(rows.masked_fill_(elsewhere[:, None], 0.0))
+
+
+class ParallelLMHead:
+    """Each rank computes the logits of some tokens; every rank gets all."""
+
+    def __init__(self, kernel: LinearKernel, vocab_size: int, group: TensorParallel) -> None:
+        self._kernel = kernel
+        self._vocab_size = vocab_size
+        self._group = group
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[L, hidden] to logits [L, vocab_size]."""
+        if x.shape[0] == 0:  # a step of prompt chunks only; kernels need not take empty input
+            return torch.empty(0, self._vocab_size, dtype=x.dtype, device=x.device)
+        return self._group.all_gather_last(self._kernel(x))[:, : self._vocab_size]

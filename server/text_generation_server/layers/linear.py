@@ -1,0 +1,33 @@
+"""Linears whose weights are spread over ranks. Knows no checkpoint and no form of weights: it is given finished kernels."""
+
+from torch import Tensor
+
+from text_generation_server.distributed.group import TensorParallel
+from text_generation_server.quantization.base import LinearKernel
+
+
+class ColumnParallelLinear:
+    """Each rank computes some of the outputs from all inputs."""
+
+    def __init__(self, kernel: LinearKernel) -> None:
+        self._kernel = kernel
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, in] to this rank's outputs [T, out / world_size]."""
+        return self._kernel(x)
+
+
+class RowParallelLinear:
+    """Each rank computes a part of every output's sum, from its share of the inputs. Only rank 0's kernel has the bias."""
+
+    def __init__(self, kernel: LinearKernel, group: TensorParallel) -> None:
+        self._kernel = kernel
+        self._group = group
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """This rank's inputs [T, in / world_size] to the outputs [T, out]."""
+        return self._group.all_reduce(self._kernel(x))
+
+    def partial(self, x: Tensor) -> Tensor:
+        """This rank's part of the outputs' sums, for a caller that adds more before it reduces."""
+        return self._kernel(x)

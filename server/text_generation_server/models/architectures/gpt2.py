@@ -1,0 +1,56 @@
+"""GPT-2 of all sizes. Linears are stored [in, out]; hub files leave out `transformer.`. Checked against transformers 5.23.
+
+SantaCoder's original files have this model_type too, with one key/value head: refused here.
+"""
+
+from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.spec import AttentionSpec, CheckpointNames, DecoderSpec, MlpSpec, layer_norm
+from text_generation_server.weights.layout import QkvLayout
+
+GPT2_NAMES = CheckpointNames(
+    family_prefix="transformer.",
+    embedding="transformer.wte",
+    positions="transformer.wpe",
+    layer="transformer.h.{}",
+    attention_norm="ln_1",
+    mlp_norm="ln_2",
+    qkv=("attn.c_attn",),
+    qkv_layout=QkvLayout.CONCAT,
+    attention_out="attn.c_proj",
+    up=("mlp.c_fc",),
+    down="mlp.c_proj",
+    final_norm="transformer.ln_f",
+    conv1d=True,
+)
+
+
+def gpt2(config: ConfigDict) -> DecoderSpec:
+    """The spec of a GPT-2."""
+    config.reject("attention_head_type", "multiquery")
+    config.reject("add_cross_attention", True)
+    heads, hidden = config.integer("n_head", "num_attention_heads"), config.integer("n_embd", "hidden_size")
+    scaled = config.flag("scale_attn_weights", default=True)
+    return DecoderSpec(
+        vocab_size=config.integer("vocab_size"),
+        hidden_size=hidden,
+        num_layers=config.integer("n_layer", "num_hidden_layers"),
+        norm=layer_norm(config.number("layer_norm_epsilon", default=1e-5)),
+        attention=AttentionSpec(
+            heads=heads,
+            kv_heads=heads,
+            head_dim=hidden // heads,
+            qkv_bias=True,
+            out_bias=True,
+            scale=None if scaled else 1.0,
+            inverse_layer_scale=config.flag("scale_attn_by_inverse_layer_idx", default=False),
+        ),
+        mlp=MlpSpec(
+            config.integer("n_inner", default=4 * hidden),
+            config.activation("activation_function", default="gelu_new"),
+            gated=False,
+            bias=True,
+        ),
+        names=GPT2_NAMES,
+        head=config.head_tie(default=True),
+        max_positions=config.integer("n_positions", "max_position_embeddings"),
+    )

@@ -1,0 +1,134 @@
+"""Reads config.json with types. Knows the two spellings of null and absent, and no architecture.
+
+Plain JSON on purpose: library classes rewrite fields as they load, and do not know the names of older remote code.
+"""
+
+import json
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from text_generation_server.errors import ModelNotFound, UnsupportedModel
+from text_generation_server.layers.activation import ACTIVATION_NAMES, Activation
+from text_generation_server.models.spec import HeadTie
+
+
+class Required(Enum):
+    """The default of a key that has none."""
+
+    REQUIRED = "required"
+
+
+REQUIRED: Final = Required.REQUIRED
+
+
+class ConfigDict:
+    """The values of a config.json; `null` counts as absent everywhere.
+
+    Getters take a key and its older spellings; the first one present counts. They raise UnsupportedModel, naming key and
+    value, for a value of another type, and for a missing key without default.
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str = "config.json") -> None:
+        self._values = values
+        self._where = where
+        self._read: set[str] = set()
+
+    @classmethod
+    def load(cls, path: Path) -> "ConfigDict":
+        """Raises ModelNotFound if there is no such file, UnsupportedModel if it is not a JSON object."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ModelNotFound(f"there is no {path}: expected a model directory with config.json") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UnsupportedModel(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise UnsupportedModel(f"{path} holds a {type(values).__name__}, expected a JSON object")
+        return cls(values, str(path))
+
+    def get(self, *keys: str) -> Any:
+        """The raw value of the first of these keys that is present, None if none is."""
+        self._read.update(keys)
+        return next((self._values[key] for key in keys if self._values.get(key) is not None), None)
+
+    def integer(self, *keys: str, default: int | Required = REQUIRED) -> int:
+        """A whole number."""
+        value = self._value(keys, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.refusal(keys[0], value, "a whole number")
+        return value
+
+    def optional_integer(self, *keys: str) -> int | None:
+        """A whole number, or None where the key is absent."""
+        return None if self.get(*keys) is None else self.integer(*keys)
+
+    def number(self, *keys: str, default: float | Required = REQUIRED) -> float:
+        """A number."""
+        value = self._value(keys, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.refusal(keys[0], value, "a number")
+        return float(value)
+
+    def flag(self, *keys: str, default: bool | Required = REQUIRED) -> bool:
+        """True or false."""
+        value = self._value(keys, default)
+        if not isinstance(value, bool):
+            raise self.refusal(keys[0], value, "true or false")
+        return value
+
+    def text(self, *keys: str, default: str | Required = REQUIRED) -> str:
+        """A string."""
+        value = self._value(keys, default)
+        if not isinstance(value, str):
+            raise self.refusal(keys[0], value, "a string")
+        return value
+
+    def activation(self, *keys: str, default: str | Required = REQUIRED) -> Activation:
+        """An activation function."""
+        name = self.text(*keys, default=default)
+        if name not in ACTIVATION_NAMES:
+            raise self.refusal(keys[0], name, f"one of {', '.join(ACTIVATION_NAMES)}")
+        return ACTIVATION_NAMES[name]
+
+    def section(self, *keys: str) -> "ConfigDict":
+        """A nested object; empty where the key is absent."""
+        value = self._value(keys, {})
+        if not isinstance(value, dict):
+            raise self.refusal(keys[0], value, "an object")
+        return ConfigDict(value, f"{self._where}: {keys[0]}")
+
+    def head_tie(self, default: bool) -> HeadTie:
+        """`tie_word_embeddings`; where it is absent, a family tied by default may still have a head in its checkpoint."""
+        if self.get("tie_word_embeddings") is None:
+            return HeadTie.IF_ABSENT if default else HeadTie.SEPARATE
+        return HeadTie.TIED if self.flag("tie_word_embeddings") else HeadTie.SEPARATE
+
+    def reject(self, key: str, *values: object) -> None:
+        """Raise UnsupportedModel if the key has one of these values, which ask for something not served."""
+        if self.get(key) in values:
+            raise self.refusal(key, self.get(key), "a model without it")
+
+    def reject_section(self, key: str, naming: str) -> None:
+        """Raise UnsupportedModel if there is such an object, quoting its key `naming`."""
+        if self.get(key) is not None:
+            raise self.refusal(f"{key}.{naming}", self.section(key).get(naming), "a model without it")
+
+    def replaced(self, **values: object) -> "ConfigDict":
+        """The same config with other values for these keys."""
+        return ConfigDict({**self._values, **values}, self._where)
+
+    def refusal(self, key: str, value: object, expected: str) -> UnsupportedModel:
+        """The error for a value that cannot be served."""
+        if value is REQUIRED:
+            return UnsupportedModel(f"{self._where}: {key} is missing, expected {expected}")
+        return UnsupportedModel(f"{self._where}: {key} is {value!r}, which is not supported; expected {expected}")
+
+    def unread(self) -> list[str]:
+        """Keys that nobody asked for."""
+        return sorted(self._values.keys() - self._read)
+
+    def _value(self, keys: tuple[str, ...], default: Any) -> Any:
+        value = self.get(*keys)
+        return default if value is None else value

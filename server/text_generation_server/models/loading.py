@@ -1,0 +1,61 @@
+"""From a model directory to one rank of a model. Knows the order of things, and nothing about any of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from loguru import logger
+
+from text_generation_server.distributed.group import TensorParallel
+from text_generation_server.errors import UnsupportedModel
+from text_generation_server.models.build import DecoderBuilder
+from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.registry import read_spec
+from text_generation_server.models.ropeconfig import override_scaling
+from text_generation_server.models.step import ServedModel
+from text_generation_server.models.tensors import TensorReader
+from text_generation_server.quantization.dense import DenseScheme
+from text_generation_server.weights.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What an operator decides about a model.
+
+    dtype: of weights and activations. attention: name of a backend.
+    rope_scaling, rope_factor: kind and factor that replace what config.json says, None to leave it.
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    attention: str = "sdpa"
+    rope_scaling: str | None = None
+    rope_factor: float | None = None
+
+
+def load_model(
+    directory: Path, options: ModelOptions, group: TensorParallel, progress: Callable[[int, int], None]
+) -> ServedModel:
+    """This rank's part of the model in `directory`.
+
+    Weights are read tensor by tensor, so that memory holds them once. `progress` is told the bytes of the checkpoint
+    dealt with so far and in all; a rank reads its part of each tensor.
+
+    Raises:
+        ModelNotFound: config.json or weights are missing.
+        UnsupportedModel: something about the model is not supported; the text says what.
+    """
+    config = ConfigDict.load(directory / "config.json")
+    if options.rope_scaling is not None:
+        config = override_scaling(config, options.rope_scaling, options.rope_factor or 1.0)
+    spec = read_spec(config)
+    if options.rope_scaling is not None and spec.attention.rope is None:
+        raise UnsupportedModel(f"rope scaling was asked for, but {directory} has no rotary positions: leave it out")
+    logger.debug("not read from config.json: {}", ", ".join(config.unread()))
+    checkpoint = Checkpoint(directory, spec.names.family_prefix, progress)
+    scheme = DenseScheme(options.dtype, options.device)
+    reader = TensorReader(checkpoint, scheme, options.dtype, options.device, transposed=spec.names.conv1d)
+    model = DecoderBuilder(spec, reader, group).build(options.attention)
+    checkpoint.check_consumed()
+    return model

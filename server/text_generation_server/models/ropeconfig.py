@@ -1,0 +1,92 @@
+"""Reads rotary embeddings from a config, in the spellings of transformers up to 4 and from 5 on. Knows no architecture.
+
+Up to 4: `rope_theta`, `partial_rotary_factor` and `rope_scaling: {type | rope_type, …}` at the top.
+From 5 on: `rope_parameters: {rope_theta, partial_rotary_factor, rope_type, …}`.
+"""
+
+import math
+
+from text_generation_server.errors import UnsupportedModel
+from text_generation_server.layers.frequencies import LinearScaling, Llama3Scaling, RopeScaling, RopeSpec, YarnScaling
+from text_generation_server.models.configdict import REQUIRED, ConfigDict
+
+
+def read_rope(
+    config: ConfigDict,
+    head_dim: int,
+    *,
+    partial: float = 1.0,
+    theta: float = 10000.0,
+    theta_key: str = "rope_theta",
+    partial_key: str = "partial_rotary_factor",
+) -> RopeSpec:
+    """The rotary embedding of heads of `head_dim` numbers; the keys are a family's own older spellings.
+
+    Raises:
+        UnsupportedModel: a kind of scaling that is not served.
+    """
+    parameters = config.section("rope_parameters")
+    theta = parameters.number("rope_theta", default=config.number(theta_key, "rope_theta", default=theta))
+    partial = parameters.number(
+        "partial_rotary_factor", default=config.number(partial_key, "partial_rotary_factor", default=partial)
+    )
+    scaling = config.section("rope_scaling") if config.get("rope_scaling") is not None else parameters
+    return RopeSpec(int(head_dim * partial), theta, _read_scaling(scaling, config))
+
+
+def override_scaling(config: ConfigDict, kind: str, factor: float) -> ConfigDict:
+    """The config with the scaling that an operator asked for instead of its own, and as many more positions.
+
+    Raises:
+        UnsupportedModel: a kind other than linear.
+    """
+    if kind != "linear":
+        raise UnsupportedModel(f"rope scaling {kind!r} was asked for, which is not supported; expected linear")
+    parameters = config.section("rope_parameters")
+    trained = config.optional_integer("max_position_embeddings")
+    return config.replaced(
+        rope_parameters={key: parameters.get(key) for key in ("rope_theta", "partial_rotary_factor")},
+        rope_scaling={"rope_type": kind, "factor": factor},
+        max_position_embeddings=None if trained is None else int(trained * factor),
+    )
+
+
+def _read_scaling(scaling: ConfigDict, config: ConfigDict) -> RopeScaling | None:
+    kind = scaling.text("rope_type", "type", default="default")
+    match kind:
+        case "default":
+            return None
+        case "linear":
+            return LinearScaling(scaling.number("factor"))
+        case "llama3":
+            return Llama3Scaling(
+                factor=scaling.number("factor"),
+                low_freq_factor=scaling.number("low_freq_factor"),
+                high_freq_factor=scaling.number("high_freq_factor"),
+                original_max_positions=_original_max_positions(scaling, config),
+            )
+        case "yarn":
+            return _read_yarn(scaling, config)
+    raise scaling.refusal("rope_type", kind, "default, linear, llama3 or yarn")
+
+
+def _read_yarn(scaling: ConfigDict, config: ConfigDict) -> YarnScaling:
+    for key in ("mscale", "mscale_all_dim"):
+        if scaling.get(key) is not None:
+            raise scaling.refusal(key, scaling.get(key), "none")
+    factor = scaling.number("factor")
+    return YarnScaling(
+        factor=factor,
+        original_max_positions=_original_max_positions(scaling, config),
+        beta_fast=scaling.number("beta_fast", default=32.0),
+        beta_slow=scaling.number("beta_slow", default=1.0),
+        attention_factor=scaling.number(
+            "attention_factor", default=0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+        ),
+        truncate=scaling.flag("truncate", default=True),
+    )
+
+
+def _original_max_positions(scaling: ConfigDict, config: ConfigDict) -> int:
+    key = "original_max_position_embeddings"
+    return scaling.integer(key, default=config.optional_integer(key, "max_position_embeddings") or REQUIRED)

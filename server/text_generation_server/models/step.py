@@ -1,0 +1,52 @@
+"""The seam between engine and models: what a step brings, what a model promises. Knows neither requests nor layers."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from text_generation_server.attention.base import AttentionBackend, AttentionPlan
+from text_generation_server.cache.paged import PagedCache, StateSpec
+
+__all__ = ["ServedModel", "StateSpec", "StepInput"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """One forward over T tokens of several sequences, laid end to end.
+
+    token_ids: [T] int64.
+    positions: [T] int64, of each token in its sequence.
+    logit_rows: [L] int64, indices into T whose logits are wanted.
+    attention: made for this step by the model's own backend.
+    cache: where the step's keys and values go.
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    logit_rows: Tensor
+    attention: AttentionPlan
+    cache: PagedCache
+
+
+class ServedModel(Protocol):
+    """One rank of a loaded model."""
+
+    @property
+    def state(self) -> StateSpec:
+        """What to allocate for it."""
+
+    @property
+    def attention(self) -> AttentionBackend:
+        """Makes the plans of its steps."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+
+    @property
+    def max_positions(self) -> int | None:
+        """Positions it can address, None if unbounded."""
+
+    def forward(self, step: StepInput) -> Tensor:
+        """Logits [L, vocab_size] in the model's dtype, the same on every rank."""

@@ -1,0 +1,45 @@
+"""What a form of weights must offer, so that names, row order and rank cuts need not know it. Knows no form."""
+
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+from torch import Tensor
+
+from text_generation_server.weights.checkpoint import Checkpoint
+from text_generation_server.weights.layout import Rows
+
+
+class LinearKernel(Protocol):
+    """A finished linear, bias included."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, in] to [T, out]."""
+
+
+class Matrix(Protocol):
+    """Weights [out, in] on their way from the checkpoint to a kernel."""
+
+    def select_out(self, rows: Rows) -> Self:
+        """These outputs."""
+
+    def select_in(self, columns: slice) -> Self:
+        """These inputs."""
+
+    def pad(self, outputs: int, inputs: int) -> Self:
+        """Zeros behind, up to this shape."""
+
+    def transpose(self) -> Self:
+        """For checkpoints that store [in, out]."""
+
+    def join_out(self, others: Sequence[Self]) -> Self:
+        """The outputs of this and then of the others."""
+
+    def finish(self, bias: Tensor | None) -> LinearKernel:
+        """Put into the form that is multiplied with; the matrix must not be used afterwards."""
+
+
+class QuantScheme(Protocol):
+    """One form of weights in checkpoints."""
+
+    def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Matrix:
+        """The linear's weights with this stored shape; `name` has no suffix. Lazy: cuts come before reading."""

@@ -1,0 +1,39 @@
+"""Linears on a CPU with weights packed once into oneDNN's blocked order, which reads them at memory speed for few tokens.
+
+The operators are those that PyTorch's own compiler uses; where a build lacks them, weights stay plain.
+Measured with the 135M model's linears and 2 threads, 1 token: 12 ms a step against 26 ms plain in bfloat16, 23 against 56 in
+float32; at 256 tokens packing still wins by a tenth and a third.
+"""
+
+import torch
+from torch import Tensor
+
+TOKENS_HINT = 16
+"""Tokens that the packed order is chosen for; 1 makes small batches slower, larger values change nothing."""
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether this machine computes in the weight's type with packed weights."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return False
+    if weight.dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype is torch.float32
+
+
+class PackedLinear:
+    """Weights [out, in] in oneDNN's order. The plain tensor is not kept."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        # Not in inference mode: oneDNN tensors made there cannot be used outside, and tests and tools do.
+        with torch.inference_mode(False), torch.no_grad():
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), TOKENS_HINT)
+        self._bias = bias
+        self._linear = torch.ops.mkldnn._linear_pointwise.default
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, in] to [T, out]."""
+        y: Tensor = self._linear(x, self._weight, self._bias, "none", [], "")
+        return y

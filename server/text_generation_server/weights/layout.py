@@ -1,0 +1,119 @@
+"""Which rows of a checkpoint's matrices a rank computes with, and in which order. Index arithmetic only.
+
+Cutting whole heads for a rank and undoing a checkpoint's row order are both a choice of rows, so they are one index.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import torch
+from torch import Tensor
+
+from text_generation_server.errors import UnsupportedModel
+
+
+class QkvLayout(Enum):
+    """Order of the rows of queries, keys and values in a checkpoint."""
+
+    SPLIT = auto()
+    """Three tensors."""
+    CONCAT = auto()
+    """One tensor: all q, all k, all v."""
+    GROUPED = auto()
+    """One tensor: for each key/value head its queries, its key, its value."""
+
+
+Rows = slice | Tensor
+"""Rows of a matrix: a range where they lie together, otherwise their numbers [n] int64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An equal share of `size` things for each rank; the last ranks may hold fewer real ones and zeros up to `padded`."""
+
+    start: int
+    stop: int
+    padded: int
+
+    @property
+    def rows(self) -> slice:
+        """The real ones."""
+        return slice(self.start, self.stop)
+
+
+def part_of(size: int, rank: int, world_size: int) -> Part:
+    """This rank's share of a dimension that may be padded with zeros: vocabulary, inner size of an MLP."""
+    padded = -(-size // world_size)
+    return Part(min(rank * padded, size), min((rank + 1) * padded, size), padded)
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The attention heads of one rank, as numbers of the model's heads. Keys and values may be on several ranks."""
+
+    query: range
+    kv: range
+
+
+def heads_of(heads: int, kv_heads: int, rank: int, world_size: int) -> Heads:
+    """This rank's heads. With fewer key/value heads than ranks, ranks hold copies.
+
+    Raises:
+        UnsupportedModel: the heads cannot be divided so that queries stay with their keys.
+    """
+    if heads % world_size:
+        raise UnsupportedModel(
+            f"the model has {heads} attention heads, which {world_size} shards cannot divide: use {_fitting(heads)}"
+        )
+    if max(kv_heads, world_size) % min(kv_heads, world_size):
+        raise UnsupportedModel(
+            f"the model has {kv_heads} key/value heads, which {world_size} shards can neither divide nor copy evenly"
+        )
+    queries = heads // world_size
+    kv = max(1, kv_heads // world_size)
+    first_kv = rank * kv_heads // world_size
+    return Heads(range(rank * queries, (rank + 1) * queries), range(first_kv, first_kv + kv))
+
+
+def _fitting(heads: int) -> str:
+    *others, last = [str(count) for count in range(1, 17) if heads % count == 0]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A piece of a fused matrix: some rows of the tensor with this number, with zeros behind up to `padded` rows."""
+
+    tensor: int
+    rows: Rows
+    padded: int
+
+
+def qkv_places(layout: QkvLayout, heads: int, kv_heads: int, head_dim: int, mine: Heads) -> list[Place]:
+    """Where a rank's queries, keys and values are, in this order."""
+    group = heads // kv_heads
+    if layout is QkvLayout.SPLIT:
+        blocks = [(0, list(mine.query)), (1, list(mine.kv)), (2, list(mine.kv))]
+    elif layout is QkvLayout.CONCAT:
+        blocks = [(0, list(mine.query)), *((0, [first + n for n in mine.kv]) for first in (heads, heads + kv_heads))]
+    else:
+        queries = [h // group * (group + 2) + h % group for h in mine.query]
+        blocks = [(0, queries), *((0, [n * (group + 2) + last for n in mine.kv]) for last in (group, group + 1))]
+    return [Place(tensor, block_rows(numbers, head_dim), len(numbers) * head_dim) for tensor, numbers in blocks]
+
+
+def up_places(tensors: int, gated: bool, size: int, mine: Part) -> list[Place]:
+    """Where a rank's part of an MLP's first projection is: of the gate and then of the rest, if gated, in one tensor or two."""
+    if not gated:
+        return [Place(0, mine.rows, mine.padded)]
+    second, offset = (1, 0) if tensors == 2 else (0, size)
+    shifted = slice(mine.start + offset, mine.stop + offset)
+    return [Place(0, mine.rows, mine.padded), Place(second, shifted, mine.padded)]
+
+
+def block_rows(blocks: Sequence[int], size: int) -> Rows:
+    """The rows of blocks of `size` rows, in this order."""
+    if list(blocks) == list(range(blocks[0], blocks[0] + len(blocks))):
+        return slice(blocks[0] * size, (blocks[-1] + 1) * size)
+    return (torch.tensor(blocks)[:, None] * size + torch.arange(size)).flatten()

@@ -1,0 +1,104 @@
+"""One safetensors file: its tensors as views of the mapped file, so that only what is used is read. Knows no model.
+
+Layout (safetensors README): uint64 header length, JSON header of names, dtypes, shapes and byte ranges, the data.
+A file is mapped tensor by tensor: when a view and all made from it are gone, so are its pages from this process's memory.
+"""
+
+import json
+import math
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from text_generation_server.errors import ModelNotFound, UnsupportedModel
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+_LENGTH = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor is in its file; `begin` and `end` are bytes from the file's start."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return self.end - self.begin
+
+
+class TensorFile:
+    """The tensors of one file.
+
+    Raises:
+        ModelNotFound: there is no such file.
+        UnsupportedModel: it is no safetensors file, is cut short, or has a tensor of an unknown type.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            header, data_begin, size = _read_header(path)
+            self.tensors = {
+                name: _stored(entry, data_begin, size) for name, entry in header.items() if name != "__metadata__"
+            }
+        except FileNotFoundError as error:
+            raise ModelNotFound(f"there is no {path}, which the model's index names: download it again") from error
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            reason = f"{path} is no complete safetensors file ({error}): download or convert it again"
+            raise UnsupportedModel(reason) from error
+
+    def view(self, name: str) -> Tensor:
+        """The tensor as it is stored. Reading pages it in; writing to it changes only this view."""
+        stored = self.tensors[name]
+        if stored.nbytes == 0:
+            return torch.empty(stored.shape, dtype=stored.dtype)
+        start = stored.begin // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        with self._path.open("rb") as file:
+            # A private mapping, because torch warns of buffers that cannot be written.
+            mapped = mmap.mmap(file.fileno(), stored.end - start, offset=start, access=mmap.ACCESS_COPY)
+        count = math.prod(stored.shape)
+        return torch.frombuffer(mapped, dtype=stored.dtype, count=count, offset=stored.begin - start).view(stored.shape)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        if length > size - _LENGTH.size:
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        header = json.loads(file.read(length))
+    return header, _LENGTH.size + length, size
+
+
+def _stored(entry: dict[str, Any], data_begin: int, size: int) -> StoredTensor:
+    begin, end = (data_begin + offset for offset in entry["data_offsets"])
+    stored = StoredTensor(DTYPES[entry["dtype"]], tuple(entry["shape"]), begin, end)
+    if not data_begin <= begin <= end <= size:
+        raise ValueError(f"tensor bytes {begin} to {end} in a file of {size}")
+    if math.prod(stored.shape) * stored.dtype.itemsize != stored.nbytes:
+        raise ValueError(f"shape {list(stored.shape)} in {stored.nbytes} bytes")
+    return stored
