@@ -14,6 +14,8 @@ import httpx
 import pytest
 
 START_PATIENCE_S = 180
+PREFILL_TOKENS = "256"
+"""A short warm-up, and prompts beyond it are prefilled in chunks."""
 
 
 def free_port() -> int:
@@ -88,7 +90,7 @@ def _environment(cache: Path) -> dict[str, str]:
     kept = {
         k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
     }
-    return {**kept, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+    return {**kept, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +109,8 @@ def launch(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[La
         port, prefix, log = free_port(), str(folder / "shard"), folder / "log"
         command = [
             sys.executable, "-m", "text_generation_launcher", "--model-id", model, "--hostname", "127.0.0.1",
-            "--port", str(port), "--shard-uds-path", prefix, "--master-port", str(free_port()), *options,
+            "--port", str(port), "--shard-uds-path", prefix, "--master-port", str(free_port()),
+            "--max-batch-prefill-tokens", PREFILL_TOKENS, *options,
         ]  # fmt: skip
         with log.open("w") as out:
             process = subprocess.Popen(

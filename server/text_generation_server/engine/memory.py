@@ -12,16 +12,16 @@ HOST_SHARE = 0.5
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def available_bytes(device: torch.device, world_size: int, memory_fraction: float) -> int:
-    """Bytes this rank may give to a cache now.
+def available_bytes(device: torch.device, world_size: int, memory_fraction: float, reclaimable: int) -> int:
+    """Bytes this rank may give to a cache; `reclaimable` are in use now and will be given back before.
 
     On CUDA `memory_fraction` is the share of the whole device that the process may use (protocol §3.3); on a CPU it scales
     `HOST_SHARE` of the free memory, divided among the ranks.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return max(0, int(free - (1 - memory_fraction) * total))
-    return int(_free_host_bytes() * HOST_SHARE * memory_fraction) // world_size
+        return max(0, int(free + reclaimable - (1 - memory_fraction) * total))
+    return int((_free_host_bytes() / world_size + reclaimable) * HOST_SHARE * memory_fraction)
 
 
 class PeakMemory:

@@ -100,10 +100,10 @@ class Runner:
         self._peak = PeakMemory(self.device)
 
     def _fitting_slots(self, command: MeasureMemory) -> int:
-        free = available_bytes(self.device, self._group.world_size, command.memory_fraction)
         held = self._cache.num_slots * self.bytes_per_slot if self._cache else 0
+        free = available_bytes(self.device, self._group.world_size, command.memory_fraction, held)
         transient = self._peak.transient_bytes() if self._peak else 0
-        return self._group.min(max(0, free + held - transient) // self.bytes_per_slot)
+        return self._group.min(max(0, free - transient) // self.bytes_per_slot)
 
     def _guarded(self, plan: StepPlan, sampling: SamplingInput | None) -> StepOutput:
         try:

@@ -9,20 +9,21 @@ from text_generation_server.quantization.base import LinearKernel
 
 
 class VocabParallelEmbedding:
-    """Each rank holds the rows of some tokens, `start` the first of them."""
+    """Each rank holds the rows of some tokens, `start` the first of them; the table may have another type than `dtype`."""
 
-    def __init__(self, table: Tensor, start: int, group: TensorParallel) -> None:
+    def __init__(self, table: Tensor, start: int, dtype: torch.dtype, group: TensorParallel) -> None:
         self._table = table
         self._start = start
+        self._dtype = dtype
         self._group = group
 
     def __call__(self, token_ids: Tensor) -> Tensor:
         """[T] int64 to [T, hidden], a new tensor."""
         if self._group.world_size == 1:
-            return F.embedding(token_ids, self._table)
+            return F.embedding(token_ids, self._table).to(self._dtype)
         local = token_ids - self._start
         elsewhere = (local < 0) | (local >= self._table.shape[0])
-        rows = F.embedding(local.masked_fill_(elsewhere, 0), self._table)
+        rows = F.embedding(local.masked_fill_(elsewhere, 0), self._table).to(self._dtype)
         return self._group.all_reduce(rows.masked_fill_(elsewhere[:, None], 0.0))
 
 

@@ -134,8 +134,8 @@ class DecoderBuilder:
             size = spec.max_positions or 0
             positions = self._reader.table(names.positions, size, spec.hidden_size, part_of(size, 0, 1))
         return Embedding(
-            VocabParallelEmbedding(table, self._group.rank * self._vocab.padded, self._group),
-            torch.tensor(spec.embedding_scale, dtype=table.dtype).item(),
+            VocabParallelEmbedding(table, self._vocab.start, self._reader.dtype, self._group),
+            torch.tensor(spec.embedding_scale, dtype=self._reader.dtype).item(),
             positions,
             self._norm(names.embedding_norm) if names.embedding_norm else None,
         )
@@ -145,9 +145,8 @@ class DecoderBuilder:
         tied = spec.head is HeadTie.TIED
         if spec.head is HeadTie.IF_ABSENT:
             tied = not reader.checkpoint.has(f"{spec.names.head}.weight")
+        stored = StoredLinear(spec.names.embedding if tied else spec.names.head, spec.vocab_size, spec.hidden_size)
+        kernel = reader.tied_head(table, stored, self._vocab) if tied else reader.head(stored, self._vocab)
         if tied:
             reader.checkpoint.leave(f"{spec.names.head}.weight")
-            kernel = reader.tied_head(table)
-        else:
-            kernel = reader.head(StoredLinear(spec.names.head, spec.vocab_size, spec.hidden_size), self._vocab)
         return ParallelLMHead(kernel, spec.vocab_size, self._group)

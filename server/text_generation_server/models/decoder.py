@@ -141,7 +141,7 @@ class Embedding:
         if self._scale != 1.0:
             x = x.mul_(self._scale)
         if self._positions is not None:
-            x = x.add_(F.embedding(positions, self._positions))
+            x = x.add_(F.embedding(positions, self._positions).to(x.dtype))
         return x if self._norm is None else self._norm(x)
 
 

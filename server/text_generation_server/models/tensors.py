@@ -54,17 +54,23 @@ class TensorReader:
         plain = DenseMatrix(weight, self.dtype, self.device)
         return plain.select_out(mine.rows).pad(mine.padded, stored.inputs).finish(None)
 
-    def tied_head(self, table: Tensor) -> LinearKernel:
-        """The embedding table as an output head; shares its memory where it need not be packed."""
-        return dense_kernel(table, None)
+    def tied_head(self, table: Tensor, stored: StoredLinear, mine: Part) -> LinearKernel:
+        """An embedding as output head. Where the table is on an accelerator, the head shares its memory."""
+        return self.head(stored, mine) if table.device.type == "cpu" else dense_kernel(table, None)
 
     def vector(self, name: str, size: int) -> Tensor:
         """A whole tensor [size]."""
         return self._own(self.checkpoint.view(name, (size,)))
 
     def table(self, name: str, size: int, width: int, mine: Part) -> Tensor:
-        """A rank's rows of an embedding [size, width]."""
+        """A rank's rows of an embedding [size, width].
+
+        On a CPU it stays in its mapped file, in the file's type: a step reads a few rows of it, so memory holds those that
+        are used, not a second copy of what is often the output head as well.
+        """
         rows = self.checkpoint.view(f"{name}.weight", (size, width))[mine.rows]
+        if self.device.type == "cpu":
+            return rows
         return self._own(F.pad(rows, (0, 0, 0, mine.padded - rows.shape[0])))
 
     def _matrix(self, linear: StoredLinear) -> Matrix:
