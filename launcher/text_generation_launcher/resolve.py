@@ -13,6 +13,8 @@ from text_generation_launcher.prefill_budget import card_name, compute_optimal_t
 from text_generation_launcher.settings import Environment
 
 _PREFILL_TOKENS = 4096
+_PROCESSOR_PREFILL_TOKENS = 1024
+"""Without a GPU a step of 4096 tokens holds up every running request for many seconds; chunks of this size do not."""
 _PREFILL_TOKENS_BY_TYPE = {"qwen2_vl": 10_000, "qwen2_5_vl": 10_000, "gemma3": 8_000}
 _LEAST_OPTIMAL = 100
 _OLD_ROUTER_TOKENS = 4096
@@ -134,7 +136,7 @@ def _limits(
 def _prefill_tokens(
     options: Options, environment: Environment, hardware: Hardware, model: ModelFacts | None, num_shard: int
 ) -> tuple[int, str]:
-    """The smallest of what the cards compute in a second, what the model was trained on, and what memory holds."""
+    """The smallest of what the cards (or a processor) compute in time, what the model was trained on, and what memory holds."""
     if model is None:
         return _PREFILL_TOKENS, "default, no config.json was read"
     gpu = hardware.gpus[0] if hardware.gpus else None
@@ -144,7 +146,9 @@ def _prefill_tokens(
         choices = [(optimal, "compute-optimal")]
     if model.max_positions is not None:
         choices.append((model.max_positions, "the model's positions"))
-    if gpu is not None:
+    if gpu is None:
+        choices.append((_PROCESSOR_PREFILL_TOKENS, "no GPU"))
+    else:
         share = options.cuda_memory_fraction * environment.wiggle_room
         fitting = memory_tokens(model, gpu.memory_bytes * num_shard * share)
         if fitting is not None and fitting > 0:

@@ -13,6 +13,7 @@ from text_generation_launcher.settings import read_environment
 DEFAULTS = Options()
 NO_GPU = Hardware((), 4)
 H100 = Gpu("NVIDIA H100 80GB HBM3", 80 << 30, 9.0)
+NEW_CARD = Gpu("some new card", 80 << 30, 10.0)
 T4 = Gpu("Tesla T4", 16 << 30, 7.5)
 TWO_GPUS = Hardware((H100, H100), 4)
 LLAMA = {
@@ -100,12 +101,13 @@ def test_attention_and_prefix_caching(config, env, gpu, expected):
     [
         (None, Options(), None, 4096),
         (None, Options(max_batch_prefill_tokens=77), None, 77),
-        (LLAMA, Options(), None, 4096),
-        (LLAMA | {"max_position_embeddings": 2048}, Options(), None, 2048),
-        ({"n_positions": 1024, "max_position_embeddings": None}, Options(), None, 1024),
-        (LLAMA | {"model_type": "gemma3"}, Options(), None, 8000),
+        (LLAMA, Options(), None, 1024),
+        (LLAMA | {"max_position_embeddings": 512}, Options(), None, 512),
+        (LLAMA | {"max_position_embeddings": 2048}, Options(), NEW_CARD, 2048),
+        ({"n_positions": 1024, "max_position_embeddings": None}, Options(), NEW_CARD, 1024),
+        (LLAMA | {"model_type": "gemma3"}, Options(), NEW_CARD, 8000),
         (LLAMA | {"model_type": "qwen2_vl", "vision_config": {"a": 1}}, Options(), H100, 10_000),
-        (LLAMA, Options(), Gpu("some new card", 80 << 30, 10.0), 4096),
+        (LLAMA, Options(), NEW_CARD, 4096),
         (LLAMA, Options(), H100, int(900e12 / (32 * (2 * 4096 * 128 * 112 + 6 * 4096 * 14336)))),
     ],
 )
@@ -168,8 +170,8 @@ def test_the_compute_type_names_the_cards():
 
 
 def test_every_choice_has_its_reason():
-    reasons = " ".join(resolved(LLAMA | {"max_position_embeddings": 2048, "head_dim": 80}).reasons)
-    assert "head dimension 80" in reasons and "2048: the model's positions" in reasons
+    reasons = " ".join(resolved(LLAMA | {"max_position_embeddings": 512, "head_dim": 80}).reasons)
+    assert "head dimension 80" in reasons and "512: the model's positions" in reasons
 
 
 @pytest.mark.parametrize("text", [None, "{no json", "[]"])
