@@ -1,7 +1,7 @@
 """Decode steps of the shard server, through gRPC over its Unix socket, against transformers and the memory bandwidth.
 
-All three are measured in the same run with the same threads, in alternating rounds, so that a busy machine slows them together.
-Prints a table of milliseconds a step and writes it, with every figure, to bench-out/decode_latency.json.
+All three are measured in the same run with the same threads, in alternating rounds, so that a busy machine slows them
+together. Prints a table of milliseconds a step and writes it, with every figure, to bench-out/decode_latency.json.
 """
 
 import argparse
@@ -14,10 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import grpc
 import torch
+
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
 
@@ -150,7 +152,7 @@ class Reference:
             logits_processor=[stamp],
             pad_token_id=0,
         )
-        return [(after - before) * 1e3 for before, after in zip(stamps, stamps[1:], strict=False)][1:]
+        return [(after - before) * 1e3 for before, after in pairwise(stamps)][1:]
 
 
 def read_bandwidth(size: int) -> float:

@@ -136,7 +136,7 @@ def _limits(
 def _prefill_tokens(
     options: Options, environment: Environment, hardware: Hardware, model: ModelFacts | None, num_shard: int
 ) -> tuple[int, str]:
-    """The smallest of what the cards (or a processor) compute in time, what the model was trained on, and what memory holds."""
+    """The smallest of what the device computes in time, what the model was trained on, and what memory holds."""
     if model is None:
         return _PREFILL_TOKENS, "default, no config.json was read"
     gpu = hardware.gpus[0] if hardware.gpus else None

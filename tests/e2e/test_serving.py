@@ -7,6 +7,7 @@ import httpx
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from huggingface_hub import InferenceClient
+
 from text_generation import AsyncClient, Client
 from text_generation_protocol.v2 import generate_pb2 as v2
 from text_generation_protocol.v2.generate_pb2_grpc import TextGenerationServiceStub as V2Stub

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from mocks.byte_tokenizer import ByteTokenizer
 from mocks.mock_model import MockModel
-
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.runner import Runner

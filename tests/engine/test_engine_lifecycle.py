@@ -4,8 +4,8 @@ import math
 from dataclasses import replace
 
 import pytest
-from mocks.mock_model import EOS, UNSPOKEN, MockModel, greedy_continuation, next_logits
 
+from mocks.mock_model import EOS, UNSPOKEN, MockModel, greedy_continuation, next_logits
 from text_generation_server.engine.types import (
     HEALTH_REQUEST_ID,
     FinishReason,

@@ -4,8 +4,8 @@ import random
 from collections import Counter
 
 import pytest
-from mocks.mock_model import UNSPOKEN, MockModel, greedy_continuation
 
+from mocks.mock_model import UNSPOKEN, MockModel, greedy_continuation
 from text_generation_server.engine.types import (
     HEALTH_REQUEST_ID,
     PrefillCommand,

@@ -15,6 +15,8 @@ from mocks.fake_shard import FakeShard, next_letter, save_tokenizer
 from text_generation_router.serve import serve
 from text_generation_router.settings import Settings
 
+_NO_LIMITS = httpx.Limits(max_connections=None)
+
 
 @dataclass
 class RunningRouter:
@@ -73,7 +75,7 @@ async def running_router(
     exit_code = asyncio.ensure_future(serve(settings, stop, keep_alive_s))
     url = f"http://127.0.0.1:{settings.port}"
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=20, limits=httpx.Limits(max_connections=None)) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=20, limits=_NO_LIMITS, verify=False) as client:
             await _until_open(client, exit_code)
             yield RunningRouter(url, shards, client, stop, exit_code)
     finally:

@@ -1,7 +1,7 @@
 """Blocks and the prefix tree: nothing lost, nothing owned twice, nothing shared before it was computed."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -83,6 +83,7 @@ class BlocksOfThree(AllocatorMachine):
 
 TestBlocksOfOne = AllocatorMachine.TestCase
 TestBlocksOfThree = BlocksOfThree.TestCase
+TestBlocksOfOne.settings = TestBlocksOfThree.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def computed(allocator: BlockAllocator, prompt: tuple[int, ...], new_tokens: int = 1) -> Allocation:

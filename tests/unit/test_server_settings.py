@@ -131,8 +131,8 @@ def test_shared_blocks_and_paged_attention_exclude_each_other():
 
 
 def test_known_variables_without_effect_are_listed():
-    variables = {"CUDA_GRAPHS": "1,2,4", "MAX_TOTAL_TOKENS": "4096", "WATERMARK_GAMMA": "", "PATH": "/bin"}
-    assert server_config(OPTIONS, variables).without_effect == ("CUDA_GRAPHS", "MAX_TOTAL_TOKENS")
+    variables = {"CUDA_GRAPHS": "1,2,4", "FLASH_DECODING": "4096", "WATERMARK_GAMMA": "", "PATH": "/bin"}
+    assert server_config(OPTIONS, variables).without_effect == ("CUDA_GRAPHS", "FLASH_DECODING")
 
 
 def test_hub_settings():

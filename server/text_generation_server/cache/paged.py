@@ -20,8 +20,8 @@ class StateSpec:
 class PagedCache:
     """Keys and values by layer and slot; a slot holds one token.
 
-    A layer is one tensor [2 · kv_heads, slots, head_dim], key heads first: a token is written and a sequence gathered with one
-    operation for keys and values together, and what is gathered is ready for batched matrix products.
+    A layer is one tensor [2 · kv_heads, slots, head_dim], key heads first: a token is written and a sequence gathered
+    with one operation for keys and values together, and what is gathered is ready for batched matrix products.
     The pool is not cleared. Whoever reads a slot must have written it.
     """
 

@@ -1,7 +1,7 @@
-"""Prefill, decode, filter and clear over cached batches. Runs on the engine thread only; knows neither the wire nor tensors.
+"""Prefill, decode, filter and clear over cached batches, on the engine thread only. Knows neither the wire nor tensors.
 
-One rule: each call returns, for every row, the result of exactly one step of that row. With run-ahead that step was launched by the
-call before, and the next one is launched before the results of this one are read.
+One rule: each call returns, for every row, the result of exactly one step of that row. With run-ahead that step was
+launched by the call before, and the next one is launched before the results of this one are read.
 """
 
 import time
@@ -95,7 +95,7 @@ class Engine:
         return result
 
     def resize(self, num_slots: int, max_len: int) -> None:
-        """Replace the cache by an empty one of `num_slots` tokens, sequences of up to `max_len`; no batch may be cached."""
+        """Replace the cache by an empty one of `num_slots` tokens, of sequences up to `max_len`. No batch is cached."""
         rows = self.settings.max_rows
         command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS))
         self.runner.allocate(command).result()

@@ -1,4 +1,4 @@
-"""Launches steps for sequences: plans them, adds what rank 0 alone knows (parameters, uniforms), hands them to the runner."""
+"""Launches steps: plans them, adds what rank 0 alone knows (parameters, uniforms), hands them to the runner."""
 
 from concurrent.futures import Future
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""The engine thread: calls arrive in a queue and run one after the other, so that nothing else ever touches the engine."""
+"""The engine thread: calls arrive in a queue and run one after the other; nothing else ever touches the engine."""
 
 import queue
 import threading

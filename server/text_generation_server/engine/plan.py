@@ -21,7 +21,7 @@ class StepPlan:
     prompts: prompt tokens of a row, or None where the row's last sampled token is the one input.
     admissions: rows that are new.
     chooses: indices into `rows` of the rows that choose a token.
-    scored: indices into `rows` of the rows whose prompt tokens get log-probabilities, with the number of positions to score.
+    scored: indices into `rows` of the rows whose prompt tokens get log-probabilities, and how many positions of each.
     """
 
     rows: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Admits requests: gives each a row, slots and its text state, and takes all of it back. Knows nothing of batches or steps."""
+"""Admits requests: gives each a row, slots and its text state, and takes it all back. Knows neither batches nor steps."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ SCRATCH_SLOTS = 64
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """`num_slots` are the slots routers may use; `max_len` is the longest prompt plus answer, `vocab_size` bounds token ids."""
+    """num_slots: slots routers may use. max_len: longest prompt plus answer. vocab_size: bounds token ids."""
 
     num_slots: int
     max_len: int
@@ -129,13 +129,13 @@ class SequencePool:
             raise InvalidRequest(f"request {request.id}: max_new_tokens is 0; ask for at least 1")
         if _tokens_needed(request) > limits.max_len:
             raise InvalidRequest(
-                f"request {request.id}: {len(prompt)} prompt tokens and {request.stopping.max_new_tokens} new tokens exceed "
-                f"the {limits.max_len} tokens of a sequence; truncate the prompt or lower max_new_tokens"
+                f"request {request.id}: {len(prompt)} prompt tokens and {request.stopping.max_new_tokens} new tokens "
+                f"exceed the {limits.max_len} tokens of a sequence; truncate the prompt or lower max_new_tokens"
             )
         if max(prompt) >= limits.vocab_size:
             raise InvalidRequest(
-                f"request {request.id}: token id {max(prompt)} is outside the model's vocabulary of {limits.vocab_size}; "
-                "the tokenizer does not belong to this model"
+                f"request {request.id}: token id {max(prompt)} is outside the model's vocabulary of "
+                f"{limits.vocab_size}; the tokenizer does not belong to this model"
             )
         if request.slots is not None and max(request.slots) >= limits.num_slots:
             raise InvalidRequest(
@@ -160,7 +160,7 @@ def _fitted(request: Request, slots: tuple[int, ...]) -> Request:
         return request
     if room < 1:
         raise InvalidRequest(
-            f"request {request.id}: {len(slots)} slots cannot hold a prompt and {request.stopping.max_new_tokens} new tokens; "
-            "allocate prompt + max_new_tokens - 1"
+            f"request {request.id}: {len(slots)} slots cannot hold a prompt and {request.stopping.max_new_tokens} "
+            "new tokens; allocate prompt + max_new_tokens - 1"
         )
     return replace(request, prompt_ids=request.prompt_ids[-room:], cached=0)

@@ -1,7 +1,6 @@
 """Per-sequence device state in fixed rows, so that joining and filtering batches never moves a tensor."""
 
 import torch
-from torch import Tensor
 
 from text_generation_server.errors import OutOfBlocks
 

@@ -84,7 +84,7 @@ class Runner:
     def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Future[StepOutput]:
         """Enqueue one step. `sampling` is None on ranks that receive the ids from rank 0.
 
-        The future raises `GenerationError` when this step failed and others may succeed, `ModelError` when the rank is lost.
+        The future raises `GenerationError` when this step failed and others may succeed, `ModelError` when none can.
         """
         return self._stream.enqueue(self._guarded, plan, sampling)
 
@@ -115,7 +115,7 @@ class Runner:
                 ) from error
             raise ModelError(f"a rank ran out of memory, so the ranks no longer agree: {error}") from error
         except RuntimeError as error:
-            # A failed kernel leaves a CUDA context unusable, and a rank that skipped a collective leaves its peers waiting.
+            # A failed kernel makes a CUDA context unusable; a rank that skipped a collective leaves its peers waiting.
             if self.device.type == "cuda" or self._group.world_size > 1:
                 raise ModelError(f"a step failed beyond recovery: {error}") from error
             raise GenerationError(f"a step failed: {error}") from error

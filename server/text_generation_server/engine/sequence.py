@@ -1,7 +1,7 @@
 """One request's host state, from admission to its last token. Knows nothing of devices, batches or the wire.
 
-Two clocks run here: what has been *launched* (`computed`, `sampled`) and what has been *collected* (`output_ids`). With run-ahead
-the first is up to one step ahead of the second.
+Two clocks run here: what has been *launched* (`computed`, `sampled`) and what has been *collected* (`output_ids`). With
+run-ahead the first is up to one step ahead of the second.
 """
 
 import math
@@ -14,8 +14,8 @@ from text_generation_server.engine.types import Request
 class Sequence:
     """A request that holds a row and slots.
 
-    `slots[p]` is the cache slot of position p. `local_slots` is what must go back to the local allocator (empty when the router
-    owns the slots). `step_tokens` is the number of tokens its next step computes.
+    `slots[p]` is the cache slot of position p. `local_slots` is what must go back to the local allocator (empty when
+    the router owns the slots). `step_tokens` is the number of tokens its next step computes.
     """
 
     __slots__ = (
@@ -89,7 +89,7 @@ class Sequence:
 
 
 def schedule_chunks(sequences: list[Sequence], max_prefill_tokens: int) -> None:
-    """Set how many tokens each sequence computes next: one, or a chunk of its prompt within the budget (protocol §4.4, step 3)."""
+    """Set how many tokens each sequence computes next: one, or a chunk of its prompt (protocol §4.4, step 3)."""
     budget = max_prefill_tokens - (len(sequences) - 1)
     for sequence in reversed(sequences):
         rest = sequence.remaining_prompt

@@ -1,7 +1,7 @@
 """The one compute stream of a rank: work enqueued first runs first. Knows nothing of what it runs.
 
-All device work of an engine goes through one stream; that order is what makes it safe to reuse a row or a slot while an older step
-that still touches it is in flight.
+All device work of an engine goes through one stream; that order is what makes it safe to reuse a row or a slot while an
+older step that still touches it is in flight.
 """
 
 from collections.abc import Callable

@@ -68,7 +68,8 @@ class Request:
     """One prompt and what to do with it.
 
     `slots` are the router's cache slots, position by position, or None when the engine allocates.
-    `cached` leading positions are believed to be in those slots already; `chunk` caps the prompt tokens of the first step.
+    The first `cached` positions are believed to be in those slots already; `chunk` caps the prompt tokens of the first
+    step.
     """
 
     id: int
@@ -118,7 +119,8 @@ class Generation:
 class BatchView:
     """A cached batch as callers see it: unfinished requests in batch order.
 
-    `max_tokens` counts the distinct slots the batch may fill, `current_tokens` the tokens of its next forward (protocol §4.5).
+    `max_tokens` counts the distinct slots the batch may fill, `current_tokens` the tokens of its next forward (protocol
+    §4.5).
     """
 
     id: int

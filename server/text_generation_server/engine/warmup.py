@@ -82,11 +82,12 @@ class CacheSizer:
         limit = self._position_limit
         if limit and command.max_total_tokens and command.max_total_tokens > limit:
             raise InvalidRequest(
-                f"--max-total-tokens {command.max_total_tokens} is more than the {limit} positions of the model; ask for at most {limit}"
+                f"--max-total-tokens {command.max_total_tokens} is more than the {limit} positions of the model; "
+                f"ask for at most {limit}"
             )
 
     def _probe(self, request: Request, command: WarmupCommand) -> Request:
-        """A warm-up request without what cannot be measured; routers may ask for absurd lengths here (protocol §3.2)."""
+        """A warm-up request without what cannot be measured; routers may ask for absurd lengths (protocol §3.2)."""
         limit = min(
             self._position_limit or command.max_prefill_tokens + PROBE_NEW_TOKENS,
             len(request.prompt_ids) + PROBE_NEW_TOKENS,

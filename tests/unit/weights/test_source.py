@@ -70,7 +70,9 @@ def test_a_gguf_file_is_converted_once(write_gguf: WriteGGUF, hub: HubSettings) 
 def test_a_changed_file_is_converted_anew(write_gguf: WriteGGUF, hub: HubSettings) -> None:
     first = locate(str(write_gguf()), None, hub)
     second = locate(str(write_gguf(quantization="Q8_0")), None, hub)
-    assert first != second
+    os.utime(second.parent.parent / "model.gguf", (0, 0))
+    third = locate(str(second.parent.parent / "model.gguf"), None, hub)
+    assert len({first, second, third}) == 3
     assert first.is_dir()
 
 

@@ -1,0 +1,59 @@
+"""Drives a served model by hand, as the engine would: rows, slots, steps. Imports nothing but the server."""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from text_generation_server.attention.base import RowLayout
+from text_generation_server.cache.paged import PagedCache
+from text_generation_server.models.step import ServedModel, StepInput
+
+
+class Driver:
+    """A model with a cache whose slots are dealt out in random order."""
+
+    def __init__(self, model: ServedModel, rows: int = 4, max_len: int = 64) -> None:
+        self.model = model
+        num_slots = rows * max_len
+        self.cache = PagedCache(model.state, num_slots)
+        slots = random.Random(1).sample(range(num_slots), num_slots)
+        self.slots = torch.tensor(slots).view(rows, max_len)
+        self.lens = [0] * rows
+        for layer in range(model.state.num_layers):
+            # What was never written must never count, whatever it happens to be.
+            self.cache.layer(layer).fill_(torch.nan)
+
+    def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
+        """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each."""
+        layout = RowLayout(
+            rows=[row for row, _ in work],
+            query_lens=[len(tokens) for _, tokens in work],
+            kv_lens=[self.lens[row] + len(tokens) for row, tokens in work],
+            slot_table=self.slots,
+        )
+        positions = [self.lens[row] + offset for row, tokens in work for offset in range(len(tokens))]
+        step = StepInput(
+            token_ids=torch.tensor([token for _, tokens in work for token in tokens]),
+            positions=torch.tensor(positions),
+            logit_rows=torch.arange(len(positions)),
+            attention=self.model.attention.plan(layout),
+            cache=self.cache,
+        )
+        with torch.inference_mode():
+            logits = self.model.forward(step)
+        for row, tokens in work:
+            self.lens[row] += len(tokens)
+        return list(logits.split(layout.query_lens))
+
+    def greedy(self, prompts: Sequence[Sequence[int]], count: int) -> tuple[list[list[int]], list[Tensor]]:
+        """Answer all prompts in one batch; returns tokens, and the logits that follow each position but the last."""
+        pieces = [[logits] for logits in self.step(list(enumerate(prompts)))]
+        answers: list[list[int]] = [[] for _ in prompts]
+        for _ in range(count):
+            for row, answer in enumerate(answers):
+                answer.append(int(pieces[row][-1][-1].argmax()))
+            for row, logits in enumerate(self.step([(row, answer[-1:]) for row, answer in enumerate(answers)])):
+                pieces[row].append(logits)
+        return answers, [torch.cat(row) for row in pieces]

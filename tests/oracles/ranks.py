@@ -1,0 +1,64 @@
+"""Runs cases on several ranks, each a process with gloo. Imports nothing but the server, so that ranks start fast."""
+
+import multiprocessing
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from oracles.driver import Driver
+from text_generation_server.distributed.group import join_group
+from text_generation_server.models.loading import ModelOptions, load_model
+
+PATIENCE_S = 100.0
+
+Answers = dict[str, tuple[list[list[int]], list[Tensor]]]
+"""By model directory: greedy tokens and logits of each prompt."""
+
+
+def answers_of(
+    world_size: int, models: Sequence[Path], prompts: Sequence[Sequence[int]], count: int, folder: Path
+) -> list[Answers]:
+    """What each rank answers with each of these models. `folder` is for the ranks' files."""
+    context = multiprocessing.get_context("spawn")
+    arguments = (world_size, _free_port(), models, prompts, count, folder)
+    ranks = [context.Process(target=_run, args=(rank, *arguments)) for rank in range(world_size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(PATIENCE_S)
+    assert [process.exitcode for process in ranks] == [0] * world_size
+    return [torch.load(_file(folder, rank)) for rank in range(world_size)]
+
+
+def _run(
+    rank: int,
+    world_size: int,
+    port: int,
+    models: Sequence[Path],
+    prompts: Sequence[Sequence[int]],
+    count: int,
+    folder: Path,
+) -> None:
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    group = join_group(rank, world_size, "127.0.0.1", port, device)
+    answers: Answers = {}
+    for directory in models:
+        model = load_model(directory, ModelOptions(torch.float32, device), group, lambda _done, _total: None)
+        answers[directory.name] = Driver(model).greedy(prompts, count)
+    torch.save(answers, _file(folder, rank))
+    group.close()
+
+
+def _file(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.pt"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,58 @@
+"""The client that people have: huggingface_hub's, unmodified."""
+
+import asyncio
+
+import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import OverloadedError, ValidationError
+
+from mocks.running_router import running_router
+
+
+@pytest.fixture
+async def router(directory):
+    async with running_router(directory, options={"max_concurrent_requests": 1}) as running:
+        yield running
+
+
+async def test_text_and_details(router):
+    client = InferenceClient(router.url)
+    text = await asyncio.to_thread(client.text_generation, "Hello", max_new_tokens=4, return_full_text=False)
+    assert text == router.text("Hello", 4)
+    answer = await asyncio.to_thread(
+        client.text_generation, "Hello", max_new_tokens=4, details=True, decoder_input_details=True
+    )
+    assert answer.details.finish_reason == "length" and len(answer.details.tokens) == 4
+    assert [token.text for token in answer.details.prefill] == ["<s>", *"Hello"]
+
+
+async def test_streams(router):
+    client = InferenceClient(router.url)
+
+    def read(details: bool):
+        return list(client.text_generation("Hello", max_new_tokens=4, stream=True, details=details))
+
+    assert "".join(await asyncio.to_thread(read, False)) == router.text("Hello", 4)
+    last = (await asyncio.to_thread(read, True))[-1]
+    assert last.generated_text.endswith(router.text("Hello", 4)) and last.details.generated_tokens == 4
+
+
+async def test_errors_become_its_exceptions(router):
+    client = InferenceClient(router.url)
+    with pytest.raises(ValidationError, match="temperature"):
+        await asyncio.to_thread(client.text_generation, "Hello", temperature=-1.0)
+    router.shard.running.clear()
+    running = asyncio.ensure_future(router.generate("running", max_new_tokens=1))
+    while await router.metric("tgi_request_count") < 2:
+        await asyncio.sleep(0.01)
+    with pytest.raises(OverloadedError):
+        await asyncio.to_thread(client.text_generation, "Hello")
+    router.shard.running.set()
+    await running
+
+
+async def test_info_and_health(router):
+    client = InferenceClient(router.url, provider="hf-inference")
+    info = await asyncio.to_thread(client.get_endpoint_info)
+    assert info["router"] == "text-generation-router"
+    assert await asyncio.to_thread(client.health_check)

@@ -1,0 +1,196 @@
+"""Every rule a request must keep, on the route that answers at once and on the one that streams."""
+
+import json
+
+import pytest
+
+from mocks.running_router import running_router
+from text_generation_router.errors import InvalidInput, Overloaded
+from text_generation_router.inference import Permits
+from text_generation_router.schemas import GenerateRequest
+from text_generation_router.tokenizer import PromptTokenizer, load_backend
+from text_generation_router.types import Limits
+from text_generation_router.validation import RequestLimits, Validator
+
+LONG = "x" * 100
+
+RULES = [
+    ({"best_of": 2}, "`best_of` is > 1"),
+    ({"temperature": 0.0}, "`temperature`"),
+    ({"temperature": -1.0}, "`temperature`"),
+    ({"repetition_penalty": 0}, "`repetition_penalty`"),
+    ({"frequency_penalty": 2.1}, "`frequency_penalty`"),
+    ({"frequency_penalty": -2.1}, "`frequency_penalty`"),
+    ({"top_p": 0.0}, "`top_p`"),
+    ({"top_p": 1.1}, "`top_p`"),
+    ({"typical_p": 0.0}, "`typical_p`"),
+    ({"typical_p": 1.0}, "`typical_p`"),
+    ({"top_k": 0}, "`top_k`"),
+    ({"top_k": -1}, "`top_k`"),
+    ({"max_new_tokens": 0}, "`max_new_tokens`"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, "supports up to 4 stop sequences. Given: 5"),
+    ({"seed": 1, "best_of": 2, "do_sample": True}, "`seed` must not be set"),
+    ({"top_n_tokens": 6}, "`top_n_tokens` must be >= 0 and <= 5. Given: 6"),
+    ({"truncate": 0}, "`truncate` must be strictly positive and less than 50. Given: 0"),
+    ({"truncate": 51}, "`truncate` must be strictly positive and less than 50. Given: 51"),
+    ({"max_new_tokens": 96}, "must be <= 101. Given: 6 `inputs` tokens and 96 `max_new_tokens`"),
+    ({"grammar": {"type": "regex", "value": "a"}}, "`grammar`"),
+    ({"watermark": True}, "`watermark`"),
+    (
+        {"adapter_id": "some/adapter"},
+        "`adapter_id` is not supported by this version of the router. Given: some/ad",
+    ),
+    ({"lora_id": "some/adapter"}, "`lora_id`"),
+]
+STREAM_RULES = [
+    ({"best_of": 2, "do_sample": True}, "`best_of` != 1 is not supported when streaming"),
+    ({"best_of": 0}, "`best_of` != 1 is not supported when streaming"),
+    ({"decoder_input_details": True}, "`decoder_input_details` is not supported when streaming"),
+]
+BODIES = [
+    (b"{", "application/json", 400, "Failed to parse the request body as JSON: "),
+    (b"", "application/json", 400, "Failed to parse the request body as JSON: "),
+    (b'{"inputs": "\\ud800"}', "application/json", 400, "Failed to parse the request body as JSON: "),
+    (b"\xff\xfe", "application/json", 400, "Failed to parse the request body as JSON: "),
+    (b"{}", "application/json", 422, "Failed to deserialize the JSON body into the target type: inputs: "),
+    (b'{"inputs": 5}', "application/problem+json", 422, "Failed to deserialize"),
+    (b'{"inputs": null}', "application/json", 422, "Failed to deserialize"),
+    (b"[]", "application/json; charset=utf-8", 422, "Failed to deserialize"),
+    (b'{"inputs": "a", "parameters": {"max_new_tokens": -1}}', "application/json", 422, "Failed to deserialize"),
+    (b'{"inputs": "a", "parameters": {"max_new_tokens": 1.5}}', "application/json", 422, "parameters.max_new_tokens"),
+    (b'{"inputs": "a", "parameters": {"do_sample": "yes"}}', "application/json", 422, "parameters.do_sample"),
+    (b'{"inputs": "a", "parameters": {"temperature": NaN}}', "application/json", 422, "parameters.temperature"),
+    (b'{"inputs": "a"}', "text/plain", 415, "Expected request with `Content-Type: application/json`"),
+    (b'{"inputs": "a"}', "", 415, "Expected request with `Content-Type: application/json`"),
+    (b'{"inputs": "' + b"a" * 3000 + b'"}', "application/json", 413, "Failed to buffer the request body"),
+]
+
+
+@pytest.fixture
+async def router(directory):
+    limits = {"max_input_tokens": 50, "max_total_tokens": 101, "payload_limit": 2000}
+    async with running_router(directory, options=limits) as running:
+        yield running
+
+
+async def refusal(router, path: str, body: dict) -> str:
+    """The text of the 422 that a request must get; the event stream must not have begun."""
+    answer = await router.client.post(path, json=body)
+    assert answer.status_code == 422, (body, answer.text)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["error_type"] == "validation" and list(answer.json()) == ["error", "error_type"]
+    return answer.json()["error"]
+
+
+async def test_every_rule_is_refused_with_its_text(router):
+    for parameters, text in RULES:
+        for path in ("/generate", "/generate_stream"):
+            if "best_of" in parameters and path == "/generate_stream":
+                continue
+            error = await refusal(router, path, {"inputs": "Hello", "parameters": parameters})
+            assert error.startswith("Input validation error: ") and text in error
+    assert "Prefill" not in router.shard.steps()
+
+
+async def test_rules_of_streams(router):
+    for parameters, text in STREAM_RULES:
+        for path, flag in (("/generate_stream", {}), ("/", {"stream": True})):
+            assert text in await refusal(router, path, {"inputs": "Hello", "parameters": parameters, **flag})
+
+
+async def test_best_of_is_limited(router):
+    body = {"inputs": "Hello", "parameters": {"best_of": 3, "do_sample": True}}
+    assert "`best_of` must be > 0 and <= 2. Given: 3" in await refusal(router, "/generate", body)
+
+
+async def test_inputs_must_be_there_and_fit(router):
+    for path in ("/generate", "/generate_stream", "/"):
+        assert "`inputs` cannot be empty" in await refusal(router, path, {"inputs": ""})
+        too_long = {"inputs": LONG, "parameters": {"max_new_tokens": 1}}
+        assert "Given: 101 `inputs` tokens and 1" in await refusal(router, path, too_long)
+        too_long = {"inputs": "x" * 60, "parameters": {"max_new_tokens": 1}}
+        assert "`inputs` must have less than 50 tokens. Given: 61" in await refusal(router, path, too_long)
+        cut = {"inputs": LONG, "parameters": {"max_new_tokens": 1, "truncate": 50}}
+        assert (await router.client.post(path, json=cut)).status_code == 200
+
+
+async def test_an_adapter_is_refused_wherever_it_is_named(router):
+    assert "`lora_id`" in await refusal(router, "/generate", {"inputs": "a", "lora_id": "b"})
+    assert "`adapter_id`" in await refusal(router, "/generate", {"inputs": "a", "adapter_id": "b"})
+
+
+async def test_bodies_that_cannot_be_read(router):
+    for path in ("/generate", "/generate_stream", "/"):
+        for body, content_type, status, text in BODIES:
+            answer = await router.client.post(path, content=body, headers={"content-type": content_type})
+            assert answer.status_code == status, (body, answer.text)
+            assert text in answer.json()["error"] and answer.json()["error_type"] == "validation"
+
+
+async def test_refusals_are_counted_and_serving_goes_on(router):
+    await refusal(router, "/generate", {"inputs": ""})
+    await refusal(router, "/generate_stream", {"inputs": ""})
+    assert await router.metric('tgi_request_failure{err="validation"}') == 2
+    assert (await router.generate("Hello", max_new_tokens=1)).status_code == 200
+    assert await router.metric("tgi_request_count") == 3
+
+
+@pytest.fixture
+def validator(directory):
+    from mocks.fake_shard import save_tokenizer
+
+    save_tokenizer(directory)
+    tokenizer = PromptTokenizer(load_backend(directory, trust_remote_code=False), workers=1)
+    yield Validator(tokenizer, RequestLimits(1, 4, 5), Limits(3000, 4000, 4096, 8192))
+    tokenizer.close()
+
+
+def request(**body) -> GenerateRequest:
+    return GenerateRequest.model_validate_json(json.dumps(body))
+
+
+@pytest.mark.parametrize(("wanted", "now", "in_all"), [(5, 5, 5), (1024, 1024, 1024), (3000, 1024, 3000)])
+async def test_new_tokens_are_asked_for_in_pieces(validator, wanted, now, in_all):
+    valid = await validator.validate(request(inputs="Hello", parameters={"max_new_tokens": wanted}))
+    assert (valid.max_new_tokens, valid.total_new_tokens) == (now, in_all)
+
+
+async def test_without_a_wish_the_answer_may_fill_the_context(validator):
+    valid = await validator.validate(request(inputs="Hello"))
+    assert (valid.max_new_tokens, valid.total_new_tokens) == (1024, 3994)
+
+
+async def test_a_truncated_prompt_keeps_its_beginning_token_and_its_end(validator):
+    valid = await validator.validate(request(inputs="abcdef", parameters={"truncate": 3}))
+    assert valid.input_ids == (256, ord("e") - ord("!"), ord("f") - ord("!")) and valid.truncate == 3
+
+
+async def test_what_goes_on_repeats_all_but_the_prompts_details(validator):
+    first = await validator.validate(request(inputs="ab", parameters={"decoder_input_details": True, "seed": 3}))
+    longer = await validator.follow_up(first, "cd", 7)
+    assert longer is not None
+    assert (longer.inputs, len(longer.input_ids), longer.max_new_tokens) == ("abcd", 5, 7)
+    assert longer.sampling == first.sampling and not longer.prefill_logprobs
+    assert await validator.follow_up(first, "x" * 3000, 7) is None
+
+
+async def test_one_sample_only_where_only_one_is_allowed(validator):
+    parameters = request(inputs="a", parameters={"best_of": 2, "do_sample": True}).parameters
+    with pytest.raises(InvalidInput, match="not allowed for this endpoint"):
+        validator.check_form(parameters, stream=False)
+
+
+async def test_seeds_differ_unless_given(validator):
+    seeds = {(await validator.validate(request(inputs="a"))).sampling.seed for _ in range(5)}
+    assert len(seeds) == 5
+
+
+def test_permits_are_tried_and_come_back():
+    permits = Permits(2)
+    with permits.held(1):
+        with pytest.raises(Overloaded), permits.held(2):
+            pass
+        with permits.held(1), pytest.raises(Overloaded), permits.held(1):
+            pass
+    with permits.held(2):
+        pass

@@ -1,0 +1,135 @@
+"""Metrics: the names, types, labels and buckets that dashboards read, there before the first request."""
+
+import pytest
+
+from mocks.running_router import free_port, running_router
+from text_generation_router.exposition import Histogram, Registry
+
+COUNTERS = {
+    "tgi_request_count": None,
+    "tgi_request_success": None,
+    "tgi_request_failure": ("err", ["validation", "overloaded", "generation", "incomplete", "template", "dropped"]),
+    "tgi_batch_concat": ("reason", ["backpressure", "wait_exceeded", "chunking"]),
+    "tgi_batch_inference_count": ("method", ["prefill", "decode"]),
+    "tgi_batch_inference_success": ("method", ["prefill", "decode"]),
+    "tgi_batch_inference_failure": ("method", ["prefill", "decode"]),
+    "kvrun_prompt_tokens": None,
+    "kvrun_prefix_cache_hit_tokens": None,
+}
+GAUGES = [
+    "tgi_queue_size",
+    "tgi_batch_current_size",
+    "tgi_batch_current_max_tokens",
+    "tgi_batch_max_total_tokens",
+    "kvrun_cache_blocks",
+    "kvrun_cache_blocks_used",
+    "kvrun_cache_blocks_cached",
+]
+DURATIONS = [
+    "tgi_request_duration",
+    "tgi_request_validation_duration",
+    "tgi_request_queue_duration",
+    "tgi_request_inference_duration",
+    "tgi_request_mean_time_per_token_duration",
+    "kvrun_request_time_to_first_token_duration",
+    "kvrun_request_inter_token_duration",
+]
+METHOD_DURATIONS = [f"tgi_batch_{name}_duration" for name in ("inference", "forward", "decode", "filter", "concat")]
+SIZES = {
+    "tgi_request_input_length": [40 * (i + 1) / 100 for i in range(100)],
+    "tgi_request_generated_tokens": [80 * (i + 1) / 100 for i in range(100)],
+    "tgi_request_max_new_tokens": [80 * (i + 1) / 100 for i in range(100)],
+    "tgi_batch_next_size": list(range(1, 1025)),
+    "tgi_request_skipped_tokens": [0],
+}
+
+
+def bounds(text: str, prefix: str) -> list[float]:
+    lines = [line for line in text.splitlines() if line.startswith(prefix) and "+Inf" not in line]
+    return [float(line.partition('le="')[2].partition('"')[0]) for line in lines]
+
+
+async def test_every_series_is_there_from_the_start(directory):
+    options = {"max_input_tokens": 40, "max_total_tokens": 80}
+    async with running_router(directory, options=options) as router:
+        answer = await router.client.get("/metrics")
+        assert answer.headers["content-type"].startswith("text/plain")
+        text = answer.text
+    types = dict(line.split()[2:4] for line in text.splitlines() if line.startswith("# TYPE"))
+    histograms = [*DURATIONS, *METHOD_DURATIONS, *SIZES]
+    expected = {**dict.fromkeys(COUNTERS, "counter"), **dict.fromkeys(GAUGES, "gauge")}
+    assert types == {**expected, **dict.fromkeys(histograms, "histogram")}
+    for name, labels in COUNTERS.items():
+        lines = [f'{name}{{{labels[0]}="{value}"}} 0' for value in labels[1]] if labels else [f"{name} 0"]
+        assert all(line in text.splitlines() for line in lines)
+    durations = pytest.approx([0.0001 * 1.5**i for i in range(1, 36)])
+    for name in DURATIONS:
+        assert bounds(text, f"{name}_bucket") == durations and f"{name}_count 0" in text
+    for name in METHOD_DURATIONS:
+        for method in ("prefill", "decode"):
+            assert bounds(text, f'{name}_bucket{{method="{method}",') == durations
+    for name, steps in SIZES.items():
+        assert bounds(text, f"{name}_bucket") == pytest.approx(steps)
+
+
+async def test_requests_move_them(directory):
+    async with running_router(directory) as router:
+        await router.generate("Hello", max_new_tokens=5)
+        await router.generate("Hello", max_new_tokens=5)
+        await router.until_idle()
+        expected = {
+            "tgi_request_count": 2,
+            "tgi_request_success": 2,
+            'tgi_batch_inference_count{method="prefill"}': 2,
+            'tgi_batch_inference_count{method="decode"}': 8,
+            'tgi_batch_inference_success{method="decode"}': 8,
+            'tgi_batch_inference_duration_count{method="decode"}': 8,
+            'tgi_batch_forward_duration_sum{method="prefill"}': 0.006,
+            "tgi_request_input_length_sum": 12,
+            "tgi_request_generated_tokens_sum": 10,
+            "tgi_request_duration_count": 2,
+            "tgi_request_skipped_tokens_count": 10,
+            "tgi_batch_next_size_count": 2,
+            "tgi_batch_max_total_tokens": 4096,
+            "kvrun_request_time_to_first_token_duration_count": 2,
+            "kvrun_request_inter_token_duration_count": 8,
+            "kvrun_prompt_tokens": 12,
+            "kvrun_prefix_cache_hit_tokens": 5,
+            "kvrun_cache_blocks": 4095,
+            "kvrun_cache_blocks_cached": 6,
+            "tgi_queue_size": 0,
+            "tgi_batch_current_size": 0,
+        }
+        assert {line: await router.metric(line) for line in expected} == pytest.approx(expected)
+
+
+async def test_a_port_of_their_own_serves_nothing_else(directory):
+    port = free_port()
+    async with running_router(directory, options={"prometheus_port": port}) as router:
+        base = f"http://127.0.0.1:{port}"
+        assert "tgi_queue_size" in (await router.client.get(f"{base}/metrics")).text
+        assert (await router.client.post(f"{base}/generate", json={"inputs": "a"})).status_code == 404
+
+
+async def test_a_taken_port_for_metrics_is_no_reason_not_to_serve(directory, tmp_path_factory):
+    port = free_port()
+    async with running_router(directory, options={"prometheus_port": port}):
+        other = tmp_path_factory.mktemp("r")
+        async with running_router(other, options={"prometheus_port": port}) as second:
+            assert (await second.client.get("/metrics")).status_code == 200
+
+
+def test_a_value_counts_for_every_bound_it_does_not_exceed():
+    registry = Registry()
+    histogram = registry.add("histogram", "h", "Help", Histogram([1, 2.5]))
+    for value in (0.5, 1, 2, 9):
+        histogram.observe(value)
+    assert registry.text().splitlines() == [
+        "# HELP h Help",
+        "# TYPE h histogram",
+        'h_bucket{le="1"} 2',
+        'h_bucket{le="2.5"} 3',
+        'h_bucket{le="+Inf"} 4',
+        "h_sum 12.5",
+        "h_count 4",
+    ]

@@ -1,0 +1,142 @@
+"""The command as a process of its own: start, signals, exit codes, and what it says when it cannot start."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from mocks.fake_shard import FakeShard, save_tokenizer
+from mocks.running_router import free_port
+
+
+@pytest.fixture
+async def shard(directory):
+    running = FakeShard(save_tokenizer(directory), directory / "s")
+    await running.start()
+    yield running
+    await running.stop()
+    assert running.violations == []
+
+
+async def start(directory, port: int, *more: str) -> asyncio.subprocess.Process:
+    """Start the command; its output is piped."""
+    flags = [
+        "--hostname",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--prometheus-port",
+        "0",
+        "--tokenizer-name",
+        str(directory),
+    ]
+    flags += ["--master-shard-uds-path", str(directory / "s-0"), "--max-batch-prefill-tokens", "256", *more]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "text_generation_router",
+        *flags,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+
+
+async def ready(process: asyncio.subprocess.Process) -> list[str]:
+    """Wait until it listens; the lines it logged on the way."""
+    lines = []
+    while b"listening on" not in (line := await process.stdout.readline()):
+        assert line, (await process.communicate())[1]
+        lines.append(line.decode())
+    return [*lines, line.decode()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_running_requests_finish(directory, shard, number):
+    port = free_port()
+    process = await start(directory, port, "--json-output")
+    lines = [json.loads(line) for line in await ready(process)]
+    assert any("Cache of 4096 tokens" in line["text"] for line in lines)
+    assert all(line["record"]["level"]["name"] == "INFO" and line["text"].endswith("\n") for line in lines)
+    shard.running.clear()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        body = {"inputs": "Hello", "parameters": {"max_new_tokens": 5}}
+        running = asyncio.ensure_future(client.post("/generate", json=body))
+        while "Prefill" not in shard.steps():
+            await asyncio.sleep(0.01)
+        process.send_signal(number)
+        with pytest.raises(httpx.ConnectError):
+            while True:
+                async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as other:
+                    await other.get("/info")
+        shard.running.set()
+        assert (await running).status_code == 200
+    _, errors = await process.communicate()
+    assert process.returncode == 0 and errors == b""
+
+
+async def test_a_lost_shard_ends_it_with_one(directory, shard):
+    process = await start(directory, free_port())
+    await ready(process)
+    await shard.stop()
+    output, _ = await process.communicate()
+    assert process.returncode == 1 and b"A shard is gone" in output
+
+
+async def test_a_signal_during_warm_up_ends_it_at_once(directory, shard):
+    shard.running.clear()  # ClearCache, the first call, hangs
+    process = await start(directory, free_port())
+    while not shard.calls:
+        await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    await process.communicate()
+    assert process.returncode == 0
+    shard.running.set()
+
+
+async def test_it_says_why_it_cannot_start(directory, shard):
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    with taken:
+        cases = {
+            "no socket at": ["--master-shard-uds-path", str(directory / "nothing")],
+            "cannot listen on 127.0.0.1": ["--port", str(taken.getsockname()[1])],
+            "not enough memory for --max-batch-prefill-tokens 5000": ["--max-batch-prefill-tokens", "5000"],
+            "--ngrok": ["--ngrok"],
+        }
+        processes = [await start(directory, free_port(), *flags) for flags in cases.values()]
+        for text, process in zip(cases, processes, strict=True):
+            output, errors = await process.communicate()
+            assert process.returncode == 1 and text in (output + errors).decode()
+            assert "Traceback" not in (output + errors).decode()
+
+
+async def test_a_socket_that_nobody_serves(directory):
+    save_tokenizer(directory)
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(directory / "s-0"))
+        process = await start(directory, free_port())
+        output, _ = await process.communicate()
+    assert process.returncode == 1 and b"no shard answers at" in output
+
+
+async def test_a_directory_without_a_tokenizer(directory, shard):
+    (directory / "tokenizer.json").write_text("{}")
+    process = await start(directory, free_port())
+    output, _ = await process.communicate()
+    assert process.returncode == 1 and b"no tokenizer: " in output and b"Traceback" not in output
+
+
+def test_neither_torch_nor_transformers_is_imported():
+    code = "import sys, text_generation_router.serve; print(*{'torch', 'transformers'} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

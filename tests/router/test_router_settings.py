@@ -1,0 +1,151 @@
+"""Options from flags and environment, and the limits that follow from them and from the shards."""
+
+from dataclasses import replace
+
+import pytest
+
+from text_generation_router.errors import InvalidSettings, StartError
+from text_generation_router.handshake import limits_after, warmup_requests
+from text_generation_router.log import effective_level
+from text_generation_router.settings import Settings, listen_address, read_settings
+from text_generation_router.types import Limits, ShardInfo, WarmupAnswer
+
+INFO = ShardInfo(False, "torch.float32", "cpu", None, 0, True, True, "paged", 1)
+
+
+def test_defaults_are_those_of_text_generation_inference():
+    settings = read_settings([], {})
+    assert settings == Settings()
+    assert (settings.max_concurrent_requests, settings.max_best_of, settings.max_stop_sequences) == (128, 2, 4)
+    assert (settings.max_top_n_tokens, settings.waiting_served_ratio, settings.max_waiting_tokens) == (5, 1.2, 20)
+    assert (settings.max_batch_prefill_tokens, settings.port, settings.hostname) == (4096, 3000, "0.0.0.0")
+    assert settings.master_shard_uds_path == "/tmp/text-generation-server-0"
+    assert (settings.validation_workers, settings.payload_limit) == (2, 2_000_000)
+
+
+def test_flags_win_over_the_environment():
+    environment = {"PORT": "8080", "MAX_BEST_OF": "7", "JSON_OUTPUT": "true", "CORS_ALLOW_ORIGIN": "a, b"}
+    settings = read_settings(["-p", "9", "--max-batch-size", "3", "--api-key", "k"], environment)
+    assert (settings.port, settings.max_best_of, settings.max_batch_size, settings.api_key) == (9, 7, 3, "k")
+    assert settings.json_output and settings.cors_allow_origin == ("a", "b")
+    origins = read_settings(["--cors-allow-origin", "c", "--cors-allow-origin", "d"], environment).cors_allow_origin
+    assert origins == ("c", "d")
+
+
+def test_everything_that_launchers_pass_is_accepted():
+    flags = "--max-client-batch-size 4 --max-concurrent-requests 128 --max-best-of 2 --max-stop-sequences 4 "
+    flags += "--max-top-n-tokens 5 --max-batch-prefill-tokens 4096 --waiting-served-ratio 0.3 --max-waiting-tokens 20 "
+    flags += "--validation-workers 2 --hostname 0.0.0.0 --port 3000 --prometheus-port 9000 "
+    flags += "--master-shard-uds-path /tmp/x-0 --tokenizer-name model --payload-limit 2000000 --usage-stats off "
+    flags += "--disable-grammar-support --json-output --trust-remote-code --revision main "
+    flags += "--otlp-service-name text-generation-inference.router --max-batch-total-tokens 9 --max-total-tokens 8"
+    assert read_settings(flags.split(), {}).tokenizer_name == "model"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--otlp-endpoint", "http://localhost:4317"),
+        ("--otlp-service-name", "mine"),
+        ("--ngrok", None),
+        ("--ngrok-authtoken", "a"),
+        ("--ngrok-edge", "b"),
+        ("--tokenizer-config-path", "file.json"),
+        ("--max-client-batch-size", "8"),
+    ],
+)
+def test_what_has_no_effect_is_refused_by_name(flag, value):
+    with pytest.raises(InvalidSettings, match=flag):
+        read_settings([flag] if value is None else [flag, value], {})
+    variable = flag[2:].replace("-", "_").upper()
+    with pytest.raises(InvalidSettings, match=flag):
+        read_settings([], {variable: value or "true"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "text"),
+    [
+        (["--validation-workers", "0"], {}, "--validation-workers is 0, expected at least 1"),
+        (["--max-batch-size", "0"], {}, "--max-batch-size is 0"),
+        (["--max-input-tokens", "5", "--max-total-tokens", "5"], {}, "must be less than --max-total-tokens"),
+        (["--usage-stats", "maybe"], {}, "--usage-stats"),
+        ([], {"PORT": "http"}, "PORT is 'http', expected int"),
+        ([], {"JSON_OUTPUT": "1"}, "JSON_OUTPUT is '1', expected `true` or `false`"),
+    ],
+)
+def test_values_that_cannot_be_used(flags, environment, text):
+    with pytest.raises(InvalidSettings, match=text):
+        read_settings(flags, environment)
+
+
+@pytest.mark.parametrize("arguments", [["--nothing"], ["--port", "x"], ["--max-best", "2"]])
+def test_unknown_flags_end_with_two(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        read_settings(arguments, {})
+    assert ended.value.code == 2 and "usage: text-generation-router" in capsys.readouterr().err
+
+
+def test_a_host_name_is_no_address():
+    assert listen_address("::1") == "::1" and listen_address("127.0.0.1") == "127.0.0.1"
+    assert listen_address("my-container-5d8f") is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "level"),
+    [
+        ("info", "INFO"),
+        ("warn", "WARNING"),
+        ("off", "CRITICAL"),
+        ("info,text_generation_router=debug", "DEBUG"),
+        ("text_generation_router=debug,warn", "DEBUG"),
+        ("hyper=trace", "INFO"),
+    ],
+)
+def test_log_levels(expression, level):
+    assert effective_level(expression) == level
+
+
+def test_warm_up_fills_the_largest_prefill():
+    requests = warmup_requests(Settings(max_batch_prefill_tokens=1000, max_input_tokens=400, max_total_tokens=450))
+    assert [request.truncate for request in requests] == [400, 400, 200]
+    assert [request.max_new_tokens for request in requests] == [50, 50, 250]
+    assert requests[0].inputs == "_test " * 400
+    assert requests[0].prefill_logprobs and requests[0].top_n_tokens == 20 and requests[0].sampling.watermark
+    assert [request.max_new_tokens for request in warmup_requests(Settings())] == [1]
+    assert len(warmup_requests(Settings(max_input_tokens=10, max_batch_size=3))) == 3
+    assert warmup_requests(Settings(max_total_tokens=100))[0].max_new_tokens == 1
+
+
+def test_limits_are_what_warm_up_found():
+    answer = WarmupAnswer(10_000, 2047, 2048)
+    assert limits_after(answer, INFO, Settings()) == Limits(2047, 2048, 4096, 10_000)
+
+
+def test_a_request_must_fit_beside_the_scratch_block():
+    info = replace(INFO, block_size=16)
+    settings = Settings(max_batch_prefill_tokens=64)
+    assert limits_after(WarmupAnswer(128, 127, 128), info, settings) == Limits(112, 113, 64, 128)
+    with pytest.raises(StartError, match="--max-total-tokens 128 does not fit"):
+        limits_after(WarmupAnswer(128, 100, 128), info, replace(settings, max_total_tokens=128))
+
+
+@pytest.mark.parametrize(
+    ("answer", "settings", "info", "text"),
+    [
+        (WarmupAnswer(10_000, 99, 200), Settings(max_input_tokens=100), INFO, "--max-input-tokens is 100"),
+        (WarmupAnswer(10_000, 99, 200), Settings(max_total_tokens=300), INFO, "--max-total-tokens is 300"),
+        (WarmupAnswer(5000, 99, 6000), Settings(), INFO, "not enough memory for --max-total-tokens 6000"),
+        (WarmupAnswer(1000, 99, 200), Settings(), INFO, "not enough memory for --max-batch-prefill-tokens 4096"),
+        (WarmupAnswer(10_000, 200, 200), Settings(), INFO, "must be less than --max-total-tokens 200"),
+        (WarmupAnswer(10_000, 5000, 6000), Settings(), replace(INFO, support_chunking=False), "pieces"),
+    ],
+)
+def test_limits_that_do_not_go_together(answer, settings, info, text):
+    with pytest.raises(StartError, match=text):
+        limits_after(answer, info, settings)
+
+
+def test_shards_that_measure_nothing_leave_the_size_to_the_user():
+    answer = WarmupAnswer(None, 99, 100)
+    assert limits_after(answer, INFO, Settings()).max_batch_total_tokens == 16_000
+    assert limits_after(answer, INFO, Settings(max_batch_total_tokens=5000)).max_batch_total_tokens == 5000

@@ -1,0 +1,231 @@
+"""What the shards are asked for, and when; the fake shard checks slots, chunks and order of every call by itself."""
+
+import asyncio
+
+import pytest
+
+from mocks.running_router import events, running_router
+
+
+async def test_requests_join_a_running_batch(directory):
+    async with running_router(directory) as router:
+        long = asyncio.ensure_future(router.generate("long", max_new_tokens=60))
+        while router.shard.steps().count("Decode") < 5:
+            await asyncio.sleep(0)
+        assert (await router.generate("short", max_new_tokens=3)).json()["generated_text"] == router.text("short", 3)
+        assert not long.done()
+        assert (await long).json()["generated_text"] == router.text("long", 60)
+        joined = [call for name, call in router.shard.calls if name == "Prefill"]
+        assert [call.HasField("cached_batch") for call in joined] == [False, True]
+        assert await router.metric('tgi_batch_concat{reason="chunking"}') == 1
+
+
+async def test_a_prompt_longer_than_the_budget_is_computed_in_pieces(directory):
+    prompts = {"a" * 600: 5, "b" * 100: 9, "c" * 300: 4}
+    async with running_router(directory, options={"max_batch_prefill_tokens": 128}) as router:
+        answers = await asyncio.gather(*(router.generate(text, max_new_tokens=n) for text, n in prompts.items()))
+        texts = [answer.json()["generated_text"] for answer in answers]
+        assert texts == [router.text(prompt, count) for prompt, count in prompts.items()]
+        chunks = [
+            request.chunk_len
+            for name, call in router.shard.calls
+            if name == "Prefill"
+            for request in call.batch.requests
+            if request.HasField("chunk_len")
+        ]
+        assert chunks and all(chunk <= 128 for chunk in chunks)
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("block_size", [1, 16])
+async def test_a_computed_prompt_is_reused(directory, block_size):
+    async with running_router(directory, block_size=block_size) as router:
+        prompt = "The beginning that both of them share. "
+        for ending in ("first", "second", "second"):
+            answer = await router.generate(prompt + ending, max_new_tokens=4)
+            assert answer.json()["generated_text"] == router.text(prompt + ending, 4)
+        cached = [
+            request.cache_len
+            for name, call in router.shard.calls
+            if name == "Prefill"
+            for request in call.batch.requests
+        ]
+        shared = len(prompt) + 1
+        whole = shared + len("second") - 1
+        assert cached == [0, shared - shared % block_size, whole - whole % block_size]
+        assert await router.metric("kvrun_prefix_cache_hit_tokens") == sum(cached)
+
+
+async def test_a_running_requests_prompt_is_shared_too(directory):
+    async with running_router(directory) as router:
+        first = asyncio.ensure_future(router.generate("same prompt", max_new_tokens=50))
+        while router.shard.steps().count("Decode") < 3:
+            await asyncio.sleep(0)
+        await router.generate("same prompt", max_new_tokens=2)
+        assert not first.done()
+        requests = [
+            request for name, call in router.shard.calls if name == "Prefill" for request in call.batch.requests
+        ]
+        assert [request.cache_len for request in requests] == [0, len("same prompt")]
+        await first
+        await router.until_idle()
+
+
+async def test_a_small_cache_is_shared_by_waiting(directory):
+    sizes = {"num_slots": 96, "max_total_tokens": 80}
+    async with running_router(directory, options={"max_batch_prefill_tokens": 64}, **sizes) as router:
+        prompts = [letter * 20 for letter in "abcdefgh"]
+        answers = await asyncio.gather(*(router.generate(prompt, max_new_tokens=20) for prompt in prompts))
+        assert [answer.json()["generated_text"] for answer in answers] == [router.text(p, 20) for p in prompts]
+        assert max(len(ids) for name, ids in router.shard.calls if name == "Decode") == 1
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("block_size", [1, 16])
+async def test_the_largest_request_fits_into_the_empty_cache(directory, block_size):
+    options = {"max_batch_prefill_tokens": 64}
+    async with running_router(directory, options=options, num_slots=128, block_size=block_size) as router:
+        info = (await router.client.get("/info")).json()
+        assert info["max_total_tokens"] == 128 - block_size + 1
+        answer = await router.client.post("/generate", json={"inputs": "x" * 40})
+        assert len(answer.json()["generated_text"]) == info["max_total_tokens"] - 41
+
+
+async def test_shards_that_do_not_chunk_get_prefills_of_their_own(directory):
+    options = {"max_batch_prefill_tokens": 64, "max_input_tokens": 60, "waiting_served_ratio": 0.0}
+    async with running_router(directory, options=options, chunking=False) as router:
+        prompts = {f"{letter * 30}": 20 + i for i, letter in enumerate("abcde")}
+        answers = await asyncio.gather(*(router.generate(text, max_new_tokens=n) for text, n in prompts.items()))
+        texts = [answer.json()["generated_text"] for answer in answers]
+        assert texts == [router.text(prompt, count) for prompt, count in prompts.items()]
+        assert any(len(ids) == 2 for name, ids in router.shard.calls if name == "Decode")
+        await router.until_idle()
+
+
+async def test_without_chunking_few_waiting_requests_wait_for_more_or_for_long(directory):
+    options = {"max_input_tokens": 60, "waiting_served_ratio": 2.0, "max_waiting_tokens": 8}
+    async with running_router(directory, options=options, chunking=False) as router:
+        first = asyncio.ensure_future(router.generate("first", max_new_tokens=40))
+        while "Decode" not in router.shard.steps():
+            await asyncio.sleep(0)
+        await router.generate("second", max_new_tokens=1)
+        steps = [name for name in router.shard.steps() if name in ("Prefill", "Decode")]
+        assert steps[: steps.index("Prefill", 1)].count("Decode") == 8
+        assert await router.metric('tgi_batch_concat{reason="wait_exceeded"}') == 1
+        await first
+
+
+async def test_finished_requests_left_in_the_batch_are_filtered_before_their_slots_are_reused(directory):
+    options = {"max_batch_prefill_tokens": 64}
+    async with running_router(directory, options=options, keep_finished=True, num_slots=128) as router:
+        counts = [3, 9, 5, 7, 12, 2, 8]
+        prompts = [letter * 12 for letter in "abcdefg"]
+        answers = await asyncio.gather(
+            *(router.generate(prompt, max_new_tokens=n) for prompt, n in zip(prompts, counts, strict=True))
+        )
+        for prompt, count, answer in zip(prompts, counts, answers, strict=True):
+            assert answer.json()["generated_text"] == router.text(prompt, count)
+        assert "FilterBatch" in router.shard.steps()
+        await router.until_idle()
+
+
+async def test_shards_that_drop_finished_requests_are_not_asked_to(directory):
+    async with running_router(directory) as router:
+        await asyncio.gather(*(router.generate(f"prompt {n}", max_new_tokens=n) for n in range(1, 9)))
+        assert not {"FilterBatch", "ClearCache"} & set(router.shard.steps()[1:])
+
+
+async def test_every_rank_is_asked_and_their_tokens_are_put_together(directory):
+    async with running_router(directory, world_size=2) as router:
+        prompts = [f"prompt {i}" for i in range(6)]
+        answers = await asyncio.gather(*(router.generate(prompt, max_new_tokens=6) for prompt in prompts))
+        assert [answer.json()["generated_text"] for answer in answers] == [router.text(p, 6) for p in prompts]
+        one, other = (shard.steps().count("Decode") for shard in router.shards)
+        assert one == other
+
+
+async def test_no_more_requests_run_than_a_batch_may_hold(directory):
+    async with running_router(directory, options={"max_batch_size": 3}) as router:
+        sizes = []
+        answers = [asyncio.ensure_future(router.generate(f"prompt {i}", max_new_tokens=10)) for i in range(9)]
+        while not all(answer.done() for answer in answers):
+            sizes.append(len(router.shard.live_rows()))
+            await asyncio.sleep(0)
+        assert max(sizes) == 3
+
+
+async def test_overload_is_refused_at_once_and_permits_come_back(directory):
+    async with running_router(directory, options={"max_concurrent_requests": 128}) as router:
+        router.shard.running.clear()
+        body = {"inputs": "Hi", "parameters": {"max_new_tokens": 1}}
+        waiting = [asyncio.ensure_future(router.client.post("/generate", json=body)) for _ in range(128)]
+        while await router.metric("tgi_request_count") < 128:
+            await asyncio.sleep(0.1)
+        for path in ("/generate", "/generate_stream"):
+            refused = await router.client.post(path, json={**body, "inputs": ""})
+            assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
+            assert refused.json() == {"error": "Model is overloaded", "error_type": "overloaded"}
+        for request in waiting[:64]:
+            request.cancel()
+        await asyncio.gather(*waiting[:64], return_exceptions=True)
+        router.shard.running.set()
+        assert {answer.status_code for answer in await asyncio.gather(*waiting[64:])} == {200}
+        await router.until_idle()
+        again = await asyncio.gather(*(router.client.post("/generate", json=body) for _ in range(128)))
+        assert {answer.status_code for answer in again} == {200}
+        assert await router.metric('tgi_request_failure{err="overloaded"}') == 2
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_client_that_hangs_up_leaves_batch_and_cache(directory, path, others):
+    async with running_router(directory, keep_finished=True) as router:
+        staying = [asyncio.ensure_future(router.generate("staying", max_new_tokens=200)) for _ in range(others)]
+        leaving = asyncio.ensure_future(
+            router.client.post(path, json={"inputs": "leaving", "parameters": {"max_new_tokens": 1000}})
+        )
+        while router.shard.steps().count("Decode") < 8 or len(router.shard.live_rows()) < 1 + others:
+            await asyncio.sleep(0)
+        leaving.cancel()
+        before = len(router.shard.calls)
+        dropped = "FilterBatch" if others else "ClearCache"
+        while dropped not in router.shard.steps()[before:]:
+            await asyncio.sleep(0.001)
+        for answer in staying:
+            assert (await answer).json()["generated_text"] == router.text("staying", 200)
+        await router.until_idle()
+        assert await router.metric('tgi_request_failure{err="dropped"}') == 1
+
+
+async def test_a_client_that_hangs_up_in_the_queue_is_never_run(directory):
+    async with running_router(directory, options={"max_batch_size": 1}) as router:
+        running = asyncio.ensure_future(router.generate("running", max_new_tokens=100))
+        waiting = asyncio.ensure_future(router.generate("waiting", max_new_tokens=100))
+        while await router.metric("tgi_queue_size") < 1:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await running
+        await router.until_idle()
+        assert router.shard.steps().count("Prefill") == 1
+        assert await router.metric('tgi_request_failure{err="dropped"}') == 1
+
+
+async def test_a_client_that_does_not_read_delays_nobody(directory):
+    async with running_router(directory, pad="x" * 50_000) as router:
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.client.base_url.port, limit=1024)
+        body = b'{"inputs": "slow", "parameters": {"max_new_tokens": 200}}'
+        head = (
+            "POST /generate_stream HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
+        )
+        writer.write(head.format(len(body)).encode() + body)
+        fast = {"inputs": "fast", "parameters": {"max_new_tokens": 150}}
+        async with router.client.stream("POST", "/generate_stream", json=fast) as response:
+            received = [event async for event in events(response)]
+        assert len(received) == 150
+        while router.shard.live_rows():  # the slow one's tokens are made all the same
+            await asyncio.sleep(0.01)
+        steps = router.shard.steps()
+        assert steps.count("Prefill") + steps.count("Decode") >= 200
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await writer.wait_closed()
