@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
@@ -21,7 +20,6 @@ class EngineLoop(Generic[E]):
 
     def __init__(self, engine: E) -> None:
         self.failed = threading.Event()
-        self.last_call_at = time.monotonic()
         self._engine = engine
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -49,7 +47,6 @@ class EngineLoop(Generic[E]):
     def _run(self) -> None:
         while (job := self._inbox.get()) is not None:
             job()
-            self.last_call_at = time.monotonic()
 
     def _answer(self, future: Future[T], call: Callable[[E], T]) -> None:
         if not future.set_running_or_notify_cancel():

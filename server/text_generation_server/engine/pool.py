@@ -1,4 +1,4 @@
-"""Admits requests: gives each a row, slots and its text state, and takes it all back. Knows neither batches nor steps."""
+"""Admits requests: gives each a row, slots and text state, and takes it all back. Knows neither batches nor steps."""
 
 from dataclasses import dataclass, replace
 
