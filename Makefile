@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 PACKAGES := server/text_generation_server launcher/text_generation_launcher router/text_generation_router \
             clients/python/text_generation
-CODE := $(PACKAGES) proto benchmarks tests
+CODE := clients launcher router server proto benchmarks tests
 
 .DEFAULT_GOAL := help
 .PHONY: install proto format lint types test check serve bench clean help

@@ -1,7 +1,6 @@
 """The command `text-generation-router`: options, logging, and the outcome as an exit code. Knows nothing of serving."""
 
 import asyncio
-import os
 import signal
 import sys
 
@@ -9,13 +8,13 @@ from loguru import logger
 
 from text_generation_router.errors import StartError
 from text_generation_router.log import set_up_logging
-from text_generation_router.settings import Settings, read_settings
+from text_generation_router.settings import Settings, settings_of_command
 
 
 def main() -> int:
     """Serve until told to stop. 0: stopped as asked; 1: could not start, or a shard was lost; 2: unknown flags."""
     try:
-        settings = read_settings(sys.argv[1:], os.environ)
+        settings = settings_of_command(sys.argv[1:])
     except StartError as error:
         print(f"text-generation-router: {error}", file=sys.stderr)
         return 1

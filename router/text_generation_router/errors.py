@@ -29,10 +29,9 @@ class ApiError(Exception):
     failure: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def stream_type(self) -> str:
-        """The error type when the error ends a stream that has begun."""
-        return self.error_type
+    def in_stream(self) -> "ApiError":
+        """The error as a stream that has begun reports it."""
+        return self
 
 
 class InvalidBody(ApiError):
@@ -87,12 +86,18 @@ class IncompleteGeneration(ApiError):
     error_type = "incomplete_generation"
     failure = "incomplete"
 
-    def __init__(self) -> None:
-        super().__init__("Incomplete generation")
+    def __init__(self, message: str = "Incomplete generation") -> None:
+        super().__init__(message)
 
-    @property
-    def stream_type(self) -> str:
-        return "incomplete_generation_stream"
+    def in_stream(self) -> ApiError:
+        """The same under the name it has there."""
+        return IncompleteGenerationStream("Incomplete generation stream")
+
+
+class IncompleteGenerationStream(IncompleteGeneration):
+    """The same in a stream."""
+
+    error_type = "incomplete_generation_stream"
 
 
 class Unhealthy(ApiError):

@@ -16,7 +16,7 @@ def set_up_logging(filter_expression: str, json_output: bool) -> None:
     json_output: one JSON object a line with `text` and `record`, the form of the shards' logs.
     """
     logger.remove()
-    logger.add(sys.stdout, level=_level(filter_expression), format=_TEXT, serialize=json_output)
+    logger.add(sys.stdout, level=effective_level(filter_expression), format=_TEXT, serialize=json_output)
     for name in ("uvicorn", "uvicorn.error", "grpc", "asyncio"):
         library = logging.getLogger(name)
         library.handlers = [_Forward()]
@@ -24,7 +24,8 @@ def set_up_logging(filter_expression: str, json_output: bool) -> None:
         library.setLevel(logging.WARNING)
 
 
-def _level(expression: str) -> str:
+def effective_level(expression: str) -> str:
+    """The router's level in a filter expression, as loguru names it; INFO if it names none."""
     general, own = "INFO", None
     for part in expression.lower().split(","):
         target, _, level = part.strip().rpartition("=")

@@ -34,16 +34,13 @@ async def read_json(request: Request, kind: type[B], limit: int) -> B:
 
 def json_error(error: ApiError) -> Response:
     """The answer that reports an error."""
-    return Response(
-        error_body(error, error.error_type), error.status, dict(error.headers), media_type="application/json"
-    )
+    return Response(error_body(error), error.status, dict(error.headers), media_type="application/json")
 
 
-def error_body(error: ApiError, error_type: str) -> bytes:
+def error_body(error: ApiError) -> bytes:
     """The object that clients read errors from."""
-    return json.dumps(
-        {"error": str(error), "error_type": error_type}, ensure_ascii=False, separators=(",", ":")
-    ).encode()
+    body = {"error": str(error), "error_type": error.error_type}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def counting(metrics: RequestMetrics) -> ErrorHandler:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import uvicorn
@@ -38,7 +38,8 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
         services = starting.result()
         try:
             app = make_app(services, settings.cors_allow_origin, settings.api_key)
-            return await _run(app, services, settings, listener, stop)
+            async with _metrics_port(services, settings):
+                return await _run(_Server(app), services, listener, stop)
         finally:
             services.tokenizer.close()
             await services.shards.close()
@@ -66,15 +67,11 @@ def _load_tokenizer(settings: Settings) -> tuple[Backend, str | None]:
     return load_backend(directory, settings.trust_remote_code), sha
 
 
-async def _run(
-    app: Starlette, services: Services, settings: Settings, listener: socket.socket, stop: asyncio.Event
-) -> int:
+async def _run(server: "_Server", services: Services, listener: socket.socket, stop: asyncio.Event) -> int:
     """Serve until stopped or a shard is lost; the result is the exit code."""
-    server = _Server(app)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     stopping = asyncio.ensure_future(stop.wait())
     faults = [asyncio.ensure_future(services.batcher.run()), asyncio.ensure_future(services.shards.lost())]
-    metrics = _serve_metrics(services, settings)
     logger.info("Connected; listening on {}:{}", *listener.getsockname()[:2])
     try:
         await asyncio.wait((serving, stopping, *faults), return_when=asyncio.FIRST_COMPLETED)
@@ -90,7 +87,7 @@ async def _run(
             await serving
         return 1 if lost else 0
     finally:
-        await _cancel([serving, stopping, *faults, *metrics])
+        await _cancel([serving, stopping, *faults])
 
 
 def _log_faults(faults: Iterable[asyncio.Future[None]]) -> None:
@@ -102,16 +99,25 @@ def _log_faults(faults: Iterable[asyncio.Future[None]]) -> None:
     logger.error("A shard is gone; stopping")
 
 
-def _serve_metrics(services: Services, settings: Settings) -> list[asyncio.Future[None]]:
+@contextlib.asynccontextmanager
+async def _metrics_port(services: Services, settings: Settings) -> AsyncIterator[None]:
     """Serve /metrics on its own port too; that it is taken is no reason not to serve."""
     if settings.prometheus_port in (0, settings.port):
-        return []
+        yield
+        return
     try:
         listener = _bind(settings.hostname, settings.prometheus_port)
     except StartError as error:
         logger.warning("Metrics are only on the main port: {}", error)
-        return []
-    return [asyncio.ensure_future(_Server(make_metrics_app(services)).serve(sockets=[listener]))]
+        yield
+        return
+    server = _Server(make_metrics_app(services))
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def _finishes_before(task: asyncio.Future[Services], stop: asyncio.Event) -> bool:

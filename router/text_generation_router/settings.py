@@ -6,6 +6,7 @@ The only module that reads the environment. Knows nothing of what the options do
 import argparse
 import dataclasses
 import ipaddress
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
@@ -65,7 +66,11 @@ class Settings:
     max_image_fetch_size: int = option(1 << 30, "", "this version takes no images", env_only=True)
     compute_type: str = option("gpu+optimized", "", env_only=True)
     log_level: str = option("info", "", env_only=True)
-    huggingface_hub_cache: str | None = option(None, "", env_only=True)
+
+
+def settings_of_command(arguments: Sequence[str]) -> Settings:
+    """The settings of this process, started with `arguments`. Raises as `read_settings`."""
+    return read_settings(arguments, os.environ)
 
 
 def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:

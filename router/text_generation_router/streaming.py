@@ -50,7 +50,7 @@ class EventStream:
             if not self._started:
                 raise
             self._on_error(error)
-            await self._send(send, b"data: " + error_body(error, error.stream_type) + b"\n\n")
+            await self._send(send, b"data: " + error_body(error.in_stream()) + b"\n\n")
         finally:
             keep_alive.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})

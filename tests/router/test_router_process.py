@@ -24,29 +24,26 @@ async def shard(directory):
     assert running.violations == []
 
 
-async def start(directory, port: int, *more: str) -> asyncio.subprocess.Process:
-    """Start the command; its output is piped."""
-    flags = [
-        "--hostname",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--prometheus-port",
-        "0",
-        "--tokenizer-name",
-        str(directory),
-    ]
-    flags += ["--master-shard-uds-path", str(directory / "s-0"), "--max-batch-prefill-tokens", "256", *more]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "text_generation_router",
-        *flags,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-    )
+@pytest.fixture
+async def start(directory):
+    """Start the command with its output piped; what still runs at the end is killed."""
+    started = []
+
+    async def start(port: int, *more: str) -> asyncio.subprocess.Process:
+        flags = ["--hostname", "127.0.0.1", "--port", str(port), "--prometheus-port", "0"]
+        flags += ["--tokenizer-name", str(directory), "--max-batch-prefill-tokens", "256"]
+        flags += ["--master-shard-uds-path", str(directory / "s-0"), *more]
+        command = [sys.executable, "-m", "text_generation_router", *flags]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        pipe = asyncio.subprocess.PIPE
+        started.append(await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
 
 async def ready(process: asyncio.subprocess.Process) -> list[str]:
@@ -59,9 +56,9 @@ async def ready(process: asyncio.subprocess.Process) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_lets_running_requests_finish(directory, shard, number):
+async def test_a_signal_lets_running_requests_finish(shard, start, number):
     port = free_port()
-    process = await start(directory, port, "--json-output")
+    process = await start(port, "--json-output")
     lines = [json.loads(line) for line in await ready(process)]
     assert any("Cache of 4096 tokens" in line["text"] for line in lines)
     assert all(line["record"]["level"]["name"] == "INFO" and line["text"].endswith("\n") for line in lines)
@@ -72,7 +69,7 @@ async def test_a_signal_lets_running_requests_finish(directory, shard, number):
         while "Prefill" not in shard.steps():
             await asyncio.sleep(0.01)
         process.send_signal(number)
-        with pytest.raises(httpx.ConnectError):
+        with pytest.raises(httpx.TransportError):  # refused, or accepted and hung up on at the last moment
             while True:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as other:
                     await other.get("/info")
@@ -82,17 +79,17 @@ async def test_a_signal_lets_running_requests_finish(directory, shard, number):
     assert process.returncode == 0 and errors == b""
 
 
-async def test_a_lost_shard_ends_it_with_one(directory, shard):
-    process = await start(directory, free_port())
+async def test_a_lost_shard_ends_it_with_one(shard, start):
+    process = await start(free_port())
     await ready(process)
     await shard.stop()
     output, _ = await process.communicate()
     assert process.returncode == 1 and b"A shard is gone" in output
 
 
-async def test_a_signal_during_warm_up_ends_it_at_once(directory, shard):
+async def test_a_signal_during_warm_up_ends_it_at_once(shard, start):
     shard.running.clear()  # ClearCache, the first call, hangs
-    process = await start(directory, free_port())
+    process = await start(free_port())
     while not shard.calls:
         await asyncio.sleep(0.01)
     process.send_signal(signal.SIGTERM)
@@ -101,7 +98,7 @@ async def test_a_signal_during_warm_up_ends_it_at_once(directory, shard):
     shard.running.set()
 
 
-async def test_it_says_why_it_cannot_start(directory, shard):
+async def test_it_says_why_it_cannot_start(directory, shard, start):
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
     taken.listen()
@@ -112,25 +109,25 @@ async def test_it_says_why_it_cannot_start(directory, shard):
             "not enough memory for --max-batch-prefill-tokens 5000": ["--max-batch-prefill-tokens", "5000"],
             "--ngrok": ["--ngrok"],
         }
-        processes = [await start(directory, free_port(), *flags) for flags in cases.values()]
+        processes = [await start(free_port(), *flags) for flags in cases.values()]
         for text, process in zip(cases, processes, strict=True):
             output, errors = await process.communicate()
             assert process.returncode == 1 and text in (output + errors).decode()
             assert "Traceback" not in (output + errors).decode()
 
 
-async def test_a_socket_that_nobody_serves(directory):
+async def test_a_socket_that_nobody_serves(directory, start):
     save_tokenizer(directory)
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.bind(str(directory / "s-0"))
-        process = await start(directory, free_port())
+        process = await start(free_port())
         output, _ = await process.communicate()
     assert process.returncode == 1 and b"no shard answers at" in output
 
 
-async def test_a_directory_without_a_tokenizer(directory, shard):
+async def test_a_directory_without_a_tokenizer(directory, shard, start):
     (directory / "tokenizer.json").write_text("{}")
-    process = await start(directory, free_port())
+    process = await start(free_port())
     output, _ = await process.communicate()
     assert process.returncode == 1 and b"no tokenizer: " in output and b"Traceback" not in output
 

@@ -1,0 +1,90 @@
+"""Makes the router's parts from options and what the shards said, and ties them together. The only place that does."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from text_generation_router.batcher import Batcher, BatchPolicy
+from text_generation_router.blocks import BlockAllocator
+from text_generation_router.handshake import Ready
+from text_generation_router.inference import Inference, Permits
+from text_generation_router.metrics import Metrics
+from text_generation_router.queue import WaitingQueue
+from text_generation_router.responses import counting
+from text_generation_router.routes.services import Services
+from text_generation_router.settings import Settings
+from text_generation_router.tokenizer import PromptTokenizer
+from text_generation_router.validation import RequestLimits, Validator
+
+
+def make_services(
+    settings: Settings, ready: Ready, tokenizer: PromptTokenizer, model_sha: str | None, keep_alive_s: float
+) -> Services:
+    """Everything that handlers need. model_sha: the hub's commit, if the model is from the hub."""
+    info, limits = ready.info, ready.limits
+    metrics = Metrics(limits, info.speculate)
+    allocator = BlockAllocator(
+        limits.max_batch_total_tokens // info.block_size, info.block_size, info.use_prefix_caching
+    )
+    metrics.cache.blocks.set(allocator.usable_blocks)
+    queue = WaitingQueue(allocator, info.speculate, info.support_chunking, metrics.requests)
+    batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready), metrics)
+    ceilings = RequestLimits(settings.max_best_of, settings.max_stop_sequences, settings.max_top_n_tokens)
+    validator = Validator(tokenizer, ceilings, limits)
+    return Services(
+        shards=ready.shards,
+        batcher=batcher,
+        validator=validator,
+        inference=Inference(batcher, validator, metrics.requests),
+        tokenizer=tokenizer,
+        permits=Permits(settings.max_concurrent_requests),
+        metrics=metrics,
+        on_error=counting(metrics.requests),
+        info=_info(settings, ready, model_sha),
+        full_text_by_default=True,  # as for every model whose pipeline the hub does not tell
+        compute_type=settings.compute_type,
+        payload_limit=settings.payload_limit,
+        keep_alive_s=keep_alive_s,
+    )
+
+
+def _policy(settings: Settings, ready: Ready) -> BatchPolicy:
+    return BatchPolicy(
+        chunking=ready.info.support_chunking,
+        max_prefill_tokens=settings.max_batch_prefill_tokens,
+        max_batch_size=settings.max_batch_size,
+        waiting_served_ratio=settings.waiting_served_ratio,
+        max_waiting_tokens=settings.max_waiting_tokens,
+    )
+
+
+def _info(settings: Settings, ready: Ready, model_sha: str | None) -> dict[str, Any]:
+    """The answer of `/info`: the keys of text-generation-inference 3, and those of 2 that still mean something."""
+    return {
+        "model_id": settings.tokenizer_name,
+        "model_sha": model_sha,
+        "model_pipeline_tag": None,
+        "model_dtype": ready.info.dtype,
+        "model_device_type": ready.info.device_type,
+        "max_concurrent_requests": settings.max_concurrent_requests,
+        "max_best_of": settings.max_best_of,
+        "max_stop_sequences": settings.max_stop_sequences,
+        "max_input_tokens": ready.limits.max_input_tokens,
+        "max_total_tokens": ready.limits.max_total_tokens,
+        "waiting_served_ratio": settings.waiting_served_ratio,
+        "max_batch_total_tokens": ready.limits.max_batch_total_tokens,
+        "max_waiting_tokens": settings.max_waiting_tokens,
+        "max_batch_size": settings.max_batch_size,
+        "validation_workers": settings.validation_workers,
+        "max_client_batch_size": settings.max_client_batch_size,
+        "router": "text-generation-router",
+        "version": _version(),
+        "sha": None,
+        "docker_label": None,
+    }
+
+
+def _version() -> str:
+    try:
+        return version("kvrun")
+    except PackageNotFoundError:  # run from the source tree
+        return "0+source"
