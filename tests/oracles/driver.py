@@ -25,8 +25,11 @@ class Driver:
             # What was never written must never count, whatever it happens to be.
             self.cache.layer(layer).fill_(torch.nan)
 
-    def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
-        """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each."""
+    def step(self, work: Sequence[tuple[int, Sequence[int]]], wanted: int | None = None) -> list[Tensor]:
+        """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each.
+
+        `wanted` of 0 asks for no logits, and returns none.
+        """
         layout = RowLayout(
             rows=[row for row, _ in work],
             query_lens=[len(tokens) for _, tokens in work],
@@ -37,7 +40,7 @@ class Driver:
         step = StepInput(
             token_ids=torch.tensor([token for _, tokens in work for token in tokens]),
             positions=torch.tensor(positions),
-            logit_rows=torch.arange(len(positions)),
+            logit_rows=torch.arange(len(positions) if wanted is None else wanted),
             attention=self.model.attention.plan(layout),
             cache=self.cache,
         )
@@ -45,7 +48,7 @@ class Driver:
             logits = self.model.forward(step)
         for row, tokens in work:
             self.lens[row] += len(tokens)
-        return list(logits.split(layout.query_lens))
+        return [] if wanted == 0 else list(logits.split(layout.query_lens))
 
     def greedy(self, prompts: Sequence[Sequence[int]], count: int) -> tuple[list[list[int]], list[Tensor]]:
         """Answer all prompts in one batch; returns tokens, and the logits that follow each position but the last."""

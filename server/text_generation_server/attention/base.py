@@ -28,7 +28,7 @@ class AttentionVariant:
 
 @dataclass(frozen=True, slots=True)
 class LayerAttention:
-    """One layer's attention: its place in the cache, its variant (an index into the backend's) and the scale of its scores."""
+    """One layer's attention: its place in the cache, its variant (an index), and the scale of its scores."""
 
     layer: int
     variant: int

@@ -1,9 +1,10 @@
-"""Attention with torch's scaled_dot_product_attention over slots gathered from the cache: the CPU path, and a reference for others.
+"""Attention with torch's own operators over slots gathered from the cache: the CPU path, and a reference for others.
 
-Rows that compute one token are attended to together, padded to the longest; rows with more tokens one by one, in blocks of
-queries so that a mask never grows with the square of a prompt. Knows no model and no ranks.
+Rows that compute one token are attended to together, padded to the longest; rows with more tokens one by one, in
+blocks of queries so that a mask never grows with the square of a prompt. Knows no model and no ranks.
 
-Dimensions: T tokens of the step, t of some rows, H and K query and key/value heads of the rank, g = H / K, d head_dim, S keys.
+Dimensions: T tokens of the step, t of some rows, S keys, H and K query and key/value heads of the rank, g = H / K,
+d head_dim.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,9 @@ from text_generation_server.cache.paged import PagedCache, StateSpec
 
 QUERY_BLOCK = 256
 """Queries of a prompt that share a mask."""
+
+MANY_KEYS = 2048
+"""Keys of a decode step, of all rows together, from which separate products beat the fused attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Bias:
         return 0 if self.window is None else max(0, query - self.window + 1)
 
     def mask(self, keys: Tensor, queries: Tensor) -> Tensor:
-        """Zero or, with slopes, the distance (to be multiplied by them) where a key's position is visible; else −inf."""
+        """Zero, or the distance where slopes are to multiply it, for visible key positions; −inf for others."""
         ahead = keys - queries
         hidden = ahead > 0 if self.window is None else (ahead > 0) | (ahead <= -self.window)
         plain = ahead.to(self.dtype).zero_() if self.slopes is None else ahead.float()
@@ -53,7 +57,8 @@ class Part(Protocol):
     """Some rows of a step, attended to under one variant. `tokens`: which of the step's tokens they are."""
 
     @property
-    def tokens(self) -> slice | Tensor: ...
+    def tokens(self) -> slice | Tensor:
+        """As an index into them."""
 
     def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
         """Queries [t, K, g, d] over a layer's cache [2 · K, slots, d], to [t, H · d]."""
@@ -61,18 +66,34 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DecodeRows:
-    """B rows of one token each. slots: [B · S]. bias: to expand to [K, B, g, S], None if every key counts alike."""
+    """B rows of one token each. slots: [B · S]. bias: expands to [K, B, g, S], None if every key counts alike.
+
+    The heads of a group are the queries of one attention, so that keys are read once for all of them.
+    """
 
     tokens: slice | Tensor
     slots: Tensor
     bias: Tensor | None
 
     def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
-        """See `Part`. The heads of a group are the queries of one attention, so that keys are read once for all of them."""
+        """See `Part`."""
         rows, kv_heads, _, head_dim = q.shape
         keys, values = pool.index_select(1, self.slots).view(2, kv_heads, rows, -1, head_dim)
-        out = F.scaled_dot_product_attention(q.transpose(0, 1), keys, values, self.bias, scale=scale)
-        return out.transpose(0, 1).reshape(rows, -1)
+        attend = _attend_fused if self.slots.numel() < MANY_KEYS else _attend_in_products
+        return attend(q.transpose(0, 1), keys, values, self.bias, scale).transpose(0, 1).reshape(rows, -1)
+
+
+def _attend_fused(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """[K, B, g, d] over [K, B, S, d] in one call: the least overhead, but slow for few queries over many keys."""
+    return F.scaled_dot_product_attention(q, keys, values, bias, scale=scale)
+
+
+def _attend_in_products(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """The same as two batched products: faster over many keys, with scores rounded to the type of q."""
+    scores = (q @ keys.transpose(-1, -2)).mul_(scale)
+    if bias is not None:
+        scores += bias
+    return scores.softmax(-1) @ values
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +138,14 @@ class SdpaPlan:
         self._starts = [end - count for end, count in zip(ends, layout.query_lens, strict=True)]
         self._layout = layout
         self._written = self._written_slots()
-        self._parts = [[*self._decode_rows(bias), *self._prompt_rows(bias)] for bias in biases]
+        self._parts: list[list[Part]] = [[*self._decode_rows(bias), *self._prompt_rows(bias)] for bias in biases]
 
     def run(self, q: Tensor, kv: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
         pool = cache.layer(layer.layer)
         pool.index_copy_(1, self._written, kv.transpose(0, 1))
         tokens, heads, head_dim = q.shape
-        q = q.unflatten(1, (kv.shape[1] // 2, -1))
+        q = q.view(tokens, kv.shape[1] // 2, -1, head_dim)
         parts = self._parts[layer.variant]
         if len(parts) == 1:
             return parts[0].run(q, pool, layer.scale)

@@ -14,7 +14,7 @@ class AlibiSpec:
 
 
 def alibi_slopes(heads: int) -> list[float]:
-    """The slope of each head: 2^(−8i/p) for the largest power of two p ≤ heads, then every other one of the next power's."""
+    """Each head's: 2^(−8i/p) for the largest power of two p ≤ heads, then every other one of the next power's."""
     power = 1 << (heads.bit_length() - 1)
     slopes = [2.0 ** (-8 * i / power) for i in range(1, power + 1)]
     return slopes + [2.0 ** (-4 * i / power) for i in range(1, 2 * (heads - power), 2)]

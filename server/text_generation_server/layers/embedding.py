@@ -9,7 +9,7 @@ from text_generation_server.quantization.base import LinearKernel
 
 
 class VocabParallelEmbedding:
-    """Each rank holds the rows of some tokens, `start` the first of them; the table may have another type than `dtype`."""
+    """Each rank holds the rows of some tokens, the first being `start`. Rows become `dtype` when they are looked up."""
 
     def __init__(self, table: Tensor, start: int, dtype: torch.dtype, group: TensorParallel) -> None:
         self._table = table

@@ -1,4 +1,4 @@
-"""What a rotary embedding is, and its frequencies under each way to stretch it to longer contexts. Knows no positions."""
+"""What a rotary embedding is, and its frequencies however it is stretched to longer contexts. Knows no positions."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Linears whose weights are spread over ranks. Knows no checkpoint and no form of weights: it is given finished kernels."""
+"""Linears spread over ranks. Knows no checkpoint and no form of weights: it is given finished kernels."""
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ class ColumnParallelLinear:
 
 
 class RowParallelLinear:
-    """Each rank computes a part of every output's sum, from its share of the inputs. Only rank 0's kernel has the bias."""
+    """Each rank computes a part of every output, from its share of the inputs. Only rank 0's kernel has the bias."""
 
     def __init__(self, kernel: LinearKernel, group: TensorParallel) -> None:
         self._kernel = kernel

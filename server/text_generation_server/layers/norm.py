@@ -27,7 +27,7 @@ class LayerNorm:
 
 
 class RmsNorm:
-    """x / sqrt(mean(x²) + eps), rounded to the activation type before it is multiplied by the weight (arXiv 1910.07467)."""
+    """x / sqrt(mean(x²) + eps), rounded to the type of x before the weight multiplies it (arXiv 1910.07467)."""
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         self._weight = weight

@@ -1,4 +1,4 @@
-"""Rotary position embeddings (arXiv 2104.09864): angles once a step, rotation in every layer. Knows no layer and no cache."""
+"""Rotary position embeddings (arXiv 2104.09864): angles once a step, rotation in every layer. Knows no cache."""
 
 from dataclasses import dataclass
 

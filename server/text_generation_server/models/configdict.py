@@ -26,8 +26,8 @@ REQUIRED: Final = Required.REQUIRED
 class ConfigDict:
     """The values of a config.json; `null` counts as absent everywhere.
 
-    Getters take a key and its older spellings; the first one present counts. They raise UnsupportedModel, naming key and
-    value, for a value of another type, and for a missing key without default.
+    Getters take a key and its older spellings; the first one present counts. They raise UnsupportedModel, naming key
+    and value, for a value of another type, and for a missing key without default.
     """
 
     def __init__(self, values: Mapping[str, Any], where: str = "config.json") -> None:
@@ -100,7 +100,7 @@ class ConfigDict:
         return ConfigDict(value, f"{self._where}: {keys[0]}")
 
     def head_tie(self, default: bool) -> HeadTie:
-        """`tie_word_embeddings`; where it is absent, a family tied by default may still have a head in its checkpoint."""
+        """`tie_word_embeddings`; where it is absent, families tied by default may still have a head in a checkpoint."""
         if self.get("tie_word_embeddings") is None:
             return HeadTie.IF_ABSENT if default else HeadTie.SEPARATE
         return HeadTie.TIED if self.flag("tie_word_embeddings") else HeadTie.SEPARATE
@@ -116,8 +116,10 @@ class ConfigDict:
             raise self.refusal(f"{key}.{naming}", self.section(key).get(naming), "a model without it")
 
     def replaced(self, **values: object) -> "ConfigDict":
-        """The same config with other values for these keys."""
-        return ConfigDict({**self._values, **values}, self._where)
+        """The same config with other values for these keys; what is read of either counts as read."""
+        other = ConfigDict({**self._values, **values}, self._where)
+        other._read = self._read
+        return other
 
     def refusal(self, key: str, value: object, expected: str) -> UnsupportedModel:
         """The error for a value that cannot be served."""

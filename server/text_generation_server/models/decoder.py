@@ -1,9 +1,9 @@
 """The one decoder that runs every spec. Knows neither specs nor checkpoints: `build.py` hands it finished parts.
 
-The hidden state travels as a pair (last branch's output, residual stream), so that "add, then norm" is one operation everywhere.
+The hidden state travels as a pair (last branch's output, residual stream): "add, then norm" is one call everywhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from text_generation_server.attention.base import AttentionBackend, AttentionPlan, LayerAttention
 from text_generation_server.cache.paged import PagedCache, StateSpec
 from text_generation_server.distributed.group import TensorParallel
+from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
 from text_generation_server.layers.norm import Norm, add_norm
@@ -68,9 +69,7 @@ class SelfAttention:
 class Mlp:
     """`down(act(up(x)))`; with a gated activation `up` gives both halves."""
 
-    def __init__(
-        self, up: ColumnParallelLinear, activation: Callable[[Tensor], Tensor], down: RowParallelLinear
-    ) -> None:
+    def __init__(self, up: ColumnParallelLinear, activation: Elementwise, down: RowParallelLinear) -> None:
         self._up = up
         self._activation = activation
         self._down = down
@@ -104,7 +103,7 @@ class SequentialBlock:
 
 
 class ParallelBlock:
-    """y = n1(x); x += attention(y) + mlp(y). The branches' parts are summed before the ranks': one all-reduce a layer."""
+    """y = n1(x); x += attention(y) + mlp(y). Summed over branches before ranks: one all-reduce a layer."""
 
     def __init__(self, norm: Norm, attention: SelfAttention, mlp: Mlp, group: TensorParallel) -> None:
         self._norm, self._attention, self._mlp, self._group = norm, attention, mlp, group

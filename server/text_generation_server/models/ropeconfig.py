@@ -80,9 +80,7 @@ def _read_yarn(scaling: ConfigDict, config: ConfigDict) -> YarnScaling:
         original_max_positions=_original_max_positions(scaling, config),
         beta_fast=scaling.number("beta_fast", default=32.0),
         beta_slow=scaling.number("beta_slow", default=1.0),
-        attention_factor=scaling.number(
-            "attention_factor", default=0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
-        ),
+        attention_factor=scaling.number("attention_factor", default=0.1 * math.log(max(factor, 1.0)) + 1.0),
         truncate=scaling.flag("truncate", default=True),
     )
 

@@ -1,6 +1,6 @@
-"""What a decoder architecture is, as data. Knows no ranks and reads no checkpoint: `decoder.py` runs a spec, `build.py` loads one.
+"""What a decoder architecture is, as data: `decoder.py` runs a spec, `build.py` loads one. Knows no ranks.
 
-Vocabulary and sources of every field: the module of the architecture that sets it.
+Where a field's value comes from is said by the architecture that sets it.
 """
 
 import math
@@ -106,7 +106,7 @@ class CheckpointNames:
     """Where each tensor is. Names without `.weight` and `.bias`; those of layers are relative to `layer`.
 
     family_prefix: may be missing from every name of a checkpoint. layer: has a place for the layer's number.
-    qkv: three names (SPLIT) or one. up: gate and up, or one name for both stacked (gated), or the one projection (not gated).
+    qkv: three names (SPLIT) or one. up: gate and up, or one name for both, gate first, or for the one if not gated.
     mlp_norm: empty where the wiring has one norm. positions, embedding_norm: empty where there is none.
     conv1d: linears of layers are stored [in, out].
     """

@@ -1,4 +1,4 @@
-"""Reads one rank's part of linears, vectors and tables, as a builder asks for them. Knows no spec and no rank arithmetic."""
+"""Reads one rank's part of linears, vectors and tables, as a builder asks for it. Knows no spec, counts no ranks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class StoredLinear:
 
 
 class TensorReader:
-    """A checkpoint whose linears have one form, to be computed with in `dtype` on `device`. transposed: stored [in, out]."""
+    """A checkpoint with linears of one form, for computing in `dtype` on `device`. transposed: stored [in, out]."""
 
     def __init__(
         self, checkpoint: Checkpoint, scheme: QuantScheme, dtype: torch.dtype, device: torch.device, transposed: bool
@@ -65,8 +65,8 @@ class TensorReader:
     def table(self, name: str, size: int, width: int, mine: Part) -> Tensor:
         """A rank's rows of an embedding [size, width].
 
-        On a CPU it stays in its mapped file, in the file's type: a step reads a few rows of it, so memory holds those that
-        are used, not a second copy of what is often the output head as well.
+        On a CPU it stays in its mapped file, in the file's type: a step reads a few rows of it, so memory holds those
+        that are used, not a second copy of what is often the output head as well.
         """
         rows = self.checkpoint.view(f"{name}.weight", (size, width))[mine.rows]
         if self.device.type == "cpu":

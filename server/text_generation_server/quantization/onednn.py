@@ -1,8 +1,8 @@
-"""Linears on a CPU with weights packed once into oneDNN's blocked order, which reads them at memory speed for few tokens.
+"""Linears on a CPU with weights packed once into oneDNN's blocked order, which are read at the memory's speed.
 
 The operators are those that PyTorch's own compiler uses; where a build lacks them, weights stay plain.
-Measured with the 135M model's linears and 2 threads, 1 token: 12 ms a step against 26 ms plain in bfloat16, 23 against 56 in
-float32; at 256 tokens packing still wins by a tenth and a third.
+Measured with all linears of a 135M model, 2 threads (Zen 4, torch 2.13): one token takes 12 ms against 26 ms plain in
+bfloat16, 23 against 56 in float32; at 256 tokens packing still saves a tenth and a third.
 """
 
 import torch
@@ -14,9 +14,7 @@ TOKENS_HINT = 16
 
 def can_pack(weight: Tensor) -> bool:
     """Whether this machine computes in the weight's type with packed weights."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+    if weight.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
     if weight.dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

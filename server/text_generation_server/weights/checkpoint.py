@@ -1,4 +1,4 @@
-"""A model directory's tensors under the names a spec uses, and the proof that none was forgotten. Knows no architecture."""
+"""A model directory's tensors under the names a spec uses, and the proof that none was forgotten. Knows no spec."""
 
 import json
 import re
@@ -72,12 +72,12 @@ class Checkpoint:
             self._use(found)
 
     def check_consumed(self) -> None:
-        """Raise UnsupportedModel if a tensor was never asked for: the commonest sign of a spec that is not this model's."""
+        """Raise UnsupportedModel if a tensor was never asked for: the commonest sign of a wrong spec."""
         if self._unused:
             some = ", ".join(sorted(self._unused)[:4])
             raise UnsupportedModel(
-                f"{self._directory} has {len(self._unused)} tensors that its config.json does not account for ({some}): "
-                "the architecture has parts that are not supported, or config.json belongs to another checkpoint"
+                f"{self._directory} has {len(self._unused)} tensors that its config.json does not account for "
+                f"({some}): the architecture has parts that are not supported, or config.json is another model's"
             )
 
     def _candidates(self, name: str) -> list[str]:

@@ -30,7 +30,7 @@ Rows = slice | Tensor
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An equal share of `size` things for each rank; the last ranks may hold fewer real ones and zeros up to `padded`."""
+    """A rank's equal share of some things; the last ranks may hold fewer real ones, and zeros up to `padded`."""
 
     start: int
     stop: int
@@ -104,7 +104,7 @@ def qkv_places(layout: QkvLayout, heads: int, kv_heads: int, head_dim: int, mine
 
 
 def up_places(tensors: int, gated: bool, size: int, mine: Part) -> list[Place]:
-    """Where a rank's part of an MLP's first projection is: of the gate and then of the rest, if gated, in one tensor or two."""
+    """Where a rank's part of an MLP's first projection is; gated: the gate's, then the rest's, in one tensor or two."""
     if not gated:
         return [Place(0, mine.rows, mine.padded)]
     second, offset = (1, 0) if tensors == 2 else (0, size)

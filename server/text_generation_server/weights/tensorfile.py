@@ -1,7 +1,7 @@
 """One safetensors file: its tensors as views of the mapped file, so that only what is used is read. Knows no model.
 
 Layout (safetensors README): uint64 header length, JSON header of names, dtypes, shapes and byte ranges, the data.
-A file is mapped tensor by tensor: when a view and all made from it are gone, so are its pages from this process's memory.
+A file is mapped tensor by tensor: when a view and all made from it are gone, this process has its memory back.
 """
 
 import json

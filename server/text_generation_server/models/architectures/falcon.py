@@ -1,7 +1,8 @@
-"""Falcon 7B, 40B, 180B, 11B and RW, and their older types RefinedWebModel and RefinedWeb. Checked against transformers 5.23.
+"""Falcon 7B, 40B, 180B, 11B and RW; RefinedWebModel and RefinedWeb of old. Checked against transformers 5.23.
 
-Traps: `new_decoder_architecture` makes `multi_query` and `parallel_attn` meaningless, and its absent `num_ln_in_parallel_attn`
-means 2. Linear biases are added before scores are scaled, so as biases of scaled scores they are scaled too; slopes are bfloat16.
+Traps: `new_decoder_architecture` makes `multi_query` and `parallel_attn` meaningless, and without
+`num_ln_in_parallel_attn` has two norms. Linear biases are added before scores are scaled, so that as biases of scaled
+scores they are scaled too; their slopes are rounded to bfloat16.
 """
 
 import math

@@ -1,5 +1,6 @@
-"""GPT-2 of all sizes. Linears are stored [in, out]; hub files leave out `transformer.`. Checked against transformers 5.23.
+"""GPT-2 of all sizes. Checked against transformers 5.23.
 
+Traps: linears are stored [in, out]; hub files leave out `transformer.`.
 SantaCoder's original files have this model_type too, with one key/value head: refused here.
 """
 

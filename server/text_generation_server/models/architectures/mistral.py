@@ -1,4 +1,4 @@
-"""Mistral 7B and Nemo: Llama with a sliding window in every layer if `sliding_window` is set. Checked against transformers 5.23."""
+"""Mistral 7B and Nemo: Llama with a sliding window where `sliding_window` is set. Checked against transformers 5.23."""
 
 from dataclasses import replace
 

@@ -1,6 +1,7 @@
-"""Qwen 1.5, 2 and 2.5: Llama with biases on queries, keys and values, which no key announces. Checked against transformers 5.23.
+"""Qwen 1.5, 2 and 2.5: Llama with biases on queries, keys and values. Checked against transformers 5.23.
 
-Trap: `sliding_window` counts only with `use_sliding_window`, and then only from layer `max_window_layers` on.
+Traps: no key announces the biases. `sliding_window` counts only with `use_sliding_window`, and then only from layer
+`max_window_layers` on.
 """
 
 from dataclasses import replace

@@ -1,0 +1,145 @@
+"""Reading safetensors: names, shards, broken files, and what must not be left over."""
+
+import json
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from text_generation_server.errors import ModelNotFound, UnsupportedModel
+from text_generation_server.weights.checkpoint import Checkpoint
+from text_generation_server.weights.tensorfile import TensorFile
+
+
+def silent(_done, _total):
+    """Progress that nobody watches."""
+
+
+def checkpoint(directory, tensors, prefix="", progress=silent):
+    """A checkpoint of one file."""
+    save_file(tensors, directory / "model.safetensors")
+    return Checkpoint(directory, prefix, progress)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.uint8, torch.bool])
+def test_tensors_are_read_as_stored(tmp_path, dtype):
+    tensors = {"odd": torch.ones(3).to(dtype), "matrix": (torch.randn(5, 7) * 9).to(dtype), "none": torch.zeros(0, 4)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    file = TensorFile(tmp_path / "x.safetensors")
+    for name, expected in tensors.items():
+        assert torch.equal(file.view(name), expected)
+
+
+def test_a_view_outlives_its_file_and_never_changes_it(tmp_path):
+    save_file({"a": torch.arange(4.0)}, tmp_path / "x.safetensors")
+    before = (tmp_path / "x.safetensors").read_bytes()
+    view = TensorFile(tmp_path / "x.safetensors").view("a")
+    view += 1
+    assert (tmp_path / "x.safetensors").read_bytes() == before
+    (tmp_path / "x.safetensors").unlink()
+    assert view.tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def header_of(entry):
+    """A file with one tensor's header and eight bytes of data."""
+    header = json.dumps({"a": entry}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(8)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 7,
+        struct.pack("<Q", 1 << 40) + b"{}",
+        struct.pack("<Q", 2) + b"no",
+        struct.pack("<Q", 2) + b"[]",
+        header_of({"dtype": "F32", "shape": [2], "data_offsets": [0, 16]}),
+        header_of({"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}),
+        header_of({"dtype": "F3", "shape": [2], "data_offsets": [0, 8]}),
+        header_of({"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}),
+        header_of({"dtype": "F32", "shape": [2]}),
+    ],
+)
+def test_a_broken_file_is_refused_by_name(tmp_path, content):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(UnsupportedModel, match=r"x\.safetensors is no complete safetensors file"):
+        TensorFile(tmp_path / "x.safetensors")
+
+
+def test_names_are_found_with_and_without_the_family_prefix(tmp_path):
+    tensors = {"h.0.w": torch.zeros(1), "model.norm": torch.ones(1)}
+    files = checkpoint(tmp_path, tensors, prefix="model.")
+    assert files.view("model.h.0.w", (1,)).item() == 0
+    assert files.view("model.norm", (1,)).item() == 1
+    files.check_consumed()
+    with pytest.raises(UnsupportedModel, match=r"no tensor model\.x and x"):
+        files.view("model.x", (1,))
+
+
+def test_a_shape_that_config_does_not_imply_is_refused(tmp_path):
+    with pytest.raises(UnsupportedModel, match=r"w has shape \[2, 3\], config\.json implies \[3, 2\]"):
+        checkpoint(tmp_path, {"w": torch.zeros(2, 3)}).view("w", (3, 2))
+
+
+def test_what_nobody_read_is_named(tmp_path):
+    files = checkpoint(tmp_path, {"a": torch.zeros(1), "b": torch.zeros(1), "c": torch.zeros(1)})
+    files.view("a", (1,))
+    files.leave("c")
+    with pytest.raises(UnsupportedModel, match=r"1 tensors that its config\.json does not account for \(b\)"):
+        files.check_consumed()
+
+
+def test_buffers_of_old_files_need_no_reader(tmp_path):
+    buffers = {
+        "model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(4),
+        "h.0.attn.bias": torch.zeros(1, 1, 4, 4),
+        "gpt_neox.layers.0.attention.masked_bias": torch.zeros(()),
+        "model.embeddings.position_ids": torch.zeros(1, 4),
+    }
+    checkpoint(tmp_path, buffers).check_consumed()
+
+
+def test_a_bias_is_no_causal_mask(tmp_path):
+    with pytest.raises(UnsupportedModel, match=r"layers\.0\.attn\.bias"):
+        checkpoint(tmp_path, {"layers.0.attn.bias": torch.zeros(4)}).check_consumed()
+
+
+def test_progress_ends_at_the_size_of_all_tensors(tmp_path):
+    reports = []
+    files = checkpoint(
+        tmp_path, {"a": torch.zeros(10), "b": torch.zeros(5)}, progress=lambda *report: reports.append(report)
+    )
+    for name in ("a", "b", "b"):
+        files.view(name, (10,) if name == "a" else (5,))
+    assert reports == [(40, 60), (60, 60)]
+
+
+def test_shards_are_found_by_their_index(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "one.safetensors")
+    save_file({"b": torch.ones(1)}, tmp_path / "two.safetensors")
+    save_file({"stray": torch.ones(1)}, tmp_path / "consolidated.safetensors")
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    files = Checkpoint(tmp_path, "", silent)
+    assert [files.view(name, (1,)).item() for name in "ab"] == [0, 1]
+    files.check_consumed()
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    index = {"weight_map": {"a": "one.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelNotFound, match=r"no .*one\.safetensors, which the model's index names"):
+        Checkpoint(tmp_path, "", silent)
+
+
+def test_pickled_weights_are_refused_with_the_way_out(tmp_path):
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(ModelNotFound, match="text-generation-server download-weights"):
+        Checkpoint(tmp_path, "", silent)
+
+
+def test_a_directory_without_weights_is_refused(tmp_path):
+    with pytest.raises(ModelNotFound, match=r"has no \*\.safetensors files"):
+        Checkpoint(tmp_path, "", silent)

@@ -1,0 +1,102 @@
+"""Slopes, rotation, norms and kernels, each against its formula written out."""
+
+import math
+
+import pytest
+import torch
+
+from text_generation_server.layers.activation import Activation, gated_activation
+from text_generation_server.layers.alibi import AlibiSpec, alibi_slopes, spec_slopes
+from text_generation_server.layers.frequencies import (
+    LinearScaling,
+    Llama3Scaling,
+    RopeSpec,
+    YarnScaling,
+    inverse_frequencies,
+)
+from text_generation_server.layers.norm import OffsetRmsNorm, RmsNorm
+from text_generation_server.layers.rotary import Rotary
+from text_generation_server.quantization.dense import DenseMatrix, PlainLinear, dense_kernel
+
+CPU = torch.device("cpu")
+
+
+def test_slopes_of_a_power_of_two():
+    assert alibi_slopes(8) == [2.0**-i for i in range(1, 9)]
+
+
+def test_slopes_between_powers_of_two():
+    assert alibi_slopes(6) == [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3]
+
+
+def test_a_rank_has_the_slopes_of_its_heads():
+    assert spec_slopes(AlibiSpec(), 6, range(3, 6)) == (2**-8, 2**-1, 2**-3)
+
+
+def test_rounded_slopes_are_scaled_after_rounding():
+    (slope,) = spec_slopes(AlibiSpec(scale=0.1, bf16_slopes=True), 12, range(8, 9))
+    assert slope == pytest.approx(0.1 * torch.tensor(2**-0.5).bfloat16().item(), rel=1e-6)
+
+
+def test_rotation_turns_pairs_and_keeps_the_rest():
+    heads = torch.randn(2, 3, 10)
+    expected = heads.clone()
+    rotary = Rotary(RopeSpec(4, 100.0), torch.float32, CPU)
+    rotary.rotate(heads, rotary.angles(torch.tensor([0, 7])))
+    for pair, frequency in enumerate((1.0, 0.1)):
+        first, second = expected[1, :, pair].clone(), expected[1, :, pair + 2].clone()
+        cos, sin = math.cos(7 * frequency), math.sin(7 * frequency)
+        expected[1, :, pair], expected[1, :, pair + 2] = first * cos - second * sin, second * cos + first * sin
+    torch.testing.assert_close(heads, expected)
+
+
+def test_linear_scaling_divides_frequencies():
+    plain, scaled = (inverse_frequencies(RopeSpec(8, 10.0, scaling)) for scaling in (None, LinearScaling(4.0)))
+    torch.testing.assert_close(scaled, plain / 4)
+
+
+@pytest.mark.parametrize(
+    "scaling", [Llama3Scaling(8.0, 1.0, 4.0, 8192), YarnScaling(8.0, 8192, 32.0, 1.0, 1.2, truncate=True)]
+)
+def test_blended_scalings_keep_fast_turns_and_divide_slow_ones(scaling):
+    plain, scaled = (inverse_frequencies(RopeSpec(64, 5e5, kind)) for kind in (None, scaling))
+    ratio = (plain / scaled).tolist()
+    assert ratio[0] == pytest.approx(1) and ratio[-1] == pytest.approx(8)
+    assert ratio == sorted(ratio)
+    assert any(1.01 < value < 7.9 for value in ratio)
+
+
+def test_llama_norms_round_before_the_weight_multiplies():
+    x, weight = torch.randn(3, 16).bfloat16(), torch.randn(16).bfloat16()
+    exact = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-5)
+    assert torch.equal(RmsNorm(weight, 1e-5)(x), exact.bfloat16() * weight)
+
+
+def test_gemma_norms_round_once():
+    x, weight = torch.randn(3, 16).bfloat16(), torch.randn(16).bfloat16()
+    exact = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-5) * (1 + weight.float())
+    torch.testing.assert_close(OffsetRmsNorm(weight, 1e-5, 1.0)(x), exact.bfloat16(), atol=0, rtol=2**-8)
+
+
+def test_gates_come_first():
+    x = torch.tensor([[-1.0, 2.0, 10.0, 100.0]])
+    assert gated_activation(Activation.RELU)(x).tolist() == [[0.0, 200.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 5, 40])
+@pytest.mark.parametrize("bias", [None, torch.randn(11)])
+def test_the_fastest_kernel_multiplies_as_the_plain_one(dtype, tokens, bias):
+    weight, x = torch.randn(11, 23).to(dtype), torch.randn(tokens, 23).to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    torch.testing.assert_close(dense_kernel(weight, bias)(x), PlainLinear(weight, bias)(x))
+
+
+def test_a_cut_and_padded_matrix_is_what_it_says():
+    weight = torch.arange(12.0).view(4, 3)
+    matrix = DenseMatrix(weight, torch.float32, CPU)
+    piece = matrix.select_out(torch.tensor([3, 0])).join_out([matrix.select_out(slice(1, 2)).pad(2, 3)])
+    x = torch.tensor([[1.0, 10.0, 100.0]])
+    assert piece.finish(None)(x).tolist() == [[1209.0, 210.0, 543.0, 0.0]]
+    assert matrix.select_in(slice(1, 3)).pad(4, 3).finish(None)(x).tolist() == [[21.0, 54.0, 87.0, 120.0]]
+    assert matrix.transpose().finish(torch.ones(3))(torch.ones(1, 4)).tolist() == [[19.0, 23.0, 27.0]]
