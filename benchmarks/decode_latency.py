@@ -36,9 +36,9 @@ def main() -> None:
     weight_bytes = sum(f.stat().st_size for f in directory.glob("*.safetensors"))
     samples: dict[str, dict[int, list[float]]] = {name: {b: [] for b in BATCHES} for name in ("kv.run", "transformers")}
     bandwidth: list[float] = []
-    with shard(directory, options) as (stub, server):
+    with shard(directory, options) as (stub, memory):
+        memory["bare"] = bare_process_bytes()
         reference = Reference(directory, options.dtype)
-        memory = memory_use(server.pid)
         for _ in range(options.rounds):
             bandwidth.append(read_bandwidth(weight_bytes))
             for batch in BATCHES:
@@ -67,10 +67,8 @@ def model_directory(model_id: str) -> Path:
 
 
 @contextlib.contextmanager
-def shard(
-    directory: Path, options: argparse.Namespace
-) -> Iterator[tuple[TextGenerationServiceStub, subprocess.Popen[bytes]]]:
-    """A shard server in its own process, warmed up."""
+def shard(directory: Path, options: argparse.Namespace) -> Iterator[tuple[TextGenerationServiceStub, dict[str, int]]]:
+    """A shard server in its own process, warmed up, and the memory it had taken when its model was loaded."""
     with tempfile.TemporaryDirectory() as folder:
         prefix = f"{folder}/shard"
         command = [sys.executable, "-m", "text_generation_server", "serve", str(directory), "--uds-path", prefix]
@@ -80,11 +78,12 @@ def shard(
         )
         try:
             wait_for(Path(f"{prefix}-0"), server)
+            loaded = memory_use(server.pid)
             with grpc.insecure_channel(f"unix://{prefix}-0") as channel:
                 stub = TextGenerationServiceStub(channel)
                 warmup = pb.Batch(id=0, requests=[request(0, 2)], size=1)
                 stub.Warmup(pb.WarmupRequest(batch=warmup, max_prefill_tokens=4096))
-                yield stub, server
+                yield stub, loaded
         finally:
             server.terminate()
             server.wait(20)
@@ -166,6 +165,12 @@ def read_bandwidth(size: int) -> float:
     return size / min(times)
 
 
+def bare_process_bytes() -> int:
+    """Peak resident bytes of a process that has imported the server and done nothing."""
+    code = "import resource, text_generation_server.serve; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) * 1024
+
+
 def memory_use(pid: int) -> dict[str, int]:
     """Peak and present resident bytes of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -183,7 +188,10 @@ def report(
     floor = weight_bytes / bandwidth * 1e3
     print(f"{options.model_id}, {options.dtype}, {options.threads} threads, weights {weight_bytes / 1e6:.0f} MB")
     print(f"read bandwidth {bandwidth / 1e9:.1f} GB/s, so a step takes at least {floor:.1f} ms")
-    print(f"resident after warm-up {memory['VmRSS'] / 1e6:.0f} MB, peak {memory['VmHWM'] / 1e6:.0f} MB\n")
+    loading = (memory["VmHWM"] - memory["bare"]) / weight_bytes
+    print(
+        f"peak memory at load: {loading:.2f} x the weights beyond the bare process of {memory['bare'] / 1e6:.0f} MB\n"
+    )
     print(
         "| batch | kv.run ms (p50 / p10) | transformers ms (p50 / p10) | speed-up (p50 / p10) | x floor (p50 / p10) |"
     )
