@@ -63,7 +63,7 @@ def test_bfloat16_is_float32_up_to_rounding(oracle_of, case):
     model = oracle.load(ModelOptions(torch.bfloat16, torch.device("cpu")))
     got, expected = logits(model, oracle.reference.sequences[1]), oracle.reference.logits[1]
     assert got.dtype is torch.bfloat16
-    assert (got.float() - expected).std() < 0.03 * expected.std()
+    assert (got.float() - expected).std() < 0.1 * expected.std()
 
 
 def test_a_copy_of_a_tied_head_is_not_used(oracle_of, changed):

@@ -86,7 +86,7 @@ def test_an_operator_s_unknown_scaling_is_refused():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({**LLAMA, "model_type": "perceiver"}, "model_type is 'perceiver', which is not supported; expected one of Ref"),
+        ({**LLAMA, "model_type": "perceiver"}, "model_type is 'perceiver', which is not supported"),
         ({"vocab_size": 96}, "model_type is missing"),
         ({**LLAMA, "hidden_size": "32"}, "hidden_size is '32'"),
         ({**LLAMA, "hidden_size": True}, "hidden_size is True"),
@@ -98,7 +98,10 @@ def test_an_operator_s_unknown_scaling_is_refused():
         ({**LLAMA, "rope_scaling": [2.0]}, r"rope_scaling is \[2.0\]"),
         ({**LLAMA, "rope_scaling": {"type": "yarn", "factor": 2.0, "mscale": 1.0}}, "mscale is 1.0"),
         ({**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "quantization_config.quant_method is 'gptq'"),
-        ({**LLAMA, "model_type": "gemma", "use_bidirectional_attention": "all"}, "use_bidirectional_attention is 'all'"),
+        (
+            {**LLAMA, "model_type": "gemma", "use_bidirectional_attention": "all"},
+            "use_bidirectional_attention is 'all'",
+        ),
         (
             {**FALCON, "model_type": "bloom", "n_head": 4, "n_layer": 2}
             | {"apply_residual_connection_post_layernorm": True},
@@ -144,7 +147,9 @@ def test_keys_nobody_asked_for_can_be_listed():
     assert config.unread() == ["favourite_colour"]
 
 
-@pytest.mark.parametrize(("content", "error"), [("{", "not valid JSON"), ("[1]", "holds a list, expected a JSON object")])
+@pytest.mark.parametrize(
+    ("content", "error"), [("{", "not valid JSON"), ("[1]", "holds a list, expected a JSON object")]
+)
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, content, error):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UnsupportedModel, match=error):

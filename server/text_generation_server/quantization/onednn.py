@@ -1,8 +1,8 @@
 """Linears on a CPU with weights packed once into oneDNN's blocked order, which are read at the memory's speed.
 
 The operators are those that PyTorch's own compiler uses; where a build lacks them, weights stay plain.
-Measured with all linears of a 135M model, 2 threads (Zen 4, torch 2.13): one token takes 12 ms against 26 ms plain in
-bfloat16, 23 against 56 in float32; at 256 tokens packing still saves a tenth and a third.
+Measured with all linears of a 135M model, 2 threads (Zen 4, torch 2.13): one token takes 11 ms against 26 ms plain in
+bfloat16, 21 against 56 in float32; at 256 tokens packing still saves a tenth and a third.
 """
 
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor
 
 TOKENS_HINT = 16
 """Tokens that the packed order is chosen for; 1 makes small batches slower, larger values change nothing."""
+
+FEW_TOKENS, PADDED_TOKENS = 3, 4
+"""Fewer tokens than the first are computed as the second: oneDNN then reads the same weights up to a quarter faster."""
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -33,5 +36,13 @@ class PackedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, in] to [T, out]."""
+        tokens = x.shape[0]
+        if tokens >= FEW_TOKENS:
+            return self._multiply(x)
+        padded = x.new_zeros(PADDED_TOKENS, x.shape[1])
+        padded[:tokens] = x
+        return self._multiply(padded)[:tokens]
+
+    def _multiply(self, x: Tensor) -> Tensor:
         y: Tensor = self._linear(x, self._weight, self._bias, "none", [], "")
         return y
