@@ -3,6 +3,7 @@
 import multiprocessing
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,13 +15,21 @@ from text_generation_server.models.loading import ModelOptions, load_model
 
 PATIENCE_S = 100.0
 
-Answers = dict[str, tuple[list[list[int]], list[Tensor]]]
-"""By model directory: greedy tokens and logits of each prompt."""
+
+@dataclass(frozen=True)
+class RankAnswers:
+    """What one rank found. models: greedy tokens and logits of each prompt, by model directory.
+
+    exchanged: what the rank got when each gave its number: broadcast, gathered, smallest.
+    """
+
+    models: dict[str, tuple[list[list[int]], list[Tensor]]]
+    exchanged: tuple[list[int], list[int], int]
 
 
 def answers_of(
     world_size: int, models: Sequence[Path], prompts: Sequence[Sequence[int]], count: int, folder: Path
-) -> list[Answers]:
+) -> list[RankAnswers]:
     """What each rank answers with each of these models. `folder` is for the ranks' files."""
     context = multiprocessing.get_context("spawn")
     arguments = (world_size, _free_port(), models, prompts, count, folder)
@@ -30,7 +39,7 @@ def answers_of(
     for process in ranks:
         process.join(PATIENCE_S)
     assert [process.exitcode for process in ranks] == [0] * world_size
-    return [torch.load(_file(folder, rank)) for rank in range(world_size)]
+    return [RankAnswers(*torch.load(_file(folder, rank))) for rank in range(world_size)]
 
 
 def _run(
@@ -45,11 +54,14 @@ def _run(
     torch.set_num_threads(1)
     device = torch.device("cpu")
     group = join_group(rank, world_size, "127.0.0.1", port, device)
-    answers: Answers = {}
+    answers: dict[str, tuple[list[list[int]], list[Tensor]]] = {}
     for directory in models:
         model = load_model(directory, ModelOptions(torch.float32, device), group, lambda _done, _total: None)
         answers[directory.name] = Driver(model).greedy(prompts, count)
-    torch.save(answers, _file(folder, rank))
+    mine = torch.tensor([10 + rank])
+    gathered = group.all_gather_last(mine).tolist()
+    exchanged = (group.broadcast(mine).tolist(), gathered, group.min(10 + rank))
+    torch.save((answers, exchanged), _file(folder, rank))
     group.close()
 
 

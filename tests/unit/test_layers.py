@@ -14,7 +14,7 @@ from text_generation_server.layers.frequencies import (
     YarnScaling,
     inverse_frequencies,
 )
-from text_generation_server.layers.norm import OffsetRmsNorm, RmsNorm
+from text_generation_server.layers.norm import FEW_TOKENS, OffsetRmsNorm, RmsNorm
 from text_generation_server.layers.rotary import Rotary
 from text_generation_server.quantization.dense import DenseMatrix, PlainLinear, dense_kernel
 
@@ -66,10 +66,12 @@ def test_blended_scalings_keep_fast_turns_and_divide_slow_ones(scaling):
     assert any(1.01 < value < 7.9 for value in ratio)
 
 
-def test_llama_norms_round_before_the_weight_multiplies():
-    x, weight = torch.randn(3, 16).bfloat16(), torch.randn(16).bfloat16()
-    exact = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-5)
-    assert torch.equal(RmsNorm(weight, 1e-5)(x), exact.bfloat16() * weight)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 3, FEW_TOKENS + 1])
+def test_llama_norms_for_few_and_many_tokens(tokens, dtype):
+    x, weight = torch.randn(tokens, 16).to(dtype), torch.randn(16).to(dtype)
+    exact = x.double() * torch.rsqrt(x.double().pow(2).mean(-1, keepdim=True) + 1e-5) * weight.double()
+    torch.testing.assert_close(RmsNorm(weight, 1e-5)(x), exact.to(dtype))
 
 
 def test_gemma_norms_round_once():
@@ -90,6 +92,11 @@ def test_the_fastest_kernel_multiplies_as_the_plain_one(dtype, tokens, bias):
     weight, x = torch.randn(11, 23).to(dtype), torch.randn(tokens, 23).to(dtype)
     bias = None if bias is None else bias.to(dtype)
     torch.testing.assert_close(dense_kernel(weight, bias)(x), PlainLinear(weight, bias)(x))
+
+
+def test_a_kernel_takes_rows_that_lie_apart():
+    weight, x = torch.randn(11, 23), torch.randn(5, 46)[:, :23]
+    torch.testing.assert_close(dense_kernel(weight, None)(x), x @ weight.T)
 
 
 def test_a_cut_and_padded_matrix_is_what_it_says():

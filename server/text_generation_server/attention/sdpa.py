@@ -9,6 +9,7 @@ d head_dim.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -137,8 +138,7 @@ class SdpaPlan:
     """One step's slots, gathers and masks, for every variant."""
 
     def __init__(self, layout: RowLayout, biases: Sequence[Bias]) -> None:
-        ends = torch.tensor(layout.query_lens).cumsum(0).tolist()
-        self._starts = [end - count for end, count in zip(ends, layout.query_lens, strict=True)]
+        self._starts = [0, *accumulate(layout.query_lens)]
         self._layout = layout
         self._written = self._written_slots()
         self._parts: list[list[Part]] = [[*self._decode_rows(bias), *self._prompt_rows(bias)] for bias in biases]

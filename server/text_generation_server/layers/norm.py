@@ -2,8 +2,12 @@
 
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+FEW_TOKENS = 16
+"""Up to so many tokens the number of operators counts for more than what they compute."""
 
 
 class Norm(Protocol):
@@ -27,15 +31,26 @@ class LayerNorm:
 
 
 class RmsNorm:
-    """x / sqrt(mean(x²) + eps), rounded to the type of x before the weight multiplies it (arXiv 1910.07467)."""
+    """x / sqrt(mean(x²) + eps) · weight (arXiv 1910.07467).
+
+    On a CPU torch's own takes ten operators, as much of a small model's decode step as its attention. For few tokens
+    two do the same: x beside −x has mean 0 and variance mean(x²), so that its layer norm is the wanted norm of x.
+    """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         self._weight = weight
         self._eps = eps
+        self._weight_twice = torch.cat((weight, weight))
+        self._signs = weight.new_tensor([[1.0], [-1.0]])
+        self._few_tokens = FEW_TOKENS if weight.device.type == "cpu" else 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, hidden] to the same shape."""
-        return F.rms_norm(x, self._weight.shape, eps=self._eps).mul_(self._weight)
+        if x.shape[0] > self._few_tokens:
+            return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
+        mirrored = (x[:, None] * self._signs).flatten(1)
+        normed = F.layer_norm(mirrored, self._weight_twice.shape, self._weight_twice, None, self._eps)
+        return normed[:, : x.shape[1]]
 
 
 class OffsetRmsNorm:

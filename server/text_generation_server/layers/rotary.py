@@ -36,5 +36,5 @@ class Rotary:
     def rotate(self, heads: Tensor, angles: Angles) -> None:
         """Rotate queries and keys [T, n, head_dim] in place."""
         x = heads[..., : self._dim]
-        swapped = x.roll(self._dim // 2, -1).mul_(angles.sin)
-        x.mul_(angles.cos).add_(swapped)
+        swapped = x.roll(self._dim // 2, -1)
+        x.mul_(angles.cos).addcmul_(swapped, angles.sin)
