@@ -22,7 +22,7 @@ RULES = [
     (r"(flashinfer|triton)(\.|$)", r"server/attention/flashinfer\.py|server/ops/"),
     (r"text_generation_(server|launcher|router)\.cli(\.|$)", r"\w+/__main__\.py"),
     (r"torch(\.|$)", r"server/"),
-    (r"text_generation_server\.models\.(?!step|spec)", r"server/(models/|serve\.py)"),
+    (r"text_generation_server\.models\.(?!step)", r"server/(models/|serve\.py)"),
 ]
 """What is imported, and the only places that may (package/path, as a regular expression)."""
 
