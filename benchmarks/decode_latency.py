@@ -7,6 +7,7 @@ together. Prints a table of milliseconds a step and writes it, with every figure
 import argparse
 import contextlib
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import grpc
 import torch
+from safetensors import safe_open
 
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
@@ -33,18 +35,18 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     directory = model_directory(options.model_id)
-    weight_bytes = sum(f.stat().st_size for f in directory.glob("*.safetensors"))
+    weight_bytes = count_parameters(directory) * getattr(torch, options.dtype).itemsize
     samples: dict[str, dict[int, list[float]]] = {name: {b: [] for b in BATCHES} for name in ("kv.run", "transformers")}
-    bandwidth: list[float] = []
+    reads: list[float] = []
     with shard(directory, options) as (stub, memory):
         memory["bare"] = bare_process_bytes()
         reference = Reference(directory, options.dtype)
         for _ in range(options.rounds):
-            bandwidth.append(read_bandwidth(weight_bytes))
+            reads += read_times(weight_bytes)
             for batch in BATCHES:
                 samples["kv.run"][batch] += served_steps(stub, batch)
                 samples["transformers"][batch] += reference.steps(batch)
-    report(options, samples, weight_bytes, max(bandwidth), memory)
+    report(options, samples, weight_bytes, summary(reads), memory)
 
 
 def parse() -> argparse.Namespace:
@@ -56,6 +58,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("bench-out/decode_latency.json"))
     return parser.parse_args()
+
+
+def count_parameters(directory: Path) -> int:
+    """Numbers in all tensors of a model."""
+    count = 0
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as tensors:
+            count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return count
 
 
 def model_directory(model_id: str) -> Path:
@@ -154,15 +165,15 @@ class Reference:
         return [(after - before) * 1e3 for before, after in pairwise(stamps)][1:]
 
 
-def read_bandwidth(size: int) -> float:
-    """Bytes a second at which `size` bytes can be read, the best of a few passes."""
+def read_times(size: int) -> list[float]:
+    """Milliseconds to read `size` bytes of memory, of several passes: no step that reads the weights can be faster."""
     block = torch.ones(size // 8, dtype=torch.int64)
     times = []
-    for _ in range(6):
+    for _ in range(8):
         began = time.perf_counter()
         block.sum()
-        times.append(time.perf_counter() - began)
-    return size / min(times)
+        times.append((time.perf_counter() - began) * 1e3)
+    return times
 
 
 def bare_process_bytes() -> int:
@@ -181,13 +192,12 @@ def report(
     options: argparse.Namespace,
     samples: dict[str, dict[int, list[float]]],
     weight_bytes: int,
-    bandwidth: float,
+    floor: dict[str, float],
     memory: dict[str, int],
 ) -> None:
     """Print the table and write the figures."""
-    floor = weight_bytes / bandwidth * 1e3
     print(f"{options.model_id}, {options.dtype}, {options.threads} threads, weights {weight_bytes / 1e6:.0f} MB")
-    print(f"read bandwidth {bandwidth / 1e9:.1f} GB/s, so a step takes at least {floor:.1f} ms")
+    print(f"floor: reading the weights once takes {floor['p50']:.1f} / {floor['p10']:.1f} ms (p50 / p10)")
     loading = (memory["VmHWM"] - memory["bare"]) / weight_bytes
     print(
         f"peak memory at load: {loading:.2f} x the weights beyond the bare process of {memory['bare'] / 1e6:.0f} MB\n"
@@ -204,10 +214,10 @@ def report(
         print(
             f"| {batch} | {pairs[0][0]:.1f} / {pairs[1][0]:.1f} | {pairs[0][1]:.1f} / {pairs[1][1]:.1f} "
             f"| {pairs[0][1] / pairs[0][0]:.2f} / {pairs[1][1] / pairs[1][0]:.2f} "
-            f"| {pairs[0][0] / floor:.2f} / {pairs[1][0] / floor:.2f} |"
+            f"| {pairs[0][0] / floor['p50']:.2f} / {pairs[1][0] / floor['p10']:.2f} |"
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"floor_ms": floor, "bandwidth": bandwidth, "weight_bytes": weight_bytes, "memory": memory, "rows": rows}
+    facts = {"floor": floor, "weight_bytes": weight_bytes, "memory": memory, "rows": rows}
     options.out.write_text(json.dumps({**facts, "threads": options.threads, "dtype": options.dtype}, indent=2))
     print(f"\nwritten to {options.out}")
 
