@@ -24,8 +24,17 @@ class Ready:
     limits: Limits
 
 
+LARGEST_PREFILL = 2**24
+"""Prompt tokens of a warm-up: more than any step computes, and few enough for one message."""
+
+
 async def shake_hands(settings: Settings) -> Ready:
     """Find the shards, and warm them up. May take minutes. Raises StartError."""
+    tokens = settings.max_batch_prefill_tokens
+    _require(
+        tokens <= LARGEST_PREFILL,
+        f"--max-batch-prefill-tokens is {tokens}, more than the {LARGEST_PREFILL} that a warm-up can try; lower it",
+    )
     shards = await ShardedClient.connect(settings.master_shard_uds_path)
     try:
         await shards.clear_cache()

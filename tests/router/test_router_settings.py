@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from text_generation_router.errors import InvalidSettings, StartError
-from text_generation_router.handshake import limits_after, warmup_requests
+from text_generation_router.handshake import limits_after, shake_hands, warmup_requests
 from text_generation_router.log import effective_level
 from text_generation_router.settings import Settings, listen_address, read_settings
 from text_generation_router.types import Limits, ShardInfo, WarmupAnswer
@@ -114,6 +114,11 @@ def test_warm_up_fills_the_largest_prefill():
     assert [request.max_new_tokens for request in warmup_requests(Settings())] == [1]
     assert len(warmup_requests(Settings(max_input_tokens=10, max_batch_size=3))) == 3
     assert warmup_requests(Settings(max_total_tokens=100))[0].max_new_tokens == 1
+
+
+async def test_an_absurd_prefill_is_refused_before_any_shard_is_asked():
+    with pytest.raises(StartError, match="--max-batch-prefill-tokens is 1000000000, more than the 16777216"):
+        await shake_hands(Settings(max_batch_prefill_tokens=10**9, master_shard_uds_path="/no/such/socket"))
 
 
 def test_limits_are_what_warm_up_found():
