@@ -1,6 +1,7 @@
 """What each protocol version's messages mean to the engine, and how its answers look on the wire."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -234,6 +235,13 @@ def test_every_part_of_a_result_arrives(shard, engine, version, pb):
     assert (response.batch.id, list(response.batch.request_ids), response.batch.size) == (9, [3, 4], 2)
     assert (response.batch.max_tokens, response.forward_ns, response.decode_ns) == (64, 11, 12)
     assert response.total_ns > 0
+
+
+def test_the_times_of_a_step_that_ran_ahead_stay_within_the_whole(shard, engine):
+    hour = 3600 * 10**9  # far longer than the call that reports it
+    engine.result = replace(full_result(), forward_ns=hour)
+    response = shard.v3.Prefill(prefill(pb_v3, request(pb_v3)))
+    assert response.forward_ns == hour and response.total_ns == hour + 12 + 13
 
 
 def test_only_v3_says_current_tokens_and_the_merging_time_of_a_prefill(shard, engine):

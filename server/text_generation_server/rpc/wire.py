@@ -108,7 +108,8 @@ class Wire(ABC):
             "batch": None if result.batch is None else self.cached_batch(result.batch),
             "forward_ns": result.forward_ns,
             "decode_ns": result.decode_ns,
-            "total_ns": total_ns,
+            # A step may have run before the call that reports it; routers still expect the parts within the whole.
+            "total_ns": max(total_ns, result.forward_ns + result.decode_ns + (result.concat_ns or 0)),
         }
 
     def _generation(self, generation: Generation) -> Message:
