@@ -59,7 +59,7 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
     path = socket_path(config.options.uds_path, config.ranks.rank)
     make_way(path)  # a taken socket is noticed before minutes of loading
     part = load_part(config)
-    about = describe(config, part.placement)
+    about = describe(config, part)
     wires = WireV2(), WireV3(config.prefill_logprobs)
     if config.ranks.rank == 0:
         tokenizer = TokenizerAdapter.load(part.directory, config.options.trust_remote_code)
@@ -116,6 +116,7 @@ def start_engine(config: ServerConfig, part: Part, tokenizer: TokenizerAdapter) 
         run_ahead=config.options.run_ahead,
         memory_fraction=config.cache.memory_fraction,
         position_limit=min(limits, default=None),
+        shares_prefixes=part.model.shares_prefixes,
     )
     loop = EngineLoop(build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path)))
     loop.start()
@@ -146,14 +147,16 @@ class Follower:
             self._lifetime.end(CLEAN)
 
 
-def describe(config: ServerConfig, placement: Placement) -> Shard:
+def describe(config: ServerConfig, part: Part) -> Shard:
     """What this shard tells routers: to call rank 0 only, and to mind the cache's blocks."""
+    if config.cache.prefix_caching and not part.model.shares_prefixes:
+        logger.info("Prefix caching is off: this model rotates the same prompt differently in longer requests")
     info = ShardInfo(
-        dtype=str(placement.dtype),
-        device_type=placement.device.type,
+        dtype=str(part.placement.dtype),
+        device_type=part.placement.device.type,
         attention=config.cache.attention,
         block_size=config.cache.block_size,
-        prefix_caching=config.cache.prefix_caching,
+        prefix_caching=config.cache.prefix_caching and part.model.shares_prefixes,
         chunking=config.cache.chunking,
     )
     return Shard(info, (socket_url(socket_path(config.options.uds_path, 0)),))

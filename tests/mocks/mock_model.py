@@ -79,6 +79,7 @@ class MockModel:
         self.attention = MockAttention()
         self.vocab_size = VOCAB_SIZE
         self.max_positions = max_positions
+        self.shares_prefixes = True
         self.fail_on = fail_on
         self.computed_tokens = 0
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from oracles.build import Reference, build
-from oracles.cases import CASES, Case
+from oracles.case import Case
+from oracles.table import CASES
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel

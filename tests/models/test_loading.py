@@ -93,13 +93,15 @@ def test_a_config_of_another_size_is_refused(changed):
         load(changed("llama", vocab_size=98))
 
 
-def test_an_operator_s_scaling_acts(oracle_of):
+@pytest.mark.parametrize(("kind", "span"), [("linear", 64), ("dynamic", 300)])
+def test_an_operator_s_scaling_acts(oracle_of, kind, span):
     oracle = oracle_of("llama")
     tokens = oracle.reference.sequences[1]
-    scaled = load(oracle.directory, rope_scaling="linear", rope_factor=3.0)
+    scaled = load(oracle.directory, rope_scaling=kind, rope_factor=3.0)
     assert scaled.max_positions == 384
-    assert (logits(scaled, tokens) - oracle.reference.logits[1]).abs().max() > 0.1
-    same = load(oracle.directory, rope_scaling="linear", rope_factor=1.0)
+    (answer,) = Driver(scaled, [span]).step([(0, tokens)])
+    assert (answer - oracle.reference.logits[1]).abs().max() > 0.1
+    same = load(oracle.directory, rope_scaling=kind, rope_factor=1.0)
     torch.testing.assert_close(logits(same, tokens), oracle.reference.logits[1], atol=1e-4, rtol=0.0)
 
 

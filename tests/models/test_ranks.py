@@ -1,35 +1,39 @@
-"""Every case on two ranks: together they answer what transformers does. Vocabulary and inner sizes do not divide."""
+"""Every case on two and on four ranks: together they answer what transformers does.
+
+Vocabulary and inner sizes do not divide, and on four ranks most cases hold their key/value heads twice.
+"""
 
 import pytest
 import torch
 
 from oracles.build import ANSWER_LEN
-from oracles.cases import CASES
 from oracles.ranks import answers_of
+from oracles.table import CASES
 from text_generation_server.distributed.group import join_group
 from text_generation_server.errors import StartError
 
 
-@pytest.fixture(scope="module")
-def answers(oracle_of, tmp_path_factory):
-    """Of each rank, by case; one pair of processes computes all."""
+@pytest.fixture(scope="module", params=[2, 4])
+def world(request, oracle_of, tmp_path_factory):
+    """What each of so many ranks answers; one group of processes computes all cases."""
     oracles = [oracle_of(case.name) for case in CASES]
-    prompts = oracles[0].reference.prompts
     directories = [oracle.directory for oracle in oracles]
-    return answers_of(2, directories, prompts, ANSWER_LEN, tmp_path_factory.mktemp("ranks"))
+    prompts = oracles[0].reference.prompts
+    return answers_of(request.param, directories, prompts, ANSWER_LEN, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("oracle", [case.name for case in CASES], indirect=True)
-@pytest.mark.parametrize("rank", [0, 1])
-def test_each_of_two_ranks_has_the_whole_answer(oracle, rank, answers):
-    tokens, logits = answers[rank].models[oracle.case.name]
-    assert tokens == oracle.reference.answers
-    for row, expected in zip(logits, oracle.reference.logits, strict=True):
-        torch.testing.assert_close(row, expected, atol=1e-4, rtol=0.0)
+def test_each_rank_has_the_whole_answer(oracle, world):
+    for rank in world:
+        tokens, logits = rank.models[oracle.case.name]
+        assert tokens == oracle.reference.answers
+        for row, expected in zip(logits, oracle.reference.logits, strict=True):
+            torch.testing.assert_close(row, expected, atol=oracle.case.tolerance, rtol=0.0)
 
 
-def test_ranks_exchange_what_they_have(answers):
-    assert [rank.exchanged for rank in answers] == [([10], [10, 11], 10)] * 2
+def test_ranks_exchange_what_they_have(world):
+    numbers = [10 + rank for rank in range(len(world))]
+    assert [rank.exchanged for rank in world] == [([10], numbers, 10)] * len(world)
 
 
 def test_several_ranks_need_a_place_to_meet():

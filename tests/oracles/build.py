@@ -1,15 +1,17 @@
 """Makes a case's model with transformers, saves it, and asks it for reference answers."""
 
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from oracles.cases import VOCAB_SIZE, Case
+from oracles.case import VOCAB_SIZE, Case, unchanged
 
 PROMPT_LENS = (5, 17, 1, 11)
 ANSWER_LEN = 24
@@ -26,6 +28,11 @@ class Reference:
     logits: list[Tensor]
 
     @property
+    def spans(self) -> list[int]:
+        """The length of each sequence."""
+        return [len(prompt) + ANSWER_LEN for prompt in self.prompts]
+
+    @property
     def sequences(self) -> list[list[int]]:
         """Prompts with their answers."""
         return [prompt + answer for prompt, answer in zip(self.prompts, self.answers, strict=True)]
@@ -38,8 +45,13 @@ def build(case: Case, directory: Path) -> Reference:
     model = AutoModelForCausalLM.from_config(config, attn_implementation=case.attention, dtype=torch.float32).eval()
     _randomise(model, case.plain_norms)
     model.save_pretrained(directory, max_shard_size=case.shards)
-    _rename(directory / "model.safetensors", case)
-    return _ask(model)
+    if case.checkpoint is not unchanged:
+        file = directory / "model.safetensors"
+        changed = case.checkpoint(load_file(file))
+        save_file({name: tensor.contiguous() for name, tensor in changed.items()}, file)
+    if case.written is not None:
+        (directory / "config.json").write_text(json.dumps(case.written))
+    return _ask(model, case)
 
 
 def _randomise(model: torch.nn.Module, plain_norms: bool) -> None:
@@ -47,26 +59,33 @@ def _randomise(model: torch.nn.Module, plain_norms: bool) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(std=0.35 if parameter.dim() > 1 else 0.1)
-            if parameter.dim() == 1 and name.endswith("weight") and plain_norms:
+            if plain_norms and _is_norm(name, parameter):
                 parameter.add_(1.0)
 
 
-def _rename(file: Path, case: Case) -> None:
-    if file.exists():
-        tensors = load_file(file)
-        save_file({case.rename(name): tensor for name, tensor in tensors.items()}, file)
+def _is_norm(name: str, parameter: Tensor) -> bool:
+    *_, module, kind = name.split(".")
+    return kind == "weight" and (parameter.dim() == 1 or "norm" in module)
 
 
 @torch.inference_mode()
-def _ask(model: torch.nn.Module) -> Reference:
+def _ask(model: Any, case: Case) -> Reference:
+    """Greedy answers. Every forward has the final length: transformers lets some rotations depend on it."""
     source = random.Random(0)
     prompts = [[source.randrange(3, VOCAB_SIZE) for _ in range(count)] for count in PROMPT_LENS]
     answers, logits = [], []
     for prompt in prompts:
+        case.forward(model, torch.tensor([[0]]))  # takes a rotation that grew with the last prompt back
         tokens = list(prompt)
         for _ in range(ANSWER_LEN):
-            tokens.append(int(model(torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax()))
+            tokens.append(int(_padded_logits(model, case, prompt, tokens)[-1].argmax()))
         answers.append(tokens[len(prompt) :])
-        logits.append(model(torch.tensor([tokens]), use_cache=False).logits[0])
+        logits.append(_padded_logits(model, case, prompt, tokens))
     assert len({token for answer in answers for token in answer}) > 3, "an answer of one token shows little"
     return Reference(prompts, answers, logits)
+
+
+def _padded_logits(model: Any, case: Case, prompt: list[int], tokens: list[int]) -> Tensor:
+    """[len(tokens), vocab]: attention is causal, so that what follows the tokens has no part in their logits."""
+    padding = [0] * (len(prompt) + ANSWER_LEN - len(tokens))
+    return case.forward(model, torch.tensor([tokens + padding]))[: len(tokens)]

@@ -12,10 +12,12 @@ from text_generation_server.models.step import ServedModel, StepInput
 
 
 class Driver:
-    """A model with a cache whose slots are dealt out in random order."""
+    """A model with a cache whose slots are dealt out in random order. spans: length that each row may reach."""
 
-    def __init__(self, model: ServedModel, rows: int = 4, max_len: int = 64) -> None:
+    def __init__(self, model: ServedModel, spans: Sequence[int] = (64, 64, 64, 64)) -> None:
         self.model = model
+        self.spans = spans
+        rows, max_len = len(spans), max(spans)
         num_slots = rows * max_len
         self.cache = PagedCache(model.state, num_slots)
         slots = random.Random(1).sample(range(num_slots), num_slots)
@@ -40,6 +42,7 @@ class Driver:
         step = StepInput(
             token_ids=torch.tensor([token for _, tokens in work for token in tokens]),
             positions=torch.tensor(positions),
+            spans=torch.tensor([self.spans[row] for row, tokens in work for _ in tokens]),
             logit_rows=torch.arange(len(positions) if wanted is None else wanted),
             attention=self.model.attention.plan(layout),
             cache=self.cache,

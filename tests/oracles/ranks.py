@@ -57,7 +57,8 @@ def _run(
     answers: dict[str, tuple[list[list[int]], list[Tensor]]] = {}
     for directory in models:
         model = load_model(directory, ModelOptions(torch.float32, device), group, lambda _done, _total: None)
-        answers[directory.name] = Driver(model).greedy(prompts, count)
+        spans = [len(prompt) + count for prompt in prompts]
+        answers[directory.name] = Driver(model, spans).greedy(prompts, count)
     mine = torch.tensor([10 + rank])
     gathered = group.all_gather_last(mine).tolist()
     exchanged = (group.broadcast(mine).tolist(), gathered, group.min(10 + rank))

@@ -79,8 +79,8 @@ def test_an_operator_s_scaling_replaces_the_file_s():
 
 
 def test_an_operator_s_unknown_scaling_is_refused():
-    with pytest.raises(UnsupportedModel, match="'dynamic' was asked for, which is not supported; expected linear"):
-        override_scaling(ConfigDict(LLAMA), "dynamic", 2.0)
+    with pytest.raises(UnsupportedModel, match="'yarn' was asked for, which is not supported; expected linear or dyn"):
+        override_scaling(ConfigDict(LLAMA), "yarn", 2.0)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_an_operator_s_unknown_scaling_is_refused():
         ({**LLAMA, "hidden_act": "mish"}, "hidden_act is 'mish'"),
         ({**LLAMA, "attention_bias": 1}, "attention_bias is 1"),
         ({**LLAMA, "rms_norm_eps": "small"}, "rms_norm_eps is 'small'"),
-        ({**LLAMA, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling: rope_type is 'dynamic'"),
+        ({**LLAMA, "rope_scaling": {"type": "ntk", "factor": 2.0}}, "rope_scaling: rope_type is 'ntk'"),
         ({**LLAMA, "rope_scaling": [2.0]}, r"rope_scaling is \[2.0\]"),
         ({**LLAMA, "rope_scaling": {"type": "yarn", "factor": 2.0, "mscale": 1.0}}, "mscale is 1.0"),
         ({**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "quantization_config.quant_method is 'gptq'"),
@@ -123,9 +123,9 @@ def test_the_refusal_of_a_model_type_lists_what_there_is():
 
 def test_a_family_tied_by_default_may_have_a_head():
     falcon = {**FALCON, "model_type": "falcon", "num_hidden_layers": 2, "num_attention_heads": 4}
-    assert spec(falcon).head is HeadTie.IF_ABSENT
-    assert spec(falcon, tie_word_embeddings=True).head is HeadTie.TIED
-    assert spec(LLAMA).head is HeadTie.SEPARATE
+    assert spec(falcon).head.tie is HeadTie.IF_ABSENT
+    assert spec(falcon, tie_word_embeddings=True).head.tie is HeadTie.TIED
+    assert spec(LLAMA).head.tie is HeadTie.SEPARATE
 
 
 def test_falcons_keys_that_decide_its_wiring():

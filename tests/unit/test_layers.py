@@ -8,17 +8,25 @@ import torch
 from text_generation_server.layers.activation import Activation, gated_activation
 from text_generation_server.layers.alibi import AlibiSpec, alibi_slopes, spec_slopes
 from text_generation_server.layers.frequencies import (
+    DynamicScaling,
     LinearScaling,
     Llama3Scaling,
+    LongropeScaling,
     RopeSpec,
     YarnScaling,
-    inverse_frequencies,
+    frequencies,
 )
+from text_generation_server.layers.moe import Experts, Router
 from text_generation_server.layers.norm import FEW_TOKENS, OffsetRmsNorm, RmsNorm
-from text_generation_server.layers.rotary import Rotary
+from text_generation_server.layers.rotary import Rotary, rotate
 from text_generation_server.quantization.dense import DenseMatrix, PlainLinear, dense_kernel
 
 CPU = torch.device("cpu")
+
+
+def frequencies_of(dim, theta, scaling, spans=(1,)):
+    """Radians a position; a row a span where they depend on it."""
+    return frequencies(RopeSpec(dim, theta, scaling), CPU)(torch.tensor(spans))
 
 
 def test_slopes_of_a_power_of_two():
@@ -42,7 +50,7 @@ def test_rotation_turns_pairs_and_keeps_the_rest():
     heads = torch.randn(2, 3, 10)
     expected = heads.clone()
     rotary = Rotary(RopeSpec(4, 100.0), torch.float32, CPU)
-    rotary.rotate(heads, rotary.angles(torch.tensor([0, 7])))
+    rotate(heads, rotary.angles(torch.tensor([0, 7]), torch.tensor([9, 9])))
     for pair, frequency in enumerate((1.0, 0.1)):
         first, second = expected[1, :, pair].clone(), expected[1, :, pair + 2].clone()
         cos, sin = math.cos(7 * frequency), math.sin(7 * frequency)
@@ -51,7 +59,7 @@ def test_rotation_turns_pairs_and_keeps_the_rest():
 
 
 def test_linear_scaling_divides_frequencies():
-    plain, scaled = (inverse_frequencies(RopeSpec(8, 10.0, scaling)) for scaling in (None, LinearScaling(4.0)))
+    plain, scaled = (frequencies_of(8, 10.0, scaling) for scaling in (None, LinearScaling(4.0)))
     torch.testing.assert_close(scaled, plain / 4)
 
 
@@ -59,11 +67,45 @@ def test_linear_scaling_divides_frequencies():
     "scaling", [Llama3Scaling(8.0, 1.0, 4.0, 8192), YarnScaling(8.0, 8192, 32.0, 1.0, 1.2, truncate=True)]
 )
 def test_blended_scalings_keep_fast_turns_and_divide_slow_ones(scaling):
-    plain, scaled = (inverse_frequencies(RopeSpec(64, 5e5, kind)) for kind in (None, scaling))
+    plain, scaled = (frequencies_of(64, 5e5, kind) for kind in (None, scaling))
     ratio = (plain / scaled).tolist()
     assert ratio[0] == pytest.approx(1) and ratio[-1] == pytest.approx(8)
     assert ratio == sorted(ratio)
     assert any(1.01 < value < 7.9 for value in ratio)
+
+
+def test_dynamic_scaling_grows_theta_with_the_span():
+    plain = frequencies_of(8, 100.0, None)
+    within, beyond = frequencies_of(8, 100.0, DynamicScaling(2.0, 10), spans=(10, 30))
+    torch.testing.assert_close(within, plain)
+    theta = 100.0 * (2.0 * 30 / 10 - 1) ** (8 / 6)
+    torch.testing.assert_close(beyond, theta ** -(torch.arange(0, 8, 2) / 8))
+
+
+def test_longrope_divides_by_one_of_two_sets():
+    plain = frequencies_of(4, 100.0, None)
+    scaling = LongropeScaling((1.0, 2.0), (4.0, 8.0), 10, 1.5)
+    within, beyond = frequencies_of(4, 100.0, scaling, spans=(10, 11))
+    torch.testing.assert_close(within, plain / torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(beyond, plain / torch.tensor([4.0, 8.0]))
+
+
+@pytest.mark.parametrize("normalise", [None, 1.0, 2.0])
+def test_experts_are_those_of_each_token(normalise):
+    """Against one token and one expert at a time; expert 4 is never chosen."""
+    up, down, x = torch.randn(5, 8, 12), torch.randn(5, 12, 4), torch.randn(7, 12)
+    router = torch.cat((torch.randn(4, 12), torch.zeros(1, 12)))
+    x[:, 0], router[:4, 0] = 1.0, 20.0
+    got = Experts(up, gated_activation(Activation.SILU), down)(x, *Router(router, 2, normalise)(x))
+    for token, answer in zip(x, got, strict=True):
+        weights, experts = (router @ token).softmax(0).topk(2)
+        if normalise is not None:
+            weights = weights / weights.norm(normalise)
+        expected = torch.zeros(12)
+        for weight, expert in zip(weights, experts.tolist(), strict=True):
+            gate, rest = (up[expert] @ token).split(4)
+            expected += weight * (down[expert] @ (torch.nn.functional.silu(gate) * rest))
+        torch.testing.assert_close(answer, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

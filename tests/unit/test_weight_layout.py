@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.weights.layout import QkvLayout, heads_of, part_of, qkv_places, up_places
+from text_generation_server.weights.layout import (
+    Part,
+    QkvLayout,
+    half_split_order,
+    heads_of,
+    part_of,
+    qkv_places,
+    qkv_sizes,
+    up_places,
+)
 
 HEAD_DIM = 3
 
@@ -17,6 +26,8 @@ def stored(layout, q, k, v):
         return [t.flatten() for t in (q, k, v)]
     if layout is QkvLayout.CONCAT:
         return [torch.cat([q, k, v]).flatten()]
+    if layout is QkvLayout.Q_KV:
+        return [q.flatten(), torch.cat([k, v]).flatten()]
     groups = q.view(len(k), -1, HEAD_DIM)
     return [torch.cat([groups, k[:, None], v[:, None]], dim=1).flatten()]
 
@@ -36,6 +47,7 @@ def test_ranks_hold_whole_heads_in_one_order(layout, geometry):
     heads, kv_heads, world_size = geometry
     q, k, v = torch.arange((heads + 2 * kv_heads) * HEAD_DIM).view(-1, HEAD_DIM).split([heads, kv_heads, kv_heads])
     tensors = stored(layout, q, k, v)
+    assert qkv_sizes(layout, heads, kv_heads, HEAD_DIM) == [len(tensor) for tensor in tensors]
     for rank in range(world_size):
         mine = heads_of(heads, kv_heads, rank, world_size)
         places = qkv_places(layout, heads, kv_heads, HEAD_DIM, mine)
@@ -46,6 +58,22 @@ def test_ranks_hold_whole_heads_in_one_order(layout, geometry):
         assert torch.equal(got[2], v[mine.kv.start : mine.kv.stop])
         group = heads // kv_heads
         assert {head // group for head in mine.query} == set(mine.kv)
+
+
+def test_interleaved_pairs_are_pulled_apart_within_each_head():
+    order = half_split_order(4, 5)
+    assert order.tolist() == [0, 2, 1, 3, 4]
+    places = qkv_places(QkvLayout.CONCAT, 2, 1, 5, heads_of(2, 1, 0, 1), order)
+    rows = [torch.arange(20)[place.rows].tolist() for place in places]
+    assert rows == [[0, 2, 1, 3, 4, 5, 7, 6, 8, 9], [10, 12, 11, 13, 14], [15, 16, 17, 18, 19]]
+
+
+def test_parts_may_be_aligned():
+    assert [part_of(30, rank, 3, alignment=8) for rank in range(3)] == [
+        Part(0, 16, 16),
+        Part(16, 30, 16),
+        Part(30, 30, 16),
+    ]
 
 
 @given(size=st.integers(1, 200), world_size=st.integers(1, 9))

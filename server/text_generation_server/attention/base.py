@@ -20,10 +20,12 @@ class AttentionVariant:
 
     window: newest keys a query sees, itself included; None for all.
     alibi: slope of each query head of this rank, added as −slope · distance to the scaled scores; None for no bias.
+    softcap: bounds scaled scores to ±softcap by tanh, before any bias; None for no bound.
     """
 
     window: int | None = None
     alibi: tuple[float, ...] | None = None
+    softcap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,11 @@ MANY_KEYS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Bias:
-    """What a variant adds to scores. slopes: [K, g] in float32, None for none. dtype: of a mask without slopes."""
+    """What a variant does to scores. slopes: [K, g] in float32, None for none. dtype: of a mask without slopes."""
 
     window: int | None
     slopes: Tensor | None
+    softcap: float | None
     dtype: torch.dtype
 
     @classmethod
@@ -40,7 +41,7 @@ class Bias:
         slopes = None
         if variant.alibi is not None:
             slopes = torch.tensor(variant.alibi, device=state.device).view(state.kv_heads, -1)
-        return cls(variant.window, slopes, state.dtype)
+        return cls(variant.window, slopes, variant.softcap, state.dtype)
 
     def first_visible(self, query: int) -> int:
         """Position of the oldest key that the query at this position sees."""
@@ -67,21 +68,28 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DecodeRows:
-    """B rows of one token each. slots: [B · S]. bias: expands to [K, B, g, S], None if every key counts alike.
+    """B rows of one token each. slots: [B · S]. mask: expands to [K, B, g, S], None if every key counts alike.
 
     The heads of a group are the queries of one attention, so that keys are read once for all of them.
     """
 
     tokens: slice | Tensor
     slots: Tensor
-    bias: Tensor | None
+    mask: Tensor | None
+    softcap: float | None
 
     def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
         """See `Part`."""
         rows, kv_heads, _, head_dim = q.shape
         keys, values = pool.index_select(1, self.slots).view(2, kv_heads, rows, -1, head_dim)
-        attend = _attend_fused if self.slots.numel() < MANY_KEYS else _attend_in_products
-        return attend(q.transpose(0, 1), keys, values, self.bias, scale).transpose(0, 1).reshape(rows, -1)
+        q = q.transpose(0, 1)
+        if self.softcap is not None:
+            out = _attend_capped(q, keys, values, self.mask, scale, self.softcap)
+        elif self.slots.numel() < MANY_KEYS:
+            out = _attend_fused(q, keys, values, self.mask, scale)
+        else:
+            out = _attend_in_products(q, keys, values, self.mask, scale)
+        return out.transpose(0, 1).reshape(rows, -1)
 
 
 def _attend_fused(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
@@ -100,6 +108,16 @@ def _attend_in_products(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | 
     return torch.bmm(scores.softmax(-1), values).view(shape)
 
 
+def _attend_capped(
+    q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, softcap: float
+) -> Tensor:
+    """[…, t, d] over […, S, d], which no fused operator does: scores in the type of q, their softmax in float32."""
+    scores = torch.matmul(q, keys.transpose(-1, -2)).mul_(scale / softcap).tanh_().mul_(softcap)
+    if bias is not None:
+        scores = scores + bias
+    return torch.matmul(scores.softmax(-1, dtype=torch.float32).to(q.dtype), values)
+
+
 @dataclass(frozen=True, slots=True)
 class QueryBlock:
     """Queries of one row and the keys they may see, as ranges of the row's; mask None: causal from the first key."""
@@ -116,6 +134,7 @@ class PromptRow:
     tokens: slice
     slots: Tensor
     slopes: Tensor | None
+    softcap: float | None
     blocks: tuple[QueryBlock, ...]
 
     def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
@@ -130,6 +149,8 @@ class PromptRow:
     def _attend(self, block: QueryBlock, q: Tensor, kv: Tensor, scale: float) -> Tensor:
         keys, values = kv[:, :, :, block.keys]
         bias = block.mask if self.slopes is None or block.mask is None else self.slopes * block.mask
+        if self.softcap is not None:
+            return _attend_capped(q[:, :, block.queries], keys, values, bias, scale, self.softcap)
         causal = block.mask is None
         return F.scaled_dot_product_attention(q[:, :, block.queries], keys, values, bias, is_causal=causal, scale=scale)
 
@@ -184,7 +205,7 @@ class SdpaPlan:
         padded = any(kv_len < span for kv_len in lens)
         mask = self._decode_mask(bias, positions, last) if padded or bias.slopes is not None else None
         tokens = slice(None) if len(chosen) == len(layout.rows) else self._tensor([self._starts[i] for i in chosen])
-        yield DecodeRows(tokens, slots.flatten(), mask)
+        yield DecodeRows(tokens, slots.flatten(), mask, bias.softcap)
 
     @staticmethod
     def _decode_mask(bias: Bias, positions: Tensor, last: Tensor) -> Tensor:
@@ -199,16 +220,18 @@ class SdpaPlan:
             oldest = bias.first_visible(begin)
             tokens = slice(self._starts[i], self._starts[i] + count)
             slopes = None if bias.slopes is None else bias.slopes[:, :, None, None]
-            yield PromptRow(tokens, self._row_slots(i, oldest), slopes, tuple(self._blocks(bias, begin, end, oldest)))
+            blocks = tuple(self._blocks(bias, begin, end, oldest))
+            yield PromptRow(tokens, self._row_slots(i, oldest), slopes, bias.softcap, blocks)
 
     def _blocks(self, bias: Bias, begin: int, end: int, oldest: int) -> Iterator[QueryBlock]:
         """Queries at positions [begin, end), over keys that start at `oldest`."""
         device = self._layout.slot_table.device
+        plain = bias.slopes is None and bias.softcap is None
         for first in range(begin, end, QUERY_BLOCK):
             past = min(first + QUERY_BLOCK, end)
             seen = bias.first_visible(first)
             queries, keys = slice(first - begin, past - begin), slice(seen - oldest, past - oldest)
-            if first == 0 and bias.slopes is None and bias.first_visible(past - 1) == 0:
+            if first == 0 and plain and bias.first_visible(past - 1) == 0:
                 yield QueryBlock(queries, keys, None)
                 continue
             key_positions = torch.arange(seen, past, device=device)

@@ -37,6 +37,7 @@ class EngineSettings:
     max_rows: sequences served at once. block_size: slots in a block of the local allocator.
     run_ahead: launch the next step before reading the last. memory_fraction: of the device, for everything.
     position_limit: longest sequence model and tokenizer can take, None if unbounded.
+    shares_prefixes: whether requests may take over what others computed for the same prompt tokens.
     """
 
     max_rows: int
@@ -44,6 +45,7 @@ class EngineSettings:
     run_ahead: bool
     memory_fraction: float
     position_limit: int | None
+    shares_prefixes: bool = True
 
 
 class Engine:
@@ -99,7 +101,14 @@ class Engine:
         rows = self.settings.max_rows
         command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS))
         self.runner.allocate(command).result()
-        limits = PoolLimits(num_slots, max_len, rows, self.settings.block_size, self.runner.vocab_size)
+        limits = PoolLimits(
+            num_slots,
+            max_len,
+            max_rows=rows,
+            block_size=self.settings.block_size,
+            vocab_size=self.runner.vocab_size,
+            shares_prefixes=self.settings.shares_prefixes,
+        )
         self._pool = SequencePool(limits, self._tokenizer, self.runner.counts)
 
     def prefill(self, command: PrefillCommand) -> StepResult:

@@ -19,13 +19,17 @@ SCRATCH_SLOTS = 64
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """num_slots: slots routers may use. max_len: longest prompt plus answer. vocab_size: bounds token ids."""
+    """num_slots: slots routers may use. max_len: longest prompt plus answer. vocab_size: bounds token ids.
+
+    shares_prefixes: whether a request may take over what another computed for the same prompt tokens.
+    """
 
     num_slots: int
     max_len: int
     max_rows: int
     block_size: int
     vocab_size: int
+    shares_prefixes: bool
 
 
 class SequencePool:
@@ -87,7 +91,7 @@ class SequencePool:
         if request.slots is None:
             return self._with_local_slots(request)
         tags = prefix_tags(request.adapter, request.prompt_ids)
-        limit = min(request.cached, len(request.prompt_ids) - 1)
+        limit = min(request.cached, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
         cached = self.tags.matching(request.slots, tags, limit)
         return self._sequence(request, self.rows.take(), request.slots, (), cached, tags)
 

@@ -10,15 +10,18 @@ class RowTable:
 
     last_token: [rows] int64, the newest sampled token of each row.
     slots: [rows, max_len] int64, the cache slot of each position of each row.
+    spans: [rows] int64, positions that each row's sequence may reach.
     """
 
     def __init__(self, num_rows: int, max_len: int, device: torch.device) -> None:
         self.last_token = torch.zeros(num_rows, dtype=torch.int64, device=device)
         self.slots = torch.zeros(num_rows, max_len, dtype=torch.int64, device=device)
+        self.spans = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
     def admit(self, row: int, slots: tuple[int, ...]) -> None:
         """Set the slots of a row's positions; those beyond the request's length are never read."""
         self.slots[row, : len(slots)] = torch.tensor(slots, dtype=torch.int64)
+        self.spans[row] = len(slots)
 
 
 class FreeRows:

@@ -135,9 +135,11 @@ class Runner:
     def _step_input(self, plan: StepPlan, cache: PagedCache, rows: RowTable) -> StepInput:
         layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, rows.slots)
         token_ids, positions = self._tokens(plan, rows)
+        row_of = [row for row, count in zip(plan.rows, plan.query_lens, strict=True) for _ in range(count)]
         return StepInput(
             token_ids=token_ids,
             positions=positions,
+            spans=rows.spans[self._tensor(row_of)],
             logit_rows=self._tensor(_logit_rows(plan)),
             attention=self._model.attention.plan(layout),
             cache=cache,

@@ -28,15 +28,32 @@ class VocabParallelEmbedding:
 
 
 class ParallelLMHead:
-    """Each rank computes the logits of some tokens; every rank gets all."""
+    """Each rank computes the logits of some tokens; every rank gets all.
 
-    def __init__(self, kernel: LinearKernel, vocab_size: int, group: TensorParallel) -> None:
+    Logits are multiplied by `scale`, then bounded to ±`softcap` by tanh, if there is one.
+    """
+
+    def __init__(
+        self,
+        kernel: LinearKernel,
+        vocab_size: int,
+        group: TensorParallel,
+        scale: float = 1.0,
+        softcap: float | None = None,
+    ) -> None:
         self._kernel = kernel
         self._vocab_size = vocab_size
         self._group = group
+        self._scale = scale
+        self._softcap = softcap
 
     def __call__(self, x: Tensor) -> Tensor:
         """[L, hidden] to logits [L, vocab_size]."""
         if x.shape[0] == 0:  # a step of prompt chunks only; kernels need not take empty input
             return torch.empty(0, self._vocab_size, dtype=x.dtype, device=x.device)
-        return self._group.all_gather_last(self._kernel(x))[:, : self._vocab_size]
+        logits = self._kernel(x)
+        if self._scale != 1.0:
+            logits = logits * self._scale
+        if self._softcap is not None:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        return self._group.all_gather_last(logits)[:, : self._vocab_size]

@@ -1,6 +1,7 @@
 """What a rotary embedding is, and its frequencies however it is stretched to longer contexts. Knows no positions."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,35 +37,96 @@ class YarnScaling:
     truncate: bool
 
 
-RopeScaling = LinearScaling | Llama3Scaling | YarnScaling
+@dataclass(frozen=True, slots=True)
+class DynamicScaling:
+    """A larger theta for sequences beyond the original context, the larger the longer they are ("dynamic NTK")."""
+
+    factor: float
+    original_max_positions: int
+
+
+@dataclass(frozen=True, slots=True)
+class LongropeScaling:
+    """Divisors [dim / 2] of the frequencies: one set up to the original context, one beyond (arXiv 2402.13753)."""
+
+    short_factor: tuple[float, ...]
+    long_factor: tuple[float, ...]
+    original_max_positions: int
+    attention_factor: float
+
+
+RopeScaling = LinearScaling | Llama3Scaling | YarnScaling | DynamicScaling | LongropeScaling
 
 
 @dataclass(frozen=True, slots=True)
 class RopeSpec:
-    """Rotary embedding of the first `dim` numbers of each head, pairing (i, i + dim/2) (arXiv 2104.09864)."""
+    """Rotary embedding of the first `dim` numbers of each head (arXiv 2104.09864).
+
+    Pairs (i, i + dim/2); interleaved: (2i, 2i + 1).
+    """
 
     dim: int
     theta: float
     scaling: RopeScaling | None = None
+    interleaved: bool = False
+
+    @property
+    def depends_on_span(self) -> bool:
+        """Whether sequences of different length are rotated differently."""
+        return isinstance(self.scaling, DynamicScaling | LongropeScaling)
 
 
-def inverse_frequencies(spec: RopeSpec) -> Tensor:
-    """Radians a position [dim / 2], in float32."""
-    plain = 1.0 / spec.theta ** (torch.arange(0, spec.dim, 2).float() / spec.dim)
+Frequencies = Callable[[Tensor], Tensor]
+"""From spans [T] to radians a position, in float32: [dim / 2], or [T, dim / 2] where they depend on the span.
+
+A span is the length that a token's sequence may reach. It is known when the sequence starts, so that keys already
+cached are never rotated otherwise than those that follow.
+"""
+
+
+def frequencies(spec: RopeSpec, device: torch.device) -> Frequencies:
+    """The frequencies of a rotary embedding, computed on `device`."""
+    exponents = torch.arange(0, spec.dim, 2).float() / spec.dim
+    plain = 1.0 / spec.theta**exponents
     match spec.scaling:
+        case DynamicScaling():
+            return _dynamic(spec, spec.scaling, exponents.to(device))
+        case LongropeScaling():
+            return _longrope(plain, spec.scaling, device)
         case None:
-            return plain
+            fixed = plain
         case LinearScaling(factor):
-            return plain / factor
+            fixed = plain / factor
         case Llama3Scaling():
-            return _llama3(plain, spec.scaling)
+            fixed = _llama3(plain, spec.scaling)
         case YarnScaling():
-            return _yarn(plain, spec, spec.scaling)
+            fixed = _yarn(plain, spec, spec.scaling)
+    fixed = fixed.to(device)
+    return lambda _spans: fixed
 
 
 def attention_factor(spec: RopeSpec) -> float:
     """What cos and sin are multiplied by."""
-    return spec.scaling.attention_factor if isinstance(spec.scaling, YarnScaling) else 1.0
+    return spec.scaling.attention_factor if isinstance(spec.scaling, YarnScaling | LongropeScaling) else 1.0
+
+
+def _dynamic(spec: RopeSpec, scaling: DynamicScaling, exponents: Tensor) -> Frequencies:
+    def of(spans: Tensor) -> Tensor:
+        stretch = scaling.factor * spans.float() / scaling.original_max_positions - (scaling.factor - 1)
+        theta = spec.theta * stretch.clamp(min=1.0) ** (spec.dim / (spec.dim - 2))
+        return theta[:, None] ** -exponents
+
+    return of
+
+
+def _longrope(plain: Tensor, scaling: LongropeScaling, device: torch.device) -> Frequencies:
+    factors = torch.tensor((scaling.short_factor, scaling.long_factor))
+    short_and_long = (plain / factors).to(device)
+
+    def of(spans: Tensor) -> Tensor:
+        return short_and_long[(spans > scaling.original_max_positions).long()]
+
+    return of
 
 
 def _llama3(plain: Tensor, scaling: Llama3Scaling) -> Tensor:

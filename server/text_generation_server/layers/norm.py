@@ -17,17 +17,36 @@ class Norm(Protocol):
         """[T, hidden] to the same shape."""
 
 
-class LayerNorm:
-    """(x − mean) / sqrt(var + eps) · weight + bias (arXiv 1607.06450)."""
+class Identity:
+    """No norm, where a wiring has none."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, eps: float) -> None:
+    def __call__(self, x: Tensor) -> Tensor:
+        """x itself."""
+        return x
+
+
+class Scale:
+    """Multiplies, in place: a branch's output where a wiring could have a norm."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x, multiplied."""
+        return x.mul_(self._factor)
+
+
+class LayerNorm:
+    """(x − mean) / sqrt(var + eps) · weight + bias (arXiv 1607.06450), with or without the last two."""
+
+    def __init__(self, weight: Tensor | None, bias: Tensor | None, eps: float) -> None:
         self._weight = weight
         self._bias = bias
         self._eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, hidden] to the same shape."""
-        return F.layer_norm(x, self._weight.shape, self._weight, self._bias, self._eps)
+        return F.layer_norm(x, x.shape[-1:], self._weight, self._bias, self._eps)
 
 
 class RmsNorm:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from text_generation_server.layers.frequencies import RopeSpec, attention_factor, inverse_frequencies
+from text_generation_server.layers.frequencies import RopeSpec, attention_factor, frequencies
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +20,22 @@ class Rotary:
     """The rotation of one spec, with frequencies on `device` and tables in `dtype`."""
 
     def __init__(self, spec: RopeSpec, dtype: torch.dtype, device: torch.device) -> None:
-        self._dim = spec.dim
         self._dtype = dtype
-        self._frequencies = inverse_frequencies(spec).to(device)
+        self._frequencies = frequencies(spec, device)
         self._magnitude = attention_factor(spec)
 
-    def angles(self, positions: Tensor) -> Angles:
-        """For tokens at these positions [T]."""
-        angles = positions[:, None, None].float() * self._frequencies
+    def angles(self, positions: Tensor, spans: Tensor) -> Angles:
+        """For tokens at these positions [T] of sequences that may reach these lengths [T]."""
+        angles = (positions[:, None].float() * self._frequencies(spans))[:, None]
         cos, sin = angles.cos(), angles.sin()
         if self._magnitude != 1.0:
             cos, sin = cos * self._magnitude, sin * self._magnitude
         return Angles(torch.cat((cos, cos), -1).to(self._dtype), torch.cat((-sin, sin), -1).to(self._dtype))
 
-    def rotate(self, heads: Tensor, angles: Angles) -> None:
-        """Rotate queries and keys [T, n, head_dim] in place."""
-        x = heads[..., : self._dim]
-        swapped = x.roll(self._dim // 2, -1)
-        x.mul_(angles.cos).addcmul_(swapped, angles.sin)
+
+def rotate(heads: Tensor, angles: Angles) -> None:
+    """Rotate queries and keys [T, n, head_dim] in place, in pairs (i, i + dim/2)."""
+    dim = angles.cos.shape[-1]
+    x = heads[..., :dim]
+    swapped = x.roll(dim // 2, -1)
+    x.mul_(angles.cos).addcmul_(swapped, angles.sin)

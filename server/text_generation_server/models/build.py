@@ -6,28 +6,27 @@ Names come from the spec, rows and their order from `weights/layout.py`, the for
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionVariant, LayerAttention, create_backend
+from text_generation_server.attention.base import create_backend
 from text_generation_server.cache.paged import StateSpec
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.layers.activation import activation, gated_activation
-from text_generation_server.layers.alibi import spec_slopes
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
-from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
-from text_generation_server.layers.norm import LayerNorm, Norm, OffsetRmsNorm, RmsNorm
-from text_generation_server.layers.rotary import Rotary
+from text_generation_server.layers.norm import Identity, LayerNorm, Norm, OffsetRmsNorm, RmsNorm, Scale
+from text_generation_server.models.build_attention import AttentionBuilder
+from text_generation_server.models.build_mlp import MlpBuilder
 from text_generation_server.models.decoder import (
     Block,
+    BranchNorms,
     Decoder,
     Embedding,
-    Mlp,
     ParallelBlock,
     ParallelTwoNormsBlock,
-    SelfAttention,
+    PostNormBlock,
     SequentialBlock,
 )
 from text_generation_server.models.spec import DecoderSpec, HeadTie, NormKind, Wiring
 from text_generation_server.models.tensors import StoredLinear, TensorReader
-from text_generation_server.weights.layout import Part, heads_of, part_of, qkv_places, up_places
+from text_generation_server.quantization.base import LinearKernel
+from text_generation_server.weights.layout import Part, part_of
 
 
 class DecoderBuilder:
@@ -38,17 +37,12 @@ class DecoderBuilder:
     """
 
     def __init__(self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel) -> None:
-        attention, rank, world_size = spec.attention, group.rank, group.world_size
         self._spec = spec
         self._reader = reader
         self._group = group
-        self._heads = heads_of(attention.heads, attention.kv_heads, rank, world_size)
-        self._inner = part_of(spec.mlp.inner_size, rank, world_size)
-        self._vocab = part_of(spec.vocab_size, rank, world_size)
-        self._rotary = None if attention.rope is None else Rotary(attention.rope, reader.dtype, reader.device)
-        slopes = None if attention.alibi is None else spec_slopes(attention.alibi, attention.heads, self._heads.query)
-        self._variant_of = [AttentionVariant(attention.window_of(layer), slopes) for layer in range(spec.num_layers)]
-        self._variants = list(dict.fromkeys(self._variant_of))
+        self._attention = AttentionBuilder(spec, reader, group)
+        self._mlp = MlpBuilder(spec, reader, group)
+        self._vocab = part_of(spec.vocab_size, group.rank, group.world_size)
 
     def build(self, backend: str) -> Decoder:
         """Read this rank's part of every tensor; `backend` names the attention.
@@ -56,97 +50,91 @@ class DecoderBuilder:
         Raises:
             UnsupportedModel: the checkpoint is not what the spec says, or the backend cannot compute it.
         """
-        spec, reader = self._spec, self._reader
-        state = StateSpec(spec.num_layers, len(self._heads.kv), spec.attention.head_dim, reader.dtype, reader.device)
-        attention = create_backend(backend, self._variants, state)
+        spec, reader, attention = self._spec, self._reader, self._attention
+        state = StateSpec(
+            spec.num_layers, len(attention.heads.kv), spec.attention.head_dim, reader.dtype, reader.device
+        )
+        made = create_backend(backend, attention.variants, state)
         # First, because these are the largest tensors: while they are read, little else is in memory.
-        table = reader.table(spec.names.embedding, spec.vocab_size, spec.hidden_size, self._vocab)
+        table = reader.table(spec.names.embedding, spec.vocab_size, self._embedding_size, self._vocab)
         return Decoder(
             state=state,
-            attention=attention,
+            attention=made,
             vocab_size=spec.vocab_size,
             max_positions=spec.max_positions,
+            shares_prefixes=attention.shares_prefixes,
             embedding=self._embedding(table),
             head=self._head(table),
-            rotary=self._rotary,
+            rotaries=attention.rotaries,
             blocks=[self._block(layer) for layer in range(spec.num_layers)],
             final_norm=self._norm(spec.names.final_norm),
+            projection=self._projection(spec.names.embedding_out, self._embedding_size, spec.hidden_size),
         )
+
+    @property
+    def _embedding_size(self) -> int:
+        return self._spec.embedding_size or self._spec.hidden_size
 
     def _block(self, layer: int) -> Block:
         names = self._spec.names
         prefix = names.layer.format(layer) + "."
-        attention, mlp = self._attention(prefix, layer), self._mlp(prefix)
-        norm1 = self._norm(prefix + names.attention_norm)
+        attention, mlp = self._attention.layer(prefix, layer), self._mlp.layer(prefix, layer)
+        norm1, norm2 = (self._norm(prefix + name if name else "") for name in (names.attention_norm, names.mlp_norm))
         match self._spec.wiring:
-            case Wiring.SEQUENTIAL:
-                return SequentialBlock(norm1, attention, self._norm(prefix + names.mlp_norm), mlp)
             case Wiring.PARALLEL:
                 return ParallelBlock(norm1, attention, mlp, self._group)
             case Wiring.PARALLEL_TWO_NORMS:
-                return ParallelTwoNormsBlock(norm1, attention, self._norm(prefix + names.mlp_norm), mlp, self._group)
-
-    def _attention(self, prefix: str, layer: int) -> SelfAttention:
-        spec, names, hidden = self._spec.attention, self._spec.names, self._spec.hidden_size
-        inner, kv_inner = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-        sizes = [inner, kv_inner, kv_inner] if len(names.qkv) == 3 else [inner + 2 * kv_inner]
-        stored = [StoredLinear(prefix + name, size, hidden) for name, size in zip(names.qkv, sizes, strict=True)]
-        places = qkv_places(names.qkv_layout, spec.heads, spec.kv_heads, spec.head_dim, self._heads)
-        mine = part_of(inner, self._group.rank, self._group.world_size)
-        return SelfAttention(
-            ColumnParallelLinear(self._reader.column(stored, places, spec.qkv_bias)),
-            self._row(StoredLinear(prefix + names.attention_out, hidden, inner), mine, spec.out_bias),
-            self._rotary,
-            len(self._heads.kv),
-            spec.head_dim,
-            LayerAttention(layer, self._variants.index(self._variant_of[layer]), spec.scale_of(layer)),
-        )
-
-    def _mlp(self, prefix: str) -> Mlp:
-        spec, names, hidden = self._spec.mlp, self._spec.names, self._spec.hidden_size
-        size = spec.inner_size * (2 if spec.gated and len(names.up) == 1 else 1)
-        stored = [StoredLinear(prefix + name, size, hidden) for name in names.up]
-        places = up_places(len(names.up), spec.gated, spec.inner_size, self._inner)
-        return Mlp(
-            ColumnParallelLinear(self._reader.column(stored, places, spec.bias)),
-            gated_activation(spec.activation) if spec.gated else activation(spec.activation),
-            self._row(StoredLinear(prefix + names.down, hidden, spec.inner_size), self._inner, spec.bias),
-        )
-
-    def _row(self, stored: StoredLinear, mine: Part, has_bias: bool) -> RowParallelLinear:
-        """The ranks' outputs are summed, so only the first adds the bias."""
-        first = self._group.rank == 0
-        if has_bias and not first:
-            self._reader.checkpoint.leave(f"{stored.name}.bias")
-        return RowParallelLinear(self._reader.row(stored, mine, has_bias and first), self._group)
+                return ParallelTwoNormsBlock(norm1, attention, norm2, mlp, self._group)
+            case Wiring.POST_NORM:
+                return PostNormBlock(attention, norm1, mlp, norm2)
+            case Wiring.SEQUENTIAL:
+                scale = self._spec.branch_scale
+                after1: Norm = Identity() if scale == 1.0 else Scale(scale)
+                after2 = after1
+            case Wiring.SANDWICH | Wiring.OUTPUT_NORMS:
+                after1, after2 = (self._norm(prefix + name) for name in (names.attention_out_norm, names.mlp_out_norm))
+        return SequentialBlock(BranchNorms(norm1, after1), attention, BranchNorms(norm2, after2), mlp)
 
     def _norm(self, name: str) -> Norm:
+        """The norm of this name; none where a model has none."""
         norm, hidden = self._spec.norm, self._spec.hidden_size
-        weight = self._reader.vector(f"{name}.weight", hidden)
+        if not name:
+            return Identity()
+        weight = self._reader.vector(f"{name}.weight", hidden) if norm.weight else None
         if norm.kind is NormKind.LAYER:
             return LayerNorm(weight, self._reader.vector(f"{name}.bias", hidden) if norm.bias else None, norm.eps)
+        if weight is None:
+            weight = torch.ones(hidden, dtype=self._reader.dtype, device=self._reader.device)
         return OffsetRmsNorm(weight, norm.eps, norm.offset) if norm.offset else RmsNorm(weight, norm.eps)
+
+    def _projection(self, name: str, outputs: int, inputs: int) -> LinearKernel | None:
+        return self._reader.whole(StoredLinear(name, outputs, inputs)) if name else None
 
     def _embedding(self, table: Tensor) -> Embedding:
         spec, names = self._spec, self._spec.names
         positions = None
         if names.positions:
-            size = spec.max_positions or 0
-            positions = self._reader.table(names.positions, size, spec.hidden_size, part_of(size, 0, 1))
+            first, size = spec.position_offset, spec.max_positions or 0
+            part = Part(first, first + size, size)
+            positions = self._reader.table(names.positions, first + size, spec.hidden_size, part)
         return Embedding(
             VocabParallelEmbedding(table, self._vocab.start, self._reader.dtype, self._group),
             torch.tensor(spec.embedding_scale, dtype=self._reader.dtype).item(),
+            self._projection(names.embedding_in, spec.hidden_size, self._embedding_size),
             positions,
-            self._norm(names.embedding_norm) if names.embedding_norm else None,
+            self._norm(names.embedding_norm),
         )
 
     def _head(self, table: Tensor) -> ParallelLMHead:
-        spec, reader = self._spec, self._reader
-        tied = spec.head is HeadTie.TIED
-        if spec.head is HeadTie.IF_ABSENT:
+        spec, head, reader = self._spec, self._spec.head, self._reader
+        tied = head.tie is HeadTie.TIED
+        if head.tie is HeadTie.IF_ABSENT:
             tied = not reader.checkpoint.has(f"{spec.names.head}.weight")
-        stored = StoredLinear(spec.names.embedding if tied else spec.names.head, spec.vocab_size, spec.hidden_size)
-        kernel = reader.tied_head(table, stored, self._vocab) if tied else reader.head(stored, self._vocab)
+        stored = StoredLinear(spec.names.embedding if tied else spec.names.head, spec.vocab_size, self._embedding_size)
+        bias = f"{spec.names.head}.bias" if head.bias else None
         if tied:
+            kernel = reader.tied_head(table, stored, self._vocab, bias)
             reader.checkpoint.leave(f"{spec.names.head}.weight")
-        return ParallelLMHead(kernel, spec.vocab_size, self._group)
+        else:
+            kernel = reader.head(stored, self._vocab, bias, head.normalised)
+        return ParallelLMHead(kernel, spec.vocab_size, self._group, head.scale, head.softcap)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from text_generation_server.errors import ModelNotFound, UnsupportedModel
 from text_generation_server.layers.activation import ACTIVATION_NAMES, Activation
-from text_generation_server.models.spec import HeadTie
+from text_generation_server.models.spec import HeadSpec, HeadTie
 
 
 class Required(Enum):
@@ -60,6 +60,10 @@ class ConfigDict:
             raise self.refusal(keys[0], value, "a whole number")
         return value
 
+    def optional_number(self, *keys: str) -> float | None:
+        """A number, or None where the key is absent."""
+        return None if self.get(*keys) is None else self.number(*keys)
+
     def optional_integer(self, *keys: str) -> int | None:
         """A whole number, or None where the key is absent."""
         return None if self.get(*keys) is None else self.integer(*keys)
@@ -92,6 +96,20 @@ class ConfigDict:
             raise self.refusal(keys[0], name, f"one of {', '.join(ACTIVATION_NAMES)}")
         return ACTIVATION_NAMES[name]
 
+    def numbers(self, *keys: str) -> tuple[float, ...]:
+        """A list of numbers."""
+        values = self._value(keys, REQUIRED)
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise self.refusal(keys[0], values, "a list of numbers")
+        return tuple(float(value) for value in values)
+
+    def per_layer(self, key: str, layers: int) -> tuple[Any, ...] | None:
+        """A list with a value for each layer, None where the key is absent."""
+        values = self.get(key)
+        if values is not None and (not isinstance(values, list) or len(values) != layers):
+            raise self.refusal(key, values, f"a list of {layers} values, one a layer")
+        return None if values is None else tuple(values)
+
     def section(self, *keys: str) -> "ConfigDict":
         """A nested object; empty where the key is absent."""
         value = self._value(keys, {})
@@ -99,11 +117,11 @@ class ConfigDict:
             raise self.refusal(keys[0], value, "an object")
         return ConfigDict(value, f"{self._where}: {keys[0]}")
 
-    def head_tie(self, default: bool) -> HeadTie:
+    def head(self, tied_by_default: bool = False) -> HeadSpec:
         """`tie_word_embeddings`; where it is absent, families tied by default may still have a head in a checkpoint."""
         if self.get("tie_word_embeddings") is None:
-            return HeadTie.IF_ABSENT if default else HeadTie.SEPARATE
-        return HeadTie.TIED if self.flag("tie_word_embeddings") else HeadTie.SEPARATE
+            return HeadSpec(HeadTie.IF_ABSENT if tied_by_default else HeadTie.SEPARATE)
+        return HeadSpec(HeadTie.TIED if self.flag("tie_word_embeddings") else HeadTie.SEPARATE)
 
     def reject(self, key: str, *values: object) -> None:
         """Raise UnsupportedModel if the key has one of these values, which ask for something not served."""

@@ -17,38 +17,49 @@ from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
+from text_generation_server.layers.moe import Experts, Router
 from text_generation_server.layers.norm import Norm, add_norm
-from text_generation_server.layers.rotary import Angles, Rotary
+from text_generation_server.layers.qk_norm import QkNorm
+from text_generation_server.layers.rotary import Angles, Rotary, rotate
 from text_generation_server.models.step import StepInput
+from text_generation_server.quantization.base import LinearKernel
 
 
 @dataclass(frozen=True, slots=True)
 class LayerStep:
-    """What the layers of one step share. angles: None where positions are not rotary."""
+    """What the layers of one step share. angles: of each kind of rotation."""
 
     attention: AttentionPlan
     cache: PagedCache
-    angles: Angles | None
+    angles: Sequence[Angles]
 
 
 class SelfAttention:
-    """One fused projection to queries, keys and values, rotation, attention, output projection."""
+    """One fused projection to queries, keys and values, norms and rotation, attention, output projection.
+
+    rotary: which of the step's angles, None where a layer has no positions. clip: bound of the projection's outputs.
+    """
 
     def __init__(
         self,
         qkv: ColumnParallelLinear,
         out: RowParallelLinear,
-        rotary: Rotary | None,
+        *,
         kv_heads: int,
         head_dim: int,
         layer: LayerAttention,
+        rotary: int | None,
+        qk_norm: QkNorm | None,
+        clip: float | None,
     ) -> None:
         self._qkv = qkv
         self._out = out
-        self._rotary = rotary
         self._kv_heads = kv_heads
         self._head_dim = head_dim
         self._layer = layer
+        self._rotary = rotary
+        self._qk_norm = qk_norm
+        self._clip = clip
 
     def __call__(self, x: Tensor, step: LayerStep) -> Tensor:
         """[T, hidden] to [T, hidden]."""
@@ -60,13 +71,27 @@ class SelfAttention:
 
     def _attend(self, x: Tensor, step: LayerStep) -> Tensor:
         qkv = self._qkv(x).view(x.shape[0], -1, self._head_dim)  # [T, H + 2 K, d]
-        if self._rotary is not None and step.angles is not None:
-            self._rotary.rotate(qkv[:, : -self._kv_heads], step.angles)
+        if self._clip is not None:
+            qkv.clamp_(-self._clip, self._clip)
+        if self._qk_norm is not None:
+            self._qk_norm(qkv[:, : -self._kv_heads])
+        if self._rotary is not None:
+            rotate(qkv[:, : -self._kv_heads], step.angles[self._rotary])
         kv = 2 * self._kv_heads
         return step.attention.run(qkv[:, :-kv], qkv[:, -kv:], self._layer, step.cache)
 
 
-class Mlp:
+class Mlp(Protocol):
+    """The second branch of a layer."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, hidden] to [T, hidden]."""
+
+    def partial(self, x: Tensor) -> Tensor:
+        """This rank's part of the sum."""
+
+
+class DenseMlp:
     """`down(act(up(x)))`; with a gated activation `up` gives both halves."""
 
     def __init__(self, up: ColumnParallelLinear, activation: Elementwise, down: RowParallelLinear) -> None:
@@ -75,12 +100,43 @@ class Mlp:
         self._down = down
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[T, hidden] to [T, hidden]."""
+        """See `Mlp`."""
         return self._down(self._activation(self._up(x)))
 
     def partial(self, x: Tensor) -> Tensor:
-        """This rank's part of the sum."""
+        """See `Mlp`."""
         return self._down.partial(self._activation(self._up(x)))
+
+
+class SharedExpert:
+    """An MLP for every token, as much of it as its gate [1, hidden] lets through."""
+
+    def __init__(self, mlp: DenseMlp, gate: Tensor) -> None:
+        self._mlp = mlp
+        self._gate = gate
+
+    def partial(self, x: Tensor) -> Tensor:
+        """This rank's part of the sum."""
+        return self._mlp.partial(x).mul_(F.linear(x, self._gate).sigmoid())
+
+
+class SparseMlp:
+    """The experts that the router chooses for each token, and one that all share, if there is one."""
+
+    def __init__(self, router: Router, experts: Experts, shared: SharedExpert | None, group: TensorParallel) -> None:
+        self._router = router
+        self._experts = experts
+        self._shared = shared
+        self._group = group
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `Mlp`."""
+        return self._group.all_reduce(self.partial(x))
+
+    def partial(self, x: Tensor) -> Tensor:
+        """See `Mlp`."""
+        out = self._experts(x, *self._router(x))
+        return out if self._shared is None else out.add_(self._shared.partial(x))
 
 
 class Block(Protocol):
@@ -90,16 +146,39 @@ class Block(Protocol):
         """[T, hidden] each."""
 
 
-class SequentialBlock:
-    """x += attention(n1(x)); x += mlp(n2(x))"""
+@dataclass(frozen=True, slots=True)
+class BranchNorms:
+    """What a branch does to its input and to its output."""
 
-    def __init__(self, norm1: Norm, attention: SelfAttention, norm2: Norm, mlp: Mlp) -> None:
-        self._norm1, self._attention, self._norm2, self._mlp = norm1, attention, norm2, mlp
+    before: Norm
+    after: Norm
+
+
+class SequentialBlock:
+    """x += a1(attention(n1(x))); x += a2(mlp(n2(x))). Any of the four may be the identity."""
+
+    def __init__(self, norms1: BranchNorms, attention: SelfAttention, norms2: BranchNorms, mlp: Mlp) -> None:
+        self._norms1, self._attention, self._norms2, self._mlp = norms1, attention, norms2, mlp
 
     def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
         """See `Block`."""
-        attended = self._attention(add_norm(self._norm1, delta, residual), step)
-        return self._mlp(add_norm(self._norm2, attended, residual))
+        attended = self._norms1.after(self._attention(add_norm(self._norms1.before, delta, residual), step))
+        return self._norms2.after(self._mlp(add_norm(self._norms2.before, attended, residual)))
+
+
+class PostNormBlock:
+    """x = n1(x + attention(x)); x = n2(x + mlp(x))"""
+
+    def __init__(self, attention: SelfAttention, norm1: Norm, mlp: Mlp, norm2: Norm) -> None:
+        self._attention, self._norm1, self._mlp, self._norm2 = attention, norm1, mlp, norm2
+
+    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
+        """See `Block`. The norm takes the residual stream's place, so nothing is left there."""
+        attended = self._attention(residual.add_(delta), step)
+        x = add_norm(self._norm1, attended, residual)
+        out = self._norm2(self._mlp(x).add_(x))
+        residual.zero_()
+        return out
 
 
 class ParallelBlock:
@@ -127,21 +206,29 @@ class ParallelTwoNormsBlock:
 
 
 class Embedding:
-    """Token embeddings, scaled, with learned positions and a norm where a model has them."""
+    """Token embeddings, scaled, projected, with learned positions and a norm, as far as a model has them."""
 
     def __init__(
-        self, tokens: VocabParallelEmbedding, scale: float, positions: Tensor | None, norm: Norm | None
+        self,
+        tokens: VocabParallelEmbedding,
+        scale: float,
+        projection: LinearKernel | None,
+        positions: Tensor | None,
+        norm: Norm,
     ) -> None:
-        self._tokens, self._scale, self._positions, self._norm = tokens, scale, positions, norm
+        self._tokens, self._scale, self._projection = tokens, scale, projection
+        self._positions, self._norm = positions, norm
 
     def __call__(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         """[T] and [T] to [T, hidden], a new tensor."""
         x = self._tokens(token_ids)
         if self._scale != 1.0:
             x = x.mul_(self._scale)
+        if self._projection is not None:
+            x = self._projection(x)
         if self._positions is not None:
             x = x.add_(F.embedding(positions, self._positions).to(x.dtype))
-        return x if self._norm is None else self._norm(x)
+        return self._norm(x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,19 +239,22 @@ class Decoder:
     attention: AttentionBackend
     vocab_size: int
     max_positions: int | None
+    shares_prefixes: bool
     embedding: Embedding
-    head: ParallelLMHead
-    rotary: Rotary | None
+    rotaries: Sequence[Rotary]
     blocks: Sequence[Block]
     final_norm: Norm
+    projection: LinearKernel | None
+    head: ParallelLMHead
 
     def forward(self, step: StepInput) -> Tensor:
         """See `ServedModel`."""
         delta = self.embedding(step.token_ids, step.positions)
         residual = torch.zeros_like(delta)
-        angles = None if self.rotary is None else self.rotary.angles(step.positions)
+        angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
         layer_step = LayerStep(step.attention, step.cache, angles)
         for block in self.blocks:
             delta = block(delta, residual, layer_step)
         rows = step.logit_rows
-        return self.head(add_norm(self.final_norm, delta[rows], residual[rows]))
+        x = add_norm(self.final_norm, delta[rows], residual[rows])
+        return self.head(x if self.projection is None else self.projection(x))

@@ -2,28 +2,58 @@
 
 from collections.abc import Callable, Mapping
 
+from text_generation_server.models.architectures.baichuan import baichuan
 from text_generation_server.models.architectures.bloom import bloom
+from text_generation_server.models.architectures.chatglm import chatglm
+from text_generation_server.models.architectures.cohere import cohere, cohere2
+from text_generation_server.models.architectures.dbrx import dbrx
 from text_generation_server.models.architectures.falcon import falcon
 from text_generation_server.models.architectures.gemma import gemma
+from text_generation_server.models.architectures.gemma2 import gemma2, gemma3
+from text_generation_server.models.architectures.glm import glm, glm4
 from text_generation_server.models.architectures.gpt2 import gpt2
 from text_generation_server.models.architectures.gpt_neox import gpt_neox
 from text_generation_server.models.architectures.llama import llama
 from text_generation_server.models.architectures.mistral import mistral
+from text_generation_server.models.architectures.mixtral import mixtral
+from text_generation_server.models.architectures.phi import phi
+from text_generation_server.models.architectures.phi3 import phi3
 from text_generation_server.models.architectures.qwen2 import qwen2
+from text_generation_server.models.architectures.qwen3 import qwen3
+from text_generation_server.models.architectures.qwen_moe import qwen2_moe, qwen3_moe
+from text_generation_server.models.architectures.stablelm import stablelm
+from text_generation_server.models.architectures.starcoder2 import starcoder2
 from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.spec import DecoderSpec
 
 ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
     "RefinedWeb": falcon,
     "RefinedWebModel": falcon,
+    "baichuan": baichuan,
     "bloom": bloom,
+    "chatglm": chatglm,
+    "cohere": cohere,
+    "cohere2": cohere2,
+    "dbrx": dbrx,
     "falcon": falcon,
     "gemma": gemma,
+    "gemma2": gemma2,
+    "gemma3_text": gemma3,
+    "glm": glm,
+    "glm4": glm4,
     "gpt2": gpt2,
     "gpt_neox": gpt_neox,
     "llama": llama,
     "mistral": mistral,
+    "mixtral": mixtral,
+    "phi": phi,
+    "phi3": phi3,
     "qwen2": qwen2,
+    "qwen2_moe": qwen2_moe,
+    "qwen3": qwen3,
+    "qwen3_moe": qwen3_moe,
+    "stablelm": stablelm,
+    "starcoder2": starcoder2,
 }
 
 

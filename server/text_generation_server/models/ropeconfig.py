@@ -7,7 +7,15 @@ From 5 on: `rope_parameters: {rope_theta, partial_rotary_factor, rope_type, …}
 import math
 
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.layers.frequencies import LinearScaling, Llama3Scaling, RopeScaling, RopeSpec, YarnScaling
+from text_generation_server.layers.frequencies import (
+    DynamicScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongropeScaling,
+    RopeScaling,
+    RopeSpec,
+    YarnScaling,
+)
 from text_generation_server.models.configdict import REQUIRED, ConfigDict
 
 
@@ -19,6 +27,7 @@ def read_rope(
     theta: float = 10000.0,
     theta_key: str = "rope_theta",
     partial_key: str = "partial_rotary_factor",
+    interleaved: bool = False,
 ) -> RopeSpec:
     """The rotary embedding of heads of `head_dim` numbers; the keys are a family's own older spellings.
 
@@ -31,22 +40,24 @@ def read_rope(
         "partial_rotary_factor", default=config.number(partial_key, "partial_rotary_factor", default=partial)
     )
     scaling = config.section("rope_scaling") if config.get("rope_scaling") is not None else parameters
-    return RopeSpec(int(head_dim * partial), theta, _read_scaling(scaling, config))
+    return RopeSpec(int(head_dim * partial), theta, _read_scaling(scaling, config), interleaved)
 
 
 def override_scaling(config: ConfigDict, kind: str, factor: float) -> ConfigDict:
     """The config with the scaling that an operator asked for instead of its own, and as many more positions.
 
     Raises:
-        UnsupportedModel: a kind other than linear.
+        UnsupportedModel: a kind other than linear and dynamic.
     """
-    if kind != "linear":
-        raise UnsupportedModel(f"rope scaling {kind!r} was asked for, which is not supported; expected linear")
+    if kind not in ("linear", "dynamic"):
+        raise UnsupportedModel(
+            f"rope scaling {kind!r} was asked for, which is not supported; expected linear or dynamic"
+        )
     parameters = config.section("rope_parameters")
     trained = config.optional_integer("max_position_embeddings")
     return config.replaced(
         rope_parameters={key: parameters.get(key) for key in ("rope_theta", "partial_rotary_factor")},
-        rope_scaling={"rope_type": kind, "factor": factor},
+        rope_scaling={"rope_type": kind, "factor": factor, "original_max_position_embeddings": trained},
         max_position_embeddings=None if trained is None else int(trained * factor),
     )
 
@@ -58,6 +69,10 @@ def _read_scaling(scaling: ConfigDict, config: ConfigDict) -> RopeScaling | None
             return None
         case "linear":
             return LinearScaling(scaling.number("factor"))
+        case "dynamic":
+            return DynamicScaling(scaling.number("factor"), _original_max_positions(scaling, config))
+        case "longrope" | "su":
+            return _read_longrope(scaling, config)
         case "llama3":
             return Llama3Scaling(
                 factor=scaling.number("factor"),
@@ -67,7 +82,7 @@ def _read_scaling(scaling: ConfigDict, config: ConfigDict) -> RopeScaling | None
             )
         case "yarn":
             return _read_yarn(scaling, config)
-    raise scaling.refusal("rope_type", kind, "default, linear, llama3 or yarn")
+    raise scaling.refusal("rope_type", kind, "default, linear, dynamic, llama3, yarn or longrope")
 
 
 def _read_yarn(scaling: ConfigDict, config: ConfigDict) -> YarnScaling:
@@ -82,6 +97,21 @@ def _read_yarn(scaling: ConfigDict, config: ConfigDict) -> YarnScaling:
         beta_slow=scaling.number("beta_slow", default=1.0),
         attention_factor=scaling.number("attention_factor", default=0.1 * math.log(max(factor, 1.0)) + 1.0),
         truncate=scaling.flag("truncate", default=True),
+    )
+
+
+def _read_longrope(scaling: ConfigDict, config: ConfigDict) -> LongropeScaling:
+    for key in ("short_mscale", "long_mscale"):
+        if scaling.get(key) is not None:
+            raise scaling.refusal(key, scaling.get(key), "none")
+    original = _original_max_positions(scaling, config)
+    factor = scaling.number("factor", default=config.integer("max_position_embeddings", default=original) / original)
+    sharper = 1.0 if factor <= 1.0 else math.sqrt(1 + math.log(factor) / math.log(original))
+    return LongropeScaling(
+        short_factor=scaling.numbers("short_factor"),
+        long_factor=scaling.numbers("long_factor"),
+        original_max_positions=original,
+        attention_factor=scaling.number("attention_factor", default=sharper),
     )
 
 

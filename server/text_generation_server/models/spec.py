@@ -22,12 +22,13 @@ class NormKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NormSpec:
-    """offset: added to the weights (Gemma stores w of 1 + w). bias: whether there is a bias tensor."""
+    """offset: added to the weights (Gemma stores w of 1 + w). bias, weight: whether there are such tensors."""
 
     kind: NormKind
     eps: float
     offset: float = 0.0
     bias: bool = False
+    weight: bool = True
 
 
 def rms_norm(eps: float, offset: float = 0.0) -> NormSpec:
@@ -35,17 +36,38 @@ def rms_norm(eps: float, offset: float = 0.0) -> NormSpec:
     return NormSpec(NormKind.RMS, eps, offset)
 
 
-def layer_norm(eps: float) -> NormSpec:
-    """Layer norm with weight and bias (arXiv 1607.06450)."""
-    return NormSpec(NormKind.LAYER, eps, bias=True)
+def layer_norm(eps: float, bias: bool = True, weight: bool = True) -> NormSpec:
+    """Layer norm (arXiv 1607.06450), with weight and bias unless said otherwise."""
+    return NormSpec(NormKind.LAYER, eps, bias=bias, weight=weight)
+
+
+class QkNormScope(Enum):
+    """What one norm of queries or keys spans, and so its weights in the checkpoint."""
+
+    HEAD = auto()
+    """Each head by itself, all with the same weights [head_dim]."""
+    EACH_HEAD = auto()
+    """Each head by itself, with weights of its own: [heads, head_dim], or a tensor a head."""
+    ALL_HEADS = auto()
+    """All heads of the model together: [heads · head_dim]."""
+
+
+@dataclass(frozen=True, slots=True)
+class QkNormSpec:
+    """A norm of queries and of keys, before they are rotated. No bias."""
+
+    norm: NormSpec
+    scope: QkNormScope
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Self-attention of every layer.
 
-    scale: of the scores, None for 1/sqrt(head_dim). inverse_layer_scale: also divide by the layer's number, from 1.
+    rope: of every layer; ropes, if not empty: of each layer, None where one has no positions.
     windows: for each layer the newest keys a query sees, None for all; empty if no layer slides.
+    scale: of the scores, None for 1/sqrt(head_dim). inverse_layer_scale: also divide by the layer's number, from 1.
+    softcap: bounds scaled scores to ±softcap by tanh. clip_qkv: bounds queries, keys and values to ±clip_qkv.
     """
 
     heads: int
@@ -54,10 +76,18 @@ class AttentionSpec:
     qkv_bias: bool = False
     out_bias: bool = False
     rope: RopeSpec | None = None
+    ropes: tuple[RopeSpec | None, ...] = ()
     alibi: AlibiSpec | None = None
     windows: tuple[int | None, ...] = ()
     scale: float | None = None
     inverse_layer_scale: bool = False
+    softcap: float | None = None
+    clip_qkv: float | None = None
+    qk_norm: QkNormSpec | None = None
+
+    def rope_of(self, layer: int) -> RopeSpec | None:
+        """The rotary embedding of this layer, None if it has none."""
+        return self.ropes[layer] if self.ropes else self.rope
 
     def window_of(self, layer: int) -> int | None:
         """Newest keys a query of this layer sees, None for all."""
@@ -79,11 +109,35 @@ class MlpSpec:
     bias: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class MoeSpec:
+    """A mixture of gated experts (arXiv 2101.03961): each token goes to the `top_k` that a softmax over all prefers.
+
+    normalise: order of the norm that chosen weights are divided by (1: they sum to one), None to leave them.
+    shared_size: inner size of an expert that every token passes, scaled by a sigmoid gate of its own; 0 for none.
+    dense_layers: layers with the spec's plain MLP instead.
+    """
+
+    experts: int
+    top_k: int
+    inner_size: int
+    activation: Activation
+    normalise: float | None = 1.0
+    shared_size: int = 0
+    dense_layers: frozenset[int] = frozenset()
+
+
 class Wiring(Enum):
-    """How a layer's branches join the residual stream x (n1, n2 are its norms)."""
+    """How a layer's branches join the residual stream x (n1, n2 are its norms, o1, o2 those of branches' outputs)."""
 
     SEQUENTIAL = auto()
     """x += attention(n1(x)); x += mlp(n2(x))"""
+    SANDWICH = auto()
+    """x += o1(attention(n1(x))); x += o2(mlp(n2(x)))"""
+    OUTPUT_NORMS = auto()
+    """x += o1(attention(x)); x += o2(mlp(x))"""
+    POST_NORM = auto()
+    """x = n1(x + attention(x)); x = n2(x + mlp(x))"""
     PARALLEL = auto()
     """y = n1(x); x += attention(y) + mlp(y)"""
     PARALLEL_TWO_NORMS = auto()
@@ -102,12 +156,30 @@ class HeadTie(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class MoeNames:
+    """Where a sparse layer's tensors are. Those of experts are complete, `router` and `shared_…` without `.weight`.
+
+    up (gate, then up), down: with a place for the expert's number, weights [out, in]; without one, all experts' rows in
+    one tensor [experts · inner, hidden], `down` too.
+    """
+
+    router: str
+    up: tuple[str, str]
+    down: str
+    shared_up: tuple[str, ...] = ()
+    shared_down: str = ""
+    shared_gate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointNames:
     """Where each tensor is. Names without `.weight` and `.bias`; those of layers are relative to `layer`.
 
     family_prefix: may be missing from every name of a checkpoint. layer: has a place for the layer's number.
-    qkv: three names (SPLIT) or one. up: gate and up, or one name for both, gate first, or for the one if not gated.
-    mlp_norm: empty where the wiring has one norm. positions, embedding_norm: empty where there is none.
+    qkv: as many names as its layout says. up: gate and up, or one name for both, gate first, or for the one if not
+    gated. Empty names: norms that the wiring does not have, tables and projections that the model does not have.
+    q_norm, k_norm: with a place for the head's number if there is a tensor a head.
+    embedding_in, embedding_out: linears between embeddings of another width and the hidden state.
     conv1d: linears of layers are stored [in, out].
     """
 
@@ -123,17 +195,41 @@ class CheckpointNames:
     final_norm: str
     head: str = "lm_head"
     qkv_layout: QkvLayout = QkvLayout.SPLIT
+    attention_out_norm: str = ""
+    mlp_out_norm: str = ""
+    q_norm: str = ""
+    k_norm: str = ""
     positions: str = ""
     embedding_norm: str = ""
+    embedding_in: str = ""
+    embedding_out: str = ""
     conv1d: bool = False
+    moe: MoeNames | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSpec:
+    """The output head. The logits are multiplied by `scale`, then bounded to ±`softcap` by tanh.
+
+    bias: of the linear. normalised: each token's weights are divided by their length.
+    """
+
+    tie: HeadTie
+    bias: bool = False
+    scale: float = 1.0
+    softcap: float | None = None
+    normalised: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderSpec:
     """One architecture with its sizes.
 
+    mlp: of every layer, or of the dense ones where `moe` says which those are.
     max_positions: what rotary models were made for, the rows of a learned table, None if unbounded.
-    embedding_scale: multiplies embeddings, rounded to their dtype first.
+    position_offset: first row of a learned table that a position uses.
+    embedding_scale: multiplies embeddings, rounded to their dtype first. embedding_size: their width, if not the
+    hidden state's. branch_scale: multiplies what each branch of a sequential layer adds.
     """
 
     vocab_size: int
@@ -143,7 +239,11 @@ class DecoderSpec:
     attention: AttentionSpec
     mlp: MlpSpec
     names: CheckpointNames
-    head: HeadTie
+    head: HeadSpec
     wiring: Wiring = Wiring.SEQUENTIAL
+    moe: MoeSpec | None = None
     max_positions: int | None = None
+    position_offset: int = 0
     embedding_scale: float = 1.0
+    embedding_size: int | None = None
+    branch_scale: float = 1.0

@@ -17,6 +17,7 @@ class StepInput:
 
     token_ids: [T] int64.
     positions: [T] int64, of each token in its sequence.
+    spans: [T] int64, positions that each token's sequence may reach in all.
     logit_rows: [L] int64, indices into T whose logits are wanted.
     attention: made for this step by the model's own backend.
     cache: where the step's keys and values go.
@@ -24,6 +25,7 @@ class StepInput:
 
     token_ids: Tensor
     positions: Tensor
+    spans: Tensor
     logit_rows: Tensor
     attention: AttentionPlan
     cache: PagedCache
@@ -47,6 +49,10 @@ class ServedModel(Protocol):
     @property
     def max_positions(self) -> int | None:
         """Positions it can address, None if unbounded."""
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether a prefix's keys and values are the same whatever length its sequence may reach."""
 
     def forward(self, step: StepInput) -> Tensor:
         """Logits [L, vocab_size] in the model's dtype, the same on every rank."""

@@ -1,6 +1,6 @@
 """Reads one rank's part of linears, vectors and tables, as a builder asks for it. Knows no spec, counts no ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,19 +48,60 @@ class TensorReader:
         matrix = self._matrix(stored).select_in(mine.rows).pad(stored.outputs, mine.padded)
         return matrix.finish(self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None)
 
-    def head(self, stored: StoredLinear, mine: Part) -> LinearKernel:
-        """A part of the output head's rows. Heads are plain in every form of checkpoint, and never transposed."""
-        weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))
-        plain = DenseMatrix(weight, self.dtype, self.device)
-        return plain.select_out(mine.rows).pad(mine.padded, stored.inputs).finish(None)
+    def head(self, stored: StoredLinear, mine: Part, bias: str | None, normalised: bool) -> LinearKernel:
+        """A part of the output head's rows; normalised: each divided by its length.
 
-    def tied_head(self, table: Tensor, stored: StoredLinear, mine: Part) -> LinearKernel:
+        Heads are plain in every form of checkpoint, and never transposed.
+        """
+        weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))[mine.rows]
+        if normalised:
+            weight = weight / torch.linalg.vector_norm(weight, dim=1, keepdim=True, dtype=torch.float32)
+        plain = DenseMatrix(weight, self.dtype, self.device)
+        return plain.pad(mine.padded, stored.inputs).finish(self._head_bias(bias, stored.outputs, mine))
+
+    def tied_head(self, table: Tensor, stored: StoredLinear, mine: Part, bias: str | None) -> LinearKernel:
         """An embedding as output head. Where the table is on an accelerator, the head shares its memory."""
-        return self.head(stored, mine) if table.device.type == "cpu" else dense_kernel(table, None)
+        if table.device.type == "cpu":
+            return self.head(stored, mine, bias, normalised=False)
+        return dense_kernel(table, self._head_bias(bias, stored.outputs, mine))
+
+    def whole(self, stored: StoredLinear) -> LinearKernel:
+        """A linear without bias that every rank holds whole. Never transposed."""
+        weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))
+        return DenseMatrix(weight, self.dtype, self.device).finish(None)
+
+    def experts_up(self, names: Sequence[str], experts: int, inner_size: int, inputs: int, mine: Part) -> Tensor:
+        """Parts of the outputs of all experts' linears of the same input: [experts, len(names) · padded, inputs].
+
+        Names have a place for the expert's number, or are of one tensor [experts · inner_size, inputs].
+        """
+        stack = torch.zeros(experts, len(names), mine.padded, inputs, dtype=self.dtype, device=self.device)
+        for index, name in enumerate(names):
+            for expert, weight in enumerate(self._expert_views(name, experts, (inner_size, inputs))):
+                stack[expert, index, : mine.stop - mine.start] = weight[mine.rows]
+        return stack.flatten(1, 2)
+
+    def experts_down(self, name: str, experts: int, inner_size: int, outputs: int, mine: Part) -> Tensor:
+        """Parts of the inputs of all experts' linears: [experts, outputs, padded]. A tensor of all is transposed."""
+        stack = torch.zeros(experts, outputs, mine.padded, dtype=self.dtype, device=self.device)
+        shape = (outputs, inner_size) if "{}" in name else (inner_size, outputs)
+        for expert, weight in enumerate(self._expert_views(name, experts, shape)):
+            weight = weight if "{}" in name else weight.T
+            stack[expert, :, : mine.stop - mine.start] = weight[:, mine.rows]
+        return stack
+
+    def _expert_views(self, name: str, experts: int, shape: tuple[int, int]) -> Iterator[Tensor]:
+        if "{}" in name:
+            return (self.checkpoint.view(name.format(expert), shape) for expert in range(experts))
+        return iter(self.checkpoint.view(name, (experts * shape[0], shape[1])).unflatten(0, (experts, -1)))
 
     def vector(self, name: str, size: int) -> Tensor:
         """A whole tensor [size]."""
-        return self._own(self.checkpoint.view(name, (size,)))
+        return self.tensor(name, (size,))
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A whole tensor of this shape."""
+        return self._own(self.checkpoint.view(name, shape))
 
     def table(self, name: str, size: int, width: int, mine: Part) -> Tensor:
         """A rank's rows of an embedding [size, width].
@@ -72,6 +113,12 @@ class TensorReader:
         if self.device.type == "cpu":
             return rows
         return self._own(F.pad(rows, (0, 0, 0, mine.padded - rows.shape[0])))
+
+    def _head_bias(self, name: str | None, size: int, mine: Part) -> Tensor | None:
+        if name is None:
+            return None
+        bias = self.checkpoint.view(name, (size,))[mine.rows]
+        return self._own(F.pad(bias, (0, mine.padded - len(bias))))
 
     def _matrix(self, linear: StoredLinear) -> Matrix:
         if self._transposed:

@@ -22,6 +22,8 @@ class QkvLayout(Enum):
     """One tensor: all q, all k, all v."""
     GROUPED = auto()
     """One tensor: for each key/value head its queries, its key, its value."""
+    Q_KV = auto()
+    """Two tensors: all q; all k, then all v."""
 
 
 Rows = slice | Tensor
@@ -42,9 +44,12 @@ class Part:
         return slice(self.start, self.stop)
 
 
-def part_of(size: int, rank: int, world_size: int) -> Part:
-    """This rank's share of a dimension that may be padded with zeros: vocabulary, inner size of an MLP."""
-    padded = -(-size // world_size)
+def part_of(size: int, rank: int, world_size: int, alignment: int = 1) -> Part:
+    """This rank's share of a dimension that may be padded with zeros: vocabulary, inner size of an MLP.
+
+    Shares are a multiple of `alignment`.
+    """
+    padded = -(-size // (world_size * alignment)) * alignment
     return Part(min(rank * padded, size), min((rank + 1) * padded, size), padded)
 
 
@@ -90,17 +95,40 @@ class Place:
     padded: int
 
 
-def qkv_places(layout: QkvLayout, heads: int, kv_heads: int, head_dim: int, mine: Heads) -> list[Place]:
-    """Where a rank's queries, keys and values are, in this order."""
+def qkv_sizes(layout: QkvLayout, heads: int, kv_heads: int, head_dim: int) -> list[int]:
+    """Rows of each tensor."""
+    q, kv = heads * head_dim, kv_heads * head_dim
+    match layout:
+        case QkvLayout.SPLIT:
+            return [q, kv, kv]
+        case QkvLayout.Q_KV:
+            return [q, 2 * kv]
+        case QkvLayout.CONCAT | QkvLayout.GROUPED:
+            return [q + 2 * kv]
+
+
+def qkv_places(
+    layout: QkvLayout, heads: int, kv_heads: int, head_dim: int, mine: Heads, order: Tensor | None = None
+) -> list[Place]:
+    """Where a rank's queries, keys and values are, in this order.
+
+    order: [head_dim], which row of a head of queries or keys comes where; None to leave them as they are.
+    """
     group = heads // kv_heads
     if layout is QkvLayout.SPLIT:
         blocks = [(0, list(mine.query)), (1, list(mine.kv)), (2, list(mine.kv))]
+    elif layout is QkvLayout.Q_KV:
+        blocks = [(0, list(mine.query)), (1, list(mine.kv)), (1, [kv_heads + n for n in mine.kv])]
     elif layout is QkvLayout.CONCAT:
         blocks = [(0, list(mine.query)), *((0, [first + n for n in mine.kv]) for first in (heads, heads + kv_heads))]
     else:
         queries = [h // group * (group + 2) + h % group for h in mine.query]
         blocks = [(0, queries), *((0, [n * (group + 2) + last for n in mine.kv]) for last in (group, group + 1))]
-    return [Place(tensor, block_rows(numbers, head_dim), len(numbers) * head_dim) for tensor, numbers in blocks]
+    orders = (order, order, None)
+    return [
+        Place(tensor, block_rows(numbers, head_dim, within), len(numbers) * head_dim)
+        for (tensor, numbers), within in zip(blocks, orders, strict=True)
+    ]
 
 
 def up_places(tensors: int, gated: bool, size: int, mine: Part) -> list[Place]:
@@ -112,8 +140,16 @@ def up_places(tensors: int, gated: bool, size: int, mine: Part) -> list[Place]:
     return [Place(0, mine.rows, mine.padded), Place(second, shifted, mine.padded)]
 
 
-def block_rows(blocks: Sequence[int], size: int) -> Rows:
-    """The rows of blocks of `size` rows, in this order."""
-    if list(blocks) == list(range(blocks[0], blocks[0] + len(blocks))):
+def block_rows(blocks: Sequence[int], size: int, order: Tensor | None = None) -> Rows:
+    """The rows of blocks of `size` rows, in this order; `order` [size] is that within a block."""
+    if order is None and list(blocks) == list(range(blocks[0], blocks[0] + len(blocks))):
         return slice(blocks[0] * size, (blocks[-1] + 1) * size)
-    return (torch.tensor(blocks)[:, None] * size + torch.arange(size)).flatten()
+    return (torch.tensor(blocks)[:, None] * size + (torch.arange(size) if order is None else order)).flatten()
+
+
+def half_split_order(dim: int, head_dim: int) -> Tensor:
+    """Rows of a head [head_dim] whose first `dim` are rotated in pairs (2i, 2i + 1), as pairs (i, i + dim/2).
+
+    Reordering queries and keys alike changes no score, so that one rotation serves both conventions.
+    """
+    return torch.cat((torch.arange(0, dim, 2), torch.arange(1, dim, 2), torch.arange(dim, head_dim)))

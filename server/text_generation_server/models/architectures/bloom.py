@@ -40,5 +40,5 @@ def bloom(config: ConfigDict) -> DecoderSpec:
         ),
         mlp=MlpSpec(4 * hidden, Activation.GELU_TANH, gated=False, bias=True),
         names=BLOOM_NAMES,
-        head=config.head_tie(default=True),
+        head=config.head(tied_by_default=True),
     )

@@ -36,7 +36,7 @@ def falcon(config: ConfigDict) -> DecoderSpec:
             bias=bias,
         ),
         names=names,
-        head=config.head_tie(default=True),
+        head=config.head(tied_by_default=True),
         wiring=wiring,
         max_positions=None if _has_alibi(config) else config.integer("max_position_embeddings", default=2048),
     )

@@ -20,6 +20,6 @@ def gemma(config: ConfigDict) -> DecoderSpec:
         spec,
         norm=rms_norm(spec.norm.eps, offset=1.0),
         mlp=replace(spec.mlp, activation=Activation.GELU_TANH),
-        head=config.head_tie(default=True),
+        head=config.head(tied_by_default=True),
         embedding_scale=math.sqrt(spec.hidden_size),
     )

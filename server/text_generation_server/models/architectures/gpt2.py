@@ -52,6 +52,6 @@ def gpt2(config: ConfigDict) -> DecoderSpec:
             bias=True,
         ),
         names=GPT2_NAMES,
-        head=config.head_tie(default=True),
+        head=config.head(tied_by_default=True),
         max_positions=config.integer("n_positions", "max_position_embeddings"),
     )

@@ -53,7 +53,7 @@ def gpt_neox(config: ConfigDict) -> DecoderSpec:
             config.integer("intermediate_size"), config.activation("hidden_act", default="gelu"), gated=False, bias=True
         ),
         names=NEOX_NAMES,
-        head=config.head_tie(default=False),
+        head=config.head(),
         wiring=Wiring.PARALLEL_TWO_NORMS if parallel else Wiring.SEQUENTIAL,
         max_positions=config.optional_integer("max_position_embeddings"),
     )

@@ -46,6 +46,6 @@ def llama(config: ConfigDict) -> DecoderSpec:
             bias=config.flag("mlp_bias", default=False),
         ),
         names=LLAMA_NAMES,
-        head=config.head_tie(default=False),
+        head=config.head(),
         max_positions=config.optional_integer("max_position_embeddings"),
     )

@@ -1,0 +1,76 @@
+"""Gemma 2 and 3 (text): Gemma with norms around both branches and windows in most layers. Checked against transformers 5.23.
+
+Traps: scores are scaled by `query_pre_attn_scalar`, not by the width of a head. Gemma 2 bounds scores and logits.
+Gemma 3 rotates its sliding layers by `rope_local_base_freq`, never scaled; a `rope_scaling` is that of the full ones.
+Its config.json may leave out what is as in the 4B: heads, their width, the vocabulary.
+"""
+
+from dataclasses import replace
+
+from text_generation_server.layers.frequencies import RopeSpec
+from text_generation_server.models.architectures.gemma import gemma
+from text_generation_server.models.architectures.llama import LLAMA_NAMES
+from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.layertypes import sliding_layers
+from text_generation_server.models.ropeconfig import read_rope
+from text_generation_server.models.spec import DecoderSpec, QkNormScope, QkNormSpec, Wiring
+
+GEMMA2_NAMES = replace(
+    LLAMA_NAMES,
+    attention_out_norm="post_attention_layernorm",
+    mlp_norm="pre_feedforward_layernorm",
+    mlp_out_norm="post_feedforward_layernorm",
+)
+GEMMA3_NAMES = replace(GEMMA2_NAMES, q_norm="self_attn.q_norm", k_norm="self_attn.k_norm")
+GEMMA3_DEFAULTS = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208}
+
+
+def gemma2(config: ConfigDict) -> DecoderSpec:
+    """The spec of a Gemma 2."""
+    spec = _sandwiched(config, pattern=2)
+    softcap = config.optional_number("attn_logit_softcapping")
+    return replace(spec, attention=replace(spec.attention, softcap=softcap))
+
+
+def gemma3(config: ConfigDict) -> DecoderSpec:
+    """The spec of the text model of a Gemma 3."""
+    config = config.replaced(**{key: config.integer(key, default=size) for key, size in GEMMA3_DEFAULTS.items()})
+    spec = _sandwiched(config, pattern=6)
+    full, sliding = _ropes(config, spec.attention.head_dim)
+    attention = replace(
+        spec.attention,
+        rope=None,
+        ropes=tuple(full if window is None else sliding for window in spec.attention.windows),
+        qk_norm=QkNormSpec(spec.norm, QkNormScope.HEAD),
+    )
+    return replace(spec, attention=attention, names=GEMMA3_NAMES)
+
+
+def _sandwiched(config: ConfigDict, pattern: int) -> DecoderSpec:
+    spec = gemma(config)
+    window = config.integer("sliding_window", default=4096)
+    slides = sliding_layers(config, spec.num_layers, pattern)
+    return replace(
+        spec,
+        attention=replace(
+            spec.attention,
+            scale=config.number("query_pre_attn_scalar", default=256.0) ** -0.5,
+            windows=tuple(window if sliding else None for sliding in slides),
+        ),
+        mlp=replace(spec.mlp, activation=config.activation("hidden_activation", default="gelu_pytorch_tanh")),
+        names=GEMMA2_NAMES,
+        head=replace(spec.head, softcap=config.optional_number("final_logit_softcapping")),
+        wiring=Wiring.SANDWICH,
+    )
+
+
+def _ropes(config: ConfigDict, head_dim: int) -> tuple[RopeSpec, RopeSpec]:
+    """Of full and of sliding layers."""
+    kinds = config.section("rope_parameters")
+    full = config.replaced(rope_parameters=kinds.get("full_attention"))
+    sliding = config.replaced(
+        rope_parameters=kinds.get("sliding_attention"),
+        rope_theta=config.get("rope_local_base_freq"),
+        rope_scaling=None,
+    )
+    return read_rope(full, head_dim, theta=1e6), read_rope(sliding, head_dim, theta=1e4)

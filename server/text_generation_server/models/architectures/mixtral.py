@@ -1,0 +1,31 @@
+"""Mixtral 8x7B and 8x22B: Mistral with experts instead of MLPs. Checked against transformers 5.23.
+
+Trap: theta is 1e6 where no key gives it.
+"""
+
+from dataclasses import replace
+
+from text_generation_server.models.architectures.mistral import mistral
+from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.spec import DecoderSpec, MoeNames, MoeSpec
+
+MIXTRAL_MOE_NAMES = MoeNames(
+    router="block_sparse_moe.gate",
+    up=("block_sparse_moe.experts.{}.w1.weight", "block_sparse_moe.experts.{}.w3.weight"),
+    down="block_sparse_moe.experts.{}.w2.weight",
+)
+
+
+def mixtral(config: ConfigDict) -> DecoderSpec:
+    """The spec of a Mixtral."""
+    spec = mistral(config.replaced(rope_theta=config.number("rope_theta", default=1e6)))
+    return replace(
+        spec,
+        moe=MoeSpec(
+            experts=config.integer("num_local_experts", "num_experts"),
+            top_k=config.integer("num_experts_per_tok", default=2),
+            inner_size=spec.mlp.inner_size,
+            activation=spec.mlp.activation,
+        ),
+        names=replace(spec.names, moe=MIXTRAL_MOE_NAMES),
+    )

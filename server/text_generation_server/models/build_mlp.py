@@ -1,0 +1,70 @@
+"""Makes one rank's MLP of each layer, dense or sparse, from a spec and a checkpoint. Knows no architecture."""
+
+from text_generation_server.distributed.group import TensorParallel
+from text_generation_server.layers.activation import activation, gated_activation
+from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
+from text_generation_server.layers.moe import Experts, Router
+from text_generation_server.models.decoder import DenseMlp, Mlp, SharedExpert, SparseMlp
+from text_generation_server.models.spec import DecoderSpec, MlpSpec, MoeNames, MoeSpec
+from text_generation_server.models.tensors import StoredLinear, TensorReader
+from text_generation_server.weights.layout import Part, part_of, up_places
+
+EXPERT_ALIGNMENT = 8
+"""Inner sizes of experts are padded to multiples of this: grouped products on a GPU want rows of 16 bytes."""
+
+
+def read_row(
+    reader: TensorReader, group: TensorParallel, stored: StoredLinear, mine: Part, has_bias: bool
+) -> RowParallelLinear:
+    """A linear cut along its inputs. The ranks' outputs are summed, so only the first adds the bias."""
+    first = group.rank == 0
+    if has_bias and not first:
+        reader.checkpoint.leave(f"{stored.name}.bias")
+    return RowParallelLinear(reader.row(stored, mine, has_bias and first), group)
+
+
+class MlpBuilder:
+    """Cuts inner sizes over ranks, those of experts too: every rank has a part of every expert."""
+
+    def __init__(self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel) -> None:
+        self._spec = spec
+        self._reader = reader
+        self._group = group
+
+    def layer(self, prefix: str, layer: int) -> Mlp:
+        """The MLP of a layer whose tensors' names start with `prefix`."""
+        moe, names = self._spec.moe, self._spec.names
+        if moe is None or names.moe is None or layer in moe.dense_layers:
+            return self._dense(self._spec.mlp, prefix, names.up, names.down)
+        return self._sparse(moe, prefix, names.moe)
+
+    def _dense(self, spec: MlpSpec, prefix: str, up: tuple[str, ...], down: str) -> DenseMlp:
+        hidden = self._spec.hidden_size
+        size = spec.inner_size * (2 if spec.gated and len(up) == 1 else 1)
+        stored = [StoredLinear(prefix + name, size, hidden) for name in up]
+        mine = part_of(spec.inner_size, self._group.rank, self._group.world_size)
+        places = up_places(len(up), spec.gated, spec.inner_size, mine)
+        last = StoredLinear(prefix + down, hidden, spec.inner_size)
+        return DenseMlp(
+            ColumnParallelLinear(self._reader.column(stored, places, spec.bias)),
+            gated_activation(spec.activation) if spec.gated else activation(spec.activation),
+            read_row(self._reader, self._group, last, mine, spec.bias),
+        )
+
+    def _sparse(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SparseMlp:
+        hidden, reader = self._spec.hidden_size, self._reader
+        mine = part_of(spec.inner_size, self._group.rank, self._group.world_size, EXPERT_ALIGNMENT)
+        up = reader.experts_up([prefix + name for name in names.up], spec.experts, spec.inner_size, hidden, mine)
+        down = reader.experts_down(prefix + names.down, spec.experts, spec.inner_size, hidden, mine)
+        router = reader.tensor(f"{prefix}{names.router}.weight", (spec.experts, hidden))
+        return SparseMlp(
+            Router(router, spec.top_k, spec.normalise),
+            Experts(up, gated_activation(spec.activation), down),
+            self._shared(spec, prefix, names) if spec.shared_size else None,
+            self._group,
+        )
+
+    def _shared(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SharedExpert:
+        mlp = MlpSpec(spec.shared_size, spec.activation, gated=True)
+        gate = self._reader.tensor(f"{prefix}{names.shared_gate}.weight", (1, self._spec.hidden_size))
+        return SharedExpert(self._dense(mlp, prefix, names.shared_up, names.shared_down), gate)

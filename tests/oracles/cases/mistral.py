@@ -1,0 +1,14 @@
+"""Mistral: Llama with a sliding window."""
+
+from oracles.case import LLAMA, Case
+
+CASES = (
+    Case("mistral", "Mistral 7B, Nemo", "mistral", {**LLAMA, "sliding_window": 7}, "a sliding window in every layer"),
+    Case(
+        "mistral-nemo",
+        "Mistral 7B, Nemo",
+        "mistral",
+        {**LLAMA, "sliding_window": None, "head_dim": 12},
+        "no window, head_dim apart from hidden_size",
+    ),
+)
