@@ -13,7 +13,7 @@ PACKAGES := server/text_generation_server launcher/text_generation_launcher rout
 CODE := clients launcher router server proto benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: install proto format lint types test check serve bench clean help
+.PHONY: install proto docs format lint types test check serve bench clean help
 
 install: $(INSTALLED) ## make .venv and install everything into it, editable
 
@@ -28,6 +28,9 @@ $(INSTALLED): pyproject.toml clients/python/pyproject.toml
 
 proto: $(INSTALLED) ## write the protocol stubs again from proto/*.proto
 	$(BIN)/python proto/compile.py
+
+docs: $(INSTALLED) ## write docs/models.md again from the parity cases
+	$(BIN)/python tests/oracles/models_page.py > docs/models.md
 
 format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --quiet --fix --select I $(CODE)

@@ -1,6 +1,30 @@
 """Every parity case; the tests and docs/models.md are made from this table."""
 
-from oracles.cases import falcon, gemma, gpt, llama, mistral, moe, phi, qwen2, qwen3, stablelm, starcoder2
+from oracles.cases import (
+    baichuan,
+    bigcode,
+    cohere,
+    falcon,
+    gemma,
+    gemma23,
+    glm,
+    gpt,
+    gptj,
+    granite,
+    llama,
+    mistral,
+    moe,
+    mpt,
+    olmo,
+    olmo2,
+    opt,
+    phi,
+    qwen2,
+    qwen3,
+    smollm3,
+    stablelm,
+    starcoder2,
+)
 
 CASES = (
     *llama.CASES,
@@ -14,4 +38,16 @@ CASES = (
     *phi.CASES,
     *stablelm.CASES,
     *starcoder2.CASES,
+    *cohere.CASES,
+    *gemma23.CASES,
+    *glm.CASES,
+    *baichuan.CASES,
+    *bigcode.CASES,
+    *opt.CASES,
+    *mpt.CASES,
+    *gptj.CASES,
+    *olmo.CASES,
+    *olmo2.CASES,
+    *granite.CASES,
+    *smollm3.CASES,
 )

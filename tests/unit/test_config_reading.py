@@ -107,7 +107,6 @@ def test_an_operator_s_unknown_scaling_is_refused():
             | {"apply_residual_connection_post_layernorm": True},
             "apply_residual_connection_post_layernorm is True",
         ),
-        ({**LLAMA, "model_type": "gpt2", "attention_head_type": "multiquery"}, "attention_head_type is 'multiquery'"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_key_and_value(values, message):

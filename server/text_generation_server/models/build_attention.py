@@ -16,7 +16,7 @@ from text_generation_server.models.build_mlp import read_row
 from text_generation_server.models.decoder import SelfAttention
 from text_generation_server.models.spec import DecoderSpec, NormKind, QkNormScope, QkNormSpec
 from text_generation_server.models.tensors import StoredLinear, TensorReader
-from text_generation_server.weights.layout import half_split_order, heads_of, part_of, qkv_places, qkv_sizes
+from text_generation_server.weights.layout import QkvLayout, half_split_order, heads_of, part_of, qkv_places, qkv_sizes
 
 
 class AttentionBuilder:
@@ -35,7 +35,7 @@ class AttentionBuilder:
         self._group = group
         self.heads = heads_of(attention.heads, attention.kv_heads, group.rank, group.world_size)
         slopes = None if attention.alibi is None else spec_slopes(attention.alibi, attention.heads, self.heads.query)
-        self._variant_of = [AttentionVariant(attention.window_of(layer), slopes, attention.softcap) for layer in layers]
+        self._variant_of = [AttentionVariant(self._window(layer), slopes, attention.softcap) for layer in layers]
         self.variants = list(dict.fromkeys(self._variant_of))
         ropes = dict.fromkeys(rope for layer in layers if (rope := attention.rope_of(layer)) is not None)
         self._ropes = list(ropes)
@@ -44,15 +44,16 @@ class AttentionBuilder:
 
     def layer(self, prefix: str, layer: int) -> SelfAttention:
         """The attention of a layer whose tensors' names start with `prefix`."""
-        spec, names, hidden = self._spec.attention, self._spec.names, self._spec.hidden_size
+        spec, hidden = self._spec.attention, self._spec.hidden_size
         rope, order = spec.rope_of(layer), self._order(layer)
-        shape = names.qkv_layout, spec.heads, spec.kv_heads, spec.head_dim
+        names, layout = self._qkv_names(prefix)
+        shape = layout, spec.heads, spec.kv_heads, spec.head_dim
         stored = [
-            StoredLinear(prefix + name, size, hidden) for name, size in zip(names.qkv, qkv_sizes(*shape), strict=True)
+            StoredLinear(prefix + name, size, hidden) for name, size in zip(names, qkv_sizes(*shape), strict=True)
         ]
         inner = spec.heads * spec.head_dim
         mine = part_of(inner, self._group.rank, self._group.world_size)
-        out = StoredLinear(prefix + names.attention_out, hidden, inner)
+        out = StoredLinear(prefix + self._spec.names.attention_out, hidden, inner)
         return SelfAttention(
             ColumnParallelLinear(self._reader.column(stored, qkv_places(*shape, self.heads, order), spec.qkv_bias)),
             read_row(self._reader, self._group, out, mine, spec.out_bias),
@@ -63,6 +64,17 @@ class AttentionBuilder:
             qk_norm=None if spec.qk_norm is None else self._qk_norm(spec.qk_norm, prefix, order),
             clip=spec.clip_qkv,
         )
+
+    def _window(self, layer: int) -> int | None:
+        """The layer's window, None too where one is longer than any sequence: plain attention is faster."""
+        window, longest = self._spec.attention.window_of(layer), self._spec.max_positions
+        return None if window is None or (longest is not None and window >= longest) else window
+
+    def _qkv_names(self, prefix: str) -> tuple[tuple[str, ...], QkvLayout]:
+        names = self._spec.names
+        if names.concat_qkv and self._reader.checkpoint.has(f"{prefix}{names.concat_qkv}.weight"):
+            return (names.concat_qkv,), QkvLayout.CONCAT
+        return names.qkv, names.qkv_layout
 
     def _order(self, layer: int) -> Tensor | None:
         spec = self._spec.attention

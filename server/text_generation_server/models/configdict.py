@@ -53,6 +53,10 @@ class ConfigDict:
         self._read.update(keys)
         return next((self._values[key] for key in keys if self._values.get(key) is not None), None)
 
+    def is_null(self, key: str) -> bool:
+        """Whether the key is there with no value: for the rare one where that is not the same as no key."""
+        return key in self._values and self._values[key] is None
+
     def integer(self, *keys: str, default: int | Required = REQUIRED) -> int:
         """A whole number."""
         value = self._value(keys, default)

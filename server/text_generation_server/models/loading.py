@@ -50,7 +50,7 @@ def load_model(
     if options.rope_scaling is not None:
         config = override_scaling(config, options.rope_scaling, options.rope_factor or 1.0)
     spec = read_spec(config)
-    if options.rope_scaling is not None and spec.attention.rope is None:
+    if options.rope_scaling is not None and spec.attention.rope is None and not any(spec.attention.ropes):
         raise UnsupportedModel(f"rope scaling was asked for, but {directory} has no rotary positions: leave it out")
     logger.debug("not read from config.json: {}", ", ".join(config.unread()))
     checkpoint = Checkpoint(directory, spec.names.family_prefix, progress)

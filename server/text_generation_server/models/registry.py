@@ -12,15 +12,23 @@ from text_generation_server.models.architectures.gemma import gemma
 from text_generation_server.models.architectures.gemma2 import gemma2, gemma3
 from text_generation_server.models.architectures.glm import glm, glm4
 from text_generation_server.models.architectures.gpt2 import gpt2
+from text_generation_server.models.architectures.gpt_bigcode import gpt_bigcode
 from text_generation_server.models.architectures.gpt_neox import gpt_neox
+from text_generation_server.models.architectures.gptj import gptj
+from text_generation_server.models.architectures.granite import granite
 from text_generation_server.models.architectures.llama import llama
 from text_generation_server.models.architectures.mistral import mistral
 from text_generation_server.models.architectures.mixtral import mixtral
+from text_generation_server.models.architectures.mpt import mpt
+from text_generation_server.models.architectures.olmo import olmo
+from text_generation_server.models.architectures.olmo2 import olmo2
+from text_generation_server.models.architectures.opt import opt
 from text_generation_server.models.architectures.phi import phi
 from text_generation_server.models.architectures.phi3 import phi3
 from text_generation_server.models.architectures.qwen2 import qwen2
 from text_generation_server.models.architectures.qwen3 import qwen3
 from text_generation_server.models.architectures.qwen_moe import qwen2_moe, qwen3_moe
+from text_generation_server.models.architectures.smollm3 import smollm3
 from text_generation_server.models.architectures.stablelm import stablelm
 from text_generation_server.models.architectures.starcoder2 import starcoder2
 from text_generation_server.models.configdict import ConfigDict
@@ -42,16 +50,24 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
     "glm": glm,
     "glm4": glm4,
     "gpt2": gpt2,
+    "gpt_bigcode": gpt_bigcode,
     "gpt_neox": gpt_neox,
+    "gptj": gptj,
+    "granite": granite,
     "llama": llama,
     "mistral": mistral,
     "mixtral": mixtral,
+    "mpt": mpt,
+    "olmo": olmo,
+    "olmo2": olmo2,
+    "opt": opt,
     "phi": phi,
     "phi3": phi3,
     "qwen2": qwen2,
     "qwen2_moe": qwen2_moe,
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
+    "smollm3": smollm3,
     "stablelm": stablelm,
     "starcoder2": starcoder2,
 }

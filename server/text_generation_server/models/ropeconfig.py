@@ -5,6 +5,8 @@ From 5 on: `rope_parameters: {rope_theta, partial_rotary_factor, rope_type, …}
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.layers.frequencies import (
@@ -53,13 +55,21 @@ def override_scaling(config: ConfigDict, kind: str, factor: float) -> ConfigDict
         raise UnsupportedModel(
             f"rope scaling {kind!r} was asked for, which is not supported; expected linear or dynamic"
         )
-    parameters = config.section("rope_parameters")
     trained = config.optional_integer("max_position_embeddings")
     return config.replaced(
-        rope_parameters={key: parameters.get(key) for key in ("rope_theta", "partial_rotary_factor")},
+        rope_parameters=_unscaled(config.get("rope_parameters") or {}),
         rope_scaling={"rope_type": kind, "factor": factor, "original_max_position_embeddings": trained},
         max_position_embeddings=None if trained is None else int(trained * factor),
     )
+
+
+def _unscaled(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left without a scaling; some models have parameters for each kind of layer."""
+    return {
+        key: _unscaled(value) if isinstance(value, dict) else value
+        for key, value in parameters.items()
+        if isinstance(value, dict) or key in ("rope_theta", "partial_rotary_factor")
+    }
 
 
 def _read_scaling(scaling: ConfigDict, config: ConfigDict) -> RopeScaling | None:

@@ -176,7 +176,8 @@ class CheckpointNames:
     """Where each tensor is. Names without `.weight` and `.bias`; those of layers are relative to `layer`.
 
     family_prefix: may be missing from every name of a checkpoint. layer: has a place for the layer's number.
-    qkv: as many names as its layout says. up: gate and up, or one name for both, gate first, or for the one if not
+    qkv: as many names as its layout says. concat_qkv: of one tensor, laid out as CONCAT, that some checkpoints of the
+    family have instead, which no config tells. up: gate and up, or one name for both, gate first, or for the one if not
     gated. Empty names: norms that the wiring does not have, tables and projections that the model does not have.
     q_norm, k_norm: with a place for the head's number if there is a tensor a head.
     embedding_in, embedding_out: linears between embeddings of another width and the hidden state.
@@ -195,6 +196,7 @@ class CheckpointNames:
     final_norm: str
     head: str = "lm_head"
     qkv_layout: QkvLayout = QkvLayout.SPLIT
+    concat_qkv: str = ""
     attention_out_norm: str = ""
     mlp_out_norm: str = ""
     q_norm: str = ""

@@ -93,7 +93,8 @@ class TensorReader:
     def _expert_views(self, name: str, experts: int, shape: tuple[int, int]) -> Iterator[Tensor]:
         if "{}" in name:
             return (self.checkpoint.view(name.format(expert), shape) for expert in range(experts))
-        return iter(self.checkpoint.view(name, (experts * shape[0], shape[1])).unflatten(0, (experts, -1)))
+        every = self.checkpoint.view(name, (experts * shape[0], shape[1])).view(experts, *shape)
+        return (every[expert] for expert in range(experts))
 
     def vector(self, name: str, size: int) -> Tensor:
         """A whole tensor [size]."""

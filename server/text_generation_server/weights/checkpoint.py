@@ -16,7 +16,7 @@ Progress = Callable[[int, int], None]
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
-_BUFFERS = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|masked_bias|position_ids)|decoder\.version")
+_BUFFERS = re.compile(r"(.*\.)?(rotary_(pos_)?emb\.inv_freq|masked_bias|position_ids)|decoder\.version")
 _CAUSAL_MASK = re.compile(r"(.*\.)?(attn|attention)\.bias")
 """Tensors that old checkpoints carry though they follow from the config; the mask only counts with four dimensions."""
 

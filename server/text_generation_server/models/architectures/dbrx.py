@@ -1,7 +1,8 @@
 """DBRX: experts in stacked tensors, bounded queries, keys and values. Checked against transformers 5.23.
 
 Traps: `attn_config.rope_theta` is what the model was trained with, but transformers 5 reads `rope_parameters`, and
-writes 10000 there. `moe_normalize_expert_weights` is the order of a norm.
+writes 10000 there. `moe_normalize_expert_weights` is the order of a norm, and
+null for none.
 """
 
 from dataclasses import replace
@@ -70,10 +71,11 @@ def _attention(config: ConfigDict, own: ConfigDict) -> AttentionSpec:
 
 
 def _moe(own: ConfigDict) -> MoeSpec:
+    normalise = "moe_normalize_expert_weights"
     return MoeSpec(
         experts=own.integer("moe_num_experts", default=4),
         top_k=own.integer("moe_top_k", default=1),
         inner_size=own.integer("ffn_hidden_size", default=3584),
         activation=own.section("ffn_act_fn").activation("name", default="silu"),
-        normalise=own.number("moe_normalize_expert_weights", default=1.0),
+        normalise=None if own.is_null(normalise) else own.number(normalise, default=1.0),
     )

@@ -1,4 +1,4 @@
-"""Gemma 2 and 3 (text): Gemma with norms around both branches and windows in most layers. Checked against transformers 5.23.
+"""Gemma 2 and 3 (text): Gemma with output norms on both branches and sliding layers. Checked against transformers 5.23.
 
 Traps: scores are scaled by `query_pre_attn_scalar`, not by the width of a head. Gemma 2 bounds scores and logits.
 Gemma 3 rotates its sliding layers by `rope_local_base_freq`, never scaled; a `rope_scaling` is that of the full ones.

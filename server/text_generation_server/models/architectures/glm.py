@@ -1,7 +1,7 @@
 """GLM-4 9B (files for transformers: `-hf`, and the later 0414 models). Checked against transformers 5.23.
 
-Traps: half of each head is rotated, in pairs (2i, 2i + 1); `attention_bias` is not for the output projection. In the
-0414 models `post_attention_layernorm` is the norm before the MLP, `post_self_attn_layernorm` that of attention's output.
+Traps: half of each head is rotated, in pairs (2i, 2i + 1); `attention_bias` is not for the output projection. In 0414
+`post_attention_layernorm` is the norm before the MLP, and `post_self_attn_layernorm` that of the attention's output.
 """
 
 from dataclasses import replace

@@ -1,8 +1,10 @@
-"""GPT-2 of all sizes. Checked against transformers 5.23.
+"""GPT-2 of all sizes, and SantaCoder's original files. Checked against transformers 5.23.
 
-Traps: linears are stored [in, out]; hub files leave out `transformer.`.
-SantaCoder's original files have this model_type too, with one key/value head: refused here.
+Traps: linears are stored [in, out]; hub files leave out `transformer.`. `attention_head_type` of SantaCoder's remote
+code means one key/value head; its files have queries apart from keys and values, or all in `c_attn`: no key tells.
 """
+
+from dataclasses import replace
 
 from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.spec import AttentionSpec, CheckpointNames, DecoderSpec, MlpSpec, layer_norm
@@ -23,14 +25,17 @@ GPT2_NAMES = CheckpointNames(
     final_norm="transformer.ln_f",
     conv1d=True,
 )
+SANTACODER_NAMES = replace(
+    GPT2_NAMES, qkv=("attn.q_attn", "attn.kv_attn"), qkv_layout=QkvLayout.Q_KV, concat_qkv="attn.c_attn"
+)
 
 
 def gpt2(config: ConfigDict) -> DecoderSpec:
-    """The spec of a GPT-2."""
-    config.reject("attention_head_type", "multiquery")
+    """The spec of a GPT-2 or a SantaCoder."""
     config.reject("add_cross_attention", True)
     heads, hidden = config.integer("n_head", "num_attention_heads"), config.integer("n_embd", "hidden_size")
     scaled = config.flag("scale_attn_weights", default=True)
+    multi_query = _is_multi_query(config)
     return DecoderSpec(
         vocab_size=config.integer("vocab_size"),
         hidden_size=hidden,
@@ -38,7 +43,7 @@ def gpt2(config: ConfigDict) -> DecoderSpec:
         norm=layer_norm(config.number("layer_norm_epsilon", default=1e-5)),
         attention=AttentionSpec(
             heads=heads,
-            kv_heads=heads,
+            kv_heads=1 if multi_query else heads,
             head_dim=hidden // heads,
             qkv_bias=True,
             out_bias=True,
@@ -51,7 +56,14 @@ def gpt2(config: ConfigDict) -> DecoderSpec:
             gated=False,
             bias=True,
         ),
-        names=GPT2_NAMES,
+        names=SANTACODER_NAMES if multi_query else GPT2_NAMES,
         head=config.head(tied_by_default=True),
         max_positions=config.integer("n_positions", "max_position_embeddings"),
     )
+
+
+def _is_multi_query(config: ConfigDict) -> bool:
+    kind = config.text("attention_head_type", default="multihead")
+    if kind not in ("multihead", "multiquery"):
+        raise config.refusal("attention_head_type", kind, "multihead or multiquery")
+    return kind == "multiquery"

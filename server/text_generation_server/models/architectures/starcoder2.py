@@ -1,6 +1,6 @@
 """StarCoder2 3B, 7B and 15B: Mistral's attention, layer norms, a plain MLP, biases. Checked against transformers 5.23.
 
-Trap: the head is the embedding, which no key of the published files says.
+Trap: the head is the embedding where no key says otherwise.
 """
 
 from dataclasses import replace

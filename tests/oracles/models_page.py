@@ -1,0 +1,105 @@
+"""Writes docs/models.md from the parity cases: `python tests/oracles/models_page.py > docs/models.md`, or `make docs`.
+
+What a row can do follows from the specs of its cases; that it does is checked by the tests named in the page's head.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from transformers import AutoConfig
+
+sys.path[:0] = [str(Path(__file__).parents[1])]  # as pytest does, where this file is run by itself
+
+from oracles.case import Case
+from oracles.table import CASES
+from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.registry import read_spec
+from text_generation_server.models.spec import DecoderSpec
+
+HEAD = """\
+# Models
+
+Made from the parity cases by `make docs`; `tests/models/test_models_page.py` fails when it is out of date.
+
+Every case is a tiny model, all parameters random, compared in float32 on a CPU with transformers' own code (or, where
+transformers has none, with a model of equal arithmetic): logits at every position, and 24 greedy tokens.
+
+| column | means | test |
+| --- | --- | --- |
+| parity | a prompt in one step; a ragged batch with its greedy answers | `test_parity.py::test_a_prompt_in_one_step`, `::test_a_ragged_batch_answers_greedily` |
+| TP | the same on 2 and 4 gloo ranks; copies: with fewer key/value heads than ranks | `test_ranks.py` |
+| chunks | a prompt in chunks, then token by token, beside a decoding row | `test_parity.py::test_chunks_beside_a_decoding_row` |
+| prefix | slots that another request filled are shared; off where rotation depends on a request's length | `test_parity.py::test_a_cached_prefix_is_shared` |
+| window | layers in which a query sees the newest keys only | all of them |
+| backend | attention backends that serve the row | all of them, with `sdpa` |
+
+How many ranks a published model can be cut over follows from its own heads: Falcon 7B has 71 and GPT-2 XL 25, which 2 and 4
+do not divide; the launcher says what fits.
+
+"""
+
+TABLE = """\
+| models | `model_type` | cases | parity | TP | chunks | prefix | window | backend |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def spec_of(case: Case) -> DecoderSpec:
+    """The spec of a case, without making its model."""
+    config = AutoConfig.for_model(case.model_type, **case.config)
+    values = json.loads(config.to_json_string()) if case.written is None else dict(case.written)
+    return read_spec(ConfigDict(values))
+
+
+def page() -> str:
+    """The whole page."""
+    rows = [(row, list(cases)) for row, cases in groupby(CASES, key=lambda case: case.row)]
+    return HEAD + TABLE + "".join(_row(row, cases) for row, cases in rows) + "\n" + "".join(_cases())
+
+
+def _row(row: str, cases: Sequence[Case]) -> str:
+    specs = [spec_of(case) for case in cases]
+    served_as = sorted({case.model_type if case.written is None else case.written["model_type"] for case in cases})
+    copies = any(spec.attention.kv_heads < 4 for spec in specs)
+    columns = (
+        row,
+        ", ".join(f"`{name}`" for name in served_as),
+        ", ".join(case.name for case in cases),
+        "yes",
+        "2, 4 (copies)" if copies else "2, 4",
+        "yes",
+        _prefix(specs),
+        _window(specs),
+        "sdpa",
+    )
+    return f"| {' | '.join(columns)} |\n"
+
+
+def _prefix(specs: Sequence[DecoderSpec]) -> str:
+    shares = {not any(_depends_on_span(spec)) for spec in specs}
+    return {frozenset({True}): "yes", frozenset({False}): "off"}.get(frozenset(shares), "yes; off if so scaled")
+
+
+def _depends_on_span(spec: DecoderSpec) -> Iterator[bool]:
+    ropes = (spec.attention.rope_of(layer) for layer in range(spec.num_layers))
+    return (rope.depends_on_span for rope in ropes if rope is not None)
+
+
+def _window(specs: Sequence[DecoderSpec]) -> str:
+    kinds = {tuple(spec.attention.window_of(layer) is not None for layer in range(spec.num_layers)) for spec in specs}
+    if not any(any(layers) for layers in kinds):
+        return "none"
+    return "some layers" if any(any(layers) and not all(layers) for layers in kinds) else "all layers"
+
+
+def _cases() -> Iterator[str]:
+    yield "| case | what it is there for |\n| --- | --- |\n"
+    for case in CASES:
+        yield f"| {case.name} | {case.notes} |\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
