@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from text_generation_router.errors import StartError
-from text_generation_server.tokenization.converted import ConvertedTokenizer
-from text_generation_server.tokenization.fast import FastTokenizer
-from text_generation_server.tokenization.files import TokenizerFiles
+from text_generation_server.errors import StartError as ServerStartError
+from text_generation_server.tokenization.adapter import TokenizerAdapter
+from text_generation_server.tokenization.fast import Place
 
 _FILES = ("*token*", "*.model", "*.tiktoken", "vocab*", "merges.txt", "config.json", "generation_config.json")
 
@@ -35,26 +35,8 @@ class Backend(Protocol):
     def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
         """Token ids; with `truncate` > 0 at most that many, dropping content on the left."""
 
-    def pieces(self, text: str) -> list[Piece]:
-        """All tokens with their places."""
-
-
-class _Fast(FastTokenizer):
-    def pieces(self, text: str) -> list[Piece]:
-        encoding = self._tokenizer.encode(text, add_special_tokens=True)
-        data = text.encode()
-        offsets = [0, *accumulate(len(character.encode()) for character in text)]
-        spans = ((offsets[start], offsets[stop]) for start, stop in encoding.offsets)
-        return [
-            Piece(token_id, data[start:stop].decode(errors="replace"), start, stop)
-            for token_id, (start, stop) in zip(encoding.ids, spans, strict=True)
-        ]
-
-
-class _Slow(ConvertedTokenizer):
-    def pieces(self, text: str) -> list[Piece]:
-        """Without places: such tokenizers do not know them."""
-        return [Piece(token_id, "", 0, 0) for token_id in self.encode(text, 0, True)]
+    def locate(self, text: str) -> list[Place]:
+        """All tokens with their places in characters."""
 
 
 class PromptTokenizer:
@@ -69,8 +51,8 @@ class PromptTokenizer:
         return tuple(await self._call(lambda: self._backend.encode(text, truncate, add_special_tokens)))
 
     async def pieces(self, text: str) -> list[Piece]:
-        """All tokens of a text with their places."""
-        return await self._call(lambda: self._backend.pieces(text))
+        """All tokens of a text with their places, which are empty where the tokenizer does not know them."""
+        return await self._call(lambda: _pieces(text, self._backend.locate(text)))
 
     def close(self) -> None:
         """End the threads."""
@@ -78,6 +60,13 @@ class PromptTokenizer:
 
     async def _call(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _pieces(text: str, places: list[Place]) -> list[Piece]:
+    data = text.encode()
+    offsets = [0, *accumulate(len(character.encode()) for character in text)]
+    spans = ((place.id, offsets[place.start], offsets[place.stop]) for place in places)
+    return [Piece(token_id, data[start:stop].decode(errors="replace"), start, stop) for token_id, start, stop in spans]
 
 
 def find_model(name: str, revision: str | None) -> tuple[Path, str | None]:
@@ -101,8 +90,6 @@ def find_model(name: str, revision: str | None) -> tuple[Path, str | None]:
 def load_backend(directory: Path, trust_remote_code: bool) -> Backend:
     """Load the tokenizer of a model directory. Raises StartError."""
     try:
-        if (directory / "tokenizer.json").is_file():
-            return _Fast.load(directory, TokenizerFiles.read(directory))
-        return _Slow.load(directory, trust_remote_code)
-    except ValueError as error:
+        return TokenizerAdapter.load(directory, trust_remote_code)
+    except ServerStartError as error:
         raise StartError(f"no tokenizer: {error}") from error

@@ -30,3 +30,6 @@ class ByteTokenizer:
 
     def token_text(self, token_id: int) -> str:
         return self.decode([token_id])
+
+    def token_bytes(self) -> list[bytes]:
+        return [bytes([token]) for token in range(EOS)] + [b"</s>"]

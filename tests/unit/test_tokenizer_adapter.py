@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from text_generation_server.errors import ModelNotFound, UnsupportedModel
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 from text_generation_server.tokenization.converted import ConvertedTokenizer
 from text_generation_server.tokenization.files import TokenizerFiles
@@ -231,8 +232,8 @@ def test_encoding_from_many_threads_gives_each_its_own(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_a_tokenizer_is_named(tmp_path: Path) -> None:
-    save(tmp_path, None, config={"eos_token_id": 2})
-    with pytest.raises(FileNotFoundError, match=r"has no tokenizer: expected tokenizer\.json"):
+    save(tmp_path, None, config={"eos_token_id": 2}, tokenizer_config=BASE, special_tokens_map={})
+    with pytest.raises(ModelNotFound, match=r"has no tokenizer: expected tokenizer\.json"):
         TokenizerAdapter.load(tmp_path)
 
 
@@ -241,13 +242,13 @@ def test_a_directory_without_a_tokenizer_is_named(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> None:
     save(tmp_path, byte_level(), tokenizer_config=BASE)
     (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(UnsupportedModel, match=name):
         TokenizerAdapter.load(tmp_path)
 
 
-def vocabulary_and_merges(directory: Path) -> Path:
+def vocabulary_and_merges(directory: Path, **flags: bool) -> Path:
     byte_level().model.save(str(directory))
-    options = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<s>"}
+    options = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<s>"} | flags
     return save(directory, None, tokenizer_config=options, config={"model_type": "gpt2"})
 
 
@@ -263,9 +264,16 @@ def test_without_a_fast_tokenizer_transformers_converts(tmp_path: Path) -> None:
     assert (ours.eos_ids, ours.special_ids, ours.vocab_size) == (fast.eos_ids, fast.special_ids, fast.vocab_size)
 
 
+def test_what_transformers_converts_has_places_and_follows_the_flags(tmp_path: Path) -> None:
+    ours = TokenizerAdapter.load(vocabulary_and_merges(tmp_path, add_bos_token=True))
+    places = ours.locate("The fox")
+    assert [place.id for place in places] == ours.encode("The fox") == [0, *ours.encode("The fox", 0, False)]
+    assert "".join("The fox"[place.start : place.stop] for place in places) == "The fox"
+
+
 def test_files_that_cannot_be_converted_are_refused_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(b"not a model")
-    with pytest.raises(ValueError, match=r"no tokenizer\.json in .* transformers cannot convert"):
+    (tmp_path / "vocab.json").write_text("not a vocabulary")
+    with pytest.raises(UnsupportedModel, match=r"no tokenizer\.json in .* transformers cannot convert"):
         TokenizerAdapter.load(tmp_path)
 
 
@@ -275,9 +283,9 @@ def test_remote_code_is_only_run_when_trusted(tmp_path: Path, monkeypatch: pytes
     options = {"auto_map": {"AutoTokenizer": ["remote.Tokenizer", None]}, "tokenizer_class": "Tokenizer"}
     save(tmp_path, None, tokenizer_config=options, config={"model_type": "unheard"})
     (tmp_path / "remote.py").write_text("raise ValueError('remote code ran')")
-    with pytest.raises(ValueError, match="trust_remote_code"):
+    with pytest.raises(UnsupportedModel, match=r"is code in that directory .* --trust-remote-code"):
         TokenizerAdapter.load(tmp_path)
-    with pytest.raises(ValueError, match="remote code ran"):
+    with pytest.raises(UnsupportedModel, match="remote code ran"):
         TokenizerAdapter.load(tmp_path, trust_remote_code=True)
 
 

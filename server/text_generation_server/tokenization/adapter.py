@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from text_generation_server.tokenization.converted import ConvertedTokenizer
-from text_generation_server.tokenization.fast import FastTokenizer
+from text_generation_server.tokenization.fast import FastTokenizer, Place
 from text_generation_server.tokenization.files import TokenizerFiles
-
-_PATTERNS = ("*token*", "*.model", "*.tiktoken", "vocab*", "merges.txt")
-"""Names of files that tokenizers are made of."""
+from text_generation_server.tokenization.formats import load_backend
+from text_generation_server.tokenization.token_bytes import token_bytes
 
 
 class Tokenizer(Protocol):
@@ -31,6 +30,9 @@ class Tokenizer(Protocol):
 
     def token_text(self, token_id: int) -> str:
         """The text of one id decoded alone, special tokens in their literal form, no clean-up."""
+
+    def token_bytes(self) -> list[bytes]:
+        """The bytes each token stands for, by id; empty where an id has no token."""
 
 
 class TokenizerAdapter:
@@ -51,27 +53,24 @@ class TokenizerAdapter:
 
     @classmethod
     def load(cls, directory: Path, trust_remote_code: bool = False) -> Self:
-        """Load from tokenizer.json where there is one, through transformers otherwise.
+        """Load from the files that there are; `formats` says which are tried.
 
-        `trust_remote_code` lets transformers run Python code of the directory.
+        `trust_remote_code` lets transformers run Python code of the directory, where nothing else helps.
 
         Raises:
-            FileNotFoundError: the directory has no tokenizer at all.
-            ValueError: a file is damaged, or transformers cannot convert what is there.
+            ModelNotFound: the directory has no tokenizer at all.
+            UnsupportedModel: a file is damaged, or of a format that cannot be read.
         """
         files = TokenizerFiles.read(directory)
-        if (directory / "tokenizer.json").is_file():
-            return cls(FastTokenizer.load(directory, files), files)
-        if not any(path.is_file() for pattern in _PATTERNS for path in directory.glob(pattern)):
-            raise FileNotFoundError(
-                f"{directory} has no tokenizer: expected tokenizer.json, or files that transformers can convert "
-                "(tokenizer.model, vocab.json and merges.txt); copy the model's tokenizer files there"
-            )
-        return cls(ConvertedTokenizer.load(directory, trust_remote_code), files)
+        return cls(load_backend(directory, files, trust_remote_code), files)
 
     def encode(self, text: str, truncate: int = 0, add_special_tokens: bool = True) -> list[int]:
         """The ids of `text`; if `truncate` is not 0, at most that many: special tokens and the last of the rest."""
         return self._backend.encode(text, truncate, add_special_tokens)
+
+    def locate(self, text: str) -> list[Place]:
+        """All tokens with special ones, and their places in `text`; empty where there is none or it is not known."""
+        return self._backend.locate(text)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text of `ids` with the tokenizer's default clean-up; incomplete characters appear as U+FFFD."""
@@ -80,6 +79,12 @@ class TokenizerAdapter:
     def token_text(self, token_id: int) -> str:
         """The text of one id decoded alone, special tokens in their literal form, no clean-up."""
         return self._backend.decode_verbatim([token_id], False)
+
+    def token_bytes(self) -> list[bytes]:
+        """The bytes each token stands for, by id; empty where an id has no token."""
+        spellings = self._backend.spellings()
+        every_id = range(max(spellings, default=-1) + 1)
+        return token_bytes([spellings.get(token_id, "") for token_id in every_id], self._backend.added_ids())
 
     def _id_set(self, token: str | None) -> frozenset[int]:
         token_id = None if token is None else self._backend.id_of(token)

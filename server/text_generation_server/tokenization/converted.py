@@ -1,4 +1,4 @@
-"""Tokenizers that only transformers can load: SentencePiece files without a tokenizer.json, and remote code.
+"""Tokenizers that only transformers can load: vocab.json with merges.txt, rarer formats, and remote code.
 
 Imports transformers when one is loaded, not before: it costs a second. Knows nothing of models.
 """
@@ -6,30 +6,20 @@ Imports transformers when one is loaded, not before: it costs a second. Knows no
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Any
+
+import tokenizers
+
+from text_generation_server.errors import UnsupportedModel
+from text_generation_server.tokenization.fast import Place
 
 
 class ConvertedTokenizer:
-    """The same calls as `FastTokenizer`, answered by a transformers tokenizer."""
+    """The same calls as `FastTokenizer`, answered by a tokenizer written in Python."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._lock = Lock()  # truncation is state of the tokenizer there
-
-    @classmethod
-    def load(cls, directory: Path, trust_remote_code: bool) -> Self:
-        """Convert the files of `directory`. ValueError repeats what transformers says when it cannot."""
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(directory), trust_remote_code=trust_remote_code, truncation_side="left", local_files_only=True
-            )
-        except Exception as error:  # missing packages, refused remote code and bad files all raise differently
-            raise ValueError(
-                f"no tokenizer.json in {directory}, and transformers cannot convert what is there: {error}"
-            ) from error
-        return cls(tokenizer)
 
     def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
         """As `FastTokenizer.encode`."""
@@ -38,6 +28,10 @@ class ConvertedTokenizer:
             encoded = self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False, **limit)
         ids: list[int] = encoded.input_ids
         return ids
+
+    def locate(self, text: str) -> list[Place]:
+        """As `FastTokenizer.locate`, but all places are empty: such tokenizers do not know them."""
+        return [Place(token_id, 0, 0) for token_id in self.encode(text, 0, True)]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         """As `FastTokenizer.decode`."""
@@ -61,6 +55,36 @@ class ConvertedTokenizer:
         added = (id for id, token in self._tokenizer.added_tokens_decoder.items() if token.special)
         return frozenset(self._tokenizer.all_special_ids) | frozenset(added)
 
+    def added_ids(self) -> frozenset[int]:
+        """As `FastTokenizer.added_ids`."""
+        return frozenset(self._tokenizer.added_tokens_decoder)
+
+    def spellings(self) -> dict[int, str]:
+        """As `FastTokenizer.spellings`."""
+        return {token_id: text for text, token_id in self._tokenizer.get_vocab().items()}
+
     def vocab_size(self) -> int:
         """As `FastTokenizer.vocab_size`."""
         return len(self._tokenizer)
+
+
+def convert(directory: Path, trust_remote_code: bool) -> tokenizers.Tokenizer | ConvertedTokenizer:
+    """Let transformers load the files of `directory`; what it builds with the `tokenizers` library needs it no more.
+
+    `trust_remote_code` lets it run Python code of the directory. UnsupportedModel repeats what it says when it cannot.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(directory), trust_remote_code=trust_remote_code, truncation_side="left", local_files_only=True
+        )
+    except Exception as error:  # missing packages, refused remote code and bad files all raise differently
+        reason = " ".join(str(error).split())
+        raise UnsupportedModel(
+            f"no tokenizer.json in {directory}, and transformers cannot convert what is there: {reason}"
+        ) from error
+    if tokenizer.is_fast and type(tokenizer).__module__.startswith("transformers."):
+        backend: tokenizers.Tokenizer = tokenizer.backend_tokenizer
+        return backend
+    return ConvertedTokenizer(tokenizer)

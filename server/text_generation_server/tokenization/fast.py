@@ -1,15 +1,16 @@
-"""The fast tokenizer of a model directory: tokenizer.json, completed by what the other files say.
+"""A tokenizer of the `tokenizers` library, as the server uses it. Knows neither models nor files of tokenizers.
 
-Uses the `tokenizers` library alone, which imports in 20 ms where transformers takes a second. Knows nothing of models.
+The library alone imports in 20 ms where transformers takes a second.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Self
+from typing import NamedTuple
 
 import tokenizers
 
+from text_generation_server.tokenization import spans
 from text_generation_server.tokenization.files import TokenizerFiles
+from text_generation_server.tokenization.special import Frame, complete
 
 _CLEAN_UP = {
     **{f" {mark}": mark for mark in ".?!,"},
@@ -19,30 +20,35 @@ _CLEAN_UP = {
 """English punctuation that word-level tokenizers pull apart, applied in this order."""
 
 
+class Place(NamedTuple):
+    """A token of a text and where it is from, in characters."""
+
+    id: int
+    start: int
+    stop: int
+
+
 class FastTokenizer:
-    """Encodes and decodes with a `tokenizers.Tokenizer`, which is never changed after loading and so is thread-safe."""
+    """Encodes and decodes with a `tokenizers.Tokenizer`, which is never changed from here on and so is thread-safe."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, clean_up: bool) -> None:
-        self._tokenizer = tokenizer
-        # Byte-pair decoders restore spaces exactly; cleaning them up would damage the text (transformers 5 agrees).
-        self._clean_up = clean_up and not isinstance(tokenizer.model, tokenizers.models.BPE)
+    def __init__(self, tokenizer: tokenizers.Tokenizer, files: TokenizerFiles, frame: Frame | None = None) -> None:
+        """Complete `tokenizer` by what the other files say; a `frame` replaces what it puts around texts.
 
-    @classmethod
-    def load(cls, directory: Path, files: TokenizerFiles) -> Self:
-        """Load tokenizer.json. ValueError says so when it is damaged."""
-        path = directory / "tokenizer.json"
-        try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
-            raise ValueError(f"{path} is not a tokenizer ({error}); download or export the model again") from error
+        Raises UnsupportedModel if they contradict each other.
+        """
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        _complete(tokenizer, files)
-        return cls(tokenizer, files.clean_up)
+        complete(tokenizer, files)
+        if frame is not None:
+            tokenizer.post_processor = frame.processor(tokenizer)
+        self._tokenizer = tokenizer
+        self._splits_spans = spans.splits_spans(tokenizer)
+        # Byte-pair decoders restore spaces exactly; cleaning them up would damage the text (transformers 5 agrees).
+        self._clean_up = files.clean_up and not isinstance(tokenizer.model, tokenizers.models.BPE)
 
     def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
         """Token ids; with `truncate` > 0 at most that many, special tokens included, dropping content on the left."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        encoding = self._encoding(text, add_special_tokens)
         ids: list[int] = encoding.ids
         if truncate <= 0 or len(ids) <= truncate:
             return ids
@@ -52,6 +58,15 @@ class FastTokenizer:
         content = ids[before : len(ids) - after]
         kept = max(truncate - before - after, 0)
         return (ids[:before] + content[len(content) - kept :] + ids[len(ids) - after :])[:truncate]
+
+    def locate(self, text: str) -> list[Place]:
+        """All tokens with special ones, and their places in `text`, which are empty for those put around it."""
+        encoding = self._encoding(text, True)
+        located = [Place(token_id, *offsets) for token_id, offsets in zip(encoding.ids, encoding.offsets, strict=True)]
+        if not self._splits_spans:
+            return located
+        origin = spans.places(text)
+        return [Place(token_id, origin[start], origin[stop]) for token_id, start, stop in located]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         """The text of `ids`, tidied up if the tokenizer asks for it."""
@@ -75,19 +90,19 @@ class FastTokenizer:
         """All tokens flagged special."""
         return frozenset(id for id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special)
 
+    def added_ids(self) -> frozenset[int]:
+        """All tokens beside the vocabulary, which are spelled as they are."""
+        return frozenset(self._tokenizer.get_added_tokens_decoder())
+
+    def spellings(self) -> dict[int, str]:
+        """What the vocabulary calls each token, by id."""
+        return {token_id: text for text, token_id in self._tokenizer.get_vocab().items()}
+
     def vocab_size(self) -> int:
         """Tokens, added ones included."""
         size: int = self._tokenizer.get_vocab_size()
         return size
 
-
-def _complete(tokenizer: tokenizers.Tokenizer, files: TokenizerFiles) -> None:
-    """Add the tokens that tokenizer.json lacks, and flag as special those that play a special role."""
-    known = tokenizer.get_added_tokens_decoder()
-    for token_id, added in sorted(files.added.items()):
-        if token_id not in known:
-            token = tokenizers.AddedToken(added.content, special=added.special, **added.flags)
-            tokenizer.add_tokens([token])
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-    missing = [text for text in files.special if text not in special]
-    tokenizer.add_special_tokens([tokenizers.AddedToken(text, special=True, normalized=False) for text in missing])
+    def _encoding(self, text: str, add_special_tokens: bool) -> tokenizers.Encoding:
+        given = spans.separated(text) if self._splits_spans else text
+        return self._tokenizer.encode(given, add_special_tokens=add_special_tokens)

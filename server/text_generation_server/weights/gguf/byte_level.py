@@ -3,17 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
 from text_generation_server.errors import UnsupportedModel
+from text_generation_server.tokenization.byte_level import LLAMA3_WORDS, QWEN2_WORDS, words_as_bytes
 from text_generation_server.weights.gguf.container import Container
-
-_LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN2_SPLIT = _LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +35,11 @@ def _digits_apart() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _byte_level()])
 
 
-def _split_by(pattern: str) -> pre_tokenizers.PreTokenizer:
-    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-
-
 _SPLITTINGS: Mapping[str, Splitting] = {
     "gpt-2": Splitting(_byte_level),
     "smollm": Splitting(_digits_apart),
-    "llama-bpe": Splitting(lambda: _split_by(_LLAMA3_SPLIT), whole_words=True, bos=True),
-    "qwen2": Splitting(lambda: _split_by(_QWEN2_SPLIT), nfc=True),
+    "llama-bpe": Splitting(lambda: words_as_bytes(LLAMA3_WORDS), whole_words=True, bos=True),
+    "qwen2": Splitting(lambda: words_as_bytes(QWEN2_WORDS), nfc=True),
 }
 
 
