@@ -13,7 +13,7 @@ PACKAGES := server/text_generation_server launcher/text_generation_launcher rout
 CODE := clients launcher router server proto benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: install proto docs format lint types test check serve bench clean help
+.PHONY: install proto docs format lint types test test-gpu check serve bench clean help
 
 install: $(INSTALLED) ## make .venv and install everything into it, editable
 
@@ -46,6 +46,9 @@ types: $(INSTALLED) ## check types
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest --quiet
 
+test-gpu: $(INSTALLED) ## run the tests that need a CUDA device
+	$(BIN)/python -m pytest --quiet tests/gpu
+
 check: lint types test ## everything that must pass before a commit lands
 
 serve: $(INSTALLED) ## serve the embedded small model on $(HOST):$(PORT)
@@ -59,4 +62,4 @@ clean: ## remove what install, tests and benchmarks left
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-13s %s\n", $$1, $$2}'

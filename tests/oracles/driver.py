@@ -21,7 +21,8 @@ class Driver:
         num_slots = rows * max_len
         self.cache = PagedCache(model.state, num_slots)
         slots = random.Random(1).sample(range(num_slots), num_slots)
-        self.slots = torch.tensor(slots).view(rows, max_len)
+        self.device = model.state.device
+        self.slots = torch.tensor(slots, device=self.device).view(rows, max_len)
         self.lens = [0] * rows
         for layer in range(model.state.num_layers):
             # What was never written must never count, whatever it happens to be.
@@ -40,18 +41,21 @@ class Driver:
         )
         positions = [self.lens[row] + offset for row, tokens in work for offset in range(len(tokens))]
         step = StepInput(
-            token_ids=torch.tensor([token for _, tokens in work for token in tokens]),
-            positions=torch.tensor(positions),
-            spans=torch.tensor([self.spans[row] for row, tokens in work for _ in tokens]),
-            logit_rows=torch.arange(len(positions) if wanted is None else wanted),
+            token_ids=self._tensor([token for _, tokens in work for token in tokens]),
+            positions=self._tensor(positions),
+            spans=self._tensor([self.spans[row] for row, tokens in work for _ in tokens]),
+            logit_rows=self._tensor(range(len(positions) if wanted is None else wanted)),
             attention=self.model.attention.plan(layout),
             cache=self.cache,
         )
         with torch.inference_mode():
-            logits = self.model.forward(step)
+            logits = self.model.forward(step).cpu()
         for row, tokens in work:
             self.lens[row] += len(tokens)
         return [] if wanted == 0 else list(logits.split(layout.query_lens))
+
+    def _tensor(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.device)
 
     def greedy(self, prompts: Sequence[Sequence[int]], count: int) -> tuple[list[list[int]], list[Tensor]]:
         """Answer all prompts in one batch; returns tokens, and the logits that follow each position but the last."""

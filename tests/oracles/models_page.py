@@ -34,7 +34,7 @@ transformers has none, with a model of equal arithmetic): logits at every positi
 | chunks | a prompt in chunks, then token by token, beside a decoding row | `test_parity.py::test_chunks_beside_a_decoding_row` |
 | prefix | slots that another request filled are shared; off where rotation depends on a request's length | `test_parity.py::test_a_cached_prefix_is_shared` |
 | window | layers in which a query sees the newest keys only | all of them |
-| backend | attention backends that serve the row | all of them, with `sdpa` |
+| backend | attention backends that serve the row | all of them, with `sdpa`; on a CUDA device `tests/gpu/test_gpu_parity.py` |
 
 How many ranks a published model can be cut over follows from its own heads: Falcon 7B has 71 and GPT-2 XL 25, which 2 and 4
 do not divide; the launcher says what fits.

@@ -93,7 +93,9 @@ class DecodeRows:
 
 
 def _attend_fused(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """[K, B, g, d] over [K, B, S, d] in one call: the least overhead, but slow for few queries over many keys."""
+    """[…, t, d] over […, S, d] in one call: the least overhead, but slow for few queries over many keys."""
+    if bias is not None and q.is_cuda:
+        bias = bias.to(q.dtype)  # cuDNN reads a mask of another type as if it were of this one
     return F.scaled_dot_product_attention(q, keys, values, bias, scale=scale)
 
 
@@ -151,8 +153,9 @@ class PromptRow:
         bias = block.mask if self.slopes is None or block.mask is None else self.slopes * block.mask
         if self.softcap is not None:
             return _attend_capped(q[:, :, block.queries], keys, values, bias, scale, self.softcap)
-        causal = block.mask is None
-        return F.scaled_dot_product_attention(q[:, :, block.queries], keys, values, bias, is_causal=causal, scale=scale)
+        if bias is not None:
+            return _attend_fused(q[:, :, block.queries], keys, values, bias, scale)
+        return F.scaled_dot_product_attention(q[:, :, block.queries], keys, values, is_causal=True, scale=scale)
 
 
 class SdpaPlan:
