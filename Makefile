@@ -13,7 +13,7 @@ PACKAGES := server/text_generation_server launcher/text_generation_launcher rout
 CODE := clients launcher router server proto benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: install proto docs format lint types test test-gpu check serve bench clean help
+.PHONY: install proto docs format lint types test test-gpu check serve bench bench-loading clean help
 
 install: $(INSTALLED) ## make .venv and install everything into it, editable
 
@@ -30,7 +30,7 @@ proto: $(INSTALLED) ## write the protocol stubs again from proto/*.proto
 	$(BIN)/python proto/compile.py
 
 docs: $(INSTALLED) ## write docs/models.md again from the parity cases
-	$(BIN)/python tests/oracles/models_page.py > docs/models.md
+	PYTHONPATH=tests $(BIN)/python -m oracles.models_page > docs/models.md
 
 format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --quiet --fix --select I $(CODE)
@@ -56,6 +56,9 @@ serve: $(INSTALLED) ## serve the embedded small model on $(HOST):$(PORT)
 
 bench: $(INSTALLED) ## decode steps through gRPC against transformers and the memory bandwidth
 	$(BIN)/python benchmarks/decode_latency.py
+
+bench-loading: $(INSTALLED) ## loading random weights, one rank and two, against a plain read of their files
+	$(BIN)/python benchmarks/loading.py
 
 clean: ## remove what install, tests and benchmarks left
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis bench-out build dist

@@ -1,4 +1,5 @@
-"""Writes docs/models.md from the parity cases: `python tests/oracles/models_page.py > docs/models.md`, or `make docs`.
+# ruff: noqa: E501
+"""Writes docs/models.md from the parity cases: `make docs`.
 
 What a row can do follows from the specs of its cases; that it does is checked by the tests named in the page's head.
 """
@@ -7,13 +8,11 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 
 from transformers import AutoConfig
 
-sys.path[:0] = [str(Path(__file__).parents[1])]  # as pytest does, where this file is run by itself
-
 from oracles.case import Case
+from oracles.generic import REFUSED, SERVED
 from oracles.table import CASES
 from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.registry import read_spec
@@ -47,6 +46,24 @@ TABLE = """\
 """
 
 
+CASE_HEAD = """
+## Cases
+
+| case | what it is there for |
+| --- | --- |
+"""
+
+OTHERS = """
+## Any other decoder
+
+A `model_type` that is not in the table runs through transformers' own modeling code, with our paged attention, sampling, batching and
+protocol; a line in the log says so. It runs on one shard, unfused, without another rope scaling than its own, and only if it can be
+checked at load: every layer must call attention once, in order, with a causal or sliding mask and nothing else in its scores, and a
+sequence must be answered alike alone, in chunks, and beside another. What fails that is refused with the reason.
+
+"""
+
+
 def spec_of(case: Case) -> DecoderSpec:
     """The spec of a case, without making its model."""
     config = AutoConfig.for_model(case.model_type, **case.config)
@@ -57,7 +74,8 @@ def spec_of(case: Case) -> DecoderSpec:
 def page() -> str:
     """The whole page."""
     rows = [(row, list(cases)) for row, cases in groupby(CASES, key=lambda case: case.row)]
-    return HEAD + TABLE + "".join(_row(row, cases) for row, cases in rows) + "\n" + "".join(_cases())
+    table = "".join(_row(row, cases) for row, cases in rows)
+    return HEAD + TABLE + table + OTHERS + "".join(_others()) + CASE_HEAD + "".join(_cases())
 
 
 def _row(row: str, cases: Sequence[Case]) -> str:
@@ -95,8 +113,15 @@ def _window(specs: Sequence[DecoderSpec]) -> str:
     return "some layers" if any(any(layers) and not all(layers) for layers in kinds) else "all layers"
 
 
+def _others() -> Iterator[str]:
+    served = ", ".join(f"`{case.model_type}`" for case in SERVED)
+    refused = ", ".join(f"`{model_type}`" for model_type in REFUSED)
+    yield "| examples | what happens | test |\n| --- | --- | --- |\n"
+    yield f"| {served} | the same answers as transformers' on one shard | `test_generic.py` |\n"
+    yield f"| {refused} | refused, each for another reason | `test_generic.py` |\n"
+
+
 def _cases() -> Iterator[str]:
-    yield "| case | what it is there for |\n| --- | --- |\n"
     for case in CASES:
         yield f"| {case.name} | {case.notes} |\n"
 

@@ -7,7 +7,7 @@ import pytest
 from text_generation_server.errors import ModelNotFound, UnsupportedModel
 from text_generation_server.layers.frequencies import LinearScaling, Llama3Scaling, RopeSpec
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.registry import ARCHITECTURES, read_spec
+from text_generation_server.models.registry import read_spec
 from text_generation_server.models.ropeconfig import override_scaling, read_rope
 from text_generation_server.models.spec import HeadTie, Wiring
 
@@ -86,7 +86,6 @@ def test_an_operator_s_unknown_scaling_is_refused():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({**LLAMA, "model_type": "perceiver"}, "model_type is 'perceiver', which is not supported"),
         ({"vocab_size": 96}, "model_type is missing"),
         ({**LLAMA, "hidden_size": "32"}, "hidden_size is '32'"),
         ({**LLAMA, "hidden_size": True}, "hidden_size is True"),
@@ -112,12 +111,6 @@ def test_an_operator_s_unknown_scaling_is_refused():
 def test_what_cannot_be_served_is_refused_with_key_and_value(values, message):
     with pytest.raises(UnsupportedModel, match=message):
         spec(values)
-
-
-def test_the_refusal_of_a_model_type_lists_what_there_is():
-    with pytest.raises(UnsupportedModel) as refused:
-        spec(LLAMA, model_type="perceiver")
-    assert all(name in str(refused.value) for name in ARCHITECTURES)
 
 
 def test_a_family_tied_by_default_may_have_a_head():

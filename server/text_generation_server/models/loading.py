@@ -11,7 +11,7 @@ from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.build import DecoderBuilder
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.registry import read_spec
+from text_generation_server.models.registry import has_architecture, read_spec
 from text_generation_server.models.ropeconfig import override_scaling
 from text_generation_server.models.step import ServedModel
 from text_generation_server.models.tensors import TensorReader
@@ -25,6 +25,7 @@ class ModelOptions:
 
     dtype: of weights and activations. attention: name of a backend.
     rope_scaling, rope_factor: kind and factor that replace what config.json says, None to leave it.
+    trust_remote_code: lets transformers run Python code of the directory of a model without an architecture here.
     """
 
     dtype: torch.dtype
@@ -32,6 +33,7 @@ class ModelOptions:
     attention: str = "sdpa"
     rope_scaling: str | None = None
     rope_factor: float | None = None
+    trust_remote_code: bool = False
 
 
 def load_model(
@@ -47,6 +49,8 @@ def load_model(
         UnsupportedModel: something about the model is not supported; the text says what.
     """
     config = ConfigDict.load(directory / "config.json")
+    if not has_architecture(config):
+        return _through_transformers(directory, config, options, group, progress)
     if options.rope_scaling is not None:
         config = override_scaling(config, options.rope_scaling, options.rope_factor or 1.0)
     spec = read_spec(config)
@@ -59,3 +63,24 @@ def load_model(
     model = DecoderBuilder(spec, reader, group).build(options.attention)
     checkpoint.check_consumed()
     return model
+
+
+def _through_transformers(
+    directory: Path,
+    config: ConfigDict,
+    options: ModelOptions,
+    group: TensorParallel,
+    progress: Callable[[int, int], None],
+) -> ServedModel:
+    model_type = config.text("model_type")
+    for asked, what in ((group.world_size > 1, "more than one shard"), (options.rope_scaling, "another rope scaling")):
+        if asked:
+            raise UnsupportedModel(
+                f"model_type {model_type} has no architecture of its own here; through transformers' code it cannot "
+                f"have {what}: leave that out"
+            )
+    from text_generation_server.models.generic.loading import load_generic  # transformers takes seconds to import
+
+    return load_generic(
+        directory, options.dtype, options.device, options.attention, options.trust_remote_code, progress
+    )

@@ -73,14 +73,17 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
 }
 
 
+def has_architecture(config: ConfigDict) -> bool:
+    """Whether there is one for this config.json."""
+    return config.text("model_type") in ARCHITECTURES
+
+
 def read_spec(config: ConfigDict) -> DecoderSpec:
-    """The spec of a config.json.
+    """The spec of a config.json whose architecture there is.
 
     Raises:
-        UnsupportedModel: the architecture, or something it asks for, is not supported.
+        UnsupportedModel: something it asks for is not supported.
     """
     model_type = config.text("model_type")
-    if model_type not in ARCHITECTURES:
-        raise config.refusal("model_type", model_type, f"one of {', '.join(ARCHITECTURES)}")
     config.reject_section("quantization_config", "quant_method")
     return ARCHITECTURES[model_type](config)

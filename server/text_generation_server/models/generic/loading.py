@@ -1,0 +1,123 @@
+"""From a model directory to a `GenericModel`: transformers builds and fills it, we replace its attention.
+
+Imports transformers, which takes seconds: to be imported only where it is needed.
+"""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from loguru import logger
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from text_generation_server.attention.base import AttentionVariant, LayerAttention, create_backend
+from text_generation_server.cache.paged import StateSpec
+from text_generation_server.errors import UnsupportedModel
+from text_generation_server.models.generic.bridge import PROBING, SERVING, Call, Note, attach, register
+from text_generation_server.models.generic.model import GenericModel
+from text_generation_server.models.generic.probe import attention_calls
+from text_generation_server.models.generic.selftest import check_rows_apart
+
+_GROWING_ROPES = ("dynamic", "longrope", "su")
+
+
+def load_generic(
+    directory: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str,
+    trust_remote_code: bool,
+    progress: Callable[[int, int], None],
+) -> GenericModel:
+    """The model, on one rank.
+
+    `trust_remote_code` lets transformers run Python code of the directory.
+
+    Raises:
+        UnsupportedModel: transformers cannot build it, or it attends in a way that ours does not; says which.
+    """
+    register()
+    config = _read_config(directory, trust_remote_code)
+    model = _fill(directory, config, dtype, trust_remote_code).to(device).eval()
+    size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    note = Note()
+    attach(model, note)
+    layers = config.get_text_config().num_hidden_layers
+    served = _served(model, note, attention_calls(model, note, device, layers), dtype, device, attention)
+    model.set_attn_implementation(SERVING)
+    check_rows_apart(served, config.model_type)
+    progress(size, size)
+    logger.warning(
+        "model_type {} has no architecture of its own here: it runs through transformers' own code with our paged "
+        "attention, sampling and batching. It cannot be cut over several shards, and its linears are neither fused "
+        "nor packed, so that it is slower than a model of docs/models.md",
+        config.model_type,
+    )
+    return served
+
+
+def _read_config(directory: Path, trust_remote_code: bool) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(
+            directory, trust_remote_code=trust_remote_code, local_files_only=True, attn_implementation=PROBING
+        )
+    except Exception as error:  # unknown types, refused remote code, bad values: all raise differently
+        raise UnsupportedModel(f"{directory}: neither we nor transformers know this model: {error}") from error
+    if config.is_encoder_decoder:
+        raise UnsupportedModel(f"model_type {config.model_type} has an encoder, expected a decoder-only model")
+    if getattr(config, "quantization_config", None) is not None:
+        raise UnsupportedModel(f"model_type {config.model_type} is quantised, expected a model without quantization")
+    ropes = str(getattr(config.get_text_config(), "rope_parameters", None) or "")
+    for kind in _GROWING_ROPES:
+        if f"'{kind}'" in ropes:
+            raise UnsupportedModel(
+                f"model_type {config.model_type} has {kind} rotary scaling, which transformers' code applies to all "
+                "sequences of a step alike, expected one that does not depend on lengths"
+            )
+    return config
+
+
+def _fill(directory: Path, config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise UnsupportedModel(f"{directory}: transformers cannot load this model: {error}") from error
+    model, found = loaded
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found.get(kind):
+            some = ", ".join(sorted(str(key) for key in found[kind])[:4])
+            raise UnsupportedModel(f"{directory}: {len(found[kind])} {kind.replace('_', ' ')} ({some})")
+    return model
+
+
+def _served(
+    model: Any, note: Note, calls: list[Call], dtype: torch.dtype, device: torch.device, attention: str
+) -> GenericModel:
+    config = model.config.get_text_config()
+    _, kv_heads, head_dim, _ = calls[0].shape
+    variants = [AttentionVariant(call.window, None, call.softcap) for call in calls]
+    distinct = list(dict.fromkeys(variants))
+    note.layers = tuple(
+        LayerAttention(call.layer, distinct.index(variant), call.scale)
+        for call, variant in zip(calls, variants, strict=True)
+    )
+    state = StateSpec(len(calls), kv_heads, head_dim, dtype, device)
+    return GenericModel(
+        model=model,
+        note=note,
+        state=state,
+        attention=create_backend(attention, distinct, state),
+        vocab_size=config.vocab_size,
+        max_positions=getattr(config, "max_position_embeddings", None),
+        picks_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
+    )

@@ -1,0 +1,131 @@
+"""Models that run through transformers' own code: the same checks as for architectures of ours, on one rank."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from oracles.build import ANSWER_LEN, build
+from oracles.driver import Driver
+from oracles.generic import REFUSED, SERVED
+from text_generation_server.distributed.group import SingleRank
+from text_generation_server.errors import UnsupportedModel
+from text_generation_server.models.loading import ModelOptions, load_model
+from text_generation_server.models.registry import ARCHITECTURES
+
+CPU = torch.device("cpu")
+CLOSE = {"atol": 1e-4, "rtol": 0.0}
+
+
+class TwoRanks(SingleRank):
+    """Says that there are two."""
+
+    world_size = 2
+
+
+def load(directory, group=None, **options):
+    return load_model(
+        directory, ModelOptions(torch.float32, CPU, **options), group or SingleRank(), lambda _done, _total: None
+    )
+
+
+@pytest.fixture(scope="module", params=SERVED, ids=str)
+def served(request, tmp_path_factory):
+    """A model, as it is served, and what transformers alone answers."""
+    directory = tmp_path_factory.mktemp("generic")
+    reference = build(request.param, directory)
+    return load(directory), reference
+
+
+def test_a_prompt_in_one_step(served):
+    model, reference = served
+    (logits,) = Driver(model, reference.spans).step([(1, reference.sequences[1])])
+    torch.testing.assert_close(logits, reference.logits[1], **CLOSE)
+
+
+def test_a_ragged_batch_answers_greedily(served):
+    model, reference = served
+    answers, logits = Driver(model, reference.spans).greedy(reference.prompts, ANSWER_LEN)
+    assert answers == reference.answers
+    for row, expected in zip(logits, reference.logits, strict=True):
+        torch.testing.assert_close(row, expected, **CLOSE)
+
+
+def test_chunks_beside_a_decoding_row(served):
+    model, reference = served
+    driver = Driver(model, reference.spans)
+    slow, fast = reference.sequences[:2]
+    driver.step([(0, slow[:4])])
+    for at, start in enumerate(range(0, 36, 6), start=4):
+        decoded, got = driver.step([(0, slow[at : at + 1]), (1, fast[start : start + 6])])
+        torch.testing.assert_close(decoded, reference.logits[0][at : at + 1], **CLOSE)
+        torch.testing.assert_close(got, reference.logits[1][start : start + 6], **CLOSE)
+
+
+def test_a_cached_prefix_is_shared(served):
+    model, reference = served
+    driver = Driver(model, [reference.spans[1]] * 2)
+    sequence, expected = reference.sequences[1], reference.logits[1]
+    driver.step([(0, sequence[:14])])
+    driver.slots[1, :10] = driver.slots[0, :10]
+    driver.lens[1] = 10
+    (logits,) = driver.step([(1, sequence[10:])])
+    torch.testing.assert_close(logits, expected[10:], **CLOSE)
+
+
+def test_no_case_has_an_architecture_of_its_own():
+    assert not {case.model_type for case in SERVED} & set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_what_would_be_answered_wrongly_is_refused(model_type, tmp_path):
+    config, reason = REFUSED[model_type]
+    made = AutoConfig.for_model(model_type, **config)
+    if made.is_encoder_decoder:
+        made.save_pretrained(tmp_path)
+    else:
+        AutoModelForCausalLM.from_config(made).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModel, match=reason):
+        load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def nemotron(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("nemotron")
+    build(SERVED[0], directory)
+    return directory
+
+
+def changed(directory, to, **values):
+    shutil.copytree(directory, to, dirs_exist_ok=True)
+    config = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**config, **values}))
+    return to
+
+
+def test_more_than_one_shard_is_refused(nemotron):
+    with pytest.raises(UnsupportedModel, match="cannot have more than one shard"):
+        load(nemotron, TwoRanks())
+
+
+def test_an_operator_s_rope_scaling_is_refused(nemotron):
+    with pytest.raises(UnsupportedModel, match="cannot have another rope scaling"):
+        load(nemotron, rope_scaling="linear", rope_factor=2.0)
+
+
+def test_a_rotation_that_grows_with_its_neighbours_is_refused(nemotron, tmp_path):
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    with pytest.raises(UnsupportedModel, match="dynamic rotary scaling"):
+        load(changed(nemotron, tmp_path, rope_parameters=rope))
+
+
+def test_tensors_that_do_not_fit_are_named(nemotron, tmp_path):
+    with pytest.raises(UnsupportedModel, match=r"missing keys \(model\.layers\.2"):
+        load(changed(nemotron, tmp_path, num_hidden_layers=3))
+
+
+def test_a_type_nobody_knows_is_refused(nemotron, tmp_path):
+    with pytest.raises(UnsupportedModel, match="neither we nor transformers know this model"):
+        load(changed(nemotron, tmp_path, model_type="perceptron"))

@@ -1,0 +1,46 @@
+"""Models without an architecture here, which run through transformers' code: some that must, some that must not."""
+
+from oracles.case import LLAMA, TOKENS, Case
+
+_ROW = "any other decoder"
+_PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+
+SERVED = (
+    Case("nemotron", _ROW, "nemotron", LLAMA, "squared activation, partial rotary, norms of 1 + weight"),
+    Case(
+        "exaone4",
+        _ROW,
+        "exaone4",
+        {**LLAMA, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+        "windows in some layers, norms of queries and keys",
+    ),
+    Case("ernie4_5", _ROW, "ernie4_5", {**LLAMA, "head_dim": 8}, "interleaved rotary"),
+    Case("helium", _ROW, "helium", {**LLAMA, "head_dim": 8}, "interleaved rotary"),
+    Case(
+        "phimoe",
+        _ROW,
+        "phimoe",
+        {**LLAMA, "intermediate_size": 48, "num_local_experts": 4, "experts_implementation": "eager"},
+        "experts, a head with a bias",
+    ),
+)
+
+REFUSED = {
+    "mamba": ({**TOKENS, "hidden_size": 32, "num_hidden_layers": 2}, "called for layers \\[\\], of 2"),
+    "gpt_oss": (
+        {**LLAMA, "intermediate_size": 48, "head_dim": 8, "num_local_experts": 4, "rope_parameters": _PLAIN_ROPE},
+        "layer 0's attention takes s_aux",
+    ),
+    "codegen": (
+        {**TOKENS, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
+        "does not take another attention",
+    ),
+    "deepseek_v2": (
+        {**LLAMA, "num_key_value_heads": 4, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_nope_head_dim": 8}
+        | {"qk_rope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 2, "n_routed_experts": 4},
+        "keys have 16 numbers a head and values 8",
+    ),
+    "lfm2": ({**LLAMA, "layer_types": ["conv", "full_attention"]}, "called for layers \\[1\\], of 2"),
+    "t5gemma": ({**TOKENS}, "encoder"),
+}
+"""model_type to its config and what the refusal says."""
