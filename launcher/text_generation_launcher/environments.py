@@ -66,6 +66,8 @@ def _shard_options(options: Options, resolved: ResolvedArgs) -> dict[str, str]:
     return _given(
         MAX_TOTAL_TOKENS=resolved.limits.max_total_tokens,
         MAX_BATCH_SIZE=options.max_batch_size,
+        WATERMARK_GAMMA=options.watermark_gamma,
+        WATERMARK_DELTA=options.watermark_delta,
         REQUEST_LOGPROBS="1" if options.enable_prefill_logprobs else None,
         DISABLE_CUSTOM_KERNELS="True" if options.disable_custom_kernels else None,
     )

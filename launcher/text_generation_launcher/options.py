@@ -89,11 +89,9 @@ _LAUNCHER_ROUTER = Use.LAUNCHER | Use.ROUTER
 _PLACE = Use.LAUNCHER | Use.SHARD
 _SOCKETS = "/tmp/text-generation-server"
 _NO_QUANTIZATION = "quantized weights are not served yet; serve the unquantized checkpoint"
-_NO_SPECULATION = "speculative decoding does not exist yet; leave it out"
 _NO_KV_DTYPE = "keys and values are kept in the model's dtype; a narrower cache does not exist yet"
 _NO_LORA = "LoRA adapters are not served yet; merge the adapter into the model"
 _NO_GRAPHS = "CUDA graphs are not captured yet; leave it out or give 0"
-_NO_WATERMARK = "watermarking does not exist yet"
 _NO_NGROK = "tunnels through ngrok are not made; put a reverse proxy in front"
 _NO_CHAT = "the embedded router has no chat templates yet, which are what it would be read for"
 _NO_COMPLETIONS = "the embedded router has no /v1/completions yet, whose prompts it counts"
@@ -110,7 +108,7 @@ class Options:
     sharded: Annotated[Switch | None, used(Use.LAUNCHER, "Cut the model over all visible devices, or never")] = None
     num_shard: Annotated[int | None, used(Use.LAUNCHER, "Number of ranks the model is cut over", least=0)] = None
     quantize: Annotated[str | None, refused(_NO_QUANTIZATION, "Quantization of the weights")] = None
-    speculate: Annotated[int | None, refused(_NO_SPECULATION, "Number of draft tokens", harmless=(0,))] = None
+    speculate: Annotated[int | None, used(Use.SHARD, "Most tokens guessed a step, and verified", least=0)] = None
     dtype: Annotated[Dtype | None, used(Use.SHARD, "Type of weights and activations")] = None
     kv_cache_dtype: Annotated[str | None, refused(_NO_KV_DTYPE, "Type of cached keys and values")] = None
     # A permission, which nothing has to make use of.
@@ -148,8 +146,8 @@ class Options:
     otlp_service_name: Annotated[str, refused(_NO_TRACING, "Name in traces")] = "text-generation-inference.router"
     cors_allow_origin: Annotated[list[str] | None, used(Use.ROUTER, "Origin browsers may call from; repeatable")] = None
     api_key: Annotated[str | None, used(Use.ROUTER, "Key that requests must bear")] = None
-    watermark_gamma: Annotated[float | None, refused(_NO_WATERMARK, "Share of favoured tokens")] = None
-    watermark_delta: Annotated[float | None, refused(_NO_WATERMARK, "Favour in logits")] = None
+    watermark_gamma: Annotated[float | None, used(Use.SHARD, "Watermark: share of favoured tokens")] = None
+    watermark_delta: Annotated[float | None, used(Use.SHARD, "Watermark: what favour adds to a logit")] = None
     ngrok: Annotated[bool, refused(_NO_NGROK, "Open an ngrok tunnel")] = False
     ngrok_authtoken: Annotated[str | None, refused(_NO_NGROK, "ngrok's token")] = None
     ngrok_edge: Annotated[str | None, refused(_NO_NGROK, "ngrok's edge")] = None

@@ -25,6 +25,8 @@ def shard_command(launch: Launch, resolved: ResolvedArgs, model: Downloaded) -> 
         command.append("--sharded")
     if options.dtype is not None:
         command += ["--dtype", options.dtype]
+    if options.speculate:
+        command += ["--speculate", str(options.speculate)]
     if options.revision is not None and model.path is None:
         command += ["--revision", options.revision]
     if options.longest_prompt is not None:

@@ -101,6 +101,13 @@ def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> L
 def _fitted(longest: int, total: int, prefill: int, cache: int, info: ShardInfo, settings: Settings) -> Limits:
     """Limits under which every request fits into the empty cache; what the user did not choose is lowered to them."""
     fitting = min(total, _largest_request(cache, info))
+    if not info.support_chunking:
+        _require(
+            (settings.max_input_tokens or 0) <= prefill,
+            f"--max-input-tokens {settings.max_input_tokens} is more than --max-batch-prefill-tokens {prefill}, "
+            "and the shards do not take prompts in pieces: raise the second",
+        )
+        longest = min(longest, prefill)
     longest_fitting = min(longest, fitting - 1)
     for flag, wanted, possible in (
         ("--max-total-tokens", settings.max_total_tokens, fitting),
@@ -111,11 +118,6 @@ def _fitted(longest: int, total: int, prefill: int, cache: int, info: ShardInfo,
             f"{flag} {wanted} does not fit into a cache of {cache} tokens: at most {possible}",
         )
     _require(longest_fitting > 0, f"a cache of {cache} tokens is too small to serve anything")
-    _require(
-        longest_fitting <= prefill or info.support_chunking,
-        f"prompts of {longest_fitting} tokens do not fit into --max-batch-prefill-tokens {prefill}, "
-        "and the shards do not take prompts in pieces",
-    )
     return Limits(longest_fitting, fitting, prefill, cache)
 
 

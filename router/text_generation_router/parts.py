@@ -28,7 +28,12 @@ def make_services(
     metrics.cache.blocks.set(allocator.usable_blocks)
     queue = WaitingQueue(allocator, info.speculate, info.support_chunking, metrics.requests)
     batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready), metrics)
-    ceilings = RequestLimits(settings.max_best_of, settings.max_stop_sequences, settings.max_top_n_tokens)
+    ceilings = RequestLimits(
+        max_best_of=settings.max_best_of,
+        max_stop_sequences=settings.max_stop_sequences,
+        max_top_n_tokens=settings.max_top_n_tokens,
+        grammars=not settings.disable_grammar_support,
+    )
     validator = Validator(tokenizer, ceilings, limits)
     return Services(
         shards=ready.shards,

@@ -1,6 +1,6 @@
 """Request bodies: their keys, types and defaults. What the values may be is the business of `validation`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,37 @@ class _Body(BaseModel):
     """Types are taken literally, except that null stands for the default; unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
+
+
+class JsonGrammar(_Body):
+    """A JSON schema, as an object or as its text."""
+
+    type: Literal["json", "json_object"]
+    value: Any
+
+
+class NamedSchema(_Body):
+    """A JSON schema with a name, which means nothing."""
+
+    name: str | None = None
+    json_schema: Any = Field(alias="schema")
+
+
+class SchemaGrammar(_Body):
+    """A named JSON schema."""
+
+    type: Literal["json_schema"]
+    value: NamedSchema
+
+
+class RegexGrammar(_Body):
+    """A regular expression that the whole answer must match."""
+
+    type: Literal["regex"]
+    value: str
+
+
+AnyGrammar = Annotated[JsonGrammar | SchemaGrammar | RegexGrammar, Field(discriminator="type")]
 
 
 class GenerateParameters(_Body):
@@ -34,7 +65,7 @@ class GenerateParameters(_Body):
     decoder_input_details: bool | None = None
     seed: Seed | None = None
     top_n_tokens: Count | None = None
-    grammar: Any = None
+    grammar: AnyGrammar | None = None
     adapter_id: str | None = None
     lora_id: str | None = None
 

@@ -56,7 +56,7 @@ class Settings:
     ngrok: bool = option(False, "tunnel", "the router opens no tunnels; put a reverse proxy in front of it")
     ngrok_authtoken: str | None = option(None, "tunnel token", "the router opens no tunnels")
     ngrok_edge: str | None = option(None, "tunnel edge", "the router opens no tunnels")
-    disable_grammar_support: bool = option(False, "refuse grammars (they are refused anyway in this version)")
+    disable_grammar_support: bool = option(False, "refuse requests with a grammar")
     max_client_batch_size: int = option(
         4, "most prompts of one /v1/completions call", "this version does not have /v1/completions"
     )

@@ -18,6 +18,7 @@ from text_generation_router.types import (
     Final,
     FinishReason,
     Generation,
+    GrammarType,
     Sampling,
     ShardInfo,
     StepAnswer,
@@ -42,6 +43,8 @@ _FINISH_REASONS = {
     pb.FINISH_REASON_EOS_TOKEN: FinishReason.EOS_TOKEN,
     pb.FINISH_REASON_STOP_SEQUENCE: FinishReason.STOP_SEQUENCE,
 }
+
+_GRAMMAR_TYPES = {GrammarType.JSON: pb.GRAMMAR_TYPE_JSON, GrammarType.REGEX: pb.GRAMMAR_TYPE_REGEX}
 
 T = TypeVar("T")
 
@@ -228,6 +231,8 @@ def _request(wire: WireRequest, ignore_eos: bool) -> pb.Request:
             repetition_penalty=sampling.repetition_penalty,
             frequency_penalty=sampling.frequency_penalty,
             watermark=sampling.watermark,
+            grammar=sampling.grammar.text if sampling.grammar else "",
+            grammar_type=_GRAMMAR_TYPES[sampling.grammar.type] if sampling.grammar else pb.GRAMMAR_TYPE_NONE,
         ),
         stopping_parameters=pb.StoppingCriteriaParameters(
             max_new_tokens=request.max_new_tokens, stop_sequences=request.stop_sequences, ignore_eos_token=ignore_eos

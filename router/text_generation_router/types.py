@@ -51,6 +51,21 @@ class Generation:
     final: Final | None
 
 
+class GrammarType(StrEnum):
+    """How a grammar is written."""
+
+    JSON = "json"
+    REGEX = "regex"
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must match: a JSON schema as text, or a regular expression."""
+
+    type: GrammarType
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How tokens are chosen; the defaults are the neutral values of the protocol."""
@@ -64,6 +79,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     frequency_penalty: float = 0.0
     watermark: bool = False
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

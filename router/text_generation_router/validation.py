@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass, replace
 
 from text_generation_router.errors import InvalidInput
+from text_generation_router.grammar import valid_grammar
 from text_generation_router.schemas import GenerateParameters, GenerateRequest
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.types import Limits, Sampling, ValidRequest
@@ -24,6 +25,7 @@ class RequestLimits:
     max_best_of: int
     max_stop_sequences: int
     max_top_n_tokens: int
+    grammars: bool = True
 
 
 class Validator:
@@ -71,7 +73,14 @@ class Validator:
             prefill_logprobs=bool(parameters.decoder_input_details),
             top_n_tokens=parameters.top_n_tokens or 0,
         )
-        return self._measured(valid, parameters.max_new_tokens)
+        valid = self._measured(valid, parameters.max_new_tokens)
+        if parameters.grammar is None:
+            return valid
+        _require(self._requests.grammars, "grammar is not supported")
+        sampling = replace(valid.sampling, grammar=await valid_grammar(parameters.grammar))
+        # Asked for in pieces, each piece would begin the grammar anew.
+        whole = replace(valid, sampling=sampling, max_new_tokens=valid.total_new_tokens)
+        return self._fitting(whole)
 
     async def follow_up(self, request: ValidRequest, text: str, new_tokens: int) -> ValidRequest | None:
         """The request that goes on after `text`, for `new_tokens` more; None if it would not fit any more."""
@@ -92,9 +101,12 @@ class Validator:
 
     def _measured(self, request: ValidRequest, wanted: int | None) -> ValidRequest:
         """The rules of length; without a wish the answer may be as long as fits."""
-        length, limits = len(request.input_ids), self._tokens
-        total = max(limits.max_total_tokens - length, 0) if wanted is None else wanted
-        now = min(total, MAX_CHUNK)
+        total = max(self._tokens.max_total_tokens - len(request.input_ids), 0) if wanted is None else wanted
+        return self._fitting(replace(request, max_new_tokens=min(total, MAX_CHUNK), total_new_tokens=total))
+
+    def _fitting(self, request: ValidRequest) -> ValidRequest:
+        """The request, if its prompt fits with what is asked for now."""
+        length, now, limits = len(request.input_ids), request.max_new_tokens, self._tokens
         _require(
             length + now <= limits.max_total_tokens,
             f"`inputs` tokens + `max_new_tokens` must be <= {limits.max_total_tokens}. "
@@ -104,7 +116,7 @@ class Validator:
             length <= limits.max_input_tokens,
             f"`inputs` must have less than {limits.max_input_tokens} tokens. Given: {length}",
         )
-        return replace(request, max_new_tokens=now, total_new_tokens=total)
+        return request
 
     def _check_counts(self, parameters: GenerateParameters) -> None:
         stops, limits = len(parameters.stop_sequences), self._requests
@@ -143,8 +155,6 @@ def _check_values(p: GenerateParameters) -> None:
 def _check_features(request: GenerateRequest) -> None:
     """Refuse by name what this version cannot do, rather than ignore it."""
     parameters = request.parameters
-    _require(parameters.grammar is None, "`grammar` is not supported by this version of the router")
-    _require(not parameters.watermark, "`watermark` is not supported by this version of the router")
     named = {
         "adapter_id": (parameters.adapter_id, request.adapter_id),
         "lora_id": (parameters.lora_id, request.lora_id),
@@ -164,6 +174,7 @@ def _sampling(p: GenerateParameters) -> Sampling:
         typical_p=1.0 if p.typical_p is None else p.typical_p,
         repetition_penalty=1.0 if p.repetition_penalty is None else p.repetition_penalty,
         frequency_penalty=0.0 if p.frequency_penalty is None else p.frequency_penalty,
+        watermark=bool(p.watermark),
     )
 
 

@@ -36,7 +36,9 @@ def serve(
         bool, typer.Option(help="One of several ranks: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT say which.")
     ] = False,
     quantize: Annotated[str | None, typer.Option(help="Not served yet.")] = None,
-    speculate: Annotated[int | None, typer.Option(help="Not served yet; 0 is accepted.")] = None,
+    speculate: Annotated[
+        int, typer.Option(help="Most tokens guessed a step, from what was said before, and verified.", min=0)
+    ] = 0,
     dtype: Annotated[
         Dtype | None,
         typer.Option(help="Default: float16 on a GPU; on a CPU bfloat16 where it has the instructions, else float32."),
@@ -65,7 +67,6 @@ def serve(
     _refuse(
         {
             "--quantize": quantize,
-            "--speculate": speculate,
             "--kv-cache-dtype": kv_cache_dtype,
             "--otlp-endpoint": otlp_endpoint,
             "--lora-ids": None if lora_ids == "empty" else lora_ids,
@@ -73,7 +74,7 @@ def serve(
             "--diffusion": diffusion,
         }
     )
-    options = ServeOptions(model_id, revision, sharded, dtype, trust_remote_code, uds_path, run_ahead)
+    options = ServeOptions(model_id, revision, sharded, dtype, trust_remote_code, uds_path, run_ahead, speculate)
     try:
         config = server_config(options)
         log.configure(logger_level, json_output, config.ranks.rank)

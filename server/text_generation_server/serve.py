@@ -85,6 +85,7 @@ def load_part(config: ServerConfig) -> Part:
         attention="sdpa",
         rope_scaling=config.rope_scaling,
         rope_factor=config.rope_factor,
+        trust_remote_code=config.options.trust_remote_code,
     )
     model = load_model(directory, model_options, group, LoadProgress())
     seconds = time.monotonic() - began
@@ -116,7 +117,9 @@ def start_engine(config: ServerConfig, part: Part, tokenizer: TokenizerAdapter) 
         run_ahead=config.options.run_ahead,
         memory_fraction=config.cache.memory_fraction,
         position_limit=min(limits, default=None),
+        watermark=config.watermark,
         shares_prefixes=part.model.shares_prefixes,
+        speculate=config.options.speculate,
     )
     loop = EngineLoop(build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path)))
     loop.start()
@@ -157,6 +160,8 @@ def describe(config: ServerConfig, part: Part) -> Shard:
         attention=config.cache.attention,
         block_size=config.cache.block_size,
         prefix_caching=config.cache.prefix_caching and part.model.shares_prefixes,
-        chunking=config.cache.chunking,
+        # A router that plans chunks counts one token a row and step (protocol §8).
+        chunking=config.cache.chunking and not config.options.speculate,
+        speculate=config.options.speculate,
     )
     return Shard(info, (socket_url(socket_path(config.options.uds_path, 0)),))

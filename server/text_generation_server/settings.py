@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from text_generation_server.engine.types import WatermarkParams
 from text_generation_server.environment import Environment
 from text_generation_server.errors import InvalidSettings
 from text_generation_server.weights.remote import HubSettings
@@ -29,12 +30,13 @@ WITHOUT_EFFECT = (
     "DISABLE_EXLLAMA",
     "EXLLAMA_VERSION",
     "FLASH_DECODING",
+    "HF_HUB_ENABLE_HF_TRANSFER",
+    "MAX_TOTAL_TOKENS",
     "ROCM_USE_CUSTOM_PAGED_ATTN",
     "ROCM_USE_FLASH_ATTN_V2_TRITON",
     "ROCM_USE_SKINNY_GEMM",
+    "SAFETENSORS_FAST_GPU",
     "USE_FLASH_ATTENTION",
-    "WATERMARK_DELTA",
-    "WATERMARK_GAMMA",
     "XPU_MEMORY_FRACTION",
 )
 """Variables that other servers of this protocol act on and this one does not."""
@@ -66,6 +68,7 @@ class ServeOptions:
     trust_remote_code: bool = False
     uds_path: Path = Path("/tmp/text-generation-server")
     run_ahead: bool = True
+    speculate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ class ServerConfig:
     prefill_logprobs: bool
     rope_scaling: RopeScaling | None
     rope_factor: float | None
+    watermark: WatermarkParams
     threads: int | None
     without_effect: tuple[str, ...]
 
@@ -128,6 +132,7 @@ def server_config(options: ServeOptions, variables: Mapping[str, str] = os.envir
         prefill_logprobs=env.flag("REQUEST_LOGPROBS", False),
         rope_scaling=scaling,
         rope_factor=factor,
+        watermark=_watermark(env),
         threads=env.integer("OMP_NUM_THREADS", at_least=1),
         without_effect=tuple(name for name in WITHOUT_EFFECT if name in env),
     )
@@ -172,6 +177,14 @@ def _cache(env: Environment) -> CacheSettings:
         prefix_caching=prefix_caching,
         chunking=env.flag("PREFILL_CHUNKING", True),
         memory_fraction=fraction * (env.number("TGI_WIGGLE_ROOM", above=0, up_to=1) or WIGGLE_ROOM),
+    )
+
+
+def _watermark(env: Environment) -> WatermarkParams:
+    usual = WatermarkParams()
+    return WatermarkParams(
+        gamma=env.number("WATERMARK_GAMMA", above=0, up_to=1) or usual.gamma,
+        delta=env.number("WATERMARK_DELTA", above=0) or usual.delta,
     )
 
 

@@ -1,6 +1,7 @@
 """What an operator meets when something goes wrong: a clear sentence, the right exit code, nothing left behind."""
 
 import os
+import re
 import signal
 import socket
 import time
@@ -89,7 +90,7 @@ def test_limits_that_do_not_fit_are_said(launch):
     assert "the cache fits" in running.output
 
 
-@pytest.mark.parametrize("option", [("--quantize", "awq"), ("--speculate", "2"), ("--lora-adapters", "a")])
+@pytest.mark.parametrize("option", [("--quantize", "awq"), ("--lora-adapters", "a")])
 def test_an_option_without_a_feature_is_refused_by_name(launch, option):
     running = launch(*option, ready=False)
     assert running.process.wait(30) == 2
@@ -115,3 +116,15 @@ def test_several_ranks_answer_as_one(launch, server):
     pids = running.descendants()
     assert running.stop() == 0
     running.assert_nothing_left(pids)
+
+
+def test_guessed_tokens_change_nothing_but_steps(launch):
+    """A text that repeats itself comes in fewer steps; both servers say the same."""
+    running = launch("--speculate", "4", "--dtype", "float32")
+    plain = launch("--dtype", "float32")
+    body = {"inputs": "one two three four one two three four one two", "parameters": {"max_new_tokens": 24}}
+    answers = [httpx.post(f"{where.url}/generate", json=body, timeout=60).json() for where in (running, plain)]
+    assert answers[0] == answers[1]
+    metrics = httpx.get(f"{running.url}/metrics").text
+    (steps,) = re.findall(r'^tgi_batch_inference_count{method="decode"} (\d+)', metrics, re.MULTILINE)
+    assert int(steps) < 20

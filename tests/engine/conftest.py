@@ -28,10 +28,16 @@ def make_engine() -> Iterator[MakeEngine]:
         block_size: int = 4,
         max_prefill_tokens: int = 4096,
         model: MockModel | None = None,
+        speculate: int = 0,
     ) -> Engine:
         runner = Runner(model or MockModel(), SingleRank(), ThreadStream())
         settings = EngineSettings(
-            max_rows=max_rows, block_size=block_size, run_ahead=run_ahead, memory_fraction=1e-4, position_limit=None
+            max_rows=max_rows,
+            block_size=block_size,
+            run_ahead=run_ahead,
+            memory_fraction=1e-4,
+            position_limit=None,
+            speculate=speculate,
         )
         engine = Engine(runner, ByteTokenizer(), settings)
         engine.resize(num_slots, max_len)

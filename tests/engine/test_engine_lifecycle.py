@@ -1,6 +1,7 @@
 """The batch life-cycle of the protocol (§4, §11.2, §11.3) on the mock model."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -273,21 +274,33 @@ def test_what_does_not_fit_is_refused_and_nothing_leaks(make_engine):
         ({"stopping": StoppingParams(300)}, "exceed the 256 tokens"),
         ({"slots": (1, 2, 3, 4, 5, 6, 7, 8, 5000)}, "slot 5000"),
         ({"slots": (1, 2)}, "2 slots cannot hold"),
-        ({"sampling": SamplingParams(watermark=True)}, "watermark"),
-        ({"sampling": SamplingParams(grammar="a+")}, "grammar"),
     ],
 )
-def test_a_bad_request_is_refused_by_name(engine, bad, text):
+def test_a_bad_request_is_refused_by_name_and_ends_alone(engine, bad, text):
     with pytest.raises(InvalidRequest, match=text):
-        prefill(engine, 0, request(0, "good"), request(1, "bad", **bad))
+        prefill(engine, 0, request(1, "bad", **bad))
     assert len(engine.pool.rows) == 16 and engine.pool.blocks.free_tokens == 512 and engine.batch_ids == ()
+    step = prefill(engine, 0, request(0, "good"), request(1, "bad", **bad))
+    ended = step.generations[1]
+    assert (ended.request_id, ended.finished.finish_reason) == (1, FinishReason.EOS_TOKEN)
+    assert re.search(text, ended.finished.text)
+    assert tokens_of(step)[0] + run_out(engine, engine.decode([0]))[0] == greedy_continuation(b"good", 5, True)
+    assert len(engine.pool.rows) == 16 and engine.pool.blocks.free_tokens == 512
 
 
-def test_a_failed_join_loses_the_cached_batch_too(engine):
+def test_a_bad_request_leaves_the_batch_it_joins_alone(engine):
+    first = tokens_of(prefill(engine, 0, request(0, "alive", 4)))[0]
+    step = prefill(engine, 1, request(1, ""), cached=0)
+    assert step.batch.request_ids == (0,) and set(tokens_of(step)) == {0, 1}
+    assert first + run_out(engine, step)[0] == greedy_continuation(b"alive", 4, True)
+
+
+def test_a_failed_join_loses_the_cached_batch_too(make_engine):
+    engine = make_engine(max_rows=1)
     prefill(engine, 0, request(0))
-    with pytest.raises(InvalidRequest):
-        prefill(engine, 1, request(1, ""), cached=0)
-    assert engine.batch_ids == () and len(engine.pool.rows) == 16
+    with pytest.raises(OutOfBlocks):
+        prefill(engine, 1, request(1), cached=0)
+    assert engine.batch_ids == () and len(engine.pool.rows) == 1
 
 
 def test_a_failed_step_answers_and_the_engine_goes_on(make_engine):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from mocks.mock_model import UNSPOKEN, MockModel, greedy_continuation
+from mocks.mock_model import UNSPOKEN, LogitsOf, MockModel, greedy_continuation, looping_logits, next_logits
 from text_generation_server.engine.types import (
     HEALTH_REQUEST_ID,
     PrefillCommand,
@@ -23,8 +23,10 @@ SLOTS, ROWS = 160, 10
 class Caller:
     """A router that makes random but legal moves, and now and then an illegal one; it checks every answer."""
 
-    def __init__(self, engine, seed: int) -> None:
+    def __init__(self, engine, seed: int, logits_of: LogitsOf) -> None:
         self.engine = engine
+        self.logits_of = logits_of
+        self.alphabet = UNSPOKEN if logits_of is next_logits else 4
         self.rng = random.Random(seed)
         self.next_id = 0
         self.expected: dict[int, list[int]] = {}
@@ -34,6 +36,7 @@ class Caller:
         self.remembered: list[tuple[bytes, tuple[int, ...]]] = []
         self.batches: dict[int, list[int]] = {}
         self.seen_tokens = 0
+        self.several = 0
 
     def play(self, moves: int) -> None:
         # The upper half of the slots belongs to the local allocator, so that both placements live side by side.
@@ -88,7 +91,8 @@ class Caller:
             HEALTH_REQUEST_ID, tuple(b"liveness"), SamplingParams(), StoppingParams(1), slots=tuple(range(16))
         )
         result = self.engine.prefill(PrefillCommand(HEALTH_REQUEST_ID, (probe,)))
-        assert result.generations[0].tokens.ids == greedy_continuation(b"liveness", 1) and result.batch is None
+        expected = greedy_continuation(b"liveness", 1, logits_of=self.logits_of)
+        assert result.generations[0].tokens.ids == expected and result.batch is None
 
     def fault(self) -> None:
         kind = self.rng.randrange(3)
@@ -105,7 +109,7 @@ class Caller:
 
     def make_request(self) -> Request:
         request_id = self.new_id()
-        prompt = bytes(self.rng.randrange(UNSPOKEN) for _ in range(self.rng.randint(1, 14)))
+        prompt = bytes(self.rng.randrange(self.alphabet) for _ in range(self.rng.randint(1, 14)))
         new = self.rng.randint(1, 8)
         ignore_eos = self.rng.random() < 0.5
         slots: tuple[int, ...] | None = None
@@ -124,7 +128,7 @@ class Caller:
                 self.slots_of[request_id] = taken
             else:
                 cached = 0
-        self.expected[request_id] = greedy_continuation(prompt, new, ignore_eos)
+        self.expected[request_id] = greedy_continuation(prompt, new, ignore_eos, self.logits_of)
         chunk = self.rng.randint(1, len(prompt)) if self.rng.random() < 0.4 else None
         if slots is not None and not held and self.rng.random() < 0.3 and len(self.remembered) < 3:
             self.remembered.append((prompt, slots[: len(prompt)]))
@@ -137,9 +141,11 @@ class Caller:
         for generation in result.generations:
             request_id = generation.request_id
             assert request_id in members
-            assert generation.tokens.ids == [self.expected[request_id][self.answered[request_id]]]
-            self.answered[request_id] += 1
-            self.seen_tokens += 1
+            ids, answered = generation.tokens.ids, self.answered[request_id]
+            assert ids and ids == self.expected[request_id][answered : answered + len(ids)]
+            self.answered[request_id] += len(ids)
+            self.seen_tokens += len(ids)
+            self.several += len(ids) > 1
             if generation.finished:
                 assert self.answered[request_id] == len(self.expected[request_id])
                 finished.add(request_id)
@@ -159,16 +165,27 @@ class Caller:
         return self.next_id
 
 
-@pytest.mark.parametrize("run_ahead", [True, False], ids=["run-ahead", "no-run-ahead"])
-def test_random_schedules_answer_as_if_alone(make_engine, run_ahead):
-    tokens = 0
+@pytest.mark.parametrize(
+    ("run_ahead", "speculate"), [(True, 0), (False, 0), (True, 3)], ids=["run-ahead", "no-run-ahead", "speculation"]
+)
+def test_random_schedules_answer_as_if_alone(make_engine, run_ahead, speculate):
+    """With guesses the tokens are the same too, only several at once, and one only without."""
+    logits_of = looping_logits if speculate else next_logits
+    tokens = several = 0
     for seed in range(SCHEDULES):
         engine = make_engine(
-            run_ahead=run_ahead, num_slots=SLOTS, max_len=64, max_rows=ROWS, max_prefill_tokens=1 + seed % 12,
-            model=MockModel(fail_on=UNSPOKEN),
-        )  # fmt: skip
-        caller = Caller(engine, seed)
+            run_ahead=run_ahead,
+            speculate=speculate,
+            num_slots=SLOTS,
+            max_len=64,
+            max_rows=ROWS,
+            max_prefill_tokens=1 + seed % 12,
+            model=MockModel(fail_on=UNSPOKEN, logits=logits_of),
+        )
+        caller = Caller(engine, seed, logits_of)
         caller.play(moves=24)
         engine.runner.close()
         tokens += caller.seen_tokens
+        several += caller.several
+    assert (several > SCHEDULES) if speculate else (several == 0)
     assert tokens > 10 * SCHEDULES

@@ -61,6 +61,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         *["--dtype", "float32", "--max-input-tokens", "100", "--max-total-tokens", "200", "--max-batch-size", "8"],
         *["--rope-factor", "2", "--enable-prefill-logprobs", "--disable-custom-kernels", "--disable-flashinfer"],
         *["--cuda-memory-fraction", "0.5", "--huggingface-hub-cache", "/cache", "--trust-remote-code"],
+        *["--watermark-gamma", "0.25", "--watermark-delta", "1.5"],
         env={"HF_API_TOKEN": "secret", "CUDA_GRAPHS": "0", "ATTENTION": "paged"},
     )
     (seen,) = seen_and_ended(running, "shard-0")
@@ -73,6 +74,8 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         "ROPE_SCALING": "linear",
         "ROPE_FACTOR": "2",
         "REQUEST_LOGPROBS": "1",
+        "WATERMARK_GAMMA": "0.25",
+        "WATERMARK_DELTA": "1.5",
         "DISABLE_CUSTOM_KERNELS": "True",
         "CUDA_MEMORY_FRACTION": "0.5",
         "HUGGINGFACE_HUB_CACHE": "/cache",

@@ -3,7 +3,7 @@
 A wrong slot, row, position or order therefore shows at once, in the very next token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,10 @@ VOCAB_SIZE = 257
 EOS = 256
 UNSPOKEN = 255
 """A token no greedy answer contains: tests let a step that computes it fail."""
+
+
+LogitsOf = Callable[[Sequence[int]], list[float]]
+"""From a token history to the logits that follow."""
 
 
 def mix(tokens: Sequence[int]) -> int:
@@ -35,11 +39,21 @@ def next_logits(tokens: Sequence[int]) -> list[float]:
     return logits
 
 
-def greedy_continuation(prompt: Sequence[int], length: int, ignore_eos: bool = False) -> list[int]:
+def looping_logits(tokens: Sequence[int]) -> list[float]:
+    """As `next_logits`, but mostly the answer counts 0, 1, 2, 3, 0, …: it can be guessed, if not always."""
+    logits = next_logits(tokens)
+    if mix(tokens) % 8:
+        logits[(tokens[-1] + 1) % 4] = 10.0
+    return logits
+
+
+def greedy_continuation(
+    prompt: Sequence[int], length: int, ignore_eos: bool = False, logits_of: LogitsOf = next_logits
+) -> list[int]:
     """What a greedy request must answer, found without any engine."""
     tokens, answer = list(prompt), []
     while len(answer) < length:
-        logits = next_logits(tokens)
+        logits = logits_of(tokens)
         token = max(range(VOCAB_SIZE), key=logits.__getitem__)
         tokens.append(token)
         answer.append(token)
@@ -71,9 +85,17 @@ class MockAttention:
 
 
 class MockModel:
-    """Satisfies `ServedModel`. `fail_on` makes any step that computes this token raise."""
+    """Satisfies `ServedModel`. `fail_on` makes any step that computes this token raise.
 
-    def __init__(self, max_positions: int | None = 4096, fail_on: int | None = None) -> None:
+    `logits` makes the logits that follow a token history.
+    """
+
+    def __init__(
+        self,
+        max_positions: int | None = 4096,
+        fail_on: int | None = None,
+        logits: LogitsOf = next_logits,
+    ) -> None:
         device = torch.device("cpu")
         self.state = StateSpec(num_layers=1, kv_heads=1, head_dim=1, dtype=torch.float64, device=device)
         self.attention = MockAttention()
@@ -81,6 +103,7 @@ class MockModel:
         self.max_positions = max_positions
         self.shares_prefixes = True
         self.fail_on = fail_on
+        self.logits = logits
         self.computed_tokens = 0
 
     def forward(self, step: StepInput) -> Tensor:
@@ -100,6 +123,6 @@ class MockModel:
                 assert positions[at] == position
                 tokens[slots[position]] = ids[at]
                 if at in wanted:
-                    logits[wanted[at]] = next_logits([int(tokens[slot]) for slot in slots[: position + 1]])
+                    logits[wanted[at]] = self.logits([int(tokens[slot]) for slot in slots[: position + 1]])
                 at += 1
         return torch.tensor(logits, dtype=torch.float32).reshape(len(wanted), VOCAB_SIZE)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mocks.running_router import running_router
+from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_router.errors import InvalidInput, Overloaded
 from text_generation_router.inference import Permits
 from text_generation_router.schemas import GenerateRequest
@@ -34,8 +35,12 @@ RULES = [
     ({"truncate": 0}, "`truncate` must be strictly positive and less than 50. Given: 0"),
     ({"truncate": 51}, "`truncate` must be strictly positive and less than 50. Given: 51"),
     ({"max_new_tokens": 96}, "must be <= 101. Given: 6 `inputs` tokens and 96 `max_new_tokens`"),
-    ({"grammar": {"type": "regex", "value": "a"}}, "`grammar`"),
-    ({"watermark": True}, "`watermark`"),
+    ({"grammar": {"type": "regex", "value": "(a|b"}}, "grammar is not valid: the grammar cannot be used: "),
+    ({"grammar": {"type": "json", "value": 5}}, "grammar is not supported"),
+    ({"grammar": {"type": "json", "value": "{"}}, "grammar is not valid: "),
+    ({"grammar": {"type": "json", "value": {"type": "string"}}}, "must have a 'properties' field"),
+    ({"grammar": {"type": "json_object", "value": '{"properties": {"a": {"type": "b"}}}'}}, "Invalid type: b"),
+    ({"grammar": {"type": "json_schema", "value": {"schema": {}}}}, "must have a 'properties' field"),
     (
         {"adapter_id": "some/adapter"},
         "`adapter_id` is not supported by this version of the router. Given: some/ad",
@@ -98,6 +103,44 @@ async def test_rules_of_streams(router):
             assert text in await refusal(router, path, {"inputs": "Hello", "parameters": parameters, **flag})
 
 
+async def test_grammars_and_watermarks_reach_the_shards(router):
+    schema = {"properties": {"b": {"type": "integer"}, "a": {"type": "null"}}}
+    given = [
+        ({"type": "regex", "value": "[0-9]+"}, pb.GRAMMAR_TYPE_REGEX, "[0-9]+"),
+        ({"type": "json", "value": schema}, pb.GRAMMAR_TYPE_JSON, json.dumps(schema)),
+        ({"type": "json_object", "value": json.dumps(schema)}, pb.GRAMMAR_TYPE_JSON, json.dumps(schema)),
+        (
+            {"type": "json_schema", "value": {"name": "n", "strict": True, "schema": schema}},
+            pb.GRAMMAR_TYPE_JSON,
+            json.dumps(schema),
+        ),
+        (None, pb.GRAMMAR_TYPE_NONE, ""),
+    ]
+    for grammar, kind, text in given:
+        answer = await router.generate("Hello", max_new_tokens=1, grammar=grammar, watermark=grammar is not None)
+        assert answer.status_code == 200
+        sent = [call for name, call in router.shard.calls if name == "Prefill"][-1].batch.requests[0].parameters
+        assert (sent.grammar, sent.grammar_type, sent.watermark) == (text, kind, grammar is not None)
+
+
+async def test_a_grammar_of_no_known_form_is_no_request(router):
+    for grammar in (
+        {"type": "xml", "value": "a"},
+        {"type": "regex"},
+        {"value": "a"},
+        "a",
+        {"type": "regex", "value": 5},
+    ):
+        answer = await router.generate("Hello", grammar=grammar)
+        assert answer.status_code == 422 and "grammar" in answer.json()["error"]
+
+
+async def test_grammars_can_be_switched_off(directory):
+    async with running_router(directory, options={"disable_grammar_support": True}) as router:
+        body = {"inputs": "Hello", "parameters": {"grammar": {"type": "regex", "value": "a"}}}
+        assert (await refusal(router, "/generate", body)).endswith("grammar is not supported")
+
+
 async def test_best_of_is_limited(router):
     body = {"inputs": "Hello", "parameters": {"best_of": 3, "do_sample": True}}
     assert "`best_of` must be > 0 and <= 2. Given: 3" in await refusal(router, "/generate", body)
@@ -153,6 +196,14 @@ def request(**body) -> GenerateRequest:
 async def test_new_tokens_are_asked_for_in_pieces(validator, wanted, now, in_all):
     valid = await validator.validate(request(inputs="Hello", parameters={"max_new_tokens": wanted}))
     assert (valid.max_new_tokens, valid.total_new_tokens) == (now, in_all)
+
+
+async def test_an_answer_with_a_grammar_is_asked_for_whole(validator):
+    parameters = {"max_new_tokens": 3000, "grammar": {"type": "regex", "value": "a*"}}
+    valid = await validator.validate(request(inputs="Hello", parameters=parameters))
+    assert (valid.max_new_tokens, valid.total_new_tokens) == (3000, 3000)
+    with pytest.raises(InvalidInput, match="must be <= 4000"):
+        await validator.validate(request(inputs="Hello", parameters=parameters | {"max_new_tokens": 3995}))
 
 
 async def test_without_a_wish_the_answer_may_fill_the_context(validator):

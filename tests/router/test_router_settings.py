@@ -142,12 +142,22 @@ def test_a_request_must_fit_beside_the_scratch_block():
         (WarmupAnswer(5000, 99, 6000), Settings(), INFO, "not enough memory for --max-total-tokens 6000"),
         (WarmupAnswer(1000, 99, 200), Settings(), INFO, "not enough memory for --max-batch-prefill-tokens 4096"),
         (WarmupAnswer(10_000, 200, 200), Settings(), INFO, "must be less than --max-total-tokens 200"),
-        (WarmupAnswer(10_000, 5000, 6000), Settings(), replace(INFO, support_chunking=False), "pieces"),
+        (
+            WarmupAnswer(10_000, 5000, 6000),
+            Settings(max_input_tokens=5000),
+            replace(INFO, support_chunking=False),
+            "--max-input-tokens 5000 is more than --max-batch-prefill-tokens 4096, .* in pieces",
+        ),
     ],
 )
 def test_limits_that_do_not_go_together(answer, settings, info, text):
     with pytest.raises(StartError, match=text):
         limits_after(answer, info, settings)
+
+
+def test_prompts_are_as_long_as_a_prefill_where_shards_do_not_take_them_in_pieces():
+    limits = limits_after(WarmupAnswer(10_000, 5000, 6000), replace(INFO, support_chunking=False), Settings())
+    assert (limits.max_input_tokens, limits.max_total_tokens) == (4096, 6000)
 
 
 def test_shards_that_measure_nothing_leave_the_size_to_the_user():

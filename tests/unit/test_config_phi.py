@@ -104,7 +104,6 @@ def test_every_spelling_of_longrope(keys):
     ("values", "message"),
     [
         ({**PHI_2, "qk_layernorm": True}, "qk_layernorm is True"),
-        ({**PHI_3_MINI_4K, "model_type": "phi3small"}, "model_type is 'phi3small'"),
         ({**PHI_3_MINI_128K, "rope_scaling": {"type": "longrope"}}, "short_factor is missing"),
     ],
 )

@@ -27,8 +27,8 @@ enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty dis
 """
 
 REFUSED = """
---quantize=awq --speculate=2 --kv-cache-dtype=fp8_e5m2 --cuda-graphs=1,2 --otlp-endpoint=http://x --otlp-service-name=me
---watermark-gamma=0.5 --watermark-delta=2 --ngrok --ngrok-authtoken=a --ngrok-edge=b --lora-adapters=a --lora-ids=a;b
+--quantize=awq --kv-cache-dtype=fp8_e5m2 --cuda-graphs=1,2 --otlp-endpoint=http://x --otlp-service-name=me
+--ngrok --ngrok-authtoken=a --ngrok-edge=b --lora-adapters=a --lora-ids=a;b
 --tokenizer-config-path=a.json --max-client-batch-size=8
 """
 
@@ -37,7 +37,7 @@ HARMLESS = (
 )
 
 BAD_VALUES = """
---port=0 --port=65536 --port=x --dtype=float8 --sharded=yes --max-batch-size=0 --validation-workers=0
+--speculate=-1 --port=0 --port=65536 --port=x --dtype=float8 --sharded=yes --max-batch-size=0 --validation-workers=0
 --cuda-memory-fraction=1.5 --usage-stats=some --no-such-option --hostname=localhost
 """
 

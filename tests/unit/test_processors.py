@@ -9,11 +9,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from text_generation_server.engine.types import SamplingParams
+from text_generation_server.engine.types import SamplingParams, WatermarkParams
 from text_generation_server.sampling.counts import TokenCounts
 from text_generation_server.sampling.mass import cutoff
 from text_generation_server.sampling.processors import (
     FrequencyPenalty,
+    Grammar,
     LogitsProcessor,
     RepetitionPenalty,
     StepContext,
@@ -21,6 +22,7 @@ from text_generation_server.sampling.processors import (
     TopK,
     TopP,
     Typical,
+    Watermark,
 )
 from text_generation_server.sampling.rows import PlannedRows
 
@@ -40,10 +42,13 @@ def run(
     for row, history in zip(held, histories, strict=False):
         if row is not None:
             counts.reset(row, history)
-    processor = kind.plan(PlannedRows(params, held, scores.shape[1], CPU))
+    processor = kind.plan(PlannedRows(params, held, scores.shape[1], CPU, WatermarkParams()))
     assert processor is not None
     lengths = torch.tensor([len(history) for history in histories] or [1] * len(params))
-    return processor(scores.clone(), StepContext(lengths, counts))
+    previous = torch.tensor([history[-1] for history in histories] or [0] * len(params))
+    # Every grammar allows the even tokens.
+    masks = torch.full((sum(bool(row.grammar) for row in params), math.ceil(scores.shape[1] / 32)), 0x55555555)
+    return processor(scores.clone(), StepContext(lengths, counts, previous, masks.to(torch.int32)))
 
 
 def kept(scores: Tensor) -> list[set[int]]:
@@ -161,6 +166,8 @@ def test_masked_tokens_stay_masked_and_disturb_nothing(kind: type[LogitsProcesso
 
 
 ROW_KINDS: list[tuple[type[LogitsProcessor], SamplingParams]] = [
+    (Watermark, SamplingParams(watermark=True)),
+    (Grammar, SamplingParams(grammar="any")),
     (RepetitionPenalty, SamplingParams(repetition_penalty=1.3)),
     (FrequencyPenalty, SamplingParams(frequency_penalty=0.7)),
     (Temperature, SamplingParams(temperature=0.6)),
@@ -182,7 +189,7 @@ def test_rows_that_do_not_ask_are_untouched(kind: type[LogitsProcessor], params:
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in ROW_KINDS], ids=lambda kind: kind.__name__)
 def test_nothing_is_planned_for_neutral_rows(kind: type[LogitsProcessor]) -> None:
-    rows = PlannedRows([SamplingParams(), SamplingParams(top_k=50)], [None, None], 50, CPU)
+    rows = PlannedRows([SamplingParams(), SamplingParams(top_k=50)], [None, None], 50, CPU, WatermarkParams())
     assert kind.plan(rows) is None
 
 

@@ -1,8 +1,9 @@
-"""The sampler as a whole: choices, log-probabilities, top tokens, histories, and independence of the other rows."""
+"""The sampler as a whole: order of rules, choices, log-probabilities, top tokens, histories, independence of rows."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from text_generation_server.engine.types import SamplingParams
+from text_generation_server.engine.types import SamplingParams, WatermarkParams
 from text_generation_server.sampling.sampled import MAX_TIES
 from text_generation_server.sampling.sampler import HostSampled, Sampler, SamplingPlan
 from text_generation_server.sampling.sanitise import sanitised
 from text_generation_server.sampling.uniforms import uniform
+from text_generation_server.sampling.watermark import green_lists
 
 CPU = torch.device("cpu")
 LAST_UNIFORM = 1 - 2**-24
@@ -30,6 +32,8 @@ parameters = st.builds(
     do_sample=st.booleans(),
     repetition_penalty=st.sampled_from([1.0, 1.25]),
     frequency_penalty=st.sampled_from([0.0, 0.75, -0.5]),
+    watermark=st.booleans(),
+    grammar=st.sampled_from(["", "any"]),
 )
 
 
@@ -39,7 +43,12 @@ def sample(
     uniforms: Sequence[float] | None = None,
     top_n: Sequence[int] | None = None,
     histories: Sequence[Sequence[int]] | None = None,
+    allowed: Sequence[AbstractSet[int]] | None = None,
 ) -> HostSampled:
+    """Sample as the engine does: each row behind its history, with the tokens its grammar allows (by default the even).
+
+    Rows without a grammar have an entry in `allowed` that must not matter.
+    """
     histories = histories or [[0]] * len(params)
     sampler = Sampler(logits.shape[1], CPU)
     held = [sampler.counts.take() if row.penalises else None for row in params]
@@ -47,19 +56,46 @@ def sample(
         if row is not None:
             sampler.counts.reset(row, history)
     plan = SamplingPlan.build(params, top_n or [0] * len(params), held, logits.shape[1], CPU)
-    lengths = torch.tensor([len(history) for history in histories])
-    return sampler(logits, plan, torch.tensor(uniforms or [0.5] * len(params)), lengths).to_host()
+    evens = set(range(0, logits.shape[1], 2))
+    masks = [
+        packed(tokens, logits.shape[1])
+        for row, tokens in zip(params, allowed or [evens] * len(params), strict=True)
+        if row.grammar
+    ]
+    return sampler(
+        logits,
+        plan,
+        torch.tensor(uniforms or [0.5] * len(params)),
+        torch.tensor([len(history) for history in histories]),
+        previous=torch.tensor([history[-1] for history in histories]),
+        masks=torch.tensor(masks, dtype=torch.int32) if masks else None,
+    ).to_host()
 
 
-def reference_scores(scores: list[float], params: SamplingParams, history: Sequence[int]) -> list[float]:
-    """Steps 2 to 8 of protocol §7.2 for one row, one token after the other."""
+def packed(tokens: AbstractSet[int], vocab_size: int) -> list[int]:
+    """A mask as signed 32-bit words."""
+    words = [0] * math.ceil(vocab_size / 32)
+    for token in tokens:
+        words[token // 32] |= 1 << token % 32
+    return [word - 2**32 if word >= 2**31 else word for word in words]
+
+
+def reference_scores(
+    scores: list[float], params: SamplingParams, history: Sequence[int], allowed: AbstractSet[int]
+) -> list[float]:
+    """Steps 1 to 8 of protocol §7.2 for one row, one token after the other."""
     scores = list(scores)
+    if params.watermark:
+        for token in reference_green_list(history[-1], len(scores), len(scores) // 2):
+            scores[token] += 2.0
     if params.repetition_penalty != 1.0:
         for token in set(history):
             factor = params.repetition_penalty
             scores[token] = scores[token] * factor if scores[token] < 0 else scores[token] / factor
     for token in set(history):
         scores[token] -= params.frequency_penalty * history.count(token) / len(history)
+    if params.grammar:
+        scores = [score if token in allowed else -math.inf for token, score in enumerate(scores)]
     scores = [score / params.temperature for score in scores]
     if params.top_k:
         worst = sorted(scores)[-min(params.top_k, len(scores))]
@@ -72,6 +108,18 @@ def reference_scores(scores: list[float], params: SamplingParams, history: Seque
         entropy = -sum(prob * math.log(prob) for prob in probs if prob)
         scores = keep_share(scores, [-abs(-math.log(p) - entropy) if p else -math.inf for p in probs], params.typical_p)
     return scores
+
+
+def reference_green_list(previous: int, vocab_size: int, size: int) -> list[int]:
+    """The first tokens of the vocabulary in the order of their hashes, on Python's integers."""
+
+    def mixed(word: int) -> int:
+        word = (word ^ (word >> 16)) * 0x85EBCA6B % 2**32
+        word = (word ^ (word >> 13)) * 0xC2B2AE35 % 2**32
+        return word ^ (word >> 16)
+
+    seed = mixed(15485863 * previous % 2**32)
+    return sorted(range(vocab_size), key=lambda token: mixed(token ^ seed))[:size]
 
 
 def keep_share(scores: list[float], goodness: list[float], share: float) -> list[float]:
@@ -110,14 +158,16 @@ def reference_choice(scores: list[float], params: SamplingParams, number: float)
     parameters,
     st.integers(0, 2**64 - 1),
     st.lists(st.integers(0, 11), min_size=1, max_size=20),
+    st.sets(st.integers(0, 29), min_size=1),
 )
 def test_a_row_follows_the_reference(
-    scores: list[float], params: SamplingParams, seed: int, history: list[int]
+    scores: list[float], params: SamplingParams, seed: int, history: list[int], allowed: set[int]
 ) -> None:
     number = uniform(seed, 0)
-    expected = reference_scores(scores, params, history)
+    allowed = {token for token in allowed if token < len(scores)} or {3}
+    expected = reference_scores(scores, params, history, allowed)
     token = reference_choice(expected, params, number)
-    sampled = sample(torch.tensor([scores]), [params], [number], histories=[history])
+    sampled = sample(torch.tensor([scores]), [params], [number], histories=[history], allowed=[allowed])
     assert sampled.ids == [token]
     assert sampled.logprobs == pytest.approx([math.log(softmax(expected)[token])], abs=1e-3)
 
@@ -222,6 +272,54 @@ def test_chosen_tokens_are_counted_before_the_host_knows_them() -> None:
 def test_a_penalised_row_without_counts_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a row of token counts"):
         SamplingPlan.build([SamplingParams(repetition_penalty=1.2)], [0], [None], 10, CPU)
+
+
+def test_watermarks_and_grammars_need_what_they_work_with() -> None:
+    for params, missing in (
+        (SamplingParams(watermark=True), "the token before"),
+        (SamplingParams(grammar="a"), "mask"),
+    ):
+        plan = SamplingPlan.build([params], [0], [None], 40, CPU)
+        with pytest.raises(ValueError, match=missing):
+            Sampler(40, CPU)(torch.zeros(1, 40), plan, torch.zeros(1), torch.ones(1, dtype=torch.int64))
+
+
+def test_each_grammar_masks_its_own_row() -> None:
+    """Masks come for the rows with a grammar only, in the order of these rows."""
+    params = [SamplingParams(grammar="a"), SamplingParams(), SamplingParams(grammar="b", top_k=2), SamplingParams()]
+    allowed: list[set[int]] = [{7}, set(), {33, 2}, set()]
+    sampled = sample(torch.arange(40.0).repeat(4, 1), params, [0.0] * 4, top_n=[4] * 4, allowed=allowed)
+    assert sampled.ids == [7, 39, 33, 39]
+    assert [[token for token, _ in row] for row in sampled.top] == [[7], [39, 38, 37, 36], [33, 2], [39, 38, 37, 36]]
+
+
+@pytest.mark.parametrize("wanted", [WatermarkParams(), WatermarkParams(gamma=0.25, delta=5.0)])
+def test_a_watermark_favours_the_green_list_of_the_last_token(wanted: WatermarkParams) -> None:
+    vocab, previous = 200, torch.tensor([4, 9, 4])
+    params = [SamplingParams(watermark=True), SamplingParams(watermark=True), SamplingParams()]
+    plan = SamplingPlan.build(params, [vocab] * 3, [None] * 3, vocab, CPU, wanted)
+    ones = torch.ones(3, dtype=torch.int64)
+    sampled = Sampler(vocab, CPU)(torch.zeros(3, vocab), plan, torch.zeros(3), ones, previous=previous).to_host()
+    greens = int(vocab * wanted.gamma)
+    total = math.log(greens * math.exp(wanted.delta) + vocab - greens)
+    for row, token in enumerate([4, 9]):
+        favoured = {token for token, logprob in sampled.top[row] if logprob > wanted.delta - total - 1e-3}
+        assert favoured == set(reference_green_list(token, vocab, greens))
+        assert sampled.top[row][-1][1] == pytest.approx(-total, abs=1e-4)
+    assert [logprob for _, logprob in sampled.top[2]] == pytest.approx([-math.log(vocab)] * len(sampled.top[2]))
+
+
+def test_green_lists_have_their_size_and_look_random() -> None:
+    lists = green_lists(torch.arange(400), 1_000, 250)
+    assert lists.sum(-1).unique().tolist() == [250]
+    overlaps = (lists[:-1] & lists[1:]).sum(-1).float()  # of neighbours: 62.5 expected, deviation 6.0
+    assert 60 < overlaps.mean() < 65 and overlaps.std() < 8
+    often = lists.sum(0)  # how often each token is green: 100 expected, deviation 8.7
+    assert often.min() > 60 and often.max() < 140
+
+
+def test_an_empty_green_list_favours_nothing() -> None:
+    assert not green_lists(torch.tensor([3]), 10, 0).any()
 
 
 def test_a_plan_for_no_rows_is_allowed() -> None:

@@ -68,14 +68,19 @@ def test_the_command_line_of_a_launcher_is_accepted(run, served):
 def test_options_that_ask_for_nothing_are_accepted(run, served):
     arguments = ("--lora-ids", "empty", "--speculate", "0", "--disable-flashinfer", "--no-run-ahead", "--no-sharded")
     assert run("serve", "model", *arguments).exit_code == 7
-    assert not served[0].options.run_ahead
+    assert (served[0].options.run_ahead, served[0].options.speculate) == (False, 0)
+
+
+def test_speculation_has_a_depth(run, served):
+    assert run("serve", "model", "--speculate", "3").exit_code == 7
+    assert served[0].options.speculate == 3
+    assert run("serve", "model", "--speculate", "-1").exit_code == 2
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         ("--quantize", "awq"),
-        ("--speculate", "2"),
         ("--kv-cache-dtype", "fp8_e4m3fn"),
         ("--otlp-endpoint", "http://collector:4317"),
         ("--lora-ids", "owner/law"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from text_generation_server.engine.types import WatermarkParams
 from text_generation_server.errors import InvalidSettings
 from text_generation_server.settings import (
     MAX_ROWS,
@@ -131,8 +132,17 @@ def test_shared_blocks_and_paged_attention_exclude_each_other():
 
 
 def test_known_variables_without_effect_are_listed():
-    variables = {"CUDA_GRAPHS": "1,2,4", "FLASH_DECODING": "4096", "WATERMARK_GAMMA": "", "PATH": "/bin"}
+    variables = {"CUDA_GRAPHS": "1,2,4", "FLASH_DECODING": "4096", "XPU_MEMORY_FRACTION": "", "PATH": "/bin"}
     assert server_config(OPTIONS, variables).without_effect == ("CUDA_GRAPHS", "FLASH_DECODING")
+
+
+def test_watermarks_have_the_papers_strength_unless_told():
+    assert server_config(OPTIONS, {}).watermark == WatermarkParams(gamma=0.5, delta=2.0)
+    variables = {"WATERMARK_GAMMA": "0.25", "WATERMARK_DELTA": "4"}
+    assert server_config(OPTIONS, variables).watermark == WatermarkParams(gamma=0.25, delta=4.0)
+    for name, value in (("WATERMARK_GAMMA", "1.5"), ("WATERMARK_GAMMA", "0"), ("WATERMARK_DELTA", "much")):
+        with pytest.raises(InvalidSettings, match=name):
+            server_config(OPTIONS, {name: value})
 
 
 def test_hub_settings():

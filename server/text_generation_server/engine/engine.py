@@ -6,12 +6,13 @@ launched by the call before, and the next one is launched before the results of 
 
 import time
 from collections.abc import Sequence as Ordered
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from loguru import logger
 
 from text_generation_server.engine.batch import Batch
-from text_generation_server.engine.finish import finish_token
+from text_generation_server.engine.drafts import Acceptance
+from text_generation_server.engine.finish import finish_tokens, refusal
 from text_generation_server.engine.launch import LaunchedStep
 from text_generation_server.engine.launcher import StepLauncher, StepRunner
 from text_generation_server.engine.plan import AllocateCache
@@ -24,9 +25,11 @@ from text_generation_server.engine.types import (
     StepResult,
     WarmupCommand,
     WarmupResult,
+    WatermarkParams,
 )
 from text_generation_server.engine.warmup import CacheSizer
 from text_generation_server.errors import InvalidRequest, UnknownBatch
+from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.tokenization.adapter import Tokenizer
 
 
@@ -35,8 +38,10 @@ class EngineSettings:
     """What an operator decides about an engine.
 
     max_rows: sequences served at once. block_size: slots in a block of the local allocator.
-    run_ahead: launch the next step before reading the last. memory_fraction: of the device, for everything.
+    run_ahead: launch the next step before reading the last, not possible with guesses. speculate: most tokens guessed
+    after each chosen one, 0 for none. memory_fraction: of the device, for everything.
     position_limit: longest sequence model and tokenizer can take, None if unbounded.
+    watermark: how requests that ask for one are marked.
     shares_prefixes: whether requests may take over what others computed for the same prompt tokens.
     """
 
@@ -45,7 +50,9 @@ class EngineSettings:
     run_ahead: bool
     memory_fraction: float
     position_limit: int | None
+    watermark: WatermarkParams = field(default_factory=WatermarkParams)
     shares_prefixes: bool = True
+    speculate: int = 0
 
 
 class Engine:
@@ -62,10 +69,14 @@ class Engine:
             memory_fraction=settings.memory_fraction,
             position_limit=settings.position_limit,
         )
-        self._launcher = StepLauncher(runner)
+        self._launcher = StepLauncher(runner, settings.watermark)
+        self._grammars = GrammarCompiler(tokenizer, runner.vocab_size)
         self._pool: SequencePool | None = None
         self.max_prefill_tokens = self._sizer.default_prefill_tokens
         self._batches: dict[int, Batch] = {}
+        # Guesses follow the last token, which must have been read.
+        self._runs_ahead = settings.run_ahead and not settings.speculate
+        self._acceptance = Acceptance()
 
     @property
     def pool(self) -> SequencePool:
@@ -108,24 +119,37 @@ class Engine:
             block_size=self.settings.block_size,
             vocab_size=self.runner.vocab_size,
             shares_prefixes=self.settings.shares_prefixes,
+            speculates=self.settings.speculate > 0,
         )
-        self._pool = SequencePool(limits, self._tokenizer, self.runner.counts)
+        self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars)
 
     def prefill(self, command: PrefillCommand) -> StepResult:
         """Admit the requests and run their first step, with a step of the cached batch they join.
 
-        On any error the new requests are gone, and the cached batch with them (protocol §2.7).
+        A request that cannot be served ends alone, with the reason as its text. On an error the new requests are gone,
+        and the cached batch with them (protocol §2.7).
+
+        Raises:
+            InvalidRequest: none of the requests can be served, and they join no batch.
+            OutOfBlocks: no row or not enough cache is free.
         """
-        if not command.requests:
+        if not command.requests and not command.refused:
             raise InvalidRequest(f"batch {command.batch_id} has no requests; send at least one")
         joined = [] if command.cached_batch_id is None else [self._pop(command.cached_batch_id)]
         self._release_batch(command.batch_id)
         try:
-            fresh = self.pool.admit(command.requests)
+            fresh, refused = self.pool.admit(command.requests)
         except Exception:
             self._drop([s for batch in joined for s in batch.sequences])
             raise
-        return self._advance(joined[0].id if joined else command.batch_id, joined, fresh)
+        refused = [*command.refused, *refused]
+        if not fresh and not joined:
+            raise InvalidRequest("; ".join(request.reason for request in refused))
+        for request in refused:
+            logger.error("Prefill: {}", request.reason)
+        result = self._advance(joined[0].id if joined else command.batch_id, joined, fresh)
+        ended = tuple(refusal(request, self._tokenizer) for request in refused)
+        return replace(result, generations=result.generations + ended)
 
     def decode(self, batch_ids: Ordered[int]) -> StepResult:
         """One step of the named batches, merged in that order under the first one's id.
@@ -174,17 +198,18 @@ class Engine:
         try:
             if idle:
                 steps.append(self._launch(idle))
-            ahead = self._launch_ahead(merged) if self.settings.run_ahead else None
+            ahead = self._launch_ahead(merged) if self._runs_ahead else None
             outputs = [step.output.result() for step in steps]
             collected = time.perf_counter_ns()
             generations = [g for step in steps for g in self._collect(step)]
+            _raise_if_all_failed(merged)
         except Exception:
             self._drop(merged)
             raise
-        batch = self._keep(batch_id, [s for s in merged if not s.released], ahead)
+        batch = joined[0] if joined else Batch(batch_id, [])
         return StepResult(
             generations=tuple(generations),
-            batch=batch,
+            batch=self._keep(batch, [s for s in merged if not s.released], ahead),
             forward_ns=sum(output.forward_ns for output in outputs),
             decode_ns=time.perf_counter_ns() - collected,
             concat_ns=concat_ns,
@@ -209,25 +234,29 @@ class Engine:
         for sequence, logprobs in zip(step.scored, output.prompt_logprobs, strict=True):
             sequence.prompt_logprobs.extend(logprobs)
         generations = []
-        sampled = output.sampled
-        for sequence, token_id, logprob, top in zip(
-            step.choosing, sampled.ids, sampled.logprobs, sampled.top, strict=True
-        ):
+        end = 0
+        for sequence, drafted in zip(step.choosing, step.drafted, strict=True):
+            start, end = end, end + drafted + 1
             if sequence.released:
                 continue
-            generation = finish_token(sequence, token_id, logprob, top, self._tokenizer)
+            stand = sequence.verify(output.sampled.ids[start:end])
+            self._acceptance.count(drafted, stand - 1)
+            generation = finish_tokens(sequence, output.sampled.part(start, start + stand), self._tokenizer)
             generations.append(generation)
             if generation.finished:
                 self.pool.release(sequence)
         return generations
 
-    def _keep(self, batch_id: int, sequences: list[Sequence], ahead: LaunchedStep | None) -> BatchView | None:
+    def _keep(self, batch: Batch, sequences: list[Sequence], ahead: LaunchedStep | None) -> BatchView | None:
         """Cache what is unfinished; `ahead` covers all of it, or nothing is in flight."""
         if not sequences:
             return None
         if ahead is None:
+            for sequence in sequences:
+                sequence.guess(self.settings.speculate)
             schedule_chunks(sequences, self.max_prefill_tokens)
-        batch = self._batches[batch_id] = Batch(batch_id, sequences, ahead)
+        batch.sequences, batch.in_flight = sequences, ahead
+        self._batches[batch.id] = batch
         return batch.view()
 
     def _known(self, batch_id: int) -> Batch:
@@ -251,3 +280,10 @@ class Engine:
             if not sequence.released:
                 self.pool.tags.forget(sequence.slots)
                 self.pool.release(sequence)
+
+
+def _raise_if_all_failed(sequences: list[Sequence]) -> None:
+    """An error reaches every request of a call: only where all have failed may one be raised."""
+    failures = [s.grammar.failure for s in sequences if s.grammar is not None and s.grammar.failure is not None]
+    if failures and len(failures) == len(sequences):
+        raise failures[0]

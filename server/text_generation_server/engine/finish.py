@@ -1,24 +1,52 @@
-"""Turns a chosen token into a `Generation`: text, stop check, prompt tokens, the whole text at the end. Host only."""
+"""Turns chosen tokens into a `Generation`: text, stop check, prompt tokens, the whole text at the end. Host only."""
 
 from text_generation_server.engine.sequence import Sequence
-from text_generation_server.engine.types import FinishReason, GeneratedText, Generation, TokenList
+from text_generation_server.engine.types import FinishReason, GeneratedText, Generation, RefusedRequest, TokenList
+from text_generation_server.errors import InvalidRequest
+from text_generation_server.sampling.sampled import HostSampled
 from text_generation_server.tokenization.adapter import Tokenizer
 
 
-def finish_token(
-    sequence: Sequence, token_id: int, logprob: float, top: list[tuple[int, float]], tokenizer: Tokenizer
-) -> Generation:
-    """Append a collected token to its sequence and say what it means to the caller."""
+def finish_tokens(sequence: Sequence, chosen: HostSampled, tokenizer: Tokenizer) -> Generation:
+    """Append a step's tokens to their sequence, up to the one that ends it, and say what they mean to the caller."""
+    if sequence.grammar is not None and sequence.grammar.failure is not None:
+        return _failed(sequence, sequence.grammar.failure, chosen.ids[0])
     first = not sequence.output_ids
-    sequence.output_ids.append(token_id)
-    text = sequence.text.append(token_id)
-    reason = sequence.stop.accept(token_id, text)
+    tokens, top_tokens, reason = TokenList([], [], [], []), [], None
+    for token_id, logprob, top in zip(chosen.ids, chosen.logprobs, chosen.top, strict=True):
+        sequence.output_ids.append(token_id)
+        text = sequence.text.append(token_id)
+        tokens.append(token_id, logprob, text, token_id in tokenizer.special_ids)
+        if sequence.request.top_n_tokens:
+            top_tokens.append(_alternatives(top, tokenizer))
+        reason = sequence.stop.accept(token_id, text)
+        if reason is not None:
+            break
     return Generation(
         request_id=sequence.request.id,
-        tokens=TokenList([token_id], [logprob], [text], [token_id in tokenizer.special_ids]),
+        tokens=tokens,
         prefill_tokens=_prompt_tokens(sequence, tokenizer) if first and sequence.request.prefill_logprobs else None,
-        top_tokens=(_alternatives(top, tokenizer),) if sequence.request.top_n_tokens else (),
+        top_tokens=tuple(top_tokens),
         finished=None if reason is None else _whole_text(sequence, reason),
+    )
+
+
+def _failed(sequence: Sequence, failure: InvalidRequest, token_id: int) -> Generation:
+    """The end of a request that failed alone: the protocol has no errors of single requests, so the text says why."""
+    return Generation(
+        request_id=sequence.request.id,
+        tokens=TokenList([token_id], [0.0], [""], [True]),
+        top_tokens=(TokenList([], [], [], []),) if sequence.request.top_n_tokens else (),
+        finished=GeneratedText(str(failure), len(sequence.output_ids) + 1, FinishReason.EOS_TOKEN, None),
+    )
+
+
+def refusal(refused: RefusedRequest, tokenizer: Tokenizer) -> Generation:
+    """The end of a request that was never started, told in the same way."""
+    return Generation(
+        request_id=refused.id,
+        tokens=TokenList([min(tokenizer.eos_ids, default=0)], [0.0], [""], [True]),
+        finished=GeneratedText(refused.reason, 1, FinishReason.EOS_TOKEN, None),
     )
 
 

@@ -23,9 +23,13 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class LaunchedStep:
-    """`choosing` and `scored` name the sequences behind the rows of the output, in its order."""
+    """`choosing` and `scored` name the sequences behind the rows of the output, in its order.
+
+    drafted: guesses of each choosing sequence; it has one more row of the output.
+    """
 
     sequences: list[Sequence]
     choosing: list[Sequence]
+    drafted: tuple[int, ...]
     scored: list[Sequence]
     output: Future[StepOutput]

@@ -10,6 +10,9 @@ from text_generation_server.engine.plan import AllocateCache, MeasureMemory, Ste
 from text_generation_server.engine.planner import PlannedStep, plan_step
 from text_generation_server.engine.runner import SamplingInput
 from text_generation_server.engine.sequence import Sequence
+from text_generation_server.engine.types import WatermarkParams
+from text_generation_server.grammar.masks import MaskMaker
+from text_generation_server.grammar.state import TokenSource
 from text_generation_server.sampling.sampler import SamplingPlan, TokenCounts
 from text_generation_server.sampling.uniforms import uniform
 
@@ -41,8 +44,10 @@ class StepRunner(Protocol):
 class StepLauncher:
     """Keeps the sampling plan of the last step: it changes only when other sequences choose."""
 
-    def __init__(self, runner: StepRunner) -> None:
+    def __init__(self, runner: StepRunner, watermark: WatermarkParams) -> None:
         self._runner = runner
+        self._watermark = watermark
+        self._masks = MaskMaker(runner.vocab_size)
         self._choosing: list[Sequence] = []
         self._sampling_plan = self._build_plan([])
 
@@ -50,20 +55,32 @@ class StepLauncher:
         """Enqueue the next step of `sequences`, which must not be empty."""
         step = plan_step(sequences)
         output = self._runner.launch(step.plan, self._sampling_input(step))
-        return LaunchedStep(sequences, step.choosing, step.scored, output)
+        place = 0
+        for sequence, drafted in zip(step.choosing, step.plan.drafted, strict=True):
+            if sequence.grammar is not None:
+                sequence.grammar.newest = _token_of(output, place)
+            place += drafted + 1
+        return LaunchedStep(sequences, step.choosing, step.plan.drafted, step.scored, output)
 
     def _sampling_input(self, step: PlannedStep) -> SamplingInput:
-        choosing = step.choosing
+        # Planning has already counted the first token that each sequence chooses.
+        choices = [
+            (sequence, sequence.sampled - 1 + guess)
+            for sequence, drafted in zip(step.choosing, step.plan.drafted, strict=True)
+            for guess in range(drafted + 1)
+        ]
+        choosing = [sequence for sequence, _ in choices]
         if choosing != self._choosing:
             self._choosing, self._sampling_plan = choosing, self._build_plan(choosing)
-        # Planning has already counted the token this step chooses.
+        grammars = [s.grammar for s in choosing if s.grammar is not None]
         return SamplingInput(
             plan=self._sampling_plan,
-            uniforms=[uniform(s.request.sampling.seed, s.sampled - 1) for s in choosing],
-            lengths=[len(s.request.prompt_ids) + s.sampled - 1 for s in choosing],
+            uniforms=[uniform(s.request.sampling.seed, chosen) for s, chosen in choices],
+            lengths=[len(s.request.prompt_ids) + chosen for s, chosen in choices],
             histories=tuple(
-                (s.counts_row, s.request.prompt_ids) for s in choosing if s.counts_row is not None and s.sampled == 1
+                (s.counts_row, s.request.prompt_ids) for s, chosen in choices if s.counts_row is not None and not chosen
             ),
+            masks=self._masks.start(grammars) if grammars else None,
             targets=tuple(_targets(step, index, count) for index, count in enumerate(c for _, c in step.plan.scored)),
         )
 
@@ -74,7 +91,12 @@ class StepLauncher:
             [s.counts_row for s in choosing],
             self._runner.vocab_size,
             self._runner.device,
+            self._watermark,
         )
+
+
+def _token_of(output: Future[StepOutput], place: int) -> TokenSource:
+    return lambda: output.result().sampled.ids[place]
 
 
 def _targets(step: PlannedStep, scored: int, count: int) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ class StepPlan:
     prompts: prompt tokens of a row, or None where the row's last sampled token is the one input.
     admissions: rows that are new.
     chooses: indices into `rows` of the rows that choose a token.
+    drafted: guesses among the inputs of each of them; with n guesses a row chooses after each of its last n + 1 inputs.
     scored: indices into `rows` of the rows whose prompt tokens get log-probabilities, and how many positions of each.
     """
 
@@ -30,6 +31,7 @@ class StepPlan:
     prompts: tuple[tuple[int, ...] | None, ...]
     admissions: tuple[Admission, ...]
     chooses: tuple[int, ...]
+    drafted: tuple[int, ...]
     scored: tuple[tuple[int, int], ...] = ()
 
 

@@ -23,7 +23,7 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         start, tokens, prompt = sequence.computed, sequence.step_tokens, sequence.request.prompt_ids
         if not sequence.admitted:
             admissions.append(Admission(sequence.row, sequence.slots))
-        prompts.append(prompt[start : start + tokens] if start < len(prompt) else None)
+        prompts.append(prompt[start : start + tokens] if start < len(prompt) else sequence.verified_input)
         query_lens.append(tokens)
         kv_lens.append(start + tokens)
         if sequence.request.prefill_logprobs and (score := min(start + tokens, len(prompt) - 1) - start) > 0:
@@ -37,6 +37,7 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         prompts=tuple(prompts),
         admissions=tuple(admissions),
         chooses=tuple(chooses),
+        drafted=tuple(len(sequences[i].draft) for i in chooses),
         scored=tuple(scored),
     )
     return PlannedStep(plan, [sequences[i] for i in chooses], [sequences[i] for i, _ in scored])

@@ -5,11 +5,14 @@ from dataclasses import dataclass, replace
 from text_generation_server.cache.blocks import LocalBlocks
 from text_generation_server.cache.tags import SlotTags, prefix_tags
 from text_generation_server.engine.detokenizer import IncrementalText
+from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.rows import FreeRows
 from text_generation_server.engine.sequence import Sequence
 from text_generation_server.engine.stopping import StopState
-from text_generation_server.engine.types import HEALTH_REQUEST_ID, Request
+from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request, SamplingParams
 from text_generation_server.errors import InvalidRequest
+from text_generation_server.grammar.compiler import GrammarCompiler
+from text_generation_server.grammar.state import GrammarState
 from text_generation_server.sampling.sampler import TokenCounts
 from text_generation_server.tokenization.adapter import Tokenizer
 
@@ -22,6 +25,7 @@ class PoolLimits:
     """num_slots: slots routers may use. max_len: longest prompt plus answer. vocab_size: bounds token ids.
 
     shares_prefixes: whether a request may take over what another computed for the same prompt tokens.
+    speculates: whether guesses are verified.
     """
 
     num_slots: int
@@ -30,37 +34,44 @@ class PoolLimits:
     block_size: int
     vocab_size: int
     shares_prefixes: bool
+    speculates: bool = False
 
 
 class SequencePool:
     """Owns free rows, free local blocks, counts rows and slot tags of one allocated cache."""
 
-    def __init__(self, limits: PoolLimits, tokenizer: Tokenizer, counts: TokenCounts) -> None:
+    def __init__(
+        self, limits: PoolLimits, tokenizer: Tokenizer, counts: TokenCounts, grammars: GrammarCompiler
+    ) -> None:
         self.limits = limits
         self.rows = FreeRows(limits.max_rows)
         self.blocks = LocalBlocks(limits.num_slots, limits.block_size)
         self.tags = SlotTags(limits.num_slots + SCRATCH_SLOTS)
         self._tokenizer = tokenizer
         self._counts = counts
+        self._grammars = grammars
         self._health_row = limits.max_rows
         self._scratch = tuple(range(limits.num_slots, limits.num_slots + SCRATCH_SLOTS))
 
-    def admit(self, requests: tuple[Request, ...]) -> list[Sequence]:
-        """Sequences for all requests, or none of them.
+    def admit(self, requests: tuple[Request, ...]) -> tuple[list[Sequence], list[RefusedRequest]]:
+        """Sequences for the requests that can be served as they are, and the other requests.
 
         Raises:
-            InvalidRequest: a request cannot be served as it is.
-            OutOfBlocks: no row or not enough cache is free.
+            OutOfBlocks: no row or not enough cache is free; none was admitted.
         """
         admitted: list[Sequence] = []
+        refused: list[RefusedRequest] = []
         try:
             for request in requests:
-                admitted.append(self._admit(request))
+                try:
+                    admitted.append(self._admit(request))
+                except InvalidRequest as error:
+                    refused.append(RefusedRequest(request.id, str(error)))
         except Exception:
             for sequence in admitted:
                 self.release(sequence)
             raise
-        return admitted
+        return admitted, refused
 
     def release(self, sequence: Sequence) -> None:
         """Take back everything the sequence holds; steps in flight may still touch it, later ones come after them."""
@@ -121,9 +132,23 @@ class SequencePool:
             cached=cached,
             tags=tags or [],
             counts_row=self._counts.take() if request.sampling.penalises else None,
+            grammar=self._grammar(request.sampling),
             stop=StopState(request.stopping, self._tokenizer.eos_ids),
             text=IncrementalText(request.prompt_ids, self._tokenizer),
+            drafts=self._drafts(request),
         )
+
+    def _drafts(self, request: Request) -> NgramDrafts | None:
+        """Guesses only where the choice after a guess needs nothing but its logits."""
+        if not self.limits.speculates or request.sampling.depends_on_last_token:
+            return None
+        return NgramDrafts(request.prompt_ids)
+
+    def _grammar(self, sampling: SamplingParams) -> GrammarState | None:
+        """Starts compiling it; whether it can be used shows when the first token is chosen."""
+        if not sampling.grammar:
+            return None
+        return GrammarState(self._grammars.start(sampling.grammar_kind, sampling.grammar))
 
     def _check(self, request: Request) -> None:
         prompt, limits = request.prompt_ids, self.limits
@@ -146,10 +171,6 @@ class SequencePool:
                 f"request {request.id}: slot {max(request.slots)} is outside the cache of {limits.num_slots} slots; "
                 "the router must use the limits that Warmup returned"
             )
-        if request.sampling.watermark:
-            raise InvalidRequest(f"request {request.id}: watermark is not supported by this server; leave it off")
-        if request.sampling.grammar:
-            raise InvalidRequest(f"request {request.id}: grammar is not supported by this server; leave it empty")
 
 
 def _tokens_needed(request: Request) -> int:

@@ -20,6 +20,7 @@ from text_generation_server.engine.plan import AllocateCache, MeasureMemory, Ste
 from text_generation_server.engine.rows import RowTable
 from text_generation_server.engine.stream import ThreadStream
 from text_generation_server.errors import GenerationError, ModelError
+from text_generation_server.grammar.masks import Masks
 from text_generation_server.models.step import ServedModel, StepInput
 from text_generation_server.sampling.sampler import HostSampled, Sampler, SamplingPlan, TokenCounts
 
@@ -31,6 +32,7 @@ class SamplingInput:
     uniforms: one random number in [0, 1) a row.
     lengths: prompt and generated tokens of a row so far.
     histories: (counts row, its tokens) of rows whose penalties start with this step.
+    masks: what the grammars of rows that have one allow; may be known only while the step runs.
     targets: for each scored row the token that really follows each scored position.
     """
 
@@ -38,6 +40,7 @@ class SamplingInput:
     uniforms: list[float]
     lengths: list[int]
     histories: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    masks: Future[Masks] | None = None
     targets: tuple[tuple[int, ...], ...] = ()
 
 
@@ -127,8 +130,9 @@ class Runner:
         with torch.inference_mode():
             for admission in plan.admissions:
                 self._rows.admit(admission.row, admission.slots)
-            logits = self._model.forward(self._step_input(plan, self._cache, self._rows))
-            sampled = self._choose(plan, logits, sampling, self._rows)
+            inputs = self._step_input(plan, self._cache, self._rows)
+            logits = self._model.forward(inputs)
+            sampled = self._choose(plan, inputs, logits, sampling, self._rows)
             prompt_logprobs = self._score(logits, sampling.targets) if sampling else ()
         return StepOutput(sampled, prompt_logprobs, time.perf_counter_ns() - started)
 
@@ -164,9 +168,13 @@ class Runner:
             token_ids[self._tensor(decoding)] = rows.last_token[self._tensor(sources)]
         return token_ids, self._tensor(positions)
 
-    def _choose(self, plan: StepPlan, logits: Tensor, sampling: SamplingInput | None, rows: RowTable) -> HostSampled:
+    def _choose(
+        self, plan: StepPlan, inputs: StepInput, logits: Tensor, sampling: SamplingInput | None, rows: RowTable
+    ) -> HostSampled:
         """Choose on rank 0, tell every rank's rows, bring the choice to the host."""
-        chosen = [plan.rows[i] for i in plan.chooses]
+        # A row that verifies guesses is here several times; its next input comes with the plan, not from its row.
+        drafts = zip(plan.chooses, plan.drafted, strict=True)
+        chosen = [plan.rows[index] for index, drafted in drafts for _ in range(drafted + 1)]
         if not chosen:
             return HostSampled([], [], [])
         if sampling is None:
@@ -180,6 +188,8 @@ class Runner:
             sampling.plan,
             torch.tensor(sampling.uniforms, device=self.device),
             self._tensor(sampling.lengths),
+            previous=inputs.token_ids[inputs.logit_rows[: len(chosen)]] if sampling.plan.watermarked else None,
+            masks=None if sampling.masks is None else torch.from_numpy(sampling.masks.result()).to(self.device),
         )
         rows.last_token[self._tensor(chosen)] = self._group.broadcast(sampled.ids)
         return sampled.to_host()
@@ -197,10 +207,11 @@ class Runner:
 
 
 def _logit_rows(plan: StepPlan) -> list[int]:
-    """Indices into T: the last position of each choosing row, then the scored positions of each scored row."""
+    """Indices into T: the last positions of each choosing row, then the scored positions of each scored row."""
     starts, total = [], 0
     for tokens in plan.query_lens:
         starts.append(total)
         total += tokens
-    last = [starts[i] + plan.query_lens[i] - 1 for i in plan.chooses]
+    ends = [starts[i] + plan.query_lens[i] for i in plan.chooses]
+    last = [at for end, drafted in zip(ends, plan.drafted, strict=True) for at in range(end - drafted - 1, end)]
     return last + [starts[i] + offset for i, count in plan.scored for offset in range(count)]

@@ -5,23 +5,31 @@ run-ahead the first is up to one step ahead of the second.
 """
 
 import math
+from collections.abc import Sequence as Ordered
 
 from text_generation_server.engine.detokenizer import IncrementalText
+from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.stopping import StopState
 from text_generation_server.engine.types import Request
+from text_generation_server.grammar.state import GrammarState
 
 
 class Sequence:
     """A request that holds a row and slots.
 
     `slots[p]` is the cache slot of position p. `local_slots` is what must go back to the local allocator (empty when
-    the router owns the slots). `step_tokens` is the number of tokens its next step computes.
+    the router owns the slots). `step_tokens` is the number of tokens its next step computes, `draft` those among them
+    that are guesses. `drafts` makes guesses, None for sequences that take one token a step.
     """
 
     __slots__ = (
         "admitted",
+        "cached",
         "computed",
         "counts_row",
+        "draft",
+        "drafts",
+        "grammar",
         "local_slots",
         "output_ids",
         "prompt_logprobs",
@@ -34,7 +42,6 @@ class Sequence:
         "stop",
         "tags",
         "text",
-        "written_slots",
     )
 
     def __init__(
@@ -47,8 +54,10 @@ class Sequence:
         cached: int,
         tags: list[int],
         counts_row: int | None,
+        grammar: GrammarState | None,
         stop: StopState,
         text: IncrementalText,
+        drafts: NgramDrafts | None = None,
     ) -> None:
         self.request = request
         self.row = row
@@ -56,15 +65,18 @@ class Sequence:
         self.local_slots = local_slots
         self.tags = tags
         self.counts_row = counts_row
+        self.grammar = grammar
         self.stop = stop
         self.text = text
+        self.drafts = drafts
+        self.draft: tuple[int, ...] = ()
         self.admitted = False
+        self.cached = cached
         self.computed = cached
         self.sampled = 0
         self.output_ids: list[int] = []
         # The first token and every cached one have no distribution to be scored by (protocol §6.5).
         self.prompt_logprobs = [math.nan] * (cached + 1) if request.prefill_logprobs else []
-        self.written_slots = max(len(slots) - cached, 0)
         rest = len(request.prompt_ids) - cached
         self.step_tokens = rest if request.chunk is None else min(max(request.chunk, 1), rest)
         self.released = False
@@ -79,8 +91,35 @@ class Sequence:
         """Whether another step is needed even if every launched one goes on."""
         return self.sampled < self.request.stopping.max_new_tokens
 
+    @property
+    def verified_input(self) -> tuple[int, ...] | None:
+        """What a decode step computes: the newest token and guesses after it; None for the newest token alone."""
+        return (self.output_ids[-1], *self.draft) if self.drafts is not None else None
+
+    def guess(self, count: int) -> None:
+        """Draft up to `count` tokens for the next step, if that is a decode step."""
+        if self.drafts is not None and not self.remaining_prompt:
+            room = self.request.stopping.max_new_tokens - self.sampled - 1
+            self.draft = self.drafts.propose(max(min(count, room), 0))
+
+    def verify(self, chosen: Ordered[int]) -> int:
+        """How many tokens stand of those chosen after each input of the launched step: all up to the first wrong guess.
+
+        What was computed for wrong guesses is computed again.
+        """
+        if self.drafts is None:
+            return len(chosen)
+        stand = 1
+        while stand < len(chosen) and chosen[stand - 1] == self.draft[stand - 1]:
+            stand += 1
+        self.computed -= len(chosen) - stand
+        self.sampled += stand - 1
+        self.drafts.extend(chosen[:stand])
+        self.draft = ()
+        return stand
+
     def advance(self) -> bool:
-        """Count the launch of its next step; tells whether that step chooses a token."""
+        """Count the launch of its next step; tells whether that step chooses a token (with guesses, at least one)."""
         self.admitted = True
         self.computed += self.step_tokens
         chooses = self.remaining_prompt == 0
@@ -89,9 +128,9 @@ class Sequence:
 
 
 def schedule_chunks(sequences: list[Sequence], max_prefill_tokens: int) -> None:
-    """Set how many tokens each sequence computes next: one, or a chunk of its prompt (protocol §4.4, step 3)."""
+    """Set how many tokens each sequence computes next: one and its guesses, or a chunk of its prompt (§4.4, step 3)."""
     budget = max_prefill_tokens - (len(sequences) - 1)
     for sequence in reversed(sequences):
         rest = sequence.remaining_prompt
-        sequence.step_tokens = max(min(rest, budget), 1) if rest else 1
+        sequence.step_tokens = max(min(rest, budget), 1) if rest else 1 + len(sequence.draft)
         budget -= sequence.step_tokens if rest else 0

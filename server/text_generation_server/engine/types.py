@@ -49,9 +49,22 @@ class SamplingParams:
         return self.do_sample or warped
 
     @property
+    def depends_on_last_token(self) -> bool:
+        """Whether a choice takes more from the token before it than the logits do."""
+        return self.penalises or self.watermark or bool(self.grammar)
+
+    @property
     def penalises(self) -> bool:
         """Whether choosing a token needs the counts of the tokens before it."""
         return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkParams:
+    """How watermarks are made (arXiv 2301.10226): the share of green tokens, and what is added to their logits."""
+
+    gamma: float = 0.5
+    delta: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,13 @@ class TokenList:
     logprobs: list[float]
     texts: list[str]
     is_special: list[bool]
+
+    def append(self, token_id: int, logprob: float, text: str, is_special: bool) -> None:
+        """Add a token."""
+        self.ids.append(token_id)
+        self.logprobs.append(logprob)
+        self.texts.append(text)
+        self.is_special.append(is_special)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +165,24 @@ class StepResult:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedRequest:
+    """A request that cannot be served as it is, and why."""
+
+    id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PrefillCommand:
-    """Start `requests` as batch `batch_id`, joined to the cached batch `cached_batch_id` if there is one."""
+    """Start `requests` as batch `batch_id`, joined to the cached batch `cached_batch_id` if there is one.
+
+    `refused` came with them, but could not be read.
+    """
 
     batch_id: int
     requests: tuple[Request, ...]
     cached_batch_id: int | None = None
+    refused: tuple[RefusedRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ class CacheSizer:
         return replace(
             request,
             prompt_ids=request.prompt_ids[-(limit - PROBE_NEW_TOKENS) :],
-            sampling=replace(request.sampling, watermark=False, grammar=""),
+            sampling=replace(request.sampling, grammar=""),
             stopping=replace(request.stopping, max_new_tokens=PROBE_NEW_TOKENS, ignore_eos=True, stop_sequences=()),
             slots=None,
             cached=0,

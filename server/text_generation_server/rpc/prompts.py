@@ -27,10 +27,13 @@ class PromptEncoder:
         """Ids of the prompt.
 
         Raises:
-            InvalidRequest: there are none.
+            InvalidRequest: there are none, or the tokenizer failed.
         """
         special = prompt.add_special_tokens or self.always_special
-        ids = self._tokenizer.encode(prompt.text, prompt.truncate, special)
+        try:
+            ids = self._tokenizer.encode(prompt.text, prompt.truncate, special)
+        except Exception as error:  # what tokenizers raise has no common class
+            raise InvalidRequest(f"the prompt {prompt.text[:40]!r} cannot be tokenised: {error}") from error
         if not ids:
             raise InvalidRequest(f"the prompt {prompt.text[:40]!r} has no tokens, expected at least one")
         return tuple(ids)

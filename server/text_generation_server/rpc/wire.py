@@ -5,12 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from loguru import logger
+
 from text_generation_server.engine.types import (
     BatchView,
     GeneratedText,
     Generation,
     GrammarKind,
     PrefillCommand,
+    RefusedRequest,
     Request,
     SamplingParams,
     ShardInfo,
@@ -28,6 +31,12 @@ Message = Any
 
 ROUTER_LIMIT = 4 * 2**20
 """Bytes of the largest answer that routers take (protocol §2.2)."""
+
+DISPENSABLE: dict[str, Callable[[Message], int]] = {
+    "prefill_tokens": lambda generation: len(generation.prefill_tokens.ids),
+    "top_tokens": lambda generation: sum(len(tokens.ids) for tokens in generation.top_tokens),
+}
+"""Lists of a Generation that may be left out, and how long they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +65,19 @@ class Wire(ABC):
     def request(self, message: Message, encode: Encode) -> Request:
         """Request. `encode` makes ids of its prompt."""
 
-    @abstractmethod
     def prefill_command(self, message: Message, encode: Encode) -> PrefillCommand:
-        """PrefillRequest."""
+        """PrefillRequest; requests that cannot be read are refused alone."""
+        requests, refused = [], []
+        for item in message.batch.requests:
+            try:
+                requests.append(self.request(item, encode))
+            except InvalidRequest as error:
+                refused.append(RefusedRequest(item.id, f"request {item.id}: {error}"))
+        return PrefillCommand(message.batch.id, tuple(requests), self.joined_batch(message), tuple(refused))
+
+    @abstractmethod
+    def joined_batch(self, message: Message) -> int | None:
+        """Id of the cached batch that a PrefillRequest joins."""
 
     @abstractmethod
     def prefill_response(self, result: StepResult, total_ns: int) -> Message:
@@ -173,10 +192,15 @@ def stopping_params(message: Message) -> StoppingParams:
 
 
 def within_router_limit(response: Message) -> Message:
-    """Prompt tokens are the only part that can grow past what routers take: they are left out, the longest first."""
-    while response.ByteSize() > ROUTER_LIMIT:
-        longest = max(response.generations, key=lambda generation: len(generation.prefill_tokens.ids), default=None)
-        if longest is None or not longest.HasField("prefill_tokens"):
-            break
-        longest.ClearField("prefill_tokens")
+    """Lists that a generation can do without are left out of answers that no router takes, the longest first."""
+    for field, length in DISPENSABLE.items():
+        for generation in sorted(response.generations, key=length, reverse=True):
+            if response.ByteSize() <= ROUTER_LIMIT:
+                return response
+            if length(generation):
+                logger.warning(
+                    "request {}: {} are left out, the answer would exceed the {} bytes that routers take",
+                    *(generation.request_id, field, ROUTER_LIMIT),
+                )
+                generation.ClearField(field)
     return response

@@ -3,7 +3,6 @@
 from text_generation_protocol.v2 import generate_pb2 as pb
 from text_generation_server.engine.types import (
     BatchView,
-    PrefillCommand,
     Request,
     ShardInfo,
     StepResult,
@@ -47,9 +46,9 @@ class WireV2(Wire):
             adapter=None if message.lora_id in ("", NO_ADAPTER) else message.lora_id,
         )
 
-    def prefill_command(self, message: pb.PrefillRequest, encode: Encode) -> PrefillCommand:
-        """PrefillRequest."""
-        return PrefillCommand(message.batch.id, tuple(self.request(item, encode) for item in message.batch.requests))
+    def joined_batch(self, message: pb.PrefillRequest) -> None:
+        """Version 2 merges batches in Decode only."""
+        return None
 
     def prefill_response(self, result: StepResult, total_ns: int) -> pb.PrefillResponse:
         """PrefillResponse: nothing is ever merged by a version 2 prefill."""

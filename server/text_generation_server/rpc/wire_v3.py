@@ -3,7 +3,6 @@
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_server.engine.types import (
     BatchView,
-    PrefillCommand,
     Request,
     ShardInfo,
     StepResult,
@@ -55,13 +54,9 @@ class WireV3(Wire):
             chunk=message.chunk_len if message.HasField("chunk_len") else None,
         )
 
-    def prefill_command(self, message: pb.PrefillRequest, encode: Encode) -> PrefillCommand:
-        """PrefillRequest."""
-        return PrefillCommand(
-            batch_id=message.batch.id,
-            requests=tuple(self.request(item, encode) for item in message.batch.requests),
-            cached_batch_id=message.cached_batch.id if message.HasField("cached_batch") else None,
-        )
+    def joined_batch(self, message: pb.PrefillRequest) -> int | None:
+        """Present only from routers that were told of chunked prefill."""
+        return message.cached_batch.id if message.HasField("cached_batch") else None
 
     def prefill_response(self, result: StepResult, total_ns: int) -> pb.PrefillResponse:
         """PrefillResponse."""

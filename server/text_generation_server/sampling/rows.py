@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from text_generation_server.engine.types import SamplingParams
+from text_generation_server.engine.types import SamplingParams, WatermarkParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,15 @@ class Rows:
 class PlannedRows:
     """What every row of a step asks for, from which each rule picks the rows it concerns.
 
-    `counts_rows` has the row of `TokenCounts` of each row, None where nothing is penalised.
+    `counts_rows` has the row of `TokenCounts` of each row, None where nothing is penalised. `watermark` is how those
+    rows are marked that ask for it.
     """
 
     params: Sequence[SamplingParams]
     counts_rows: Sequence[int | None]
     vocab_size: int
     device: torch.device
+    watermark: WatermarkParams
 
     def where(self, concerns: Callable[[SamplingParams], bool]) -> list[int]:
         """The rows whose parameters satisfy `concerns`."""

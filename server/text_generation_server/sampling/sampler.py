@@ -11,10 +11,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from text_generation_server.engine.types import SamplingParams
+from text_generation_server.engine.types import SamplingParams, WatermarkParams
 from text_generation_server.sampling.counts import TokenCounts
 from text_generation_server.sampling.mass import draw
-from text_generation_server.sampling.processors import PROCESSORS, LogitsProcessor, StepContext
+from text_generation_server.sampling.processors import PROCESSORS, LogitsProcessor, StepContext, Watermark
 from text_generation_server.sampling.rows import PlannedRows, Rows
 from text_generation_server.sampling.sampled import HostSampled, Sampled, TopPlan
 
@@ -44,13 +44,14 @@ class SamplingPlan:
         counts_rows: Sequence[int | None],
         vocab_size: int,
         device: torch.device,
+        watermark: WatermarkParams | None = None,
     ) -> Self:
         """Plan for one row per entry: its parameters, its number of top tokens, and its row of `TokenCounts`.
 
         Raises:
             ValueError: a row with a penalty has no row of counts.
         """
-        rows = PlannedRows(params, counts_rows, vocab_size, device)
+        rows = PlannedRows(params, counts_rows, vocab_size, device, watermark or WatermarkParams())
         drawn = rows.where(lambda row: row.samples)
         counted = [row for row, held in enumerate(counts_rows) if held is not None]
         return cls(
@@ -61,6 +62,11 @@ class SamplingPlan:
             top=TopPlan.build(top_n, vocab_size, device),
         )
 
+    @property
+    def watermarked(self) -> bool:
+        """Whether the sampler needs to know each row's last token."""
+        return any(isinstance(processor, Watermark) for processor in self.processors)
+
 
 class Sampler:
     """Applies plans to logits. `counts` is shared with the host, which lends its rows to penalised sequences."""
@@ -68,7 +74,15 @@ class Sampler:
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self.counts = TokenCounts(vocab_size, device)
 
-    def __call__(self, logits: Tensor, plan: SamplingPlan, uniforms: Tensor, lengths: Tensor) -> Sampled:
+    def __call__(
+        self,
+        logits: Tensor,
+        plan: SamplingPlan,
+        uniforms: Tensor,
+        lengths: Tensor,
+        previous: Tensor | None = None,
+        masks: Tensor | None = None,
+    ) -> Sampled:
         """Choose one token a row, and count it where tokens are counted.
 
         Args:
@@ -76,8 +90,10 @@ class Sampler:
             plan: built for these rows, in this order.
             uniforms: numbers in [0, 1) [S] fp32; greedy rows ignore theirs.
             lengths: prompt and generated tokens so far [S] int64.
+            previous: the last of these tokens [S] int64; may be None if the plan is not `watermarked`.
+            masks: see `StepContext`; may be None if no row has a grammar.
         """
-        scores = self._processed(logits, plan, lengths)
+        scores = self._processed(logits, plan, StepContext(lengths, self.counts, previous, masks))
         ids = _chosen(scores, plan.drawn, uniforms)
         if plan.counted is not None:
             self.counts.add(plan.counts_rows, plan.counted.take(ids))
@@ -85,10 +101,9 @@ class Sampler:
         top = None if plan.top is None else plan.top.select(logprobs)
         return Sampled(ids, logprobs.gather(-1, ids[:, None])[:, 0], top)
 
-    def _processed(self, logits: Tensor, plan: SamplingPlan, lengths: Tensor) -> Tensor:
+    def _processed(self, logits: Tensor, plan: SamplingPlan, step: StepContext) -> Tensor:
         # Processors may write in place, but the raw logits are still needed for prompt log-probabilities.
         scores = logits.to(torch.float32, copy=bool(plan.processors))
-        step = StepContext(lengths, self.counts)
         for processor in plan.processors:
             scores = processor(scores, step)
         return scores

@@ -1,0 +1,58 @@
+"""Guesses how a sequence goes on from what it has said before: n-gram lookup ("prompt lookup decoding"). Host only.
+
+Guesses cost nothing but the positions that verify them. Knows neither models nor whether a guess came true.
+"""
+
+from collections.abc import Sequence
+
+from loguru import logger
+
+REPORT_EVERY = 1000
+"""Guessed tokens between two lines of log."""
+
+LONGEST = 3
+SHORTEST = 2
+"""Tokens that must repeat before the rest is expected to. Single tokens repeat too often to mean anything."""
+
+
+class NgramDrafts:
+    """Remembers where each n-gram of a sequence last ended; lookups and additions take constant time."""
+
+    def __init__(self, prompt_ids: Sequence[int]) -> None:
+        self._ids: list[int] = []
+        self._ends: dict[tuple[int, ...], int] = {}
+        self.extend(prompt_ids)
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Add what the sequence says next. The n-grams of its last position count once something follows them."""
+        for token in ids:
+            end = len(self._ids)
+            for length in range(SHORTEST, min(LONGEST, end) + 1):
+                self._ends[tuple(self._ids[end - length :])] = end
+            self._ids.append(token)
+
+    def propose(self, count: int) -> tuple[int, ...]:
+        """Up to `count` tokens that followed the longest earlier occurrence of the sequence's end; () without one."""
+        for length in range(LONGEST, SHORTEST - 1, -1):
+            end = self._ends.get(tuple(self._ids[-length:])) if length <= len(self._ids) else None
+            if end is not None:
+                return tuple(self._ids[end : end + count])
+        return ()
+
+
+class Acceptance:
+    """Counts how many guesses came true, and says so in the log now and then."""
+
+    def __init__(self) -> None:
+        self._drafted = 0
+        self._accepted = 0
+
+    def count(self, drafted: int, accepted: int) -> None:
+        """Add one sequence's step."""
+        self._drafted += drafted
+        self._accepted += accepted
+        if self._drafted >= REPORT_EVERY:
+            share = self._accepted / self._drafted
+            report = logger.bind(phase="speculation", drafted=self._drafted, accepted=self._accepted)
+            report.info("Speculation: {} of {} guessed tokens accepted ({:.0%})", self._accepted, self._drafted, share)
+            self._drafted = self._accepted = 0
