@@ -33,13 +33,15 @@ BOS = 300
 
 
 class BosTokenizer:
-    """Ids are bytes, after BOS where special tokens are wanted. Remembers the threads it was called from."""
+    """Ids are bytes, after BOS where special tokens are wanted; fails on `fail`. Remembers its callers' threads."""
 
     def __init__(self) -> None:
         self.threads: set[str] = set()
 
     def encode(self, text: str, truncate: int = 0, add_special_tokens: bool = True) -> list[int]:
         self.threads.add(threading.current_thread().name)
+        if text == "fail":
+            raise RuntimeError("no such luck")
         special, ids = [BOS] * add_special_tokens, list(text.encode())
         return special + ids[-(truncate - len(special)) :] if truncate else special + ids
 

@@ -352,3 +352,16 @@ def test_prompt_log_probabilities_that_no_router_takes_are_left_out(shard, engin
     assert response.ByteSize() < 4 * 2**20
     assert [generation.HasField("prefill_tokens") for generation in response.generations] == [True, False]
     assert [list(generation.tokens.ids) for generation in response.generations] == [[1], [1]]
+
+
+def test_top_tokens_that_no_router_takes_are_left_out(shard, engine):
+    many = TokenList(list(range(200_000)), [-1.0] * 200_000, ["word"] * 200_000, [False] * 200_000)
+    few = TokenList([1], [-1.0], ["a"], [False])
+    engine.result = StepResult(
+        tuple(Generation(i, few, prefill_tokens=few, top_tokens=(top,)) for i, top in enumerate((many, few, many))),
+        None, 0, 0,
+    )  # fmt: skip
+    response = shard.v3.Prefill(prefill(pb_v3, request(pb_v3)))
+    assert response.ByteSize() < 4 * 2**20
+    assert sorted(len(generation.top_tokens) for generation in response.generations) == [0, 1, 1]
+    assert len(response.generations[1].top_tokens) == 1

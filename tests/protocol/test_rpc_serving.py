@@ -83,21 +83,18 @@ def test_a_long_error_text_is_cut_to_what_a_header_carries(shard, engine, logged
     assert caught.value.details() == "ü" * 1000
 
 
-def test_a_prompt_without_tokens_never_reaches_the_engine(shard, engine, logged):
-    with pytest.raises(grpc.RpcError) as caught:
-        shard.v3.Prefill(prefill(""))
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "no tokens" in caught.value.details()
-    assert engine.commands == []
-
-
-def test_an_unknown_grammar_type_is_named(shard, logged):
+def test_requests_that_cannot_be_read_are_refused_alone(shard, engine):
     request = prefill()
-    request.batch.requests[0].parameters.grammar_type = 9
-    with pytest.raises(grpc.RpcError) as caught:
-        shard.v3.Prefill(request)
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "grammar_type is 9" in caught.value.details()
+    for request_id, changes in {6: {"inputs": ""}, 7: {"inputs": "fail"}, 8: {"inputs": "ab"}}.items():
+        request.batch.requests.add(id=request_id, **changes)
+    request.batch.requests[3].parameters.grammar_type = 9
+    shard.v3.Prefill(request)
+    assert engine.prompts == [tuple(b"ab")]
+    assert [item.id for item in engine.last.refused] == [6, 7, 8]
+    no_tokens, failed, grammar = (item.reason for item in engine.last.refused)
+    assert no_tokens == "request 6: the prompt '' has no tokens, expected at least one"
+    assert failed == "request 7: the prompt 'fail' cannot be tokenised: no such luck"
+    assert grammar.startswith("request 8: grammar_type is 9, expected one of")
 
 
 @pytest.mark.parametrize("method", ["generate.v3.TextGenerationService/Sing", "generate.v4.TextGenerationService/Info"])

@@ -1,0 +1,143 @@
+"""The server under test: everything real (sockets, engine, sampler, tokenizer) but the model, which is a mock."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from conformance.caller import Caller
+from conformance.made_tokenizers import byte_level
+from mocks.launched import Launcher
+from mocks.mock_model import MockModel
+from text_generation_server.distributed.group import SingleRank
+from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.loop import EngineLoop
+from text_generation_server.engine.plan import MeasureMemory
+from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.stream import ThreadStream
+from text_generation_server.placement import Placement
+from text_generation_server.rpc.prompts import PromptEncoder
+from text_generation_server.rpc.server import ShardServer
+from text_generation_server.rpc.service import EngineService
+from text_generation_server.rpc.sockets import socket_path
+from text_generation_server.rpc.wire_v2 import WireV2
+from text_generation_server.rpc.wire_v3 import WireV3
+from text_generation_server.serve import Part, describe
+from text_generation_server.settings import ServeOptions, server_config
+from text_generation_server.tokenization.adapter import TokenizerAdapter
+
+ROWS, SLOTS, MAX_LEN = 16, 512, 256
+ROOM = 8192
+"""Slots that Warmup finds room for."""
+
+
+class RoomyRunner(Runner):
+    """A runner in whose memory a known number of slots fits, whatever else runs on this machine."""
+
+    def fitting_slots(self, command: MeasureMemory) -> Future[int]:
+        fitting: Future[int] = Future()
+        fitting.set_result(ROOM)
+        return fitting
+
+
+@dataclass
+class RunningShard:
+    """A serving shard with a caller of each version."""
+
+    path: Path
+    v2: Caller
+    v3: Caller
+    engine: Engine
+    model: MockModel
+    fatal: threading.Event
+
+    def caller(self, version: str) -> Caller:
+        """The caller of `v2` or `v3`."""
+        return {"v2": self.v2, "v3": self.v3}[version]
+
+    def assert_idle(self) -> None:
+        """Nothing is cached, and every row and block is free."""
+        pool = self.engine.pool
+        assert self.engine.batch_ids == ()
+        assert len(pool.rows) == ROWS
+        assert pool.blocks.free_tokens == pool.limits.num_slots // pool.blocks.block_size * pool.blocks.block_size
+
+
+StartShard = Callable[..., RunningShard]
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TokenizerAdapter:
+    """Ids are bytes; BOS comes first where special tokens are wanted."""
+    return TokenizerAdapter.load(byte_level(tmp_path_factory.mktemp("byte-level")))
+
+
+@pytest.fixture
+def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartShard]:
+    """Start shards; they are stopped afterwards."""
+    running: list[tuple[RunningShard, ShardServer, EngineLoop[Engine]]] = []
+
+    def start(
+        *,
+        model: MockModel | None = None,
+        tokenizer: TokenizerAdapter = byte_tokenizer,
+        run_ahead: bool = True,
+        attention: str = "flashinfer",
+        max_prefill_tokens: int = 4096,
+        num_slots: int = SLOTS,
+        max_len: int = MAX_LEN,
+        position_limit: int | None = 4096,
+        speculate: int = 0,
+        warm: bool = True,
+        variables: dict[str, str] | None = None,
+    ) -> RunningShard:
+        model = model or MockModel()
+        options = ServeOptions("mock", uds_path=tmp_path / f"tgi{len(running)}", speculate=speculate)
+        config = server_config(options, {"ATTENTION": attention, "REQUEST_LOGPROBS": "1"} | (variables or {}))
+        settings = EngineSettings(
+            ROWS, config.cache.block_size, run_ahead, memory_fraction=1.0, position_limit=position_limit,
+            watermark=config.watermark, speculate=speculate,
+        )  # fmt: skip
+        engine = Engine(RoomyRunner(model, SingleRank(), ThreadStream()), tokenizer, settings)
+        if warm:
+            engine.resize(num_slots, max_len)
+        engine.max_prefill_tokens = max_prefill_tokens
+        loop = EngineLoop(engine)
+        loop.start()
+        path, fatal = socket_path(options.uds_path, 0), threading.Event()
+        part = Part(tmp_path, model, Placement(torch.device("cuda"), torch.float16, 1), SingleRank())
+        services = [
+            EngineService(wire, describe(config, part), loop, PromptEncoder(tokenizer))
+            for wire in (WireV2(), WireV3(config.prefill_logprobs))
+        ]
+        server = ShardServer(path, *services, on_fatal=fatal.set)
+        server.start()
+        shard = RunningShard(path, Caller(path, "v2"), Caller(path, "v3"), engine, model, fatal)
+        running.append((shard, server, loop))
+        return shard
+
+    yield start
+    for shard, server, loop in running:
+        shard.v2.close()
+        shard.v3.close()
+        server.stop(grace_s=0)
+        loop.stop()
+        shard.engine.runner.close()
+
+
+@pytest.fixture(params=[True, False], ids=["run-ahead", "no-run-ahead"])
+def shard(request: pytest.FixtureRequest, start: StartShard) -> RunningShard:
+    """A shard over the mock model, with and without run-ahead."""
+    return start(run_ahead=request.param)
+
+
+@pytest.fixture
+def launcher() -> Iterator[Launcher]:
+    """Launchers over stub children, all of which are gone afterwards."""
+    launcher = Launcher()
+    yield launcher
+    launcher.end_all()
