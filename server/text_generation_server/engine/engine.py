@@ -239,9 +239,11 @@ class Engine:
             start, end = end, end + drafted + 1
             if sequence.released:
                 continue
-            stand = sequence.verify(output.sampled.ids[start:end])
-            self._acceptance.count(drafted, stand - 1)
-            generation = finish_tokens(sequence, output.sampled.part(start, start + stand), self._tokenizer)
+            stand = 1
+            if sequence.drafts is not None:
+                stand = sequence.verify(sequence.drafts, output.sampled.ids[start:end])
+                self._acceptance.count(drafted, stand - 1)
+            generation = finish_tokens(sequence, output.sampled, range(start, start + stand), self._tokenizer)
             generations.append(generation)
             if generation.finished:
                 self.pool.release(sequence)

@@ -7,18 +7,19 @@ from text_generation_server.sampling.sampled import HostSampled
 from text_generation_server.tokenization.adapter import Tokenizer
 
 
-def finish_tokens(sequence: Sequence, chosen: HostSampled, tokenizer: Tokenizer) -> Generation:
-    """Append a step's tokens to their sequence, up to the one that ends it, and say what they mean to the caller."""
+def finish_tokens(sequence: Sequence, chosen: HostSampled, rows: range, tokenizer: Tokenizer) -> Generation:
+    """Append these of a step's tokens to their sequence, up to the one that ends it, and say what they mean."""
     if sequence.grammar is not None and sequence.grammar.failure is not None:
-        return _failed(sequence, sequence.grammar.failure, chosen.ids[0])
+        return _failed(sequence, sequence.grammar.failure, chosen.ids[rows.start])
     first = not sequence.output_ids
     tokens, top_tokens, reason = TokenList([], [], [], []), [], None
-    for token_id, logprob, top in zip(chosen.ids, chosen.logprobs, chosen.top, strict=True):
+    for row in rows:
+        token_id = chosen.ids[row]
         sequence.output_ids.append(token_id)
         text = sequence.text.append(token_id)
-        tokens.append(token_id, logprob, text, token_id in tokenizer.special_ids)
+        tokens.append(token_id, chosen.logprobs[row], text, token_id in tokenizer.special_ids)
         if sequence.request.top_n_tokens:
-            top_tokens.append(_alternatives(top, tokenizer))
+            top_tokens.append(_alternatives(chosen.top[row], tokenizer))
         reason = sequence.stop.accept(token_id, text)
         if reason is not None:
             break

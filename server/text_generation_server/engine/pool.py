@@ -89,9 +89,10 @@ class SequencePool:
             return
         start = sequence.computed
         end = start + sequence.step_tokens
-        tags = sequence.tags[start:end]
-        self.tags.write(sequence.slots[start : start + len(tags)], tags)
-        self.tags.forget(sequence.slots[start + len(tags) : end])
+        prompt_end = min(max(len(sequence.tags), start), end)
+        if start < prompt_end:
+            self.tags.write(sequence.slots[start:prompt_end], sequence.tags[start:prompt_end])
+        self.tags.forget(sequence.slots[prompt_end:end])
 
     def _admit(self, request: Request) -> Sequence:
         if request.id == HEALTH_REQUEST_ID:

@@ -19,7 +19,8 @@ class Sequence:
 
     `slots[p]` is the cache slot of position p. `local_slots` is what must go back to the local allocator (empty when
     the router owns the slots). `step_tokens` is the number of tokens its next step computes, `draft` those among them
-    that are guesses. `drafts` makes guesses, None for sequences that take one token a step.
+    that are guesses. `drafts` makes guesses, None for sequences that take one token a step. `samples`: whether its
+    tokens are drawn.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class Sequence:
         "request",
         "row",
         "sampled",
+        "samples",
         "slots",
         "step_tokens",
         "stop",
@@ -60,6 +62,7 @@ class Sequence:
         drafts: NgramDrafts | None = None,
     ) -> None:
         self.request = request
+        self.samples = request.sampling.samples
         self.row = row
         self.slots = slots
         self.local_slots = local_slots
@@ -102,19 +105,17 @@ class Sequence:
             room = self.request.stopping.max_new_tokens - self.sampled - 1
             self.draft = self.drafts.propose(max(min(count, room), 0))
 
-    def verify(self, chosen: Ordered[int]) -> int:
+    def verify(self, drafts: NgramDrafts, chosen: Ordered[int]) -> int:
         """How many tokens stand of those chosen after each input of the launched step: all up to the first wrong guess.
 
         What was computed for wrong guesses is computed again.
         """
-        if self.drafts is None:
-            return len(chosen)
         stand = 1
         while stand < len(chosen) and chosen[stand - 1] == self.draft[stand - 1]:
             stand += 1
         self.computed -= len(chosen) - stand
         self.sampled += stand - 1
-        self.drafts.extend(chosen[:stand])
+        drafts.extend(chosen[:stand])
         self.draft = ()
         return stand
 

@@ -123,36 +123,13 @@ class Wire(ABC):
     def _step(self, result: StepResult, total_ns: int) -> dict[str, Any]:
         """What the answers of Prefill and Decode have in common in every version."""
         return {
-            "generations": [self._generation(generation) for generation in result.generations],
+            "generations": [_generation(generation) for generation in result.generations],
             "batch": None if result.batch is None else self.cached_batch(result.batch),
             "forward_ns": result.forward_ns,
             "decode_ns": result.decode_ns,
             # A step may have run before the call that reports it; routers still expect the parts within the whole.
             "total_ns": max(total_ns, result.forward_ns + result.decode_ns + (result.concat_ns or 0)),
         }
-
-    def _generation(self, generation: Generation) -> Message:
-        prefill = generation.prefill_tokens
-        return self._pb.Generation(
-            request_id=generation.request_id,
-            prefill_tokens=None if prefill is None else self._tokens(prefill),
-            tokens=self._tokens(generation.tokens),
-            generated_text=None if generation.finished is None else self._generated_text(generation.finished),
-            top_tokens=[self._tokens(tokens) for tokens in generation.top_tokens],
-        )
-
-    def _tokens(self, tokens: TokenList) -> Message:
-        return self._pb.Tokens(
-            ids=tokens.ids, logprobs=tokens.logprobs, texts=tokens.texts, is_special=tokens.is_special
-        )
-
-    def _generated_text(self, text: GeneratedText) -> Message:
-        return self._pb.GeneratedText(
-            text=text.text,
-            generated_tokens=text.generated_tokens,
-            finish_reason=text.finish_reason.value,
-            seed=text.seed,
-        )
 
 
 def sampling_params(message: Message) -> SamplingParams:
@@ -191,8 +168,42 @@ def stopping_params(message: Message) -> StoppingParams:
     )
 
 
+def _generation(generation: Generation) -> dict[str, Any]:
+    """Generation, as a dict of its fields: messages in messages are made twice as fast that way, one a row and step."""
+    fields: dict[str, Any] = {"request_id": generation.request_id, "tokens": _tokens(generation.tokens)}
+    if generation.prefill_tokens is not None:
+        fields["prefill_tokens"] = _tokens(generation.prefill_tokens)
+    if generation.top_tokens:
+        fields["top_tokens"] = [_tokens(tokens) for tokens in generation.top_tokens]
+    if generation.finished is not None:
+        fields["generated_text"] = _generated_text(generation.finished)
+    return fields
+
+
+def _tokens(tokens: TokenList) -> dict[str, Any]:
+    """Tokens."""
+    return {
+        "ids": tokens.ids,
+        "logprobs": tokens.logprobs,
+        "texts": tokens.texts,
+        "is_special": tokens.is_special,
+    }
+
+
+def _generated_text(text: GeneratedText) -> dict[str, Any]:
+    """GeneratedText."""
+    return {
+        "text": text.text,
+        "generated_tokens": text.generated_tokens,
+        "finish_reason": text.finish_reason.value,
+        "seed": text.seed,
+    }
+
+
 def within_router_limit(response: Message) -> Message:
     """Lists that a generation can do without are left out of answers that no router takes, the longest first."""
+    if response.ByteSize() <= ROUTER_LIMIT:
+        return response
     for field, length in DISPENSABLE.items():
         for generation in sorted(response.generations, key=length, reverse=True):
             if response.ByteSize() <= ROUTER_LIMIT:

@@ -22,10 +22,6 @@ class HostSampled:
     logprobs: list[float]
     top: list[list[tuple[int, float]]]
 
-    def part(self, start: int, stop: int) -> "HostSampled":
-        """Some rows."""
-        return HostSampled(self.ids[start:stop], self.logprobs[start:stop], self.top[start:stop])
-
 
 @dataclass(frozen=True, slots=True)
 class TopTokens:
