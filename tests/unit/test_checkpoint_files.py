@@ -2,6 +2,7 @@
 
 import json
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +40,25 @@ def test_a_view_outlives_its_file_and_never_changes_it(tmp_path):
     assert (tmp_path / "x.safetensors").read_bytes() == before
     (tmp_path / "x.safetensors").unlink()
     assert view.tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def resident(path):
+    """Bytes of a file that this process has mapped and touched."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(int(next(x for x in lines if x.startswith("Rss:")).split()[1]) << 10 for y in lines if str(path) in y)
+
+
+def test_a_part_is_read_alone_and_given_back_with_its_last_view(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.arange(1 << 22, dtype=torch.float32).view(16, -1)}, path)
+    part = TensorFile(path).view("a")[4:8]
+    assert resident(path) == 0
+    assert part[:, 0].tolist() == [rows * 2**18 for rows in range(4, 8)]
+    assert 0 < resident(path) < 1 << 23
+    assert part.sum(dtype=torch.float64) == sum(range(1 << 20, 1 << 21))
+    assert 1 << 22 <= resident(path) < 1 << 23
+    del part
+    assert resident(path) == 0
 
 
 def header_of(entry):

@@ -23,6 +23,7 @@ from text_generation_server.models.decoder import (
     PostNormBlock,
     SequentialBlock,
 )
+from text_generation_server.models.layerwise import build_layers
 from text_generation_server.models.spec import DecoderSpec, HeadTie, NormKind, Wiring
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.quantization.base import LinearKernel
@@ -66,7 +67,7 @@ class DecoderBuilder:
             embedding=self._embedding(table),
             head=self._head(table),
             rotaries=attention.rotaries,
-            blocks=[self._block(layer) for layer in range(spec.num_layers)],
+            blocks=build_layers(self._block, spec.num_layers),
             final_norm=self._norm(spec.names.final_norm),
             projection=self._projection(spec.names.embedding_out, self._embedding_size, spec.hidden_size),
         )

@@ -75,7 +75,8 @@ class TensorReader:
 
         Names have a place for the expert's number, or are of one tensor [experts · inner_size, inputs].
         """
-        stack = torch.zeros(experts, len(names), mine.padded, inputs, dtype=self.dtype, device=self.device)
+        stack = torch.empty(experts, len(names), mine.padded, inputs, dtype=self.dtype, device=self.device)
+        stack[:, :, mine.stop - mine.start :] = 0
         for index, name in enumerate(names):
             for expert, weight in enumerate(self._expert_views(name, experts, (inner_size, inputs))):
                 stack[expert, index, : mine.stop - mine.start] = weight[mine.rows]
@@ -83,7 +84,8 @@ class TensorReader:
 
     def experts_down(self, name: str, experts: int, inner_size: int, outputs: int, mine: Part) -> Tensor:
         """Parts of the inputs of all experts' linears: [experts, outputs, padded]. A tensor of all is transposed."""
-        stack = torch.zeros(experts, outputs, mine.padded, dtype=self.dtype, device=self.device)
+        stack = torch.empty(experts, outputs, mine.padded, dtype=self.dtype, device=self.device)
+        stack[:, :, mine.stop - mine.start :] = 0
         shape = (outputs, inner_size) if "{}" in name else (inner_size, outputs)
         for expert, weight in enumerate(self._expert_views(name, experts, shape)):
             weight = weight if "{}" in name else weight.T

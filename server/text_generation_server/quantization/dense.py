@@ -1,7 +1,7 @@
 """Weights that are plain numbers, in whatever floating type the checkpoint has. Knows no names and no ranks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from text_generation_server.quantization.base import LinearKernel
 from text_generation_server.quantization.onednn import PackedLinear, can_pack
+from text_generation_server.quantization.staging import Staging
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Rows
 
@@ -28,49 +29,74 @@ class PlainLinear:
 
 def dense_kernel(weight: Tensor, bias: Tensor | None) -> LinearKernel:
     """The fastest kernel for weights [out, in]. A plain one keeps this very tensor, a packed one a copy of its own."""
-    return PackedLinear(weight, bias) if can_pack(weight) else PlainLinear(weight.contiguous(), bias)
+    packs = can_pack(weight.dtype, weight.device)
+    return PackedLinear(weight, bias) if packs else PlainLinear(weight.contiguous(), bias)
 
 
 @dataclass(frozen=True, slots=True)
 class DenseMatrix:
-    """A view of a checkpoint's tensor and what it is to become; ranges of it stay views."""
+    """Views of a checkpoint's tensors, one above the other, and what they are to become; ranges of them stay views.
+
+    Each weight is copied once, into its place in the finished matrix: `below` is what joined matrices add to `weight`.
+    """
 
     weight: Tensor
     dtype: torch.dtype
     device: torch.device
+    staging: Staging = field(default_factory=Staging)
+    below: tuple[Tensor, ...] = ()
 
     def select_out(self, rows: Rows) -> Self:
         """These outputs."""
-        return self._with(self.weight[rows])
+        return self._with(self._joined()[rows])
 
     def select_in(self, columns: slice) -> Self:
         """These inputs."""
-        return self._with(self.weight[:, columns])
+        return self._with(*(weight[:, columns] for weight in self._weights))
 
     def pad(self, outputs: int, inputs: int) -> Self:
         """Zeros behind, up to this shape."""
-        if self.weight.shape == (outputs, inputs):
+        if self._shape == (outputs, inputs):
             return self
-        return self._with(F.pad(self.weight, (0, inputs - self.weight.shape[1], 0, outputs - self.weight.shape[0])))
+        rows, columns = self._shape
+        return self._with(F.pad(self._joined(), (0, inputs - columns, 0, outputs - rows)))
 
     def transpose(self) -> Self:
         """For checkpoints that store [in, out]."""
-        return self._with(self.weight.T)
+        return self._with(self._joined().T)
 
     def join_out(self, others: Sequence[Self]) -> Self:
         """The outputs of this and then of the others."""
-        return self._with(torch.cat([self.weight, *(other.weight for other in others)])) if others else self
+        return self._with(*self._weights, *(weight for other in others for weight in other._weights))
 
     def finish(self, bias: Tensor | None) -> LinearKernel:
-        """Packed for the processor where that is possible."""
-        weight = self.weight.to(self.device, self.dtype)
-        if weight is self.weight and not can_pack(weight):
-            # Never the mapped file itself: its pages would be dropped and read again under memory pressure.
-            weight = weight.clone()
-        return dense_kernel(weight, bias)
+        """Packed for the processor where that is possible; what is laid out as wanted is packed from its file."""
+        if not can_pack(self.dtype, self.device):
+            # A copy even then: the mapped file's pages would be dropped and read again under memory pressure.
+            return PlainLinear(self._copy_to(torch.empty(self._shape, dtype=self.dtype, device=self.device)), bias)
+        if not self.below and self.weight.dtype is self.dtype and self.weight.is_contiguous():
+            return PackedLinear(self.weight, bias)
+        with self.staging.lend(self._shape, self.dtype) as whole:
+            return PackedLinear(self._copy_to(whole), bias)
 
-    def _with(self, weight: Tensor) -> Self:
-        return type(self)(weight, self.dtype, self.device)
+    @property
+    def _weights(self) -> tuple[Tensor, ...]:
+        return self.weight, *self.below
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return sum(len(weight) for weight in self._weights), self.weight.shape[1]
+
+    def _copy_to(self, whole: Tensor) -> Tensor:
+        for place, weight in zip(torch.split(whole, [len(w) for w in self._weights]), self._weights, strict=True):
+            place.copy_(weight)
+        return whole
+
+    def _joined(self) -> Tensor:
+        return torch.cat(self._weights) if self.below else self.weight
+
+    def _with(self, weight: Tensor, *below: Tensor) -> Self:
+        return replace(self, weight=weight, below=below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +105,8 @@ class DenseScheme:
 
     dtype: torch.dtype
     device: torch.device
+    staging: Staging = field(default_factory=Staging)
 
     def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> DenseMatrix:
         """The tensor `name`.weight, still in its file."""
-        return DenseMatrix(checkpoint.view(f"{name}.weight", shape), self.dtype, self.device)
+        return DenseMatrix(checkpoint.view(f"{name}.weight", shape), self.dtype, self.device, self.staging)

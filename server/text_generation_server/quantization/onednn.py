@@ -15,13 +15,13 @@ FEW_TOKENS, PADDED_TOKENS = 3, 4
 """Fewer tokens than the first are computed as the second: oneDNN then reads the same weights up to a quarter faster."""
 
 
-def can_pack(weight: Tensor) -> bool:
-    """Whether this machine computes in the weight's type with packed weights."""
-    if weight.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether this machine computes in this type with packed weights."""
+    if device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
-    if weight.dtype is torch.bfloat16:
+    if dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype is torch.float32
+    return dtype is torch.float32
 
 
 class PackedLinear:

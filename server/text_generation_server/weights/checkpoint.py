@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 
 from torch import Tensor
 
@@ -42,6 +43,7 @@ class Checkpoint:
         self._unused = {name for name, file in self._homes.items() if not _is_buffer(name, file.tensors[name])}
         self._total = sum(self._size(name) for name in self._unused)
         self._done = 0
+        self._lock = Lock()  # layers are read by several threads
 
     def has(self, name: str) -> bool:
         """Whether the tensor is there, under this name or without the family's prefix."""
@@ -88,10 +90,11 @@ class Checkpoint:
         return next((candidate for candidate in self._candidates(name) if candidate in self._homes), None)
 
     def _use(self, name: str) -> None:
-        if name in self._unused:
-            self._unused.remove(name)
-            self._done += self._size(name)
-            self._progress(self._done, self._total)
+        with self._lock:
+            if name in self._unused:
+                self._unused.remove(name)
+                self._done += self._size(name)
+                self._progress(self._done, self._total)
 
     def _size(self, name: str) -> int:
         return self._homes[name].tensors[name].nbytes

@@ -80,6 +80,8 @@ class TensorFile:
         with self._path.open("rb") as file:
             # A private mapping, because torch warns of buffers that cannot be written.
             mapped = mmap.mmap(file.fileno(), stored.end - start, offset=start, access=mmap.ACCESS_COPY)
+        # Otherwise the kernel also fetches what lies before each first page: rows that are another rank's.
+        mapped.madvise(mmap.MADV_SEQUENTIAL)
         count = math.prod(stored.shape)
         return torch.frombuffer(mapped, dtype=stored.dtype, count=count, offset=stored.begin - start).view(stored.shape)
 
