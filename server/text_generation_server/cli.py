@@ -57,7 +57,11 @@ def serve(
     max_input_tokens: Annotated[int | None, typer.Option(help="Informational: the router's Warmup says it.")] = None,
     lora_ids: Annotated[str, typer.Option(help="Not served yet; `empty` is accepted.")] = "empty",
     use_flashinfer: Annotated[
-        bool | None, typer.Option("--use-flashinfer/--disable-flashinfer", help="Asking for it is not served yet.")
+        bool | None,
+        typer.Option(
+            "--use-flashinfer/--disable-flashinfer",
+            help="Insist on FlashInfer's kernels, or do without. [default: auto]",
+        ),
     ] = None,
     diffusion: Annotated[bool, typer.Option(help="Not served yet.")] = False,
     run_ahead: Annotated[bool, typer.Option(help="Launch the next step before reading the last one.")] = True,
@@ -70,11 +74,12 @@ def serve(
             "--kv-cache-dtype": kv_cache_dtype,
             "--otlp-endpoint": otlp_endpoint,
             "--lora-ids": None if lora_ids == "empty" else lora_ids,
-            "--use-flashinfer": use_flashinfer,
             "--diffusion": diffusion,
         }
     )
-    options = ServeOptions(model_id, revision, sharded, dtype, trust_remote_code, uds_path, run_ahead, speculate)
+    options = ServeOptions(
+        model_id, revision, sharded, dtype, trust_remote_code, uds_path, run_ahead, speculate, use_flashinfer
+    )
     try:
         config = server_config(options)
         log.configure(logger_level, json_output, config.ranks.rank)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from loguru import logger
 
+from text_generation_server.attention.base import AUTO
 from text_generation_server.distributed.group import TensorParallel, join_group
 from text_generation_server.engine.assemble import build_engine, build_follower
 from text_generation_server.engine.engine import Engine, EngineSettings
@@ -27,6 +28,9 @@ from text_generation_server.rpc.wire_v3 import WireV3
 from text_generation_server.settings import ServerConfig
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 from text_generation_server.weights.source import locate
+
+ATTENTION = {None: AUTO, True: "flashinfer", False: "sdpa"}
+"""Backends by what --use-flashinfer and --disable-flashinfer say."""
 
 PROGRESS_S = 0.5
 """Seconds between two reports on a model being loaded."""
@@ -82,7 +86,7 @@ def load_part(config: ServerConfig) -> Part:
     model_options = ModelOptions(
         dtype=placement.dtype,
         device=placement.device,
-        attention="sdpa",
+        attention=ATTENTION[options.use_flashinfer],
         rope_scaling=config.rope_scaling,
         rope_factor=config.rope_factor,
         trust_remote_code=config.options.trust_remote_code,

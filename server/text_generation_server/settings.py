@@ -59,7 +59,7 @@ class RopeScaling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """The options of `serve`, as given."""
+    """The options of `serve`, as given. use_flashinfer: None to decide by machine and model."""
 
     model_id: str
     revision: str | None = None
@@ -69,6 +69,7 @@ class ServeOptions:
     uds_path: Path = Path("/tmp/text-generation-server")
     run_ahead: bool = True
     speculate: int = 0
+    use_flashinfer: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionVariant, RowLayout
+from text_generation_server.attention.base import RowLayout
 from text_generation_server.models.step import StateSpec, StepInput
 
 VOCAB_SIZE = 257
@@ -73,9 +73,7 @@ class MockAttention:
     """Satisfies `AttentionBackend`; the model reads the cache itself."""
 
     name = "mock"
-
-    def supports(self, variant: AttentionVariant, head_dim: int) -> str | None:
-        return None
+    slot_major = False
 
     def plan(self, layout: RowLayout) -> MockPlan:
         return MockPlan(layout)

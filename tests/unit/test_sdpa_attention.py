@@ -6,7 +6,13 @@ import random
 import pytest
 import torch
 
-from text_generation_server.attention.base import AttentionVariant, LayerAttention, RowLayout, create_backend
+from text_generation_server.attention.base import (
+    AttentionShape,
+    AttentionVariant,
+    LayerAttention,
+    RowLayout,
+    create_backend,
+)
 from text_generation_server.attention.sdpa import MANY_KEYS, QUERY_BLOCK
 from text_generation_server.cache.paged import PagedCache, StateSpec
 from text_generation_server.errors import UnsupportedModel
@@ -32,6 +38,10 @@ def one_query(q, keys, values, variant, scale):
     return torch.einsum("hs,shd->hd", scores.softmax(-1), values).flatten().float()
 
 
+def sdpa(*variants):
+    return create_backend("sdpa", AttentionShape(variants, KV_HEADS * GROUP, STATE))
+
+
 def attend_and_check(variant, query_lens, kv_lens):
     """Rows whose first keys are in the cache already; checks every query and every written slot."""
     torch.manual_seed(0)
@@ -48,7 +58,7 @@ def attend_and_check(variant, query_lens, kv_lens):
     computed = zip(history, query_lens, kv_lens, strict=True)
     kv = torch.cat([row[kv_len - count : kv_len] for row, count, kv_len in computed])
     scale = 1 / math.sqrt(HEAD_DIM)
-    out = create_backend("sdpa", [variant], STATE).plan(layout).run(q, kv, LayerAttention(0, 0, scale), cache)
+    out = sdpa(variant).plan(layout).run(q, kv, LayerAttention(0, 0, scale), cache)
     at = 0
     for row, (count, kv_len) in enumerate(zip(query_lens, kv_lens, strict=True)):
         keys, values = history[row, :, :KV_HEADS], history[row, :, KV_HEADS:]
@@ -90,7 +100,7 @@ def test_variants_are_planned_together():
     values = torch.arange(4.0)[:, None, None].expand(4, KV_HEADS, HEAD_DIM)
     cache.layer(0).zero_()
     cache.layer(0)[KV_HEADS:] = values.transpose(0, 1)
-    plan = create_backend("sdpa", variants, STATE).plan(layout)
+    plan = sdpa(*variants).plan(layout)
     q = torch.zeros(1, KV_HEADS * GROUP, HEAD_DIM)
     kv = torch.cat([torch.zeros(1, KV_HEADS, HEAD_DIM), values[3:]], dim=1)
     means = [plan.run(q, kv, LayerAttention(0, variant, 1.0), cache)[0, 0].item() for variant in (0, 1)]
@@ -98,5 +108,14 @@ def test_variants_are_planned_together():
 
 
 def test_an_unknown_backend_is_refused_by_name():
-    with pytest.raises(UnsupportedModel, match="'magic', expected one of sdpa"):
-        create_backend("magic", [], STATE)
+    with pytest.raises(UnsupportedModel, match="'magic', expected auto, flashinfer or sdpa"):
+        create_backend("magic", AttentionShape((), 1, STATE))
+
+
+def test_a_backend_that_cannot_serve_a_model_says_why():
+    with pytest.raises(UnsupportedModel, match="flashinfer cannot serve this model: it needs a CUDA device, not cpu"):
+        create_backend("flashinfer", AttentionShape((AttentionVariant(),), 1, STATE))
+
+
+def test_the_first_backend_that_can_is_chosen():
+    assert create_backend("auto", AttentionShape((AttentionVariant(),), 1, STATE)).name == "sdpa"

@@ -71,6 +71,14 @@ def test_options_that_ask_for_nothing_are_accepted(run, served):
     assert (served[0].options.run_ahead, served[0].options.speculate) == (False, 0)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "asked"), [((), None), (("--use-flashinfer",), True), (("--disable-flashinfer",), False)]
+)
+def test_flashinfer_is_wanted_or_not(run, served, arguments, asked):
+    assert run("serve", "model", *arguments).exit_code == 7
+    assert served[0].options.use_flashinfer is asked
+
+
 def test_speculation_has_a_depth(run, served):
     assert run("serve", "model", "--speculate", "3").exit_code == 7
     assert served[0].options.speculate == 3
@@ -84,7 +92,6 @@ def test_speculation_has_a_depth(run, served):
         ("--kv-cache-dtype", "fp8_e4m3fn"),
         ("--otlp-endpoint", "http://collector:4317"),
         ("--lora-ids", "owner/law"),
-        ("--use-flashinfer",),
         ("--diffusion",),
     ],
     ids=lambda arguments: arguments[0],

@@ -5,13 +5,20 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
+from loguru import logger
 from torch import Tensor
 
 from text_generation_server.cache.paged import PagedCache, StateSpec
 from text_generation_server.errors import UnsupportedModel
 
-BACKENDS = {"sdpa": "text_generation_server.attention.sdpa:SdpaAttention"}
-"""Where each backend's class is; imported when chosen, so that no backend's libraries are needed by the others."""
+BACKENDS = {
+    "flashinfer": "text_generation_server.attention.flashinfer:FlashInferAttention",
+    "sdpa": "text_generation_server.attention.sdpa:SdpaAttention",
+}
+"""Where each backend's class is, the preferred first; imported when tried, so that none needs the others' libraries."""
+
+AUTO = "auto"
+"""The name that stands for the first backend that can serve the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,29 +75,55 @@ class AttentionPlan(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """What a rank's model asks of a backend. heads: query heads of the rank."""
+
+    variants: tuple[AttentionVariant, ...]
+    heads: int
+    state: StateSpec
+
+
 class AttentionBackend(Protocol):
-    """A way to compute attention over paged slots."""
+    """A way to compute attention over paged slots, for models of one shape."""
 
     name: str
-
-    def supports(self, variant: AttentionVariant, head_dim: int) -> str | None:
-        """None, or why such layers cannot be computed."""
+    slot_major: bool
 
     def plan(self, layout: RowLayout) -> AttentionPlan:
         """Prepare one step."""
 
 
-def create_backend(name: str, variants: Sequence[AttentionVariant], state: StateSpec) -> AttentionBackend:
-    """The named backend for a model with these variants.
+class BackendClass(Protocol):
+    """What makes a backend."""
+
+    def __call__(self, shape: AttentionShape) -> AttentionBackend:
+        """For models of this shape, which must be supported."""
+
+    def why_not(self, shape: AttentionShape) -> str | None:
+        """None, or why such a model cannot be computed."""
+
+
+def create_backend(name: str, shape: AttentionShape) -> AttentionBackend:
+    """The named backend, or with `auto` the first that can serve a model of this shape.
 
     Raises:
         UnsupportedModel: there is no such backend, or it cannot compute a variant.
     """
-    if name not in BACKENDS:
-        raise UnsupportedModel(f"attention backend is {name!r}, expected one of {', '.join(BACKENDS)}")
+    if name != AUTO and name not in BACKENDS:
+        raise UnsupportedModel(f"attention backend is {name!r}, expected {AUTO}, {' or '.join(BACKENDS)}")
+    reasons: list[str] = []
+    for candidate in BACKENDS if name == AUTO else (name,):
+        made = _backend_class(candidate)
+        if (reason := made.why_not(shape)) is None:
+            if reasons and shape.state.device.type != "cpu":
+                logger.info("Attention by {}, because {}", candidate, "; ".join(reasons))
+            return made(shape)
+        reasons.append(f"{candidate} cannot serve this model: {reason}")
+    raise UnsupportedModel("; ".join(reasons))
+
+
+def _backend_class(name: str) -> BackendClass:
     module, _, attribute = BACKENDS[name].partition(":")
-    backend: AttentionBackend = getattr(import_module(module), attribute)(variants, state)
-    for variant in variants:
-        if (reason := backend.supports(variant, state.head_dim)) is not None:
-            raise UnsupportedModel(f"attention backend {name} cannot serve this model: {reason}")
-    return backend
+    found: BackendClass = getattr(import_module(module), attribute)
+    return found

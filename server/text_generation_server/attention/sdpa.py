@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionVariant, LayerAttention, RowLayout
+from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, RowLayout
 from text_generation_server.cache.paged import PagedCache, StateSpec
 
 QUERY_BLOCK = 256
@@ -246,15 +246,17 @@ class SdpaPlan:
 
 
 class SdpaAttention:
-    """Makes plans for a model with these variants."""
+    """Makes plans for models of one shape."""
 
     name = "sdpa"
+    slot_major = False
 
-    def __init__(self, variants: Sequence[AttentionVariant], state: StateSpec) -> None:
-        self._biases = [Bias.of(variant, state) for variant in variants]
+    def __init__(self, shape: AttentionShape) -> None:
+        self._biases = [Bias.of(variant, shape.state) for variant in shape.variants]
 
-    def supports(self, variant: AttentionVariant, head_dim: int) -> str | None:
-        """Every variant can be computed."""
+    @staticmethod
+    def why_not(shape: AttentionShape) -> str | None:
+        """Every model can be computed."""
         return None
 
     def plan(self, layout: RowLayout) -> SdpaPlan:

@@ -8,27 +8,35 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """What one rank of a model keeps for every token. `kv_heads` are those of the rank."""
+    """What one rank of a model keeps for every token. `kv_heads` are those of the rank.
+
+    slot_major: a token's heads lie together, as GPU kernels want them, instead of a head's tokens.
+    """
 
     num_layers: int
     kv_heads: int
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+    slot_major: bool = False
 
 
 class PagedCache:
     """Keys and values by layer and slot; a slot holds one token.
 
-    A layer is one tensor [2 · kv_heads, slots, head_dim], key heads first: a token is written and a sequence gathered
-    with one operation for keys and values together, and what is gathered is ready for batched matrix products.
+    A layer is one tensor. Head-major [2 · kv_heads, slots, head_dim], key heads first: a token is written and a
+    sequence gathered with one operation for keys and values together, ready for batched matrix products.
+    Slot-major [slots, 2, kv_heads, head_dim], keys first: a page of one slot, for kernels that read pages themselves.
     The pool is not cleared. Whoever reads a slot must have written it.
     """
 
     def __init__(self, state: StateSpec, num_slots: int) -> None:
-        shape = (2 * state.kv_heads, num_slots, state.head_dim)
+        shape: tuple[int, ...] = (2 * state.kv_heads, num_slots, state.head_dim)
+        if state.slot_major:
+            shape = (num_slots, 2, state.kv_heads, state.head_dim)
         self.num_slots = num_slots
         self._kv_heads = state.kv_heads
+        self._slot_major = state.slot_major
         self._layers = [torch.empty(shape, dtype=state.dtype, device=state.device) for _ in range(state.num_layers)]
 
     @staticmethod
@@ -37,13 +45,15 @@ class PagedCache:
         return 2 * state.num_layers * state.kv_heads * state.head_dim * state.dtype.itemsize
 
     def layer(self, layer: int) -> Tensor:
-        """Keys and values [2 · kv_heads, slots, head_dim] of a layer."""
+        """Keys and values of a layer, in the order that the state asked for."""
         return self._layers[layer]
 
     def keys(self, layer: int) -> Tensor:
         """Keys of a layer as a view [slots, kv_heads, head_dim]."""
-        return self._layers[layer][: self._kv_heads].transpose(0, 1)
+        held = self._layers[layer]
+        return held[:, 0] if self._slot_major else held[: self._kv_heads].transpose(0, 1)
 
     def values(self, layer: int) -> Tensor:
         """Values of a layer as a view [slots, kv_heads, head_dim]."""
-        return self._layers[layer][self._kv_heads :].transpose(0, 1)
+        held = self._layers[layer]
+        return held[:, 1] if self._slot_major else held[self._kv_heads :].transpose(0, 1)

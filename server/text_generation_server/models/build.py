@@ -3,10 +3,12 @@
 Names come from the spec, rows and their order from `weights/layout.py`, the form from the reader's quantisation scheme.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import create_backend
+from text_generation_server.attention.base import AttentionShape, create_backend
 from text_generation_server.cache.paged import StateSpec
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
@@ -55,11 +57,12 @@ class DecoderBuilder:
         state = StateSpec(
             spec.num_layers, len(attention.heads.kv), spec.attention.head_dim, reader.dtype, reader.device
         )
-        made = create_backend(backend, attention.variants, state)
+        shape = AttentionShape(tuple(attention.variants), len(attention.heads.query), state)
+        made = create_backend(backend, shape)
         # First, because these are the largest tensors: while they are read, little else is in memory.
         table = reader.table(spec.names.embedding, spec.vocab_size, self._embedding_size, self._vocab)
         return Decoder(
-            state=state,
+            state=replace(state, slot_major=made.slot_major),
             attention=made,
             vocab_size=spec.vocab_size,
             max_positions=spec.max_positions,

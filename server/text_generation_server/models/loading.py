@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from loguru import logger
 
+from text_generation_server.attention.base import AUTO
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.build import DecoderBuilder
@@ -30,7 +31,7 @@ class ModelOptions:
 
     dtype: torch.dtype
     device: torch.device
-    attention: str = "sdpa"
+    attention: str = AUTO
     rope_scaling: str | None = None
     rope_factor: float | None = None
     trust_remote_code: bool = False

@@ -5,6 +5,7 @@ Imports transformers, which takes seconds: to be imported only where it is neede
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from loguru import logger
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from text_generation_server.attention.base import AttentionVariant, LayerAttention, create_backend
+from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, create_backend
 from text_generation_server.cache.paged import StateSpec
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.generic.bridge import PROBING, SERVING, Call, Note, attach, register
@@ -104,7 +105,7 @@ def _served(
     model: Any, note: Note, calls: list[Call], dtype: torch.dtype, device: torch.device, attention: str
 ) -> GenericModel:
     config = model.config.get_text_config()
-    _, kv_heads, head_dim, _ = calls[0].shape
+    heads, kv_heads, head_dim, _ = calls[0].shape
     variants = [AttentionVariant(call.window, None, call.softcap) for call in calls]
     distinct = list(dict.fromkeys(variants))
     note.layers = tuple(
@@ -112,11 +113,12 @@ def _served(
         for call, variant in zip(calls, variants, strict=True)
     )
     state = StateSpec(len(calls), kv_heads, head_dim, dtype, device)
+    backend = create_backend(attention, AttentionShape(tuple(distinct), heads, state))
     return GenericModel(
         model=model,
         note=note,
-        state=state,
-        attention=create_backend(attention, distinct, state),
+        state=replace(state, slot_major=backend.slot_major),
+        attention=backend,
         vocab_size=config.vocab_size,
         max_positions=getattr(config, "max_position_embeddings", None),
         picks_logits="logits_to_keep" in inspect.signature(model.forward).parameters,

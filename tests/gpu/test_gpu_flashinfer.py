@@ -1,0 +1,79 @@
+"""FlashInfer's attention against torch's own on the same CUDA device: written slots, and what every query sees."""
+
+import random
+
+import pytest
+import torch
+
+from text_generation_server.attention.base import (
+    AttentionShape,
+    AttentionVariant,
+    LayerAttention,
+    RowLayout,
+    create_backend,
+)
+from text_generation_server.attention.flashinfer import TENSOR_CORE_KEYS
+from text_generation_server.cache.paged import PagedCache, StateSpec
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+CUDA = torch.device("cuda")
+LAYOUTS = {
+    "prompt": ([300], [300]),
+    "prompts": ([17, 1, 130], [17, 1, 130]),
+    "chunk": ([40], [333]),
+    "decode": ([1, 1, 1], [7, 1, 260]),
+    "decode-long": ([1, 1, 1], [TENSOR_CORE_KEYS, 5, 100]),
+    "mixed": ([1, 60, 1], [90, 60, 12]),
+}
+HEADS = {"multi-head": (4, 4), "grouped": (8, 2), "odd group": (6, 2), "one key head": (8, 1)}
+
+
+def attended(name, variant, heads, layout_of, slot_major):
+    """Output, and the keys and values that were left in the slots."""
+    (query_lens, kv_lens), (query_heads, kv_heads) = layout_of, heads
+    state = StateSpec(1, kv_heads, 128, torch.bfloat16, CUDA, slot_major)
+    backend = create_backend(name, AttentionShape((variant,), query_heads, state))
+    assert (backend.name, backend.slot_major) == (name, slot_major)
+    rows, longest = len(kv_lens), max(kv_lens)
+    slots = random.Random(0).sample(range(rows * longest), rows * longest)
+    layout = RowLayout(list(range(rows)), query_lens, kv_lens, torch.tensor(slots, device=CUDA).view(rows, longest))
+    cache = PagedCache(state, rows * longest)
+    source = torch.Generator(CUDA).manual_seed(0)
+    history = torch.randn(rows * longest, 2, kv_heads, 128, device=CUDA, generator=source).bfloat16()
+    cache.keys(0).copy_(history[:, 0])
+    cache.values(0).copy_(history[:, 1])
+    tokens = sum(query_lens)
+    q = torch.randn(tokens, query_heads, 128, device=CUDA, generator=source).bfloat16()
+    kv = torch.randn(tokens, 2 * kv_heads, 128, device=CUDA, generator=source).bfloat16()
+    out = backend.plan(layout).run(q, kv, LayerAttention(0, 0, 0.11), cache)
+    return out.float(), cache.keys(0).clone(), cache.values(0).clone()
+
+
+def check(variant, heads, layout):
+    got = attended("flashinfer", variant, heads, layout, slot_major=True)
+    expected = attended("sdpa", variant, heads, layout, slot_major=False)
+    torch.testing.assert_close(got[0], expected[0], atol=2e-2, rtol=2e-2)
+    assert torch.equal(got[1], expected[1]) and torch.equal(got[2], expected[2])
+
+
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_plain_attention(heads, layout):
+    check(AttentionVariant(), heads, layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_windows_and_soft_caps(layout):
+    check(AttentionVariant(window=33, softcap=5.0), (8, 2), layout)
+
+
+def test_linear_biases_are_left_to_torch():
+    state = StateSpec(1, 4, 128, torch.bfloat16, CUDA)
+    shape = AttentionShape((AttentionVariant(alibi=(0.5, 0.25, 0.1, 0.05)),), 4, state)
+    assert create_backend("auto", shape).name == "sdpa"
+
+
+def test_flashinfer_is_preferred():
+    shape = AttentionShape((AttentionVariant(),), 4, StateSpec(1, 4, 128, torch.float16, CUDA))
+    assert create_backend("auto", shape).name == "flashinfer"
