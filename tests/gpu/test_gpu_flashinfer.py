@@ -5,6 +5,9 @@ import random
 import pytest
 import torch
 
+from oracles.build import ANSWER_LEN, build
+from oracles.case import LLAMA, Case
+from oracles.driver import Driver
 from text_generation_server.attention.base import (
     AttentionShape,
     AttentionVariant,
@@ -14,6 +17,8 @@ from text_generation_server.attention.base import (
 )
 from text_generation_server.attention.flashinfer import TENSOR_CORE_KEYS
 from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.distributed.group import SingleRank
+from text_generation_server.models.loading import ModelOptions, load_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -66,6 +71,30 @@ def test_plain_attention(heads, layout):
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_windows_and_soft_caps(layout):
     check(AttentionVariant(window=33, softcap=5.0), (8, 2), layout)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model whose heads FlashInfer takes, and what transformers answers with it on the CPU."""
+    directory = tmp_path_factory.mktemp("model")
+    case = Case("llama-wide", "", "llama", {**LLAMA, "head_dim": 128}, "")
+    return directory, build(case, directory)
+
+
+@pytest.mark.parametrize("name", ["flashinfer", "sdpa"])
+def test_a_model_answers_as_on_the_cpu(model, name):
+    """Prompts of different lengths in one step, then all rows token by token."""
+    directory, reference = model
+    options = ModelOptions(torch.bfloat16, CUDA, attention=name)
+    driver = Driver(load_model(directory, options, SingleRank(), lambda _done, _total: None), reference.spans)
+    pieces = [[got] for got in driver.step(list(enumerate(reference.prompts)))]
+    for at in range(ANSWER_LEN):
+        for row, got in enumerate(
+            driver.step([(row, answer[at : at + 1]) for row, answer in enumerate(reference.answers)])
+        ):
+            pieces[row].append(got)
+    for got, expected in zip(pieces, reference.logits, strict=True):
+        assert (torch.cat(got).float() - expected).std() < 0.05 * expected.std()
 
 
 def test_linear_biases_are_left_to_torch():

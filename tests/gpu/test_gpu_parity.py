@@ -20,7 +20,7 @@ def oracle(request, tmp_path_factory):
 
 
 def driver_of(directory, reference, dtype):
-    options = ModelOptions(dtype, torch.device("cuda"))
+    options = ModelOptions(dtype, torch.device("cuda"), attention="sdpa")
     return Driver(load_model(directory, options, SingleRank(), lambda _done, _total: None), reference.spans)
 
 

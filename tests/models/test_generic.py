@@ -127,5 +127,5 @@ def test_tensors_that_do_not_fit_are_named(nemotron, tmp_path):
 
 
 def test_a_type_nobody_knows_is_refused(nemotron, tmp_path):
-    with pytest.raises(UnsupportedModel, match="neither we nor transformers know this model"):
+    with pytest.raises(UnsupportedModel, match="model_type 'perceptron' has no architecture here, and transformers"):
         load(changed(nemotron, tmp_path, model_type="perceptron"))

@@ -54,6 +54,15 @@ class Driver:
             self.lens[row] += len(tokens)
         return [] if wanted == 0 else list(logits.split(layout.query_lens))
 
+    def follow(self, sequences: Sequence[Sequence[int]], decoded: int) -> list[Tensor]:
+        """All sequences in one batch, all but the last tokens at once; the logits that follow each position."""
+        pieces = [[logits] for logits in self.step([(row, ids[:-decoded]) for row, ids in enumerate(sequences)])]
+        for at in range(-decoded, 0):
+            step = [(row, ids[at : len(ids) + at + 1]) for row, ids in enumerate(sequences)]
+            for row, logits in enumerate(self.step(step)):
+                pieces[row].append(logits)
+        return [torch.cat(row) for row in pieces]
+
     def _tensor(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self.device)
 

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,26 +13,29 @@ from oracles.driver import Driver
 from text_generation_server.distributed.group import join_group
 from text_generation_server.models.loading import ModelOptions, load_model
 
-PATIENCE_S = 100.0
+PATIENCE_S = 240.0
 
 
 @dataclass(frozen=True)
 class RankAnswers:
-    """What one rank found. models: greedy tokens and logits of each prompt, by model directory.
+    """What one rank found. models: logits that follow each position of each sequence, by model directory.
 
     exchanged: what the rank got when each gave its number: broadcast, gathered, smallest.
     """
 
-    models: dict[str, tuple[list[list[int]], list[Tensor]]]
+    models: dict[str, list[Tensor]]
     exchanged: tuple[list[int], list[int], int]
 
 
 def answers_of(
-    world_size: int, models: Sequence[Path], prompts: Sequence[Sequence[int]], count: int, folder: Path
+    world_size: int, models: Mapping[Path, Sequence[Sequence[int]]], decoded: int, folder: Path
 ) -> list[RankAnswers]:
-    """What each rank answers with each of these models. `folder` is for the ranks' files."""
+    """What each rank answers to each model's sequences: a step for all but the `decoded` last tokens, then one a token.
+
+    `folder` is for the ranks' files.
+    """
     context = multiprocessing.get_context("spawn")
-    arguments = (world_size, _free_port(), models, prompts, count, folder)
+    arguments = (world_size, _free_port(), models, decoded, folder)
     ranks = [context.Process(target=_run, args=(rank, *arguments)) for rank in range(world_size)]
     for process in ranks:
         process.start()
@@ -46,19 +49,17 @@ def _run(
     rank: int,
     world_size: int,
     port: int,
-    models: Sequence[Path],
-    prompts: Sequence[Sequence[int]],
-    count: int,
+    models: Mapping[Path, Sequence[Sequence[int]]],
+    decoded: int,
     folder: Path,
 ) -> None:
     torch.set_num_threads(1)
     device = torch.device("cpu")
     group = join_group(rank, world_size, "127.0.0.1", port, device)
-    answers: dict[str, tuple[list[list[int]], list[Tensor]]] = {}
-    for directory in models:
+    answers: dict[str, list[Tensor]] = {}
+    for directory, sequences in models.items():
         model = load_model(directory, ModelOptions(torch.float32, device), group, lambda _done, _total: None)
-        spans = [len(prompt) + count for prompt in prompts]
-        answers[directory.name] = Driver(model, spans).greedy(prompts, count)
+        answers[directory.name] = Driver(model, [len(row) for row in sequences]).follow(sequences, decoded)
     mine = torch.tensor([10 + rank])
     gathered = group.all_gather_last(mine).tolist()
     exchanged = (group.broadcast(mine).tolist(), gathered, group.min(10 + rank))

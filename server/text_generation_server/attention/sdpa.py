@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, RowLayout
 from text_generation_server.cache.paged import PagedCache, StateSpec
@@ -85,18 +86,26 @@ class DecodeRows:
         q = q.transpose(0, 1)
         if self.softcap is not None:
             out = _attend_capped(q, keys, values, self.mask, scale, self.softcap)
-        elif self.slots.numel() < MANY_KEYS:
+        elif self.slots.numel() < MANY_KEYS and q.device.type == "cpu":
             out = _attend_fused(q, keys, values, self.mask, scale)
         else:
             out = _attend_in_products(q, keys, values, self.mask, scale)
         return out.transpose(0, 1).reshape(rows, -1)
 
 
-def _attend_fused(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """[…, t, d] over […, S, d] in one call: the least overhead, but slow for few queries over many keys."""
-    if bias is not None and q.is_cuda:
-        bias = bias.to(q.dtype)  # cuDNN reads a mask of another type as if it were of this one
-    return F.scaled_dot_product_attention(q, keys, values, bias, scale=scale)
+def _attend_fused(
+    q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, causal: bool = False
+) -> Tensor:
+    """[…, t, d] over […, S, d] in one call: the least overhead, but slow for few queries over many keys.
+
+    Not by cuDNN on CUDA devices: it spends 50 ms on every new
+    length, and reads a mask of another type than the queries as if it were of theirs.
+    """
+    if not q.is_cuda:
+        return F.scaled_dot_product_attention(q, keys, values, bias, is_causal=causal, scale=scale)
+    bias = None if bias is None else bias.to(q.dtype)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return F.scaled_dot_product_attention(q, keys, values, bias, is_causal=causal, scale=scale)
 
 
 def _attend_in_products(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float) -> Tensor:
@@ -153,9 +162,7 @@ class PromptRow:
         bias = block.mask if self.slopes is None or block.mask is None else self.slopes * block.mask
         if self.softcap is not None:
             return _attend_capped(q[:, :, block.queries], keys, values, bias, scale, self.softcap)
-        if bias is not None:
-            return _attend_fused(q[:, :, block.queries], keys, values, bias, scale)
-        return F.scaled_dot_product_attention(q[:, :, block.queries], keys, values, is_causal=True, scale=scale)
+        return _attend_fused(q[:, :, block.queries], keys, values, bias, scale, causal=block.mask is None)
 
 
 class SdpaPlan:

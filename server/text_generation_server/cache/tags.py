@@ -6,6 +6,7 @@ that were never computed, or not from these tokens (protocol §5.4, H1 to H3); w
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 UNKNOWN = 0
 """Tag of a slot whose content is no prompt prefix."""
@@ -21,11 +22,20 @@ def prefix_tags(adapter: str | None, prompt_ids: Sequence[int]) -> list[int]:
     return tags
 
 
+@dataclass(frozen=True, slots=True)
+class PromptWrites:
+    """What a launched step is to write: the slots of prompt tokens and their tags, and the mark they bear till then."""
+
+    mark: int
+    prompts: list[tuple[Sequence[int], Sequence[int]]]
+
+
 class SlotTags:
-    """One tag a slot."""
+    """One tag a slot, or the mark of the step that is to write it: a step may yet fail."""
 
     def __init__(self, num_slots: int) -> None:
         self._tags = array("q", bytes(8 * num_slots))
+        self._marks = 0
 
     def matching(self, slots: Sequence[int], tags: Sequence[int], limit: int) -> int:
         """How many of the first `limit` positions really are in `slots`."""
@@ -35,11 +45,24 @@ class SlotTags:
                 return position
         return limit
 
-    def write(self, slots: Sequence[int], tags: Sequence[int]) -> None:
-        """Record that each slot now holds the prefix with the tag beside it."""
+    def new_mark(self) -> int:
+        """A mark that no step has had: as unlikely as any number to be a tag."""
+        self._marks -= 1
+        return self._marks
+
+    def mark(self, slots: Sequence[int], mark: int) -> None:
+        """Record that a step is to write the slots."""
         held = self._tags
-        for slot, tag in zip(slots, tags, strict=True):
-            held[slot] = tag
+        for slot in slots:
+            held[slot] = mark
+
+    def settle(self, writes: PromptWrites) -> None:
+        """Record that the step has succeeded: its slots hold what it wrote, but for those a later step is to write."""
+        held = self._tags
+        for slots, tags in writes.prompts:
+            for slot, tag in zip(slots, tags, strict=True):
+                if held[slot] == writes.mark:
+                    held[slot] = tag
 
     def forget(self, slots: Sequence[int]) -> None:
         """Record that the slots hold nothing that can be shared."""

@@ -95,13 +95,20 @@ class Engine:
     def warmup(self, command: WarmupCommand) -> WarmupResult:
         """Drop everything, run the largest prefill once, measure, and allocate the cache that fits.
 
+        After an error it is as if there had been no warm-up.
+
         Raises:
             NotEnoughMemory: the limits asked for do not fit; the message says what does.
         """
         self.clear(None)
-        result = self._sizer.measure(self, command)
+        try:
+            result = self._sizer.measure(self, command)
+            self.resize(result.supported_tokens, result.max_total_tokens)
+        except Exception:
+            self.clear(None)
+            self._pool, self.max_prefill_tokens = None, self._sizer.default_prefill_tokens
+            raise
         self.max_prefill_tokens = command.max_prefill_tokens
-        self.resize(result.supported_tokens, result.max_total_tokens)
         held = result.supported_tokens * self.runner.bytes_per_slot
         report = logger.bind(phase="warmup", tokens=result.supported_tokens, bytes=held)
         report.info("The cache holds {} tokens in {:.2f} GiB a rank", result.supported_tokens, held / 2**30)
@@ -224,13 +231,12 @@ class Engine:
         return self._launch(going_on)
 
     def _launch(self, sequences: list[Sequence]) -> LaunchedStep:
-        for sequence in sequences:
-            self.pool.mark_written(sequence)
-        return self._launcher.launch(sequences)
+        return self._launcher.launch(sequences, self.pool.mark_written(sequences))
 
     def _collect(self, step: LaunchedStep) -> list[Generation]:
         """Read one step's results; rows that left since its launch ran for nothing."""
         output = step.output.result()
+        self.pool.tags.settle(step.writes)
         for sequence, logprobs in zip(step.scored, output.prompt_logprobs, strict=True):
             sequence.prompt_logprobs.extend(logprobs)
         generations = []

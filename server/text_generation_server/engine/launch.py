@@ -3,6 +3,7 @@
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from text_generation_server.cache.tags import PromptWrites
 from text_generation_server.engine.sequence import Sequence
 from text_generation_server.sampling.sampler import HostSampled
 
@@ -25,10 +26,12 @@ class StepOutput:
 class LaunchedStep:
     """`choosing` and `scored` name the sequences behind the rows of the output, in its order.
 
+    writes: prompt tokens that others can share once the step has succeeded.
     drafted: guesses of each choosing sequence; it has one more row of the output.
     """
 
     sequences: list[Sequence]
+    writes: PromptWrites
     choosing: list[Sequence]
     drafted: tuple[int, ...]
     scored: list[Sequence]

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import torch
 
+from text_generation_server.cache.tags import PromptWrites
 from text_generation_server.engine.launch import LaunchedStep, StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.engine.planner import PlannedStep, plan_step
@@ -51,8 +52,8 @@ class StepLauncher:
         self._choosing: list[Sequence] = []
         self._sampling_plan = self._build_plan([])
 
-    def launch(self, sequences: list[Sequence]) -> LaunchedStep:
-        """Enqueue the next step of `sequences`, which must not be empty."""
+    def launch(self, sequences: list[Sequence], writes: PromptWrites) -> LaunchedStep:
+        """Enqueue the next step of `sequences`, which must not be empty and are to write `writes`."""
         step = plan_step(sequences)
         output = self._runner.launch(step.plan, self._sampling_input(step))
         place = 0
@@ -60,7 +61,7 @@ class StepLauncher:
             if sequence.grammar is not None:
                 sequence.grammar.newest = _token_of(output, place)
             place += drafted + 1
-        return LaunchedStep(sequences, step.choosing, step.plan.drafted, step.scored, output)
+        return LaunchedStep(sequences, writes, step.choosing, step.plan.drafted, step.scored, output)
 
     def _sampling_input(self, step: PlannedStep) -> SamplingInput:
         # Planning has already counted the first token that each sequence chooses.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from text_generation_server.cache.blocks import LocalBlocks
-from text_generation_server.cache.tags import SlotTags, prefix_tags
+from text_generation_server.cache.tags import PromptWrites, SlotTags, prefix_tags
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.rows import FreeRows
@@ -83,16 +83,18 @@ class SequencePool:
         if sequence.counts_row is not None:
             self._counts.release(sequence.counts_row)
 
-    def mark_written(self, sequence: Sequence) -> None:
-        """Tag the slots that the sequence's next step writes."""
-        if sequence.row == self._health_row:
-            return
-        start = sequence.computed
-        end = start + sequence.step_tokens
-        prompt_end = min(max(len(sequence.tags), start), end)
-        if start < prompt_end:
-            self.tags.write(sequence.slots[start:prompt_end], sequence.tags[start:prompt_end])
-        self.tags.forget(sequence.slots[prompt_end:end])
+    def mark_written(self, sequences: list[Sequence]) -> PromptWrites:
+        """Mark the slots that the sequences' next step writes; none is shared before `tags.settle` has the result."""
+        writes = PromptWrites(self.tags.new_mark(), [])
+        for sequence in sequences:
+            if sequence.row == self._health_row:
+                continue
+            start = sequence.computed
+            slots = sequence.slots[start : start + sequence.step_tokens]
+            self.tags.mark(slots, writes.mark)
+            if start < len(sequence.tags):
+                writes.prompts.append((slots, sequence.tags[start : start + len(slots)]))
+        return writes
 
     def _admit(self, request: Request) -> Sequence:
         if request.id == HEALTH_REQUEST_ID:

@@ -83,5 +83,5 @@ def _through_transformers(
     from text_generation_server.models.generic.loading import load_generic  # transformers takes seconds to import
 
     return load_generic(
-        directory, options.dtype, options.device, options.attention, options.trust_remote_code, progress
+        directory, model_type, options.dtype, options.device, options.attention, options.trust_remote_code, progress
     )

@@ -26,6 +26,7 @@ _GROWING_ROPES = ("dynamic", "longrope", "su")
 
 def load_generic(
     directory: Path,
+    model_type: str,
     dtype: torch.dtype,
     device: torch.device,
     attention: str,
@@ -40,7 +41,7 @@ def load_generic(
         UnsupportedModel: transformers cannot build it, or it attends in a way that ours does not; says which.
     """
     register()
-    config = _read_config(directory, trust_remote_code)
+    config = _read_config(directory, model_type, trust_remote_code)
     model = _fill(directory, config, dtype, trust_remote_code).to(device).eval()
     size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
     note = Note()
@@ -59,13 +60,15 @@ def load_generic(
     return served
 
 
-def _read_config(directory: Path, trust_remote_code: bool) -> Any:
+def _read_config(directory: Path, model_type: str, trust_remote_code: bool) -> Any:
     try:
         config = AutoConfig.from_pretrained(
             directory, trust_remote_code=trust_remote_code, local_files_only=True, attn_implementation=PROBING
         )
     except Exception as error:  # unknown types, refused remote code, bad values: all raise differently
-        raise UnsupportedModel(f"{directory}: neither we nor transformers know this model: {error}") from error
+        raise UnsupportedModel(
+            f"{directory}: model_type {model_type!r} has no architecture here, and transformers makes none: {error}"
+        ) from error
     if config.is_encoder_decoder:
         raise UnsupportedModel(f"model_type {config.model_type} has an encoder, expected a decoder-only model")
     if getattr(config, "quantization_config", None) is not None:
