@@ -131,3 +131,13 @@ def launch(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[La
 def server(launch: Launch) -> Running:
     """One running system for the tests that only ask it things."""
     return launch()
+
+
+@pytest.fixture(scope="session")
+def ranked(launch: Launch) -> Iterator[Running]:
+    """The same cut over three ranks, as the small model's 9 heads in 3 groups can be. All of it ends at the end."""
+    running = launch("--num-shard", "3", "--dtype", "float32")
+    yield running
+    pids = running.descendants()
+    assert running.stop() == 0
+    running.assert_nothing_left(pids)

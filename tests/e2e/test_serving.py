@@ -32,6 +32,12 @@ def test_generate_is_right(server):
     assert details["top_tokens"][0][0] == details["tokens"][0]
 
 
+def test_several_ranks_answer_as_one(ranked):
+    body = {"inputs": CAPITAL, "parameters": {"max_new_tokens": 5}}
+    answer = httpx.post(f"{ranked.url}/generate", json=body, timeout=60).json()
+    assert answer["generated_text"].startswith(" Paris")
+
+
 def test_the_stream_says_the_same(server):
     body = {"inputs": CAPITAL, "parameters": {"max_new_tokens": 12}}
     whole = httpx.post(f"{server.url}/generate", json=body, timeout=60).json()["generated_text"]

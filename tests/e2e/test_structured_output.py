@@ -23,9 +23,9 @@ DATE = r"(19|20)[0-9]{2}-[01][0-9]-[0-3][0-9]"
 ABOUT = "Marie Curie, a physicist, as a JSON object: "
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids=["one-rank", "three-ranks"])
-def url(request, launch, server) -> str:
-    return server.url if request.param == 1 else launch("--num-shard", "3", "--dtype", "float32").url
+@pytest.fixture(scope="module", params=["server", "ranked"])
+def url(request) -> str:
+    return request.getfixturevalue(request.param).url
 
 
 def generate(url: str, inputs: str, **parameters) -> dict:
