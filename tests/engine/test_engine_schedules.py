@@ -17,6 +17,7 @@ from text_generation_server.engine.types import (
 from text_generation_server.errors import GenerationError, OutOfBlocks
 
 SCHEDULES = 1500
+"""Of each kind, if `--schedules` does not say how many."""
 SLOTS, ROWS = 160, 10
 
 
@@ -165,14 +166,19 @@ class Caller:
         return self.next_id
 
 
+@pytest.fixture
+def schedules(request) -> int:
+    return request.config.getoption("--schedules") or SCHEDULES
+
+
 @pytest.mark.parametrize(
     ("run_ahead", "speculate"), [(True, 0), (False, 0), (True, 3)], ids=["run-ahead", "no-run-ahead", "speculation"]
 )
-def test_random_schedules_answer_as_if_alone(make_engine, run_ahead, speculate):
+def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, speculate):
     """With guesses the tokens are the same too, only several at once, and one only without."""
     logits_of = looping_logits if speculate else next_logits
     tokens = several = 0
-    for seed in range(SCHEDULES):
+    for seed in range(schedules):
         engine = make_engine(
             run_ahead=run_ahead,
             speculate=speculate,
@@ -187,5 +193,5 @@ def test_random_schedules_answer_as_if_alone(make_engine, run_ahead, speculate):
         engine.runner.close()
         tokens += caller.seen_tokens
         several += caller.several
-    assert (several > SCHEDULES) if speculate else (several == 0)
-    assert tokens > 10 * SCHEDULES
+    assert (several > schedules) if speculate else (several == 0)
+    assert tokens > 10 * schedules

@@ -16,7 +16,7 @@ from text_generation_server.sampling.rows import PlannedRows, Rows
 from text_generation_server.sampling.watermark import green_lists
 
 MASKED = float("-inf")
-COLDEST = 1e-30
+COLDEST = 1e-20
 """Lower temperatures are taken as this one: the choice is the same, and scores divided by it do not overflow."""
 
 

@@ -8,6 +8,9 @@ from math import isfinite
 
 from text_generation_server.engine.types import SamplingParams
 
+STRONGEST = 1e9
+"""Stronger penalties are taken as this one: they rank tokens alike, and scores do not overflow."""
+
 
 def sanitised(params: SamplingParams) -> SamplingParams:
     """`params` with every meaningless value replaced by "off" (protocol §7.1).
@@ -15,13 +18,14 @@ def sanitised(params: SamplingParams) -> SamplingParams:
     A message whose fields were never set holds zeros, which are not the neutral values: temperature <= 0 means greedy,
     top_p <= 0, typical_p <= 0 and repetition_penalty <= 0 mean off. NaN and infinity are treated like these.
     """
+    repeats = _positive(params.repetition_penalty)
     cleaned = replace(
         params,
         top_k=max(params.top_k, 0),
         top_p=_mass(params.top_p),
         typical_p=_mass(params.typical_p),
-        repetition_penalty=params.repetition_penalty if _positive(params.repetition_penalty) else 1.0,
-        frequency_penalty=params.frequency_penalty if isfinite(params.frequency_penalty) else 0.0,
+        repetition_penalty=_bounded(params.repetition_penalty, 1 / STRONGEST) if repeats else 1.0,
+        frequency_penalty=_bounded(params.frequency_penalty, -STRONGEST) if isfinite(params.frequency_penalty) else 0.0,
     )
     return cleaned if _positive(params.temperature) else _greedy(cleaned)
 
@@ -32,6 +36,10 @@ def _greedy(params: SamplingParams) -> SamplingParams:
 
 def _mass(value: float) -> float:
     return value if 0.0 < value < 1.0 else 1.0
+
+
+def _bounded(value: float, least: float) -> float:
+    return min(max(value, least), STRONGEST)
 
 
 def _positive(value: float) -> bool:
