@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -124,6 +125,37 @@ def test_a_rotation_that_grows_with_its_neighbours_is_refused(nemotron, tmp_path
 def test_tensors_that_do_not_fit_are_named(nemotron, tmp_path):
     with pytest.raises(UnsupportedModel, match=r"missing keys \(model\.layers\.2"):
         load(changed(nemotron, tmp_path, num_hidden_layers=3))
+
+
+@pytest.fixture
+def of_remote_code(nemotron, tmp_path, monkeypatch):
+    """A type of its own, whose Python code is in the directory."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", list(sys.path))
+    code = {"AutoConfig": "own_code.OwnConfig", "AutoModelForCausalLM": "own_code.OwnForCausalLM"}
+    directory = changed(nemotron, tmp_path / "model", model_type="own", auto_map=code)
+    (directory / "own_code.py").write_text(OWN_CODE)
+    return directory
+
+
+OWN_CODE = """
+from transformers import NemotronConfig, NemotronForCausalLM
+
+class OwnConfig(NemotronConfig):
+    model_type = "own"
+
+class OwnForCausalLM(NemotronForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_code_of_the_directory_runs_only_when_trusted(nemotron, of_remote_code):
+    with pytest.raises(UnsupportedModel, match="trust_remote_code"):
+        load(of_remote_code)
+    trusted, same = load(of_remote_code, trust_remote_code=True), load(nemotron)
+    assert type(trusted.model).__name__ == "OwnForCausalLM"
+    (got,), (expected,) = (Driver(model).step([(0, [5, 6, 7])]) for model in (trusted, same))
+    torch.testing.assert_close(got, expected, **CLOSE)
 
 
 def test_a_type_nobody_knows_is_refused(nemotron, tmp_path):

@@ -42,5 +42,8 @@ REFUSED = {
     ),
     "lfm2": ({**LLAMA, "layer_types": ["conv", "full_attention"]}, "called for layers \\[1\\], of 2"),
     "t5gemma": ({**TOKENS}, "encoder"),
+    "bert": ({**LLAMA}, "neither causal nor the sliding window"),
+    "llama4_text": ({**LLAMA, "head_dim": 8, "num_local_experts": 4}, "neither causal nor the sliding window"),
+    "roberta": ({**LLAMA, "is_decoder": True}, "answered differently than alone"),
 }
 """model_type to its config and what the refusal says."""

@@ -59,7 +59,7 @@ OTHERS = """
 A `model_type` that is not in the table runs through transformers' own modeling code, with our paged attention, sampling, batching and
 protocol; a line in the log says so. It runs on one shard, unfused, without another rope scaling than its own, and only if it can be
 checked at load: every layer must call attention once, in order, with a causal or sliding mask and nothing else in its scores, and a
-sequence must be answered alike alone, in chunks, and beside another. What fails that is refused with the reason.
+sequence in chunks, beside another, must be answered as by transformers alone. What fails that is refused with the reason.
 
 """
 

@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, create_backend
 from text_generation_server.cache.paged import StateSpec
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.models.generic.bridge import PROBING, SERVING, Call, Note, attach, register
+from text_generation_server.models.generic.bridge import PROBING, Call, Note, attach, register
 from text_generation_server.models.generic.model import GenericModel
 from text_generation_server.models.generic.probe import attention_calls
-from text_generation_server.models.generic.selftest import check_rows_apart
+from text_generation_server.models.generic.selftest import check_answers
 
 _GROWING_ROPES = ("dynamic", "longrope", "su")
 
@@ -48,8 +48,7 @@ def load_generic(
     attach(model, note)
     layers = config.get_text_config().num_hidden_layers
     served = _served(model, note, attention_calls(model, note, device, layers), dtype, device, attention)
-    model.set_attn_implementation(SERVING)
-    check_rows_apart(served, config.model_type)
+    check_answers(model, served)
     progress(size, size)
     logger.warning(
         "model_type {} has no architecture of its own here: it runs through transformers' own code with our paged "
