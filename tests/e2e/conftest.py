@@ -90,7 +90,8 @@ def _environment(cache: Path) -> dict[str, str]:
     kept = {
         k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
     }
-    return {**kept, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
+    # One thread: several that share busy processors wait for each other many times as long as they compute.
+    return {**kept, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")

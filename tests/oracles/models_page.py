@@ -118,7 +118,7 @@ def _others() -> Iterator[str]:
     refused = ", ".join(f"`{model_type}`" for model_type in REFUSED)
     yield "| examples | what happens | test |\n| --- | --- | --- |\n"
     yield f"| {served} | the same answers as transformers' on one shard | `test_generic.py` |\n"
-    yield f"| {refused} | refused, each for another reason | `test_generic.py` |\n"
+    yield f"| {refused} | refused, with the reason | `test_generic.py` |\n"
 
 
 def _cases() -> Iterator[str]:
