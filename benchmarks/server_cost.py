@@ -22,7 +22,7 @@ from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.launch import StepOutput
 from text_generation_server.engine.launcher import StepLauncher
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
-from text_generation_server.engine.runner import SamplingInput
+from text_generation_server.engine.choosing import SamplingInput
 from text_generation_server.engine.stopping import StopState
 from text_generation_server.engine.types import PrefillCommand, Request, SamplingParams, StoppingParams
 from text_generation_server.rpc.wire_v3 import WireV3

@@ -1,0 +1,1 @@
+"""Latency and throughput of a running shard, measured through the text-generation-inference protocol."""

@@ -1,0 +1,148 @@
+"""What is measured on a GPU, for this server and its peer alike: model shapes, points, and how often each is run.
+
+Standard library only, so that it runs beside any peer. Knows neither servers nor devices.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+MAX_PREFILL_TOKENS = 16384
+MAX_TOTAL_TOKENS = 4096
+SEQUENCES = 128
+
+LONG, SHORT = 128, 16
+"""New tokens of the two runs whose difference is decoding alone."""
+
+BYTES = 2
+"""Of a number in bfloat16."""
+
+Generate = Callable[[int, int, int], float]
+"""Seconds for a batch of so many prompts with so many tokens each, and so many new tokens for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A Llama of some size, as its config.json says it."""
+
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int = 32
+    vocab_size: int = 32000
+    max_position_embeddings: int = 4096
+    rope_theta: float = 10000.0
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of all weights that a step reads: of the embedding it reads a few rows only."""
+        projected = self.hidden_size + 2 * self._kv_size + self.hidden_size
+        layer = self.hidden_size * (projected + 3 * self.intermediate_size)
+        return BYTES * (self.num_hidden_layers * layer + self.vocab_size * self.hidden_size)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of a token's keys and values."""
+        return BYTES * 2 * self.num_hidden_layers * self._kv_size
+
+    @property
+    def _kv_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads * self.num_key_value_heads
+
+    def write(self, directory: Path) -> None:
+        """Make a model directory without weights."""
+        config = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        config |= {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": False,
+            "attention_bias": False,
+            "torch_dtype": "bfloat16",
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        }
+        (directory / "config.json").write_text(json.dumps(config, indent=2))
+
+
+SHAPES = {
+    "llama-2-7b": Shape(),
+    "llama-3-8b": Shape(
+        intermediate_size=14336,
+        num_key_value_heads=8,
+        vocab_size=128256,
+        max_position_embeddings=8192,
+        rope_theta=500000.0,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Batches of prompts with equal lengths: every batch with every prompt for decoding, pairs for the prefill."""
+
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
+    prompts: tuple[int, ...] = (10, 512)
+    prefills: tuple[tuple[int, int], ...] = (
+        *((batch, 10) for batch in (1, 2, 4, 8, 16, 32)),
+        (1, 512),
+        (1, 2048),
+        (8, 1024),
+    )
+
+    @classmethod
+    def chosen(cls, options: argparse.Namespace) -> Self:
+        """By the options of `add_options`."""
+        points = cls((1, 8, 32, 128), (10,), ((1, 10), (1, 2048), (8, 1024))) if options.quick else cls()
+        return cls(options.batches or points.batches, options.prompts or points.prompts, points.prefills)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, which points, and where the figures go."""
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON with every figure")
+    parser.add_argument("--quick", action="store_true", help="a few points only")
+    for name in ("--batches", "--prompts"):
+        parser.add_argument(name, type=_numbers, metavar="N,N", help="of the decode points, instead of all")
+
+
+def record(path: Path, about: Mapping[str, Any], points: Points, generate: Generate) -> None:
+    """Sweep, and write the JSON file again after each point: a run that is cut short leaves what it had."""
+    found: dict[str, Any] = {**about, "prefill": {}, "decode": {}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for kind, point, figures in sweep(points, generate):
+        found[kind][point] = figures
+        path.write_text(json.dumps(found, indent=2) + "\n")
+        ms = figures["min_ms" if kind == "prefill" else "step_ms"]
+        print(f"{kind} {point}: {ms:.3f} ms", file=sys.stderr, flush=True)
+
+
+def sweep(points: Points, generate: Generate) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """`prefill` or `decode`, the point, and its figures, every run's among them.
+
+    Prefill: five runs with one new token. Decode: the best of two runs with LONG new tokens less the best of two with
+    SHORT, divided by the difference: prompts and whatever comes once fall out. A run that is not counted comes first.
+    """
+    for batch, prompt in points.prefills:
+        generate(batch, prompt, 1)
+        times = [generate(batch, prompt, 1) * 1e3 for _ in range(5)]
+        figures = {"min_ms": min(times), "median_ms": statistics.median(times), "all_ms": times}
+        yield "prefill", f"{batch}x{prompt}", figures
+    for prompt in points.prompts:
+        for batch in points.batches:
+            generate(batch, prompt, SHORT)
+            short = [generate(batch, prompt, SHORT) for _ in range(2)]
+            long = [generate(batch, prompt, LONG) for _ in range(2)]
+            step_ms = (min(long) - min(short)) / (LONG - SHORT) * 1e3
+            yield "decode", f"{batch}x{prompt}", {"step_ms": step_ms, "short_s": short, "long_s": long}
+
+
+def _numbers(text: str) -> Sequence[int]:
+    return tuple(int(part) for part in text.split(","))
