@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from text_generation_server.errors import ModelNotFound, UnsupportedModel
-from text_generation_server.weights.checkpoint import Checkpoint
+from text_generation_server.weights.checkpoint import SavedCheckpoint
 from text_generation_server.weights.tensorfile import TensorFile
 
 
@@ -20,7 +20,7 @@ def silent(_done, _total):
 def checkpoint(directory, tensors, prefix="", progress=silent):
     """A checkpoint of one file."""
     save_file(tensors, directory / "model.safetensors")
-    return Checkpoint(directory, prefix, progress)
+    return SavedCheckpoint(directory, prefix, progress)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.uint8, torch.bool])
@@ -142,7 +142,7 @@ def test_shards_are_found_by_their_index(tmp_path):
     save_file({"stray": torch.ones(1)}, tmp_path / "consolidated.safetensors")
     index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    files = Checkpoint(tmp_path, "", silent)
+    files = SavedCheckpoint(tmp_path, "", silent)
     assert [files.view(name, (1,)).item() for name in "ab"] == [0, 1]
     files.check_consumed()
 
@@ -151,15 +151,15 @@ def test_a_missing_shard_is_named(tmp_path):
     index = {"weight_map": {"a": "one.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelNotFound, match=r"no .*one\.safetensors, which the model's index names"):
-        Checkpoint(tmp_path, "", silent)
+        SavedCheckpoint(tmp_path, "", silent)
 
 
 def test_pickled_weights_are_refused_with_the_way_out(tmp_path):
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(ModelNotFound, match="text-generation-server download-weights"):
-        Checkpoint(tmp_path, "", silent)
+        SavedCheckpoint(tmp_path, "", silent)
 
 
 def test_a_directory_without_weights_is_refused(tmp_path):
     with pytest.raises(ModelNotFound, match=r"has no \*\.safetensors files"):
-        Checkpoint(tmp_path, "", silent)
+        SavedCheckpoint(tmp_path, "", silent)

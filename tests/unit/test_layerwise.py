@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from text_generation_server.models.layerwise import build_layers
-from text_generation_server.weights.checkpoint import Checkpoint
+from text_generation_server.weights.checkpoint import SavedCheckpoint
 
 
 @pytest.fixture(params=[1, 2, 6])
@@ -49,7 +49,7 @@ def test_what_a_layer_raises_is_raised(threads):
 def test_progress_of_several_threads_only_grows_and_ends_at_the_whole(tmp_path):
     reports = []
     save_file({f"{layer}": torch.zeros(layer + 1) for layer in range(64)}, tmp_path / "model.safetensors")
-    files = Checkpoint(tmp_path, "", lambda *report: reports.append(report))
+    files = SavedCheckpoint(tmp_path, "", lambda *report: reports.append(report))
     build_layers(lambda layer: files.view(f"{layer}", (layer + 1,)), 64)
     total = 4 * sum(range(65))
     assert len(reports) == 64

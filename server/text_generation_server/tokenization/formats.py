@@ -40,13 +40,18 @@ def load_backend(directory: Path, files: TokenizerFiles, trust_remote_code: bool
         return FastTokenizer(_read_json(path), files, _flagged_frame(files))
     if (path := directory / "tokenizer.model").is_file() and (fast := _from_vocabulary(path, files)) is not None:
         return fast
-    found = {path.name for pattern in _CONVERTIBLE for path in directory.glob(pattern)} - _DESCRIPTIONS
-    if not found and not files.remote_code:
+    if not has_tokenizer(directory) and not files.remote_code:
         raise ModelNotFound(
             f"{directory} has no tokenizer: expected tokenizer.json, tokenizer.model, or vocab.json and merges.txt; "
             "copy the model's tokenizer files there"
         )
     return _converted(directory, files, trust_remote_code)
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether there are files that a tokenizer is made of."""
+    found = {path.name for pattern in _CONVERTIBLE for path in directory.glob(pattern)}
+    return not found <= _DESCRIPTIONS
 
 
 def _converted(directory: Path, files: TokenizerFiles, trust_remote_code: bool) -> FastTokenizer | ConvertedTokenizer:

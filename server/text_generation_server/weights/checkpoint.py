@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
+from typing import Protocol
 
 from torch import Tensor
 
@@ -22,7 +23,23 @@ _CAUSAL_MASK = re.compile(r"(.*\.)?(attn|attention)\.bias")
 """Tensors that old checkpoints carry though they follow from the config; the mask only counts with four dimensions."""
 
 
-class Checkpoint:
+class Checkpoint(Protocol):
+    """A model's tensors by name. Layers are read by several threads."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a tensor, for those that some checkpoints of a family lack."""
+
+    def view(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor, not to be written to: cut first, then copy. Raises UnsupportedModel if it cannot be had."""
+
+    def leave(self, name: str) -> None:
+        """Accept that a tensor is not used, if it is there at all."""
+
+    def check_consumed(self) -> None:
+        """To be called when all is read. Raises UnsupportedModel if a tensor was never asked for."""
+
+
+class SavedCheckpoint:
     """All tensors of a model directory.
 
     family_prefix: a prefix of the names asked for that some checkpoints of the family leave out.
@@ -43,7 +60,7 @@ class Checkpoint:
         self._unused = {name for name, file in self._homes.items() if not _is_buffer(name, file.tensors[name])}
         self._total = sum(self._size(name) for name in self._unused)
         self._done = 0
-        self._lock = Lock()  # layers are read by several threads
+        self._lock = Lock()
 
     def has(self, name: str) -> bool:
         """Whether the tensor is there, under this name or without the family's prefix."""

@@ -88,7 +88,8 @@ def _fetch(model: RemoteModel, extensions: tuple[str, ...], code: bool) -> Path:
         raise ModelNotFound(f"{model} has no {' or '.join(extensions)} files, only {', '.join(names) or 'none at all'}")
     kinds = (*_CONFIGURATION, ".py") if code else _CONFIGURATION
     # Weights come last: the index among the small files tells whether they are all there.
-    paths = [model.fetch(name) for name in (*(name for name in names if name.endswith(kinds)), *weights)]
+    small = (name for name in names if name.endswith(kinds) and name not in weights)
+    paths = [model.fetch(name) for name in (*small, *weights)]
     model.report(f"{model} is local: {len(paths)} files, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB")
     return paths[-1].parent
 

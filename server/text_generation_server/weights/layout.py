@@ -88,7 +88,10 @@ def _fitting(heads: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A piece of a fused matrix: some rows of the tensor with this number, with zeros behind up to `padded` rows."""
+    """A piece of a fused matrix: some rows of the tensor with this number, with zeros behind up to `padded` rows.
+
+    Or some columns, for a matrix that is cut along its inputs.
+    """
 
     tensor: int
     rows: Rows
@@ -108,11 +111,18 @@ def qkv_sizes(layout: QkvLayout, heads: int, kv_heads: int, head_dim: int) -> li
 
 
 def qkv_places(
-    layout: QkvLayout, heads: int, kv_heads: int, head_dim: int, mine: Heads, order: Tensor | None = None
+    layout: QkvLayout,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    mine: Heads,
+    order: Tensor | None = None,
+    padded_dim: int | None = None,
 ) -> list[Place]:
     """Where a rank's queries, keys and values are, in this order.
 
     order: [head_dim], which row of a head of queries or keys comes where; None to leave them as they are.
+    padded_dim: rows that a head is to have, zeros behind; None for head_dim.
     """
     group = heads // kv_heads
     if layout is QkvLayout.SPLIT:
@@ -126,9 +136,19 @@ def qkv_places(
         blocks = [(0, queries), *((0, [n * (group + 2) + last for n in mine.kv]) for last in (group, group + 1))]
     orders = (order, order, None)
     return [
-        Place(tensor, block_rows(numbers, head_dim, within), len(numbers) * head_dim)
+        place
         for (tensor, numbers), within in zip(blocks, orders, strict=True)
+        for place in head_places(tensor, numbers, head_dim, padded_dim or head_dim, within)
     ]
+
+
+def head_places(
+    tensor: int, numbers: Sequence[int], head_dim: int, padded_dim: int, order: Tensor | None = None
+) -> list[Place]:
+    """Where heads with these numbers are: in one piece, or each by itself where zeros follow it."""
+    if padded_dim == head_dim:
+        return [Place(tensor, block_rows(numbers, head_dim, order), len(numbers) * head_dim)]
+    return [Place(tensor, block_rows([number], head_dim, order), padded_dim) for number in numbers]
 
 
 def up_places(tensors: int, gated: bool, size: int, mine: Part) -> list[Place]:

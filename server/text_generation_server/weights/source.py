@@ -14,6 +14,9 @@ from text_generation_server.weights.hub import SAFETENSORS, download, given_dire
 from text_generation_server.weights.remote import HubSettings, Report
 
 _GGUF = ".gguf"
+CONFIGURATION = ".json"
+"""The extension to ask for where a model's weights are not needed."""
+
 _FORMAT = 1
 """Part of a converted directory's name: raise it when conversion changes, so that every file is converted anew."""
 
@@ -22,14 +25,22 @@ def say_nothing(_: str) -> None:
     """The Report of those who want none."""
 
 
-def locate(model_id: str, revision: str | None, hub: HubSettings, report: Report = say_nothing) -> Path:
+def locate(
+    model_id: str,
+    revision: str | None,
+    hub: HubSettings,
+    report: Report = say_nothing,
+    extension: str = SAFETENSORS,
+    auto_convert: bool = True,
+) -> Path:
     """The directory with the model's config.json, tokenizer and safetensors files, made if it is not there yet.
 
+    extension: of the files it must have beside config.json. auto_convert: see `hub.download`.
     Raises ModelNotFound, saying what to do, and UnsupportedModel, naming what in a file was refused.
     """
     if (given := given_directory(model_id, hub)) is not None:
         _require_config(given)
-    directory = prepare(model_id, revision, SAFETENSORS, hub, trust_remote_code=False, auto_convert=True, report=report)
+    directory = prepare(model_id, revision, extension, hub, False, auto_convert, report)
     _require_config(directory)
     return directory
 

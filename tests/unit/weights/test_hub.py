@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from text_generation_server.errors import ModelNotFound
+from text_generation_server.weights.dummy import locate_without_weights
 from text_generation_server.weights.hub import download, has_weights
 from text_generation_server.weights.remote import HubSettings
 from text_generation_server.weights.source import say_nothing
@@ -249,3 +250,11 @@ def test_an_override_stands_for_the_model(hub: Hub, settings: HubSettings, tmp_p
     (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
     assert _download("o/m", replace(settings, weights_cache_override=tmp_path)) == tmp_path
     assert hub.asked == []
+
+
+def test_random_weights_need_no_weights_of_the_hub(hub: Hub, settings: HubSettings) -> None:
+    hub.files["o/m"]["tokenizer.json"] = b"[]"
+    directory = locate_without_weights("o/m", None, settings)
+    assert {path.name for path in directory.iterdir()} == {"config.json", "tokenizer.json"}
+    assert sorted(hub.asked) == ["config.json", "tokenizer.json"]
+    assert locate_without_weights("o/m", None, replace(settings, offline=True)) == directory

@@ -186,3 +186,9 @@ def test_an_override_needs_a_configuration(hub: HubSettings, model: Path) -> Non
     (model / "config.json").unlink()
     with pytest.raises(ModelNotFound, match=r"holds no config\.json"):
         locate("owner/model", None, overridden)
+
+
+def test_safetensors_only_means_no_conversion(model: Path, hub: HubSettings) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(ModelNotFound, match=r"holds no \.safetensors files"):
+        locate(str(model), None, hub, auto_convert=False)

@@ -1,0 +1,29 @@
+"""What a spec asks of an attention backend, before anything is read. Knows no checkpoint and no backend."""
+
+import torch
+
+from text_generation_server.attention.base import AttentionShape, AttentionVariant
+from text_generation_server.cache.paged import StateSpec
+from text_generation_server.layers.alibi import spec_slopes
+from text_generation_server.models.spec import DecoderSpec
+from text_generation_server.weights.layout import Heads
+
+
+def attention_shape(spec: DecoderSpec, mine: Heads, dtype: torch.dtype, device: torch.device) -> AttentionShape:
+    """For a rank with these heads."""
+    variants = tuple(dict.fromkeys(layer_variants(spec, mine)))
+    state = StateSpec(spec.num_layers, len(mine.kv), spec.attention.head_dim, dtype, device)
+    return AttentionShape(variants, len(mine.query), state)
+
+
+def layer_variants(spec: DecoderSpec, mine: Heads) -> list[AttentionVariant]:
+    """The kind of attention of each layer."""
+    attention = spec.attention
+    slopes = None if attention.alibi is None else spec_slopes(attention.alibi, attention.heads, mine.query)
+    return [AttentionVariant(_window(spec, layer), slopes, attention.softcap) for layer in range(spec.num_layers)]
+
+
+def _window(spec: DecoderSpec, layer: int) -> int | None:
+    """The layer's window, None too where one is longer than any sequence: plain attention is faster."""
+    window, longest = spec.attention.window_of(layer), spec.max_positions
+    return None if window is None or (longest is not None and window >= longest) else window

@@ -1,0 +1,66 @@
+"""A checkpoint that makes up whatever tensor is asked for, to measure speed without weights. Knows no spec.
+
+A tensor depends on its name and shape alone, so that ranks, which cut it afterwards, and later starts agree.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+GAIN = 1.5
+"""What a matrix multiplies the length of a vector by, on average: with 1, answers soon repeat one token."""
+
+SPREAD = 0.02
+"""Standard deviation of biases, and of norms' weights around one."""
+
+
+class RandomCheckpoint:
+    """Tensors of `dtype`, made on `device`, that keep activations near 1 and let greedy answers vary.
+
+    Embeddings are drawn as other matrices are, which makes them small beside what layers add: otherwise a model whose
+    output head is its embedding would repeat its input. progress: is told the bytes, once all are made.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device, progress: Callable[[int, int], None]) -> None:
+        self._dtype = dtype
+        self._device = device
+        self._progress = progress
+        self._made = 0
+        self._lock = Lock()
+
+    def has(self, name: str) -> bool:
+        """False: what some checkpoints lack and others have, this one lacks, whatever its name."""
+        return False
+
+    def view(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor of this name with this shape."""
+        generator = torch.Generator(self._device).manual_seed(_seed(name))
+        mean, spread = _distribution(name, shape)
+        made = torch.empty(shape, dtype=self._dtype, device=self._device).normal_(mean, spread, generator=generator)
+        with self._lock:
+            self._made += made.nbytes
+        return made
+
+    def leave(self, name: str) -> None:
+        """Nothing is left over."""
+
+    def check_consumed(self) -> None:
+        """Report what was made; nothing is left over."""
+        self._progress(self._made, self._made)
+
+
+def _seed(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6])
+
+
+def _distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Mean and standard deviation. Norms have one dimension, or those of several heads, and a name that says so."""
+    if name.endswith(".bias"):
+        return 0.0, SPREAD
+    if len(shape) == 1 or "norm" in name.removesuffix(".weight").rpartition(".")[2]:
+        return 1.0, SPREAD
+    return 0.0, GAIN / math.sqrt(shape[-1])
