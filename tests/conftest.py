@@ -1,7 +1,13 @@
 """Settings all tests share."""
 
+import os
+
 import pytest
+import torch
 from hypothesis import settings
+
+# Before Triton is imported: what `triton.jit` makes of its own library and of our kernels depends on it.
+os.environ["TRITON_INTERPRET"] = str(int(not torch.cuda.is_available()))
 
 # Deadlines are timings, and a random failure that cannot be repeated teaches nothing.
 settings.register_profile("kvrun", deadline=None, derandomize=True)

@@ -1,0 +1,82 @@
+"""How attention kernels cut their work, by numbers that the host knows before a step. Knows no kernel's code."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import triton
+
+PROGRAMS_EACH = 4
+"""Programs for each multiprocessor that rows are split into where they are few."""
+
+MOST_PARTS = 32
+"""Of a row: more take longer to merge than they save."""
+
+FEWEST_KEYS = 64
+"""Of a program where rows are split."""
+
+FEW_HEADS, MANY_HEADS = 16, 32
+"""Rows of matrix products of query heads that share keys; tensor cores take no fewer."""
+
+MERGED_NUMBERS = 1 << 12
+"""Of partial results that are merged at a time: what registers hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How a row's keys are split. parts: programs that may share them. keys: fewest that one takes, if there are."""
+
+    parts: int
+    keys: int
+
+    @classmethod
+    def of(cls, rows: int, heads: int, kv_heads: int, device: torch.device) -> "Split":
+        """For steps of as many rows, so that all multiprocessors have some programs when the rows are long."""
+        programs = rows * kv_heads * triton.cdiv(heads // kv_heads, MANY_HEADS)
+        wanted = PROGRAMS_EACH * _multiprocessors(device)
+        return cls(parts=max(1, min(MOST_PARTS, wanted // programs)), keys=FEWEST_KEYS)
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTile:
+    """What a program works on. heads, keys, width: at a time, powers of two. merged: heads and splits of a merge."""
+
+    heads: int
+    keys: int
+    width: int
+    merged: tuple[int, int]
+    stages: int
+    warps: int
+
+    @classmethod
+    def of(cls, group: int, head_dim: int) -> "DecodeTile":
+        """For groups of query heads of a key head."""
+        width = triton.next_power_of_2(head_dim)
+        heads = 1 if group == 1 else FEW_HEADS if group <= FEW_HEADS else MANY_HEADS
+        keys = max(16, (4096 if group == 1 else 8192) // width)
+        merged_heads = min(heads, triton.next_power_of_2(group))
+        splits = max(1, MERGED_NUMBERS // (merged_heads * width))
+        return cls(heads, keys, width, (merged_heads, splits), stages=2 if group == 1 else 3, warps=4)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillTile:
+    """Rows of queries and of keys that a program works on at a time, powers of two."""
+
+    rows: int
+    keys: int
+    stages: int
+    warps: int
+
+    @classmethod
+    def of(cls, head_dim: int, dtype: torch.dtype) -> "PrefillTile":
+        """What registers and shared memory hold."""
+        width = triton.next_power_of_2(head_dim)
+        if dtype == torch.float32:
+            return cls(rows=32, keys=16, stages=2, warps=4 if width <= 128 else 8)
+        return cls(rows=128, keys=64, stages=3, warps=8) if width <= 128 else cls(64, 32, 2, 8)

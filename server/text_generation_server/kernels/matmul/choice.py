@@ -1,0 +1,118 @@
+"""Which kernel multiplies a shape, and the few worth measuring. Imports no Triton, so that any install can read it.
+
+Everywhere in this package y[m, n] = sum over k of x[m, k] · w[n, k] with few rows m, so that reading w takes the time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+MAX_ROWS = 32
+"""From about here on reading the weights is not all that takes time, and cuBLAS does well."""
+
+GEMV_ROWS = 4
+"""Up to here CUDA cores keep up with the memory."""
+
+MAX_CANDIDATES = 12
+
+WARP_GROUP_OUTPUTS = 64
+"""Outputs a program from which weights are the left operand, as the instructions of whole warp groups want it."""
+
+_MULTIPROCESSORS = 132
+_MOST_PROGRAMS = 16 * _MULTIPROCESSORS
+_SHARED_BYTES = 227 * 1024
+"""Of the GPU that candidates are made for (sm_90); they run on others too, with less even shares."""
+
+
+class Kernel(Enum):
+    """Who computes."""
+
+    CUBLAS = "cublas"
+    GEMV = "gemv"
+    DOT = "dot"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A kernel and how it cuts its work; the numbers mean nothing to cuBLAS.
+
+    A program of so many `warps` computes `block_n` outputs, `block_k` inputs at a time, and has `stages` such tiles in
+    flight or in use. `splits` programs share the inputs of one block of outputs.
+    """
+
+    kernel: Kernel
+    block_n: int = 1
+    block_k: int = 1
+    warps: int = 1
+    stages: int = 1
+    splits: int = 1
+
+    def __str__(self) -> str:
+        if self.kernel is Kernel.CUBLAS:
+            return str(self.kernel.value)
+        split = f" / {self.splits}" if self.splits > 1 else ""
+        return f"{self.kernel.value} {self.block_n}x{self.block_k}{split} ({self.warps} warps, {self.stages} stages)"
+
+
+CUBLAS = Choice(Kernel.CUBLAS)
+
+_VECTOR = (
+    Choice(Kernel.GEMV, 1, 2048, 4, 2),
+    Choice(Kernel.GEMV, 1, 4096, 8, 2),
+    Choice(Kernel.GEMV, 1, 1024, 4, 4),
+    Choice(Kernel.GEMV, 2, 1024, 4, 2),
+    Choice(Kernel.GEMV, 2, 2048, 8, 2),
+    Choice(Kernel.GEMV, 1, 2048, 8, 4),
+    Choice(Kernel.GEMV, 4, 512, 4, 2),
+)
+
+_TILES = (
+    Choice(Kernel.DOT, 16, 256, 2, 6),
+    Choice(Kernel.DOT, 16, 256, 4, 4),
+    Choice(Kernel.DOT, 16, 512, 4, 3),
+    Choice(Kernel.DOT, 32, 128, 4, 6),
+    Choice(Kernel.DOT, 32, 256, 4, 4),
+    Choice(Kernel.DOT, 64, 128, 4, 4),
+    Choice(Kernel.DOT, 64, 128, 4, 6),
+    Choice(Kernel.DOT, 64, 256, 4, 3),
+    Choice(Kernel.DOT, 128, 128, 8, 4),
+)
+
+
+def block_rows(choice: Choice, rows: int) -> int:
+    """The rows that the tensor-core kernel computes for so many: the least its instructions take."""
+    least = 8 if choice.block_n >= WARP_GROUP_OUTPUTS else 16
+    return max(least, 1 << (rows - 1).bit_length())
+
+
+def candidates(rows: int, n: int, k: int) -> list[Choice]:
+    """What may beat cuBLAS for x [rows, k] and w [n, k] of 16-bit numbers: at most `MAX_CANDIDATES`, best guess first.
+
+    None above `MAX_ROWS`, nor for inputs that cannot be read 16 bytes at a time.
+    """
+    if rows > MAX_ROWS or k % 16:
+        return []
+    found: list[Choice] = []
+    if rows <= GEMV_ROWS:
+        found += [choice for choice in _VECTOR if choice.block_n * rows <= 2 * GEMV_ROWS and choice.block_k <= k]
+    if rows > 1:
+        found += [shared for tile in _TILES if _fits(tile, rows, n, k) for shared in _filling(tile, n, k)]
+    return found[:MAX_CANDIDATES]
+
+
+def _fits(tile: Choice, rows: int, n: int, k: int) -> bool:
+    # Each program reads all of x: blocks lower than x would read it more often than the weights.
+    shared = 2 * (tile.block_n + block_rows(tile, rows)) * tile.block_k * tile.stages
+    programs = n // tile.block_n
+    return tile.block_n >= rows and k % tile.block_k == 0 and programs <= _MOST_PROGRAMS and shared <= _SHARED_BYTES
+
+
+def _filling(tile: Choice, n: int, k: int) -> Iterator[Choice]:
+    """This tile with the splits that give each multiprocessor a program; where it takes some, also with twice those."""
+    splits = 1
+    while -(-n // tile.block_n) * splits < 0.9 * _MULTIPROCESSORS:
+        splits *= 2
+    for count in (splits, 2 * splits) if splits > 1 else (1,):
+        # A program with little more than what is in flight would never reach the memory's speed.
+        if k % (tile.block_k * count) == 0 and (count == 1 or k // count >= 2 * tile.block_k * tile.stages):
+            yield replace(tile, splits=count)

@@ -1,0 +1,147 @@
+"""Up to 32 rows on tensor cores: a program streams blocks of weights through a pipeline in shared memory.
+
+Twin: `torch.nn.functional.linear`. While the kernel in front still runs, the first weights are fetched into the L2
+cache. Where several programs share the inputs of one block of outputs, the one that ends last adds up their sums, in a
+fixed order: no sum is made by atomic additions, so that equal inputs give equal results.
+"""
+
+from functools import cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from text_generation_server.kernels.launch import overlaps
+from text_generation_server.kernels.matmul.choice import WARP_GROUP_OUTPUTS, Choice, block_rows
+
+BYTES_AHEAD = 1 << 16
+"""What a program asks for before it waits. One or two on each multiprocessor keep the memory busy for 3 to 6 us."""
+
+MOST_BLOCKS = 1 << 12
+"""Blocks of outputs whose inputs may be split: only matrices with few blocks need it."""
+
+
+@triton.jit
+def _fetch(w: tl.tensor, BYTES: tl.constexpr, PIECES: tl.constexpr) -> None:
+    """Into the L2 cache, BYTES of each row w [n, 1] in PIECES."""
+    address = w.to(tl.int64) + tl.arange(0, PIECES)[None, :] * (BYTES // PIECES)
+    size = tl.full(address.shape, BYTES // PIECES, tl.int32)
+    tl.inline_asm_elementwise(
+        "cp.async.bulk.prefetch.L2.global [$1], $2; mov.b32 $0, 0;",
+        "=r,l,r",
+        [address, size],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit
+def _sum_of_splits(
+    total: tl.tensor, parts: tl.tensor, arrived: tl.tensor, block: tl.tensor, SPLITS: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """The sum of all programs of a block, and whether this one came last and has it; leaves the counter at zero."""
+    size: tl.constexpr = total.shape[0] * total.shape[1]
+    place = tl.arange(0, total.shape[0])[:, None] * total.shape[1] + tl.arange(0, total.shape[1])[None, :]
+    parts += block.to(tl.int64) * SPLITS * size + place
+    tl.store(parts + tl.program_id(1) * size, total)
+    tl.debug_barrier()
+    last = tl.atomic_add(arrived + block, 1, sem="acq_rel") == SPLITS - 1
+    tl.debug_barrier()
+    if last:
+        total = tl.zeros_like(total)
+        for split in tl.static_range(SPLITS):
+            total += tl.load(parts + split * size, cache_modifier=".cg")
+        tl.store(arrived + block, 0)
+    return total, last
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _dot(
+    x: tl.tensor,
+    w: tl.tensor,
+    bias: tl.tensor,
+    y: tl.tensor,
+    parts: tl.tensor,
+    arrived: tl.tensor,
+    x_stride: int,
+    rows: int,
+    outputs: int,
+    K: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    STAGES: tl.constexpr,
+    BYTES: tl.constexpr,
+    PIECES: tl.constexpr,
+    SWAPPED: tl.constexpr,
+    PDL: tl.constexpr,
+) -> None:
+    tl.static_assert(K % (SPLITS * BLOCK_K) == 0)
+    block, start = tl.program_id(0), tl.program_id(1) * (K // SPLITS)
+    n = block * BLOCK_N + tl.arange(0, BLOCK_N)
+    m = tl.arange(0, BLOCK_M)
+    k = tl.arange(0, BLOCK_K)[None, :]
+    # Outputs behind the last are computed as the last, and not stored.
+    row_of_w = w + tl.minimum(n, outputs - 1).to(tl.int64)[:, None] * K + start
+    row_of_x = x + m[:, None] * x_stride + start
+    if PDL:
+        _fetch(row_of_w, BYTES, PIECES)
+        gdc_launch_dependents()
+        gdc_wait()
+    # The weights are the left operand, or the right one.
+    total = tl.zeros((BLOCK_N, BLOCK_M) if SWAPPED else (BLOCK_M, BLOCK_N), tl.float32)
+    for offset in tl.range(0, K // SPLITS, BLOCK_K, num_stages=STAGES):
+        values = tl.load(row_of_x + offset + k, mask=(m < rows)[:, None], other=0.0)
+        tile = tl.load(row_of_w + offset + k, eviction_policy="evict_first")
+        total = tl.dot(tile, values.T, total) if SWAPPED else tl.dot(values, tile.T, total)
+    last = True
+    if SPLITS > 1:
+        total, last = _sum_of_splits(total, parts, arrived, block, SPLITS)
+    if SWAPPED:
+        total = total.T
+    if bias is not None:
+        total += tl.load(bias + n, mask=n < outputs, other=0.0).to(tl.float32)[None, :]
+    held = (m < rows)[:, None] & (n < outputs)[None, :] & last
+    tl.store(y + m[:, None] * outputs + n[None, :], total.to(y.dtype.element_ty), mask=held)
+
+
+@cache
+def _arrived(device: torch.device) -> Tensor:
+    """How many programs of a block have stored their sums; zero between kernels. For one stream at a time."""
+    return torch.zeros(MOST_BLOCKS, dtype=torch.int32, device=device)
+
+
+def dot(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice) -> Tensor:
+    """x [m, K], rows each contiguous, times weight [N, K], contiguous; K in whole blocks for each split. bias: [N].
+
+    With splits, the first call for a device must not be captured in a graph: it makes what later ones leave as found.
+    """
+    rows, (outputs, inputs) = x.shape[0], weight.shape
+    blocks, splits = triton.cdiv(outputs, choice.block_n), choice.splits
+    block_m = block_rows(choice, rows)
+    y = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
+    parts = arrived = None
+    if splits > 1:
+        parts = torch.empty(blocks * splits * choice.block_n * block_m, dtype=torch.float32, device=x.device)
+        arrived = _arrived(x.device)
+    pdl = overlaps(x.device)
+    _dot[(blocks, splits)](
+        *(x, weight, bias, y, parts, arrived, x.stride(0), rows, outputs),
+        K=inputs,
+        SPLITS=splits,
+        BLOCK_M=block_m,
+        BLOCK_N=choice.block_n,
+        BLOCK_K=choice.block_k,
+        STAGES=choice.stages,
+        BYTES=min(BYTES_AHEAD // choice.block_n, inputs // splits * weight.element_size()),
+        PIECES=max(1, choice.warps * 32 // choice.block_n),
+        SWAPPED=choice.block_n >= WARP_GROUP_OUTPUTS,
+        PDL=pdl,
+        launch_pdl=pdl,
+        num_warps=choice.warps,
+    )
+    return y

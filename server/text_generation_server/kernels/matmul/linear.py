@@ -1,0 +1,25 @@
+"""Multiplies a few rows with a matrix by the kernel that was chosen for them. Knows not how one is chosen."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from text_generation_server.kernels.matmul.choice import Choice, Kernel
+from text_generation_server.kernels.matmul.dot import dot
+from text_generation_server.kernels.matmul.gemv import gemv
+
+
+def small_batch_linear(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice) -> Tensor:
+    """x [m, K] · weight [N, K]ᵀ + bias [N], summed in float32 and rounded once; all of one 16-bit dtype.
+
+    Args:
+        x: at least one row and no more than the choice was made for; each contiguous and a multiple of 16 bytes from
+            the next.
+        weight: contiguous, and not written by the kernel in front: it is read before that one has ended.
+    """
+    match choice.kernel:
+        case Kernel.GEMV:
+            return gemv(x, weight, bias, choice)
+        case Kernel.DOT:
+            return dot(x, weight, bias, choice)
+        case Kernel.CUBLAS:
+            return F.linear(x, weight, bias)

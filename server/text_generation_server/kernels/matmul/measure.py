@@ -1,0 +1,81 @@
+"""Times a choice as decode steps would run it: over several matrices, in one CUDA graph. Knows not what is compared."""
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+
+from text_generation_server.kernels.matmul.choice import CUBLAS, Choice
+from text_generation_server.kernels.matmul.linear import small_batch_linear
+
+PRODUCTS = 8
+"""Fewest in a graph: the time around it must not count."""
+
+REPLAYS = 2
+ROUNDS = 3
+
+TOLERANCE = {torch.bfloat16: 1e-2, torch.float16: 2e-3}
+"""Largest difference from cuBLAS, relative to the norm of all results: both round sums of other orders once."""
+
+
+class GraphTimer:
+    """Microseconds of one product; each call compiles, checks, captures and replays."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def __call__(self, choice: Choice, weights: Sequence[Tensor], rows: int, limit: float) -> float | None:
+        """None where the choice cannot run or is wrong. What takes longer than `limit` is timed only once.
+
+        Args:
+            weights: [N, K] each, together more than the L2 cache holds, or they are read from there.
+        """
+        x = torch.randn((rows, weights[0].shape[1]), dtype=weights[0].dtype, device=self._device)
+        try:
+            if choice != CUBLAS and not _agrees(small_batch_linear(x, weights[0], None, choice), x, weights[0]):
+                return None
+        except triton.TritonError:
+            return None
+        chain = list(islice(cycle(weights), max(PRODUCTS, len(weights))))
+        graph = self._capture(x, chain, choice)
+        fastest = float("inf")
+        for _ in range(ROUNDS):
+            fastest = min(fastest, self._time(graph) / len(chain))
+            if fastest > limit:
+                break
+        del graph
+        torch.cuda.empty_cache()  # each graph had memory of its own
+        return fastest
+
+    def _capture(self, x: Tensor, chain: Sequence[Tensor], choice: Choice) -> torch.cuda.CUDAGraph:
+        # Without torch.cuda.graph, which collects garbage for longer than all that is measured takes.
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize(self._device)
+        with torch.cuda.stream(self._stream):
+            small_batch_linear(x, chain[0], None, choice)
+            graph.capture_begin(capture_error_mode="thread_local")
+            for weight in chain:
+                small_batch_linear(x, weight, None, choice)
+            graph.capture_end()
+            graph.replay()
+        return graph
+
+    def _time(self, graph: torch.cuda.CUDAGraph) -> float:
+        """Microseconds of one replay."""
+        start, end = (torch.Event(self._device, enable_timing=True) for _ in range(2))
+        with torch.cuda.stream(self._stream):
+            start.record(self._stream)
+            for _ in range(REPLAYS):
+                graph.replay()
+            end.record(self._stream)
+        end.synchronize()
+        return 1000.0 * float(start.elapsed_time(end)) / REPLAYS
+
+
+def _agrees(got: Tensor, x: Tensor, weight: Tensor) -> bool:
+    expected = F.linear(x, weight).float()
+    return bool((got.float() - expected).norm() <= TOLERANCE[x.dtype] * expected.norm())

@@ -1,0 +1,185 @@
+"""Finds the fastest kernel for each shape of weights and number of rows, once per machine. Knows no kernel.
+
+A choice measured on one rank serves all ranks of the host: they share a file, one measures at a time, and the next
+finds what it kept. So ranks with equal shapes run equal kernels, and a restart measures nothing.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from loguru import logger
+from torch import Tensor
+
+from text_generation_server.kernels.matmul.choice import CUBLAS, Choice, candidates
+from text_generation_server.kernels.matmul.picks import PickFile
+
+ROWS = (1, 2, 4, 8, 16, 32)
+"""Numbers of rows worth a measurement of their own; what lies between is served as the next one."""
+
+DTYPES = (torch.bfloat16, torch.float16)
+"""What the kernels multiply."""
+
+GAIN = 1.01
+"""A kernel must be so much faster than cuBLAS."""
+
+HOPELESS = 1.1
+"""What takes so much longer than the best so far, by a first impression, is not looked at again."""
+
+BYTES_READ = 1 << 29
+"""Of different weights in one measurement: several times what an L2 cache holds."""
+
+SECONDS = 120.0
+"""After which no new case is begun. Nearly all of it is compilation, and what was compiled is found next time."""
+
+
+class Measure(Protocol):
+    """Times one choice."""
+
+    def __call__(self, choice: Choice, weights: Sequence[Tensor], rows: int, limit: float) -> float | None:
+        """Microseconds a product of `rows` rows, less exact above `limit`; None where the choice cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of weights [n, k]."""
+
+    n: int
+    k: int
+    dtype: torch.dtype
+
+    def case(self, rows: int) -> str:
+        """Its name in a file."""
+        return f"{rows}x{self.k} by {self.n} {str(self.dtype).removeprefix('torch.')}"
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a tuning did, to be told in one line."""
+
+    measured: int = 0
+    known: int = 0
+    cut: int = 0
+
+
+class MatmulTuner:
+    """The choices for the weights of one model on one device."""
+
+    def __init__(self, cache_file: Path | None, device: torch.device, measure: Measure | None = None) -> None:
+        """Without a file every start measures anew, and ranks may differ in the last bits of their own parts."""
+        self._file = PickFile(cache_file, _machine(device)) if cache_file is not None else None
+        self._device = device
+        self._measure = measure
+        self._weights: dict[Shape, list[Tensor]] = {}
+        self._choices: dict[Shape, dict[int, Choice]] = {}
+
+    def register(self, weight: Tensor) -> None:
+        """Weights [N, K], contiguous, that will be multiplied; dtypes without kernels stay with cuBLAS."""
+        if weight.dtype in DTYPES:
+            n, k = weight.shape
+            self._weights.setdefault(Shape(n, k, weight.dtype), []).append(weight)
+
+    def choice(self, n: int, k: int, dtype: torch.dtype, rows: int) -> Choice:
+        """That of the least number tuned that is not below `rows`; cuBLAS where there is none."""
+        tuned = self._choices.get(Shape(n, k, dtype), {})
+        return tuned[min(enough)] if (enough := [count for count in tuned if count >= rows]) else CUBLAS
+
+    def tune(self, rows: Sequence[int] = ROWS) -> None:
+        """Choose for all registered weights, from the file where it knows, else by measurement."""
+        started = time.monotonic()
+        with self._alone():
+            tally = self._tune(rows, self._file.read() if self._file is not None else {}, started + SECONDS)
+        logger.info(
+            "Matrix kernels for {} shapes of weights in {:.1f} s: {} cases measured, {} known, "
+            "{} left to cuBLAS for want of time. {}",
+            *(len(self._weights), time.monotonic() - started, tally.measured, tally.known, tally.cut, self._told()),
+        )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self._file is not None:
+                try:
+                    stack.enter_context(self._file.held())
+                except OSError as error:
+                    self._go_without_file(error)
+            yield
+
+    def _keep(self, choices: Mapping[str, Choice]) -> None:
+        if self._file is not None and choices:
+            try:
+                self._file.add(choices)
+            except OSError as error:
+                self._go_without_file(error)
+
+    def _go_without_file(self, error: OSError) -> None:
+        logger.warning("Choices of matrix kernels are not kept, every start will measure: {}", error)
+        self._file = None
+
+    def _tune(self, rows: Sequence[int], kept: Mapping[str, Choice], deadline: float) -> _Tally:
+        tally = _Tally()
+        for shape, weights in self._weights.items():
+            new = {}
+            for count in sorted(rows):
+                # A choice that is no candidate any more is older than the kernels.
+                possible = candidates(count, shape.n, shape.k)
+                found = kept.get(shape.case(count))
+                if found is not None and (found == CUBLAS or found in possible):
+                    tally.known += 1
+                elif time.monotonic() > deadline:
+                    tally.cut += 1
+                    continue
+                else:
+                    found = new[shape.case(count)] = self._fastest(possible, _enough(weights), count)
+                    tally.measured += 1
+                self._choices.setdefault(shape, {})[count] = found
+            self._keep(new)
+        return tally
+
+    def _fastest(self, possible: Sequence[Choice], weights: Sequence[Tensor], rows: int) -> Choice:
+        if not possible:
+            return CUBLAS
+        measure = self._measure = self._measure or _timer(self._device)
+        time_to_beat = measure(CUBLAS, weights, rows, float("inf"))
+        best, fastest = CUBLAS, float("inf") if time_to_beat is None else time_to_beat / GAIN
+        for choice in possible:
+            taken = measure(choice, weights, rows, fastest * HOPELESS)
+            if taken is not None and taken < fastest:
+                best, fastest = choice, taken
+        return best
+
+    def _told(self) -> str:
+        return "; ".join(
+            f"{shape.n}x{shape.k}: " + ", ".join(f"{rows} {choice}" for rows, choice in tuned.items())
+            for shape, tuned in self._choices.items()
+        )
+
+
+def _enough(weights: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The first that have `BYTES_READ` together."""
+    before = accumulate((weight.nbytes for weight in weights), initial=0)
+    return [weight for weight, size in zip(weights, before, strict=False) if size < BYTES_READ]
+
+
+def _machine(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name}, torch {torch.__version__}, triton {_triton()}"
+
+
+def _triton() -> str:
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return "none"
+
+
+def _timer(device: torch.device) -> Measure:
+    from text_generation_server.kernels.matmul.measure import GraphTimer
+
+    return GraphTimer(device)

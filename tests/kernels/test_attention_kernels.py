@@ -1,0 +1,233 @@
+"""Attention kernels against plain attention in float32, and their backend against torch's through the seam."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from triton.runtime import interpreter
+
+from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, RowLayout
+from text_generation_server.attention.sdpa import SdpaAttention
+from text_generation_server.attention.triton import TritonAttention
+from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.kernels.attention import sizes
+from text_generation_server.kernels.attention.decode import decode
+from text_generation_server.kernels.attention.prefill import blocks_of, prefill
+from text_generation_server.kernels.attention.scores import Rule
+from text_generation_server.kernels.attention.sizes import PrefillTile, Split
+
+HEADS = {"one each": (2, 2), "groups": (6, 2), "many of one": (18, 1)}
+VARIANTS = {
+    "plain": {},
+    "window": {"window": 5},
+    "wide window": {"window": 33},
+    "slopes": {"slopes": True},
+    "soft cap": {"softcap": 2.0},
+    "all": {"window": 20, "slopes": True, "softcap": 3.0},
+}
+SCALE = 0.2
+TOLERANCE = {torch.float16: 3e-3, torch.float32: 1e-5}
+TILE = PrefillTile(rows=16, keys=16, stages=2, warps=4)
+
+
+@pytest.fixture(autouse=True)
+def dynamic_ranges(monkeypatch):
+    """Triton 3.6 reads a loop's bounds in its interpreter in a way that NumPy 2.4 refuses."""
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor, scope):
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+
+
+class Rows:
+    """Some rows in a shuffled pool, the slots that nobody wrote filled with NaN."""
+
+    def __init__(self, device, heads, head_dim, query_lens, kv_lens, dtype=torch.float16):
+        generator = torch.Generator().manual_seed(0)
+        self.heads, self.kv_heads = heads
+        self.query_lens, self.kv_lens = query_lens, kv_lens
+        count, longest = len(kv_lens), max(kv_lens) + 3
+        order = torch.randperm((count + 2) * longest, generator=generator)
+        self.table = order.view(count + 2, longest).to(device)
+        self.rows = [*range(1, count + 1)][::-1]
+        self.kv = torch.full((len(order), 2, self.kv_heads, head_dim), torch.nan, dtype=dtype)
+        for row, keys in zip(self.rows, kv_lens, strict=True):
+            drawn = torch.randn(keys, 2, self.kv_heads, head_dim, generator=generator)
+            self.kv[self.table[row, :keys].cpu()] = drawn.to(dtype)
+        self.kv = self.kv.to(device)
+        # Queries are a part of a wider matrix, as they come out of one projection with keys and values.
+        wide = torch.randn(sum(query_lens), self.heads + 1, head_dim, generator=generator)
+        self.q = wide.to(device, dtype)[:, : self.heads]
+
+    def variant(self, window=None, slopes=False, softcap=None):
+        alibi = tuple(0.5 / (1 + head) for head in range(self.heads)) if slopes else None
+        return AttentionVariant(window, alibi, softcap)
+
+    def expected(self, variant):
+        """Attention of every token, in float32."""
+        out, starts = [], [sum(self.query_lens[:i]) for i in range(len(self.rows))]
+        for row, start, queries, keys in zip(self.rows, starts, self.query_lens, self.kv_lens, strict=True):
+            held = self.kv[self.table[row, :keys]].float().repeat_interleave(self.heads // self.kv_heads, 2)
+            scores = torch.einsum("qhd,khd->hqk", self.q[start : start + queries].float(), held[:, 0]) * SCALE
+            if variant.softcap is not None:
+                scores = variant.softcap * torch.tanh(scores / variant.softcap)
+            positions = torch.arange(keys, device=self.q.device)
+            distance = positions[keys - queries :, None] - positions
+            if variant.alibi is not None:
+                scores -= torch.tensor(variant.alibi, device=self.q.device)[:, None, None] * distance
+            hidden = (distance < 0) | (distance >= (variant.window or keys))
+            weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+            out.append(torch.einsum("hqk,khd->qhd", weights, held[:, 1]).flatten(1))
+        return torch.cat(out)
+
+    def decoded(self, variant, split):
+        device = self.q.device
+        rows, kv_lens = torch.tensor(self.rows, device=device), torch.tensor(self.kv_lens, device=device)
+        return decode(self.q, self.kv, rows, kv_lens, self.table, rule(variant, device), SCALE, split)
+
+    def prefilled(self, variant, tile=TILE):
+        out = self.q.new_empty(len(self.q), self.heads * self.q.shape[2])
+        starts = [sum(self.query_lens[:i]) for i in range(len(self.rows))]
+        rows = zip(self.rows, starts, self.query_lens, self.kv_lens, strict=True)
+        blocks = blocks_of(rows, self.heads // self.kv_heads, tile.rows)
+        blocks = torch.tensor(blocks, device=self.q.device)
+        prefill(self.q, self.kv, blocks, self.table, rule(variant, self.q.device), SCALE, tile, out)
+        return out
+
+
+def rule(variant, device):
+    return Rule.of(variant.window, variant.alibi, variant.softcap, device)
+
+
+def assert_near(got, expected):
+    tolerance = TOLERANCE[got.dtype]
+    torch.testing.assert_close(got.float(), expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("split", (Split(1, 1), Split(3, 1)), ids=("whole", "split"))
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+def test_decode(device, heads, options, split):
+    rows = Rows(device, heads, 16, [1, 1, 1], [1, 700, 37])
+    variant = rows.variant(**options)
+    assert_near(rows.decoded(variant, split), rows.expected(variant))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("head_dim", (24, 64, 80))
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+def test_decode_of_other_heads(device, heads, head_dim, dtype):
+    rows = Rows(device, heads, head_dim, [1, 1], [300, 5], dtype)
+    variant = rows.variant()
+    assert_near(rows.decoded(variant, Split(2, 1)), rows.expected(variant))
+
+
+def test_heads_may_lie_apart(device):
+    """As transformers' models make queries, a head's tokens together."""
+    rows = Rows(device, (6, 2), 16, [1, 5], [20, 40])
+    variant = rows.variant()
+    rows.q = rows.q.transpose(0, 1).contiguous().transpose(0, 1)
+    assert_near(rows.prefilled(variant), rows.expected(variant))
+    rows = Rows(device, (6, 2), 16, [1, 1], [20, 40])
+    rows.q = rows.q.transpose(0, 1).contiguous().transpose(0, 1)
+    assert_near(rows.decoded(variant, Split(1, 1)), rows.expected(variant))
+
+
+def test_decode_in_bfloat16(device):
+    rows = Rows(device, (2, 2), 64, [1], [40], torch.bfloat16)
+    got, expected = rows.decoded(rows.variant(), Split(1, 1)), rows.expected(rows.variant())
+    torch.testing.assert_close(got.float(), expected, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+def test_more_parts_than_are_merged_at_a_time(device, heads, monkeypatch):
+    monkeypatch.setattr(sizes, "MERGED_NUMBERS", 64)
+    rows = Rows(device, heads, 16, [1, 1], [2500, 1100])
+    variant = rows.variant(slopes=True)
+    first = rows.decoded(variant, Split(5, 1))
+    assert_near(first, rows.expected(variant))
+    # What a launch leaves behind must not disturb the next.
+    assert torch.equal(first, rows.decoded(variant, Split(5, 1)))
+
+
+def test_a_row_of_few_keys_is_not_split(device):
+    """Partial results have another rounding; a short row's are the same whatever it is split into."""
+    rows = Rows(device, (2, 2), 16, [1], [30])
+    assert torch.equal(*(rows.decoded(rows.variant(), Split(parts, 32)) for parts in (1, 4)))
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+def test_prefill(device, heads, options):
+    """A single token, a chunk after cached keys, and a prompt."""
+    rows = Rows(device, heads, 16, [1, 7, 37], [50, 90, 37])
+    variant = rows.variant(**options)
+    assert_near(rows.prefilled(variant), rows.expected(variant))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("head_dim", (24, 64, 80))
+def test_prefill_of_other_heads(device, head_dim, dtype):
+    rows = Rows(device, (6, 2), head_dim, [20, 3], [20, 40], dtype)
+    variant = rows.variant()
+    assert_near(rows.prefilled(variant, PrefillTile.of(head_dim, dtype)), rows.expected(variant))
+
+
+def test_long_blocks_come_first():
+    blocks = blocks_of([(4, 0, 40, 40), (2, 40, 1, 90)], group=1, size=16)
+    assert blocks == [(2, 40, 1, 90, 0), (4, 0, 40, 40, 32), (4, 0, 40, 40, 16), (4, 0, 40, 40, 0)]
+
+
+LAYOUTS = {
+    "prompt": ([40], [40]),
+    "chunk": ([17], [60]),
+    "decode": ([1, 1, 1], [7, 1, 90]),
+    "mixed": ([1, 20, 1, 2], [90, 20, 12, 30]),
+}
+
+
+def attended(made, shape, query_lens, kv_lens, replayed=False):
+    """Output of a backend for drawn numbers that are the same for every one."""
+    state = replace(shape.state, slot_major=made.slot_major)
+    backend, cache = made(replace(shape, state=state)), PagedCache(state, len(kv_lens) * max(kv_lens))
+    order = random.Random(0).sample(range(cache.num_slots), cache.num_slots)
+    table = torch.tensor(order, device=state.device).view(len(kv_lens), -1)
+    generator = torch.Generator().manual_seed(0)
+    for place in (cache.keys(0), cache.values(0)):
+        place.copy_(torch.randn(place.shape, generator=generator))
+    q = torch.randn(sum(query_lens), shape.heads, state.head_dim, generator=generator).to(state.device, state.dtype)
+    layout = RowLayout.of(list(range(len(kv_lens))), query_lens, kv_lens, table)
+    plan = backend.plan(layout)
+    if replayed:
+        (plan,) = backend.decode_plans(layout.device_rows, layout.device_kv_lens, table)
+        plan.prepare(kv_lens)
+        assert plan.suits(kv_lens)
+    return [plan.run(q, LayerAttention(0, variant, SCALE), cache) for variant in range(len(shape.variants))]
+
+
+SHAPE_VARIANTS = AttentionVariant(), AttentionVariant(window=9), AttentionVariant(alibi=(0.5, 0.25, 0.1, 0.05))
+
+
+def assert_agrees(device, layout, replayed=False):
+    shape = AttentionShape(SHAPE_VARIANTS, 4, StateSpec(1, 2, 16, torch.float32, device))
+    ours = attended(TritonAttention, shape, *layout, replayed=replayed)
+    for got, expected in zip(ours, attended(SdpaAttention, shape, *layout), strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_the_backend_agrees_with_torch(device, layout):
+    assert_agrees(device, layout)
+
+
+def test_a_replayed_step_agrees_with_torch(device):
+    assert_agrees(device, LAYOUTS["decode"], replayed=True)
+
+
+def test_what_it_cannot_serve():
+    state = StateSpec(1, 2, 16, torch.float32, torch.device("cpu"))
+    assert TritonAttention.why_not(AttentionShape((), 2, state)) == "it needs a CUDA device, not cpu"
