@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 PACKAGES := server/text_generation_server launcher/text_generation_launcher router/text_generation_router \
-            clients/python/text_generation
-CODE := clients launcher router server proto benchmarks tests
+            benchmark/text_generation_benchmark clients/python/text_generation
+CODE := benchmark clients launcher router server proto benchmarks tests
 
 .DEFAULT_GOAL := help
 .PHONY: install proto docs format lint types test test-gpu check serve bench bench-loading clean help

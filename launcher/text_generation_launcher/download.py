@@ -7,6 +7,7 @@ from text_generation_launcher.child import spawn
 from text_generation_launcher.environments import download_environment
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.launch import Launch
+from text_generation_launcher.options import LoadFormat, Options
 from text_generation_launcher.relay import Record
 from text_generation_launcher.startup import Phase, StartUp
 
@@ -34,7 +35,13 @@ def download_command(launch: Launch) -> list[str]:
     command += ["--logger-level", "INFO", "--json-output", "--merge-lora"]
     if options.revision is not None:
         command += ["--revision", options.revision]
+    command += load_format(options)
     return [*command, *(["--trust-remote-code"] if options.trust_remote_code else [])]
+
+
+def load_format(options: Options) -> list[str]:
+    """The flag of the same name, which servers of other makers do not have, where it says something."""
+    return [] if options.load_format is LoadFormat.AUTO else ["--load-format", options.load_format]
 
 
 async def download(launch: Launch, start_up: StartUp) -> Downloaded:

@@ -28,8 +28,6 @@ def shard_environment(launch: Launch, resolved: ResolvedArgs, rank: int) -> dict
         "CUDA_MEMORY_FRACTION": format(options.cuda_memory_fraction, "g"),
         "SAFETENSORS_FAST_GPU": "1",
     }
-    # Nothing is captured (options.py), and an absent variable means that.
-    env.pop("CUDA_GRAPHS", None)
     return env | _rope(options) | _shard_options(options, resolved)
 
 
@@ -66,6 +64,7 @@ def _shard_options(options: Options, resolved: ResolvedArgs) -> dict[str, str]:
     return _given(
         MAX_TOTAL_TOKENS=resolved.limits.max_total_tokens,
         MAX_BATCH_SIZE=options.max_batch_size,
+        CUDA_GRAPHS=options.cuda_graphs,
         WATERMARK_GAMMA=options.watermark_gamma,
         WATERMARK_DELTA=options.watermark_delta,
         REQUEST_LOGPROBS="1" if options.enable_prefill_logprobs else None,

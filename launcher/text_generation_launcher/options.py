@@ -67,6 +67,14 @@ class Dtype(StrEnum):
     FLOAT32 = "float32"
 
 
+class LoadFormat(StrEnum):
+    """Where weights come from; dummy: random numbers, so that a config.json is enough."""
+
+    AUTO = "auto"
+    SAFETENSORS = "safetensors"
+    DUMMY = "dummy"
+
+
 class RopeScaling(StrEnum):
     """How rotary positions are stretched beyond the trained length."""
 
@@ -91,7 +99,6 @@ _SOCKETS = "/tmp/text-generation-server"
 _NO_QUANTIZATION = "quantized weights are not served yet; serve the unquantized checkpoint"
 _NO_KV_DTYPE = "keys and values are kept in the model's dtype; a narrower cache does not exist yet"
 _NO_LORA = "LoRA adapters are not served yet; merge the adapter into the model"
-_NO_GRAPHS = "CUDA graphs are not captured yet; leave it out or give 0"
 _NO_NGROK = "tunnels through ngrok are not made; put a reverse proxy in front"
 _NO_CHAT = "the embedded router has no chat templates yet, which are what it would be read for"
 _NO_COMPLETIONS = "the embedded router has no /v1/completions yet, whose prompts it counts"
@@ -126,8 +133,8 @@ class Options:
     max_waiting_tokens: Annotated[int, used(Use.ROUTER, "Decode steps before waiting requests come in", least=0)] = 20
     max_batch_size: Annotated[int | None, used(_SHARD_ROUTER, "Most requests of a batch", least=1)] = None
     cuda_graphs: Annotated[
-        str, refused(_NO_GRAPHS, "Batch sizes of captured decode steps; 0 for none", harmless=("0",))
-    ] = "1,2,4,8,16,32"
+        str | None, used(Use.SHARD, "Batch sizes of recorded decode steps; 0 for none, left out for many")
+    ] = None
     hostname: Annotated[str, used(_LAUNCHER_ROUTER, "IP address to listen on")] = "0.0.0.0"
     port: Annotated[int, used(_LAUNCHER_ROUTER, "HTTP port", short="-p", least=1, most=65535)] = 3000
     prometheus_port: Annotated[int, used(Use.ROUTER, "Port of metrics; 0 for none", least=0, most=65535)] = 9000
@@ -165,6 +172,7 @@ class Options:
     ] = 90
     lora_ids: Annotated[str, refused(_NO_LORA, "Adapters to load, separated by semicolons")] = "empty"
     disable_flashinfer: Annotated[bool, used(Use.SHARD, "Compute attention without FlashInfer")] = False
+    load_format: Annotated[LoadFormat, used(_MODEL, "Form of the weights")] = LoadFormat.AUTO
     router: Annotated[str, used(Use.LAUNCHER, "embedded, or name or path of another text-generation-router")] = EMBEDDED
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from text_generation_launcher.child import Child, spawn
-from text_generation_launcher.download import Downloaded
+from text_generation_launcher.download import Downloaded, load_format
 from text_generation_launcher.environments import shard_environment
 from text_generation_launcher.launch import Launch
 from text_generation_launcher.polling import wait_until
@@ -25,6 +25,7 @@ def shard_command(launch: Launch, resolved: ResolvedArgs, model: Downloaded) -> 
         command.append("--sharded")
     if options.dtype is not None:
         command += ["--dtype", options.dtype]
+    command += load_format(options)
     if options.speculate:
         command += ["--speculate", str(options.speculate)]
     if options.revision is not None and model.path is None:

@@ -10,7 +10,14 @@ from loguru import logger
 from text_generation_server import log
 from text_generation_server.errors import InvalidSettings, StartError
 from text_generation_server.lifetime import leave
-from text_generation_server.settings import Dtype, ServeOptions, hub_settings, server_config
+from text_generation_server.settings import (
+    Dtype,
+    LoadFormat,
+    ServeOptions,
+    hub_settings,
+    server_config,
+    set_cuda_architectures,
+)
 
 USAGE_ERROR = 2
 
@@ -20,6 +27,9 @@ ModelId = Annotated[str, typer.Argument(help="Model directory, .gguf file, hub i
 Revision = Annotated[str | None, typer.Option(help="Revision on the hub.")]
 LoggerLevel = Annotated[str, typer.Option(help="TRACE, DEBUG, INFO, WARN, ERROR or OFF.")]
 JsonOutput = Annotated[bool, typer.Option(help="Log JSON lines, as launchers read them.")]
+LoadFormatOption = Annotated[
+    LoadFormat, typer.Option(help="auto: safetensors, or written from PyTorch files; dummy: random weights.")
+]
 TrustRemoteCode = Annotated[bool, typer.Option(help="Let tokenizers run Python code of the model's directory.")]
 
 
@@ -65,6 +75,7 @@ def serve(
     ] = None,
     diffusion: Annotated[bool, typer.Option(help="Not served yet.")] = False,
     run_ahead: Annotated[bool, typer.Option(help="Launch the next step before reading the last one.")] = True,
+    load_format: LoadFormatOption = LoadFormat.AUTO,
 ) -> None:
     """Load a model and serve it on a Unix socket until a signal comes."""
     _set_up_log(logger_level, json_output)
@@ -78,7 +89,16 @@ def serve(
         }
     )
     options = ServeOptions(
-        model_id, revision, sharded, dtype, trust_remote_code, uds_path, run_ahead, speculate, use_flashinfer
+        model_id,
+        revision,
+        sharded,
+        dtype,
+        trust_remote_code,
+        uds_path,
+        run_ahead,
+        speculate,
+        use_flashinfer,
+        load_format,
     )
     try:
         config = server_config(options)
@@ -102,20 +122,56 @@ def download_weights(
     merge_lora: Annotated[
         bool, typer.Option(help="Without effect on a base model; adapters are not merged yet.")
     ] = False,
+    load_format: LoadFormatOption = LoadFormat.AUTO,
 ) -> None:
     """Make a model's files local: find, download, convert."""
     _set_up_log(logger_level, json_output)
-    from text_generation_server.weights.source import prepare  # the hub's library takes a while to import
+    from text_generation_server.weights.dummy import locate_without_weights  # the hub's library imports slowly
+    from text_generation_server.weights.source import prepare
 
     try:
-        directory = prepare(
-            model_id, revision, extension, hub_settings(), trust_remote_code, auto_convert, report=logger.info
-        )
+        hub, convert = hub_settings(), auto_convert and load_format is LoadFormat.AUTO
+        if load_format is LoadFormat.DUMMY:
+            directory = locate_without_weights(model_id, revision, hub, logger.info)
+        else:
+            directory = prepare(model_id, revision, extension, hub, trust_remote_code, convert, report=logger.info)
         if merge_lora and (directory / "adapter_config.json").is_file():
             raise StartError(f"{model_id} is a LoRA adapter; merging it is not served yet, name its base model")
         weights = sum(file.stat().st_size for file in directory.glob(f"*{extension}"))
         report = logger.bind(phase="download", path=str(directory), bytes=weights)
         report.info("{} is ready in {}: {:.0f} MB of weights", model_id, directory, weights / 1e6)
+    except StartError as error:
+        _fail(error, USAGE_ERROR if isinstance(error, InvalidSettings) else 1)
+
+
+@app.command()
+def prepare_kernels(
+    model_id: ModelId,
+    revision: Revision = None,
+    dtype: Annotated[Dtype, typer.Option(help="That it will be served with.")] = Dtype.FLOAT16,
+    num_shard: Annotated[int, typer.Option(help="Ranks that it will be cut over.", min=1)] = 1,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FLASHINFER_CUDA_ARCH_LIST",
+            help="GPUs to compile for, by architecture: 9.0a is H100. [default: those of this machine]",
+        ),
+    ] = None,
+    embed: Annotated[
+        bool,
+        typer.Option(help="Put modules into the installed FlashInfer: no compiler is needed then, but these GPUs."),
+    ] = False,
+    logger_level: LoggerLevel = "INFO",
+    json_output: JsonOutput = False,
+) -> None:
+    """Compile the CUDA kernels that a model needs; for that there need be no GPU."""
+    _set_up_log(logger_level, json_output)
+    try:
+        if arch is not None:
+            set_cuda_architectures(arch)
+        from text_generation_server.prepare import prepare_kernels as prepare  # torch takes seconds to import
+
+        prepare(model_id, revision, dtype, num_shard, hub_settings(), embed, logger.info)
     except StartError as error:
         _fail(error, USAGE_ERROR if isinstance(error, InvalidSettings) else 1)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from loguru import logger
 
-from text_generation_server.attention.base import AUTO
+from text_generation_server.attention.base import AUTO, CLASSIC
 from text_generation_server.distributed.group import TensorParallel, join_group
 from text_generation_server.engine.assemble import build_engine, build_follower
 from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.graphs import usual_sizes
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.ranks import follow
 from text_generation_server.engine.types import ShardInfo
@@ -25,11 +26,12 @@ from text_generation_server.rpc.service import EngineService, FollowerService, S
 from text_generation_server.rpc.sockets import make_way, socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
-from text_generation_server.settings import ServerConfig
+from text_generation_server.settings import LoadFormat, ServerConfig
 from text_generation_server.tokenization.adapter import TokenizerAdapter
+from text_generation_server.weights.dummy import locate_without_weights
 from text_generation_server.weights.source import locate
 
-ATTENTION = {None: AUTO, True: "flashinfer", False: "sdpa"}
+ATTENTION = {None: AUTO, True: "flashinfer", False: CLASSIC}
 """Backends by what --use-flashinfer and --disable-flashinfer say."""
 
 PROGRESS_S = 0.5
@@ -78,7 +80,7 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
 def load_part(config: ServerConfig) -> Part:
     """Find the model, meet the other ranks, and load what this one computes."""
     options, ranks = config.options, config.ranks
-    directory = locate(options.model_id, options.revision, config.hub, logger.info)
+    directory = find_model(config)
     placement = place(ranks.rank, ranks.world_size, options.dtype, config.threads)
     torch.set_num_threads(placement.threads)
     group = join_group(ranks.rank, ranks.world_size, ranks.master_addr, ranks.master_port, placement.device)
@@ -90,11 +92,22 @@ def load_part(config: ServerConfig) -> Part:
         rope_scaling=config.rope_scaling,
         rope_factor=config.rope_factor,
         trust_remote_code=config.options.trust_remote_code,
+        kernel_choices=config.kernel_choices,
+        random_weights=options.load_format is LoadFormat.DUMMY,
     )
     model = load_model(directory, model_options, group, LoadProgress())
     seconds = time.monotonic() - began
     logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
     return Part(directory, model, placement, group)
+
+
+def find_model(config: ServerConfig) -> Path:
+    """The directory with all that --load-format needs."""
+    options = config.options
+    if options.load_format is LoadFormat.DUMMY:
+        return locate_without_weights(options.model_id, options.revision, config.hub, logger.info)
+    convert = options.load_format is LoadFormat.AUTO
+    return locate(options.model_id, options.revision, config.hub, logger.info, auto_convert=convert)
 
 
 class LoadProgress:
@@ -124,6 +137,7 @@ def start_engine(config: ServerConfig, part: Part, tokenizer: TokenizerAdapter) 
         watermark=config.watermark,
         shares_prefixes=part.model.shares_prefixes,
         speculate=config.options.speculate,
+        graphs=tuple(usual_sizes(config.max_rows)) if config.graphs is None else config.graphs,
     )
     loop = EngineLoop(build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path)))
     loop.start()

@@ -4,7 +4,9 @@ Which variables there are and what they mean: protocol §12.
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +26,6 @@ WIGGLE_ROOM = 0.9
 """Part of the memory that is planned with; the rest is for what cannot be measured."""
 
 WITHOUT_EFFECT = (
-    "CUDA_GRAPHS",
     "DEBUG",
     "DISABLE_CUSTOM_KERNELS",
     "DISABLE_EXLLAMA",
@@ -50,6 +51,17 @@ class Dtype(StrEnum):
     FLOAT32 = "float32"
 
 
+class LoadFormat(StrEnum):
+    """Where weights come from."""
+
+    AUTO = "auto"
+    """Safetensors files, written from PyTorch files where there are none."""
+    SAFETENSORS = "safetensors"
+    """Safetensors files only."""
+    DUMMY = "dummy"
+    """Random numbers: a directory with a config.json is enough."""
+
+
 class RopeScaling(StrEnum):
     """How ROPE_SCALING stretches positions beyond what the model was trained on."""
 
@@ -70,6 +82,7 @@ class ServeOptions:
     run_ahead: bool = True
     speculate: int = 0
     use_flashinfer: bool | None = None
+    load_format: LoadFormat = LoadFormat.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,8 @@ class ServerConfig:
     """All that `serve` was asked for; parts of it are handed on.
 
     threads: for computing on a CPU, None to divide the processors among the ranks.
+    kernel_choices: file in which the fastest matrix kernels of each GPU are remembered.
+    graphs: numbers of rows for which decode steps are recorded on a GPU, None for the usual ones.
     without_effect: variables that are set and do nothing here.
     """
 
@@ -115,6 +130,8 @@ class ServerConfig:
     rope_factor: float | None
     watermark: WatermarkParams
     threads: int | None
+    graphs: tuple[int, ...] | None
+    kernel_choices: Path
     without_effect: tuple[str, ...]
 
 
@@ -135,6 +152,8 @@ def server_config(options: ServeOptions, variables: Mapping[str, str] = os.envir
         rope_factor=factor,
         watermark=_watermark(env),
         threads=env.integer("OMP_NUM_THREADS", at_least=1),
+        graphs=_graphs(env),
+        kernel_choices=_user_cache(env) / "kernels.json",
         without_effect=tuple(name for name in WITHOUT_EFFECT if name in env),
     )
 
@@ -142,15 +161,41 @@ def server_config(options: ServeOptions, variables: Mapping[str, str] = os.envir
 def hub_settings(variables: Mapping[str, str] = os.environ) -> HubSettings:
     """Where models are looked for. Raises InvalidSettings."""
     env = Environment(variables)
-    user_cache = env.path("XDG_CACHE_HOME") or Path.home() / ".cache"
     return HubSettings(
-        converted_cache=user_cache / "kvrun" / "models",
+        converted_cache=_user_cache(env) / "models",
         cache_dir=env.path("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"),
         token=env.text("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
         offline=env.flag("HF_HUB_OFFLINE", False),
         weights_cache_override=env.path("WEIGHTS_CACHE_OVERRIDE"),
         endpoint=env.text("HF_ENDPOINT"),
     )
+
+
+def set_cuda_architectures(architectures: str) -> None:
+    """Tell FlashInfer, before it is imported, what to compile for: such as `9.0a`, several apart by spaces.
+
+    Raises InvalidSettings.
+    """
+    if not re.fullmatch(r"\d+\.\d+[a-z]?( \d+\.\d+[a-z]?)*", architectures):
+        raise InvalidSettings(f"--arch is {architectures!r}, expected architectures such as 9.0a, apart by spaces")
+    os.environ["FLASHINFER_CUDA_ARCH_LIST"] = architectures
+
+
+@contextmanager
+def library_folder(folder: str) -> Iterator[None]:
+    """Let linkers find libraries in a folder too, after those that commands name."""
+    before = os.environ.get("LIBRARY_PATH")
+    os.environ["LIBRARY_PATH"] = folder if before is None else f"{before}:{folder}"
+    try:
+        yield
+    finally:
+        del os.environ["LIBRARY_PATH"]
+        if before is not None:
+            os.environ["LIBRARY_PATH"] = before
+
+
+def _user_cache(env: Environment) -> Path:
+    return (env.path("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvrun"
 
 
 def _ranks(env: Environment) -> RankSettings:
@@ -179,6 +224,17 @@ def _cache(env: Environment) -> CacheSettings:
         chunking=env.flag("PREFILL_CHUNKING", True),
         memory_fraction=fraction * (env.number("TGI_WIGGLE_ROOM", above=0, up_to=1) or WIGGLE_ROOM),
     )
+
+
+def _graphs(env: Environment) -> tuple[int, ...] | None:
+    """A list of sizes; 0 stands for none."""
+    text = env.text("CUDA_GRAPHS")
+    if text is None:
+        return None
+    sizes = text.split(",")
+    if not all(size.strip().isdecimal() for size in sizes):
+        raise InvalidSettings(f"CUDA_GRAPHS is {text!r}, expected numbers of rows such as 1,2,4,8, or 0 for none")
+    return tuple(sorted({int(size) for size in sizes} - {0}))
 
 
 def _watermark(env: Environment) -> WatermarkParams:

@@ -179,7 +179,7 @@ def test_c017_an_error_is_answered_with_its_text(start, version):
     caller = shard.caller(version)
     with refused(grpc.StatusCode.INTERNAL, says="an odd history"):
         caller.prefill(0, caller.request(1))
-    shard.model.logits = MockModel().logits
+    shard.model.logits_of = MockModel().logits_of
     assert batch_of(caller.prefill(1, caller.request(2))) == (1, [2], 1)
     assert not shard.fatal.is_set()
 

@@ -6,6 +6,7 @@ import pytest
 
 from mocks.byte_tokenizer import ByteTokenizer
 from mocks.mock_model import MockModel
+from mocks.plain_recorder import PlainRecorder
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.runner import Runner
@@ -29,8 +30,9 @@ def make_engine() -> Iterator[MakeEngine]:
         max_prefill_tokens: int = 4096,
         model: MockModel | None = None,
         speculate: int = 0,
+        graphs: tuple[int, ...] = (),
     ) -> Engine:
-        runner = Runner(model or MockModel(), SingleRank(), ThreadStream())
+        runner = Runner(model or MockModel(), SingleRank(), ThreadStream(), PlainRecorder)
         settings = EngineSettings(
             max_rows=max_rows,
             block_size=block_size,
@@ -38,9 +40,10 @@ def make_engine() -> Iterator[MakeEngine]:
             memory_fraction=1e-4,
             position_limit=None,
             speculate=speculate,
+            graphs=graphs,
         )
         engine = Engine(runner, ByteTokenizer(), settings)
-        engine.resize(num_slots, max_len)
+        engine.resize(num_slots, max_len, graphs)
         engine.max_prefill_tokens = max_prefill_tokens
         engines.append(engine)
         return engine

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mocks.plain_recorder import PlainRecorder
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.runner import Runner
@@ -40,13 +41,13 @@ def tokenizer(directory: Path) -> TokenizerAdapter:
     return TokenizerAdapter.load(directory)
 
 
-@pytest.fixture(params=[True, False], ids=["run-ahead", "no-run-ahead"])
+@pytest.fixture(params=[(True, ()), (False, ()), (True, (1,))], ids=["run-ahead", "no-run-ahead", "run-ahead-recorded"])
 def engine(request, model, tokenizer):
-    settings = EngineSettings(
-        max_rows=8, block_size=1, run_ahead=request.param, memory_fraction=0.1, position_limit=8192
-    )
-    engine = Engine(Runner(model, SingleRank(), ThreadStream()), tokenizer, settings)
-    engine.resize(2048, 512)
+    """With recorded steps all steps of few tokens are replayed; torch's attention has none for decoding alone."""
+    run_ahead, graphs = request.param
+    settings = EngineSettings(max_rows=8, block_size=1, run_ahead=run_ahead, memory_fraction=0.1, position_limit=8192)
+    engine = Engine(Runner(model, SingleRank(), ThreadStream(), PlainRecorder), tokenizer, settings)
+    engine.resize(2048, 512, graphs)
     yield engine
     engine.runner.close()
 

@@ -172,9 +172,11 @@ def schedules(request) -> int:
 
 
 @pytest.mark.parametrize(
-    ("run_ahead", "speculate"), [(True, 0), (False, 0), (True, 3)], ids=["run-ahead", "no-run-ahead", "speculation"]
+    ("run_ahead", "speculate", "graphs"),
+    [(True, 0, (1, 2, 4)), (True, 0, ()), (False, 0, ()), (True, 3, ())],
+    ids=["recorded", "run-ahead", "no-run-ahead", "speculation"],
 )
-def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, speculate):
+def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, speculate, graphs):
     """With guesses the tokens are the same too, only several at once, and one only without."""
     logits_of = looping_logits if speculate else next_logits
     tokens = several = 0
@@ -182,6 +184,7 @@ def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, 
         engine = make_engine(
             run_ahead=run_ahead,
             speculate=speculate,
+            graphs=graphs,
             num_slots=SLOTS,
             max_len=64,
             max_rows=ROWS,

@@ -27,11 +27,11 @@ class FaultyModel(MockModel):
         """Raise fault number `fault` after that many steps; None calls it off."""
         self._left, self._fault = steps, fault
 
-    def forward(self, step: StepInput) -> Tensor:
+    def hidden(self, step: StepInput) -> Tensor:
         if self._left is not None:
             self._left -= 1
             if self._left < 0:
                 self._left = None
                 self.fired += 1
                 raise FAULTS[self._fault]()
-        return super().forward(step)
+        return super().hidden(step)

@@ -15,7 +15,7 @@ from text_generation_server.attention.base import (
     RowLayout,
     create_backend,
 )
-from text_generation_server.attention.flashinfer import TENSOR_CORE_KEYS
+from text_generation_server.attention.flashinfer import TENSOR_CORE_LENGTH, TENSOR_CORE_ROWS
 from text_generation_server.cache.paged import PagedCache, StateSpec
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.models.loading import ModelOptions, load_model
@@ -28,7 +28,7 @@ LAYOUTS = {
     "prompts": ([17, 1, 130], [17, 1, 130]),
     "chunk": ([40], [333]),
     "decode": ([1, 1, 1], [7, 1, 260]),
-    "decode-long": ([1, 1, 1], [TENSOR_CORE_KEYS, 5, 100]),
+    "decode-long": ([1] * TENSOR_CORE_ROWS, [TENSOR_CORE_LENGTH + 9] * TENSOR_CORE_ROWS),
     "mixed": ([1, 60, 1], [90, 60, 12]),
 }
 HEADS = {"multi-head": (4, 4), "grouped": (8, 2), "odd group": (6, 2), "one key head": (8, 1)}
@@ -42,7 +42,8 @@ def attended(name, variant, heads, layout_of, slot_major):
     assert (backend.name, backend.slot_major) == (name, slot_major)
     rows, longest = len(kv_lens), max(kv_lens)
     slots = random.Random(0).sample(range(rows * longest), rows * longest)
-    layout = RowLayout(list(range(rows)), query_lens, kv_lens, torch.tensor(slots, device=CUDA).view(rows, longest))
+    table = torch.tensor(slots, device=CUDA).view(rows, longest)
+    layout = RowLayout.of(list(range(rows)), query_lens, kv_lens, table)
     cache = PagedCache(state, rows * longest)
     source = torch.Generator(CUDA).manual_seed(0)
     history = torch.randn(rows * longest, 2, kv_heads, 128, device=CUDA, generator=source).bfloat16()
@@ -51,7 +52,9 @@ def attended(name, variant, heads, layout_of, slot_major):
     tokens = sum(query_lens)
     q = torch.randn(tokens, query_heads, 128, device=CUDA, generator=source).bfloat16()
     kv = torch.randn(tokens, 2 * kv_heads, 128, device=CUDA, generator=source).bfloat16()
-    out = backend.plan(layout).run(q, kv, LayerAttention(0, 0, 0.11), cache)
+    ranges = zip(table, query_lens, kv_lens, strict=True)
+    cache.write(0, torch.cat([row[keys - queries : keys] for row, queries, keys in ranges]), kv)
+    out = backend.plan(layout).run(q, LayerAttention(0, 0, 0.11), cache)
     return out.float(), cache.keys(0).clone(), cache.values(0).clone()
 
 
@@ -81,7 +84,7 @@ def model(tmp_path_factory):
     return directory, build(case, directory)
 
 
-@pytest.mark.parametrize("name", ["flashinfer", "sdpa"])
+@pytest.mark.parametrize("name", ["flashinfer", "triton", "sdpa"])
 def test_a_model_answers_as_on_the_cpu(model, name):
     """Prompts of different lengths in one step, then all rows token by token."""
     directory, reference = model
@@ -97,10 +100,10 @@ def test_a_model_answers_as_on_the_cpu(model, name):
         assert (torch.cat(got).float() - expected).std() < 0.05 * expected.std()
 
 
-def test_linear_biases_are_left_to_torch():
+def test_linear_biases_are_left_to_our_own_kernels():
     state = StateSpec(1, 4, 128, torch.bfloat16, CUDA)
     shape = AttentionShape((AttentionVariant(alibi=(0.5, 0.25, 0.1, 0.05)),), 4, state)
-    assert create_backend("auto", shape).name == "sdpa"
+    assert create_backend("auto", shape).name == "triton"
 
 
 def test_flashinfer_is_preferred():

@@ -71,6 +71,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
     expected = {
         "MAX_TOTAL_TOKENS": "200",
         "MAX_BATCH_SIZE": "8",
+        "CUDA_GRAPHS": "0",
         "ROPE_SCALING": "linear",
         "ROPE_FACTOR": "2",
         "REQUEST_LOGPROBS": "1",
@@ -84,7 +85,6 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         "PREFIX_CACHING": "0",
     }
     assert expected.items() <= env.items()
-    assert "CUDA_GRAPHS" not in env
 
 
 def test_the_download_is_asked_for_the_model(launcher: Launcher):
@@ -93,6 +93,14 @@ def test_the_download_is_asked_for_the_model(launcher: Launcher):
     assert seen["argv"][:2] == ["download-weights", "some/model"]
     assert value(seen["argv"], "--revision") == "main" and "--merge-lora" in seen["argv"]
     assert seen["env"]["WEIGHTS_CACHE_OVERRIDE"] == "/w" and "LOG_LEVEL" not in seen["env"]
+
+
+def test_download_and_shards_are_told_the_weights_form(launcher: Launcher):
+    running = launcher.start("--load-format", "dummy")
+    for seen in seen_and_ended(running, "download", "shard-0"):
+        assert value(seen["argv"], "--load-format") == "dummy"
+    for seen in seen_and_ended(launcher.start("--load-format", "auto"), "download", "shard-0", "router"):
+        assert "--load-format" not in seen["argv"]
 
 
 def test_the_embedded_router_gets_flags_and_no_variables_that_repeat_them(launcher: Launcher):

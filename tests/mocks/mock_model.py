@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import RowLayout
+from text_generation_server.attention.base import LayerAttention, RowLayout
+from text_generation_server.cache.paged import PagedCache
 from text_generation_server.models.step import StateSpec, StepInput
 
 VOCAB_SIZE = 257
@@ -64,22 +65,57 @@ def greedy_continuation(
 
 @dataclass(frozen=True, slots=True)
 class MockPlan:
-    """The layout as it came."""
+    """Attention that gathers histories: its answer for a token is where that token's history is in the list."""
 
     layout: RowLayout
+    histories: list[list[int]]
+
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
+        layout, tokens = self.layout, cache.keys(layer.layer)[:, 0, 0].numpy()
+        first = len(self.histories)
+        for row, count, seen in zip(layout.rows, layout.query_lens, layout.kv_lens, strict=True):
+            history = [int(tokens[slot]) for slot in layout.slot_table[row, :seen].tolist()]
+            self.histories.extend(history[:end] for end in range(seen - count + 1, seen + 1))
+        assert len(self.histories) == first + len(q)
+        places = torch.arange(first, len(self.histories), dtype=torch.float64)[:, None]
+        return places if out is None else out.copy_(places)
+
+
+@dataclass(frozen=True, slots=True)
+class MockDecodePlan:
+    """The same for steps of one token a row, whose numbers are in these tensors when they run."""
+
+    rows: Tensor
+    kv_lens: Tensor
+    slot_table: Tensor
+    histories: list[list[int]]
+
+    def suits(self, kv_lens: Sequence[int]) -> bool:
+        return len(kv_lens) == len(self.rows)
+
+    def prepare(self, kv_lens: Sequence[int]) -> None:
+        assert kv_lens == self.kv_lens.tolist()
+
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
+        rows = self.rows.tolist()
+        layout = RowLayout.of(rows, [1] * len(rows), self.kv_lens.tolist(), self.slot_table)
+        return MockPlan(layout, self.histories).run(q, layer, cache, out)
 
 
 class MockAttention:
-    """Satisfies `AttentionBackend`; the model reads the cache itself."""
+    """Satisfies `AttentionBackend`."""
 
     name = "mock"
     slot_major = False
 
-    def plan(self, layout: RowLayout) -> MockPlan:
-        return MockPlan(layout)
+    def __init__(self) -> None:
+        self.histories: list[list[int]] = []
 
-    def run(self, *args: object) -> Tensor:
-        raise AssertionError("the mock model has no attention layers")
+    def plan(self, layout: RowLayout) -> MockPlan:
+        return MockPlan(layout, self.histories)
+
+    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> list[MockDecodePlan]:
+        return [MockDecodePlan(rows, kv_lens, slot_table, self.histories)]
 
 
 class MockModel:
@@ -100,27 +136,22 @@ class MockModel:
         self.vocab_size = VOCAB_SIZE
         self.max_positions = max_positions
         self.shares_prefixes = True
+        self.records = True
         self.fail_on = fail_on
-        self.logits = logits
+        self.logits_of = logits
         self.computed_tokens = 0
 
-    def forward(self, step: StepInput) -> Tensor:
-        layout = step.attention.layout
-        ids, positions = step.token_ids.tolist(), step.positions.tolist()
-        if self.fail_on in ids:
+    def hidden(self, step: StepInput) -> Tensor:
+        """Where each token's history is, [T, 1]."""
+        if self.fail_on in step.token_ids.tolist():
             raise RuntimeError("the mock device failed")
-        self.computed_tokens += len(ids)
-        tokens = step.cache.keys(0)[:, 0, 0].numpy()
-        wanted = {row: place for place, row in enumerate(step.logit_rows.tolist())}
-        logits: list[list[float]] = [[]] * len(wanted)
-        at = 0
-        for row, count, seen in zip(layout.rows, layout.query_lens, layout.kv_lens, strict=True):
-            slots = layout.slot_table[row, :seen].tolist()
-            for offset in range(count):
-                position = seen - count + offset
-                assert positions[at] == position
-                tokens[slots[position]] = ids[at]
-                if at in wanted:
-                    logits[wanted[at]] = self.logits([int(tokens[slot]) for slot in slots[: position + 1]])
-                at += 1
+        self.computed_tokens += len(step.token_ids)
+        self.attention.histories.clear()
+        q = step.token_ids.double()[:, None, None]
+        step.cache.write(0, step.slots, q.repeat(1, 2, 1))
+        return step.attention.run(q, LayerAttention(0, 0, 1.0), step.cache)
+
+    def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
+        wanted = hidden if rows is None else hidden[rows]
+        logits = [self.logits_of(self.attention.histories[int(place)]) for place in wanted[:, 0].tolist()]
         return torch.tensor(logits, dtype=torch.float32).reshape(len(wanted), VOCAB_SIZE)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from text_generation_server.attention.base import RowLayout
 from text_generation_server.cache.paged import PagedCache
-from text_generation_server.models.step import ServedModel, StepInput
+from text_generation_server.models.step import ServedModel, StepInput, forward
 
 
 class Driver:
@@ -33,23 +33,25 @@ class Driver:
 
         `wanted` of 0 asks for no logits, and returns none.
         """
-        layout = RowLayout(
+        layout = RowLayout.of(
             rows=[row for row, _ in work],
             query_lens=[len(tokens) for _, tokens in work],
             kv_lens=[self.lens[row] + len(tokens) for row, tokens in work],
             slot_table=self.slots,
         )
         positions = [self.lens[row] + offset for row, tokens in work for offset in range(len(tokens))]
+        rows = [row for row, tokens in work for _ in tokens]
         step = StepInput(
             token_ids=self._tensor([token for _, tokens in work for token in tokens]),
             positions=self._tensor(positions),
-            spans=self._tensor([self.spans[row] for row, tokens in work for _ in tokens]),
+            spans=self._tensor([self.spans[row] for row in rows]),
+            slots=self.slots[self._tensor(rows), self._tensor(positions)],
             logit_rows=self._tensor(range(len(positions) if wanted is None else wanted)),
             attention=self.model.attention.plan(layout),
             cache=self.cache,
         )
         with torch.inference_mode():
-            logits = self.model.forward(step).cpu()
+            logits = forward(self.model, step).cpu()
         for row, tokens in work:
             self.lens[row] += len(tokens)
         return [] if wanted == 0 else list(logits.split(layout.query_lens))

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from text_generation_server.quantization import dense
 from text_generation_server.quantization.dense import DenseMatrix, DenseScheme
 from text_generation_server.quantization.staging import Staging
-from text_generation_server.weights.checkpoint import Checkpoint
+from text_generation_server.weights.checkpoint import SavedCheckpoint
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ def checkpoint(directory, dtype):
         "b.weight": -torch.arange(32.0).view(4, 8).to(dtype),
     }
     save_file(tensors, directory / "model.safetensors")
-    return Checkpoint(directory), tensors["a.weight"].float(), tensors["b.weight"].float()
+    return SavedCheckpoint(directory), tensors["a.weight"].float(), tensors["b.weight"].float()
 
 
 @pytest.mark.usefixtures("kernels")
@@ -41,12 +41,14 @@ def test_matrices_of_one_scheme_are_cut_joined_and_converted_apart(tmp_path, sto
     scheme = DenseScheme(torch.float32, CPU)
     first, second = scheme.read(files, "a", (12, 8)), scheme.read(files, "b", (4, 8))
     joined = first.select_out(slice(2, 6)).join_out([second, first.select_out(torch.tensor([11, 0]))])
+    whole = torch.cat((a[2:6], b, a[[11, 0]]))
     finished = [
-        (joined.finish(None), torch.cat((a[2:6], b, a[[11, 0]]))),
-        (joined.select_in(slice(3, 7)).finish(None), torch.cat((a[2:6], b, a[[11, 0]]))[:, 3:7]),
+        (joined.finish(None), whole),
+        (joined.select_in(slice(3, 7)).finish(None), whole[:, 3:7]),
+        (joined.join_in([joined.select_in(slice(3, 7))]).finish(None), torch.cat([whole, whole[:, 3:7]], 1)),
         (joined.select_out(slice(3, 5)).finish(None), torch.stack((a[5], b[0]))),
-        (joined.pad(11, 9).finish(None), torch.nn.functional.pad(torch.cat((a[2:6], b, a[[11, 0]])), (0, 1, 0, 1))),
-        (joined.transpose().finish(None), torch.cat((a[2:6], b, a[[11, 0]])).T),
+        (joined.pad(11, 9).finish(None), torch.nn.functional.pad(whole, (0, 1, 0, 1))),
+        (joined.transpose().finish(None), whole.T),
         (first.finish(None), a),
     ]
     for kernel, expected in finished:

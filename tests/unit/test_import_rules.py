@@ -12,17 +12,21 @@ PACKAGES = {
     "server": ROOT / "server" / "text_generation_server",
     "launcher": ROOT / "launcher" / "text_generation_launcher",
     "router": ROOT / "router" / "text_generation_router",
+    "benchmark": ROOT / "benchmark" / "text_generation_benchmark",
     "client": ROOT / "clients" / "python" / "text_generation",
 }
 SOURCES = [(name, path) for name, folder in PACKAGES.items() for path in sorted(folder.rglob("*.py"))]
 
 RULES = [
-    (r"(grpc|grpc_\w+|google|text_generation_protocol)(\.|$)", r"server/rpc/|router/shards\.py"),
+    (
+        r"(grpc|grpc_\w+|google|text_generation_protocol)(\.|$)",
+        r"server/rpc/|router/shards\.py|benchmark/(client|messages)\.py",
+    ),
     (r"torch\.distributed(\.|$)", r"server/distributed/"),
-    (r"(flashinfer|triton)(\.|$)", r"server/attention/flashinfer\.py|server/ops/"),
-    (r"text_generation_(server|launcher|router)\.cli(\.|$)", r"\w+/__main__\.py"),
+    (r"(flashinfer|triton)(\.|$)", r"server/attention/flashinfer(_modules)?\.py|server/kernels/"),
+    (r"text_generation_(server|launcher|router|benchmark)\.cli(\.|$)", r"\w+/__main__\.py"),
     (r"torch(\.|$)", r"server/"),
-    (r"text_generation_server\.models\.(?!step)", r"server/(models/|serve\.py)"),
+    (r"text_generation_server\.models\.(?!step)", r"server/(models/|(serve|prepare)\.py)"),
 ]
 """What is imported, and the only places that may (package/path, as a regular expression)."""
 

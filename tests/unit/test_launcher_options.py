@@ -17,24 +17,23 @@ DEFAULTS = """
 model-id=bigscience/bloom-560m revision validation-workers=2 sharded num-shard quantize speculate dtype kv-cache-dtype
 trust-remote-code=False max-concurrent-requests=128 max-best-of=2 max-stop-sequences=4 max-top-n-tokens=5
 max-input-tokens max-input-length max-total-tokens waiting-served-ratio=0.3 max-batch-prefill-tokens
-max-batch-total-tokens max-waiting-tokens=20 max-batch-size cuda-graphs=1,2,4,8,16,32 hostname=0.0.0.0 port=3000
+max-batch-total-tokens max-waiting-tokens=20 max-batch-size cuda-graphs hostname=0.0.0.0 port=3000
 prometheus-port=9000 shard-uds-path=/tmp/text-generation-server master-addr=localhost master-port=29500
 huggingface-hub-cache weights-cache-override disable-custom-kernels=False cuda-memory-fraction=1.0 rope-scaling
 rope-factor json-output=False otlp-endpoint otlp-service-name=text-generation-inference.router cors-allow-origin api-key
 watermark-gamma watermark-delta ngrok=False ngrok-authtoken ngrok-edge tokenizer-config-path
 disable-grammar-support=False env=False max-client-batch-size=4 lora-adapters usage-stats=on payload-limit=2000000
-enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty disable-flashinfer=False router=embedded
+enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty disable-flashinfer=False load-format=auto
+router=embedded
 """
 
 REFUSED = """
---quantize=awq --kv-cache-dtype=fp8_e5m2 --cuda-graphs=1,2 --otlp-endpoint=http://x --otlp-service-name=me
+--quantize=awq --kv-cache-dtype=fp8_e5m2 --otlp-endpoint=http://x --otlp-service-name=me
 --ngrok --ngrok-authtoken=a --ngrok-edge=b --lora-adapters=a --lora-ids=a;b
 --tokenizer-config-path=a.json --max-client-batch-size=8
 """
 
-HARMLESS = (
-    "--speculate=0 --cuda-graphs=0 --lora-ids=empty --usage-stats=off --usage-stats=no-stack --disable-custom-kernels"
-)
+HARMLESS = "--speculate=0 --lora-ids=empty --usage-stats=off --usage-stats=no-stack --disable-custom-kernels"
 
 BAD_VALUES = """
 --speculate=-1 --port=0 --port=65536 --port=x --dtype=float8 --sharded=yes --max-batch-size=0 --validation-workers=0

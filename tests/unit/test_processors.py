@@ -18,13 +18,10 @@ from text_generation_server.sampling.processors import (
     LogitsProcessor,
     RepetitionPenalty,
     StepContext,
-    Temperature,
-    TopK,
-    TopP,
-    Typical,
     Watermark,
 )
 from text_generation_server.sampling.rows import PlannedRows
+from text_generation_server.sampling.warpers import WARPERS, Temperature, TopK, TopP, Typical, Warper
 
 CPU = torch.device("cpu")
 MARGIN = 1e-4
@@ -35,7 +32,10 @@ masses = st.floats(0.01, 0.99)
 
 
 def run(
-    kind: type[LogitsProcessor], params: Sequence[SamplingParams], scores: Tensor, histories: Sequence[list[int]] = ()
+    kind: type[LogitsProcessor | Warper],
+    params: Sequence[SamplingParams],
+    scores: Tensor,
+    histories: Sequence[list[int]] = (),
 ) -> Tensor:
     counts = TokenCounts(scores.shape[1], CPU)
     held = [counts.take() if row.penalises else None for row in params]
@@ -48,7 +48,9 @@ def run(
     previous = torch.tensor([history[-1] for history in histories] or [0] * len(params))
     # Every grammar allows the even tokens.
     masks = torch.full((sum(bool(row.grammar) for row in params), math.ceil(scores.shape[1] / 32)), 0x55555555)
-    return processor(scores.clone(), StepContext(lengths, counts, previous, masks.to(torch.int32)))
+    # Warpers know the scores alone.
+    step = () if kind in WARPERS else (StepContext(lengths, counts, previous, masks.to(torch.int32)),)
+    return processor(scores.clone(), *step)
 
 
 def kept(scores: Tensor) -> list[set[int]]:
@@ -136,7 +138,7 @@ def test_ties_with_the_last_kept_token_stay() -> None:
 
 
 @pytest.mark.parametrize("kind", [TopP, Typical])
-def test_a_tiny_mass_keeps_a_token_and_a_mass_near_one_keeps_all(kind: type[LogitsProcessor]) -> None:
+def test_a_tiny_mass_keeps_a_token_and_a_mass_near_one_keeps_all(kind: type[LogitsProcessor | Warper]) -> None:
     scores = torch.tensor([[0.5, 2.0, -1.0, 1.0]])
     tiny, near_one = 1e-30, 1.0 - 1e-12
     assert len(kept(run(kind, [SamplingParams(top_p=tiny, typical_p=tiny)], scores))[0]) == 1
@@ -157,7 +159,7 @@ def test_large_vocabularies_are_cut_like_small_ones(spread: float, p: float) -> 
 
 
 @pytest.mark.parametrize("kind", [TopK, TopP, Typical, Temperature])
-def test_masked_tokens_stay_masked_and_disturb_nothing(kind: type[LogitsProcessor]) -> None:
+def test_masked_tokens_stay_masked_and_disturb_nothing(kind: type[LogitsProcessor | Warper]) -> None:
     params = SamplingParams(top_k=2, top_p=0.9, typical_p=0.9, temperature=0.5)
     scores = torch.tensor([[1.0, -math.inf, 0.5, -math.inf, -1.0]])
     processed, without = run(kind, [params], scores), run(kind, [params], scores[:, [0, 2, 4]])
@@ -165,7 +167,7 @@ def test_masked_tokens_stay_masked_and_disturb_nothing(kind: type[LogitsProcesso
     assert processed[:, [1, 3]].tolist() == [[-math.inf, -math.inf]]
 
 
-ROW_KINDS: list[tuple[type[LogitsProcessor], SamplingParams]] = [
+ROW_KINDS: list[tuple[type[LogitsProcessor | Warper], SamplingParams]] = [
     (Watermark, SamplingParams(watermark=True)),
     (Grammar, SamplingParams(grammar="any")),
     (RepetitionPenalty, SamplingParams(repetition_penalty=1.3)),
@@ -178,7 +180,7 @@ ROW_KINDS: list[tuple[type[LogitsProcessor], SamplingParams]] = [
 
 
 @pytest.mark.parametrize(("kind", "params"), ROW_KINDS, ids=[kind.__name__ for kind, _ in ROW_KINDS])
-def test_rows_that_do_not_ask_are_untouched(kind: type[LogitsProcessor], params: SamplingParams) -> None:
+def test_rows_that_do_not_ask_are_untouched(kind: type[LogitsProcessor | Warper], params: SamplingParams) -> None:
     scores = torch.randn(4, 50, generator=torch.Generator().manual_seed(1))
     histories = [[1, 2, 3]] * 4
     mixed = run(kind, [SamplingParams(), params, SamplingParams(), params], scores, histories)
@@ -188,7 +190,7 @@ def test_rows_that_do_not_ask_are_untouched(kind: type[LogitsProcessor], params:
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in ROW_KINDS], ids=lambda kind: kind.__name__)
-def test_nothing_is_planned_for_neutral_rows(kind: type[LogitsProcessor]) -> None:
+def test_nothing_is_planned_for_neutral_rows(kind: type[LogitsProcessor | Warper]) -> None:
     rows = PlannedRows([SamplingParams(), SamplingParams(top_k=50)], [None, None], 50, CPU, WatermarkParams())
     assert kind.plan(rows) is None
 

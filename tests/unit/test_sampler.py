@@ -62,14 +62,18 @@ def sample(
         for row, tokens in zip(params, allowed or [evens] * len(params), strict=True)
         if row.grammar
     ]
-    return sampler(
-        logits,
-        plan,
-        torch.tensor(uniforms or [0.5] * len(params)),
-        torch.tensor([len(history) for history in histories]),
-        previous=torch.tensor([history[-1] for history in histories]),
-        masks=torch.tensor(masks, dtype=torch.int32) if masks else None,
-    ).to_host()
+    return (
+        sampler(
+            logits,
+            plan,
+            torch.tensor(uniforms or [0.5] * len(params)),
+            torch.tensor([len(history) for history in histories]),
+            previous=torch.tensor([history[-1] for history in histories]),
+            masks=torch.tensor(masks, dtype=torch.int32) if masks else None,
+        )
+        .start_copy()
+        .read()
+    )
 
 
 def packed(tokens: AbstractSet[int], vocab_size: int) -> list[int]:
@@ -265,7 +269,10 @@ def test_chosen_tokens_are_counted_before_the_host_knows_them() -> None:
     sampler.counts.reset(row, [5])
     plan = SamplingPlan.build([SamplingParams(repetition_penalty=100.0), SamplingParams()], [0, 0], [row, None], 6, CPU)
     logits = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0, 9.0]] * 2)
-    chosen = [sampler(logits, plan, torch.zeros(2), torch.tensor([step, step])).to_host().ids for step in range(1, 5)]
+    chosen = [
+        sampler(logits, plan, torch.zeros(2), torch.tensor([step, step])).start_copy().read().ids
+        for step in range(1, 5)
+    ]
     assert chosen == [[0, 5], [1, 5], [2, 5], [3, 5]]
 
 
@@ -299,7 +306,9 @@ def test_a_watermark_favours_the_green_list_of_the_last_token(wanted: WatermarkP
     params = [SamplingParams(watermark=True), SamplingParams(watermark=True), SamplingParams()]
     plan = SamplingPlan.build(params, [vocab] * 3, [None] * 3, vocab, CPU, wanted)
     ones = torch.ones(3, dtype=torch.int64)
-    sampled = Sampler(vocab, CPU)(torch.zeros(3, vocab), plan, torch.zeros(3), ones, previous=previous).to_host()
+    sampled = (
+        Sampler(vocab, CPU)(torch.zeros(3, vocab), plan, torch.zeros(3), ones, previous=previous).start_copy().read()
+    )
     greens = int(vocab * wanted.gamma)
     total = math.log(greens * math.exp(wanted.delta) + vocab - greens)
     for row, token in enumerate([4, 9]):
@@ -325,7 +334,7 @@ def test_an_empty_green_list_favours_nothing() -> None:
 def test_a_plan_for_no_rows_is_allowed() -> None:
     plan = SamplingPlan.build([], [], [], 10, CPU)
     empty = Sampler(10, CPU)(torch.zeros(0, 10), plan, torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    assert empty.to_host() == HostSampled([], [], [])
+    assert empty.start_copy().read() == HostSampled([], [], [])
 
 
 def test_a_row_of_nan_harms_no_other() -> None:

@@ -47,7 +47,7 @@ def attend_and_check(variant, query_lens, kv_lens):
     torch.manual_seed(0)
     rows, longest, total = len(kv_lens), max(kv_lens), sum(query_lens)
     order = random.Random(0).sample(range(rows * longest), rows * longest)
-    layout = RowLayout(list(range(rows)), query_lens, kv_lens, torch.tensor(order).view(rows, longest))
+    layout = RowLayout.of(list(range(rows)), query_lens, kv_lens, torch.tensor(order).view(rows, longest))
     cache = PagedCache(STATE, rows * longest)
     cache.layer(0).fill_(torch.nan)
     history = torch.randn(rows, longest, 2 * KV_HEADS, HEAD_DIM)
@@ -58,7 +58,9 @@ def attend_and_check(variant, query_lens, kv_lens):
     computed = zip(history, query_lens, kv_lens, strict=True)
     kv = torch.cat([row[kv_len - count : kv_len] for row, count, kv_len in computed])
     scale = 1 / math.sqrt(HEAD_DIM)
-    out = sdpa(variant).plan(layout).run(q, kv, LayerAttention(0, 0, scale), cache)
+    computed = zip(layout.slot_table, query_lens, kv_lens, strict=True)
+    cache.write(0, torch.cat([slots[kv_len - count : kv_len] for slots, count, kv_len in computed]), kv)
+    out = sdpa(variant).plan(layout).run(q, LayerAttention(0, 0, scale), cache)
     at = 0
     for row, (count, kv_len) in enumerate(zip(query_lens, kv_lens, strict=True)):
         keys, values = history[row, :, :KV_HEADS], history[row, :, KV_HEADS:]
@@ -95,7 +97,7 @@ class TestLayouts:
 def test_variants_are_planned_together():
     """Layers of two variants share a plan, and each sees what its variant lets it see."""
     variants = [AttentionVariant(), AttentionVariant(window=2)]
-    layout = RowLayout([0], [1], [4], torch.arange(4)[None])
+    layout = RowLayout.of([0], [1], [4], torch.arange(4)[None])
     cache = PagedCache(STATE, 4)
     values = torch.arange(4.0)[:, None, None].expand(4, KV_HEADS, HEAD_DIM)
     cache.layer(0).zero_()
@@ -103,12 +105,13 @@ def test_variants_are_planned_together():
     plan = sdpa(*variants).plan(layout)
     q = torch.zeros(1, KV_HEADS * GROUP, HEAD_DIM)
     kv = torch.cat([torch.zeros(1, KV_HEADS, HEAD_DIM), values[3:]], dim=1)
-    means = [plan.run(q, kv, LayerAttention(0, variant, 1.0), cache)[0, 0].item() for variant in (0, 1)]
+    cache.write(0, torch.tensor([3]), kv)
+    means = [plan.run(q, LayerAttention(0, variant, 1.0), cache)[0, 0].item() for variant in (0, 1)]
     assert means == pytest.approx([1.5, 2.5])
 
 
 def test_an_unknown_backend_is_refused_by_name():
-    with pytest.raises(UnsupportedModel, match="'magic', expected auto, flashinfer or sdpa"):
+    with pytest.raises(UnsupportedModel, match="'magic', expected auto or classic or flashinfer or triton or sdpa"):
         create_backend("magic", AttentionShape((), 1, STATE))
 
 

@@ -79,6 +79,13 @@ def test_flashinfer_is_wanted_or_not(run, served, arguments, asked):
     assert served[0].options.use_flashinfer is asked
 
 
+@pytest.mark.parametrize("load_format", ["auto", "safetensors", "dummy"])
+def test_weights_have_a_source(run, served, load_format):
+    assert run("serve", "model", "--load-format", load_format).exit_code == 7
+    assert served[0].options.load_format == load_format
+    assert run("serve", "model", "--load-format", "magic").exit_code == 2
+
+
 def test_speculation_has_a_depth(run, served):
     assert run("serve", "model", "--speculate", "3").exit_code == 7
     assert served[0].options.speculate == 3
@@ -138,6 +145,23 @@ def test_download_weights_hands_everything_on(run, monkeypatch, tmp_path):
     assert (trust_remote_code, auto_convert) == (False, False)
     reported = json.loads(result.stdout.splitlines()[-1])["record"]["extra"]
     assert reported == {"rank": 0, "phase": "download", "path": str(tmp_path), "bytes": 7}
+
+
+def test_download_weights_is_content_with_a_config_for_random_weights(run, tmp_path):
+    (tmp_path / "config.json").write_text('{"vocab_size": 300}')
+    arguments = ("download-weights", str(tmp_path), "--load-format", "dummy", "--json-output")
+    result = run(*arguments, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert result.exit_code == 0, result.output
+    directory = Path(json.loads(result.stdout.splitlines()[-1])["record"]["extra"]["path"])
+    assert {path.name for path in directory.iterdir()} == {"config.json", "tokenizer.json"}
+
+
+@pytest.mark.parametrize(("load_format", "converts"), [("auto", True), ("safetensors", False)])
+def test_safetensors_are_not_converted_to(run, monkeypatch, tmp_path, load_format, converts):
+    calls = []
+    monkeypatch.setattr(source, "prepare", lambda *args, **kwargs: calls.append(args[5]) or tmp_path)
+    assert run("download-weights", "owner/model", "--load-format", load_format).exit_code == 0
+    assert calls == [converts]
 
 
 def test_download_weights_says_why_it_failed(run, monkeypatch):

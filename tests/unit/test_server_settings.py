@@ -132,8 +132,8 @@ def test_shared_blocks_and_paged_attention_exclude_each_other():
 
 
 def test_known_variables_without_effect_are_listed():
-    variables = {"CUDA_GRAPHS": "1,2,4", "FLASH_DECODING": "4096", "XPU_MEMORY_FRACTION": "", "PATH": "/bin"}
-    assert server_config(OPTIONS, variables).without_effect == ("CUDA_GRAPHS", "FLASH_DECODING")
+    variables = {"SAFETENSORS_FAST_GPU": "1", "FLASH_DECODING": "4096", "XPU_MEMORY_FRACTION": "", "PATH": "/bin"}
+    assert server_config(OPTIONS, variables).without_effect == ("FLASH_DECODING", "SAFETENSORS_FAST_GPU")
 
 
 def test_watermarks_have_the_papers_strength_unless_told():

@@ -10,6 +10,7 @@ from text_generation_server.weights.layout import (
     Part,
     QkvLayout,
     half_split_order,
+    head_places,
     heads_of,
     part_of,
     qkv_places,
@@ -58,6 +59,23 @@ def test_ranks_hold_whole_heads_in_one_order(layout, geometry):
         assert torch.equal(got[2], v[mine.kv.start : mine.kv.stop])
         group = heads // kv_heads
         assert {head // group for head in mine.query} == set(mine.kv)
+
+
+@pytest.mark.parametrize("layout", QkvLayout)
+@given(geometry=geometries(), padding=st.integers(1, 3))
+def test_zeros_follow_each_head_of_each_rank(layout, geometry, padding):
+    heads, kv_heads, world_size = geometry
+    q, k, v = torch.arange((heads + 2 * kv_heads) * HEAD_DIM).view(-1, HEAD_DIM).split([heads, kv_heads, kv_heads])
+    tensors = stored(layout, q, k, v)
+    for rank in range(world_size):
+        mine = heads_of(heads, kv_heads, rank, world_size)
+        places = qkv_places(layout, heads, kv_heads, HEAD_DIM, mine, padded_dim=HEAD_DIM + padding)
+        queries, keys = slice(mine.query.start, mine.query.stop), slice(mine.kv.start, mine.kv.stop)
+        expected = torch.cat([q[queries], k[keys], v[keys]])
+        assert torch.equal(torch.stack([tensors[place.tensor][place.rows] for place in places]), expected)
+        assert {place.padded for place in places} == {HEAD_DIM + padding}
+        columns = head_places(0, mine.query, HEAD_DIM, HEAD_DIM + padding)
+        assert torch.equal(torch.stack([q.flatten()[place.rows] for place in columns]), expected[: len(mine.query)])
 
 
 def test_interleaved_pairs_are_pulled_apart_within_each_head():

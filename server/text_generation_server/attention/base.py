@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from itertools import accumulate
+from typing import Protocol, Self
 
+import torch
 from loguru import logger
 from torch import Tensor
 
@@ -13,12 +15,14 @@ from text_generation_server.errors import UnsupportedModel
 
 BACKENDS = {
     "flashinfer": "text_generation_server.attention.flashinfer:FlashInferAttention",
+    "triton": "text_generation_server.attention.triton:TritonAttention",
     "sdpa": "text_generation_server.attention.sdpa:SdpaAttention",
 }
 """Where each backend's class is, the preferred first; imported when tried, so that none needs the others' libraries."""
 
-AUTO = "auto"
-"""The name that stands for the first backend that can serve the model."""
+AUTO, CLASSIC = "auto", "classic"
+GROUPS = {AUTO: tuple(BACKENDS), CLASSIC: ("triton", "sdpa")}
+"""Names that stand for the first backend that can serve the model: of all, or of those with nothing to install."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +50,49 @@ class LayerAttention:
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """Host facts of one step.
+    """The rows of one step, R of them, as the host knows them and on the device.
 
     rows: row of the slot table of each sequence in the step.
     query_lens: tokens of each that are computed now.
     kv_lens: keys that the last of them sees.
     slot_table: [rows, positions] int64 on the device, the slot of each position of each row.
+    device_rows, device_kv_lens: [R] int64. device_query_ends: [R + 1] int64, from 0.
     """
 
     rows: Sequence[int]
     query_lens: Sequence[int]
     kv_lens: Sequence[int]
     slot_table: Tensor
+    device_rows: Tensor
+    device_kv_lens: Tensor
+    device_query_ends: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int], slot_table: Tensor) -> Self:
+        """A layout whose numbers are copied to the slot table's device one by one."""
+        lists = rows, kv_lens, [*accumulate(query_lens, initial=0)]
+        copies = (torch.tensor(numbers, dtype=torch.int64, device=slot_table.device) for numbers in lists)
+        return cls(rows, query_lens, kv_lens, slot_table, *copies)
 
 
 class AttentionPlan(Protocol):
     """A backend's preparations for one step, made once and used by every layer."""
 
-    def run(self, q: Tensor, kv: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
-        """Write keys and values to their slots, then attend.
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
+        """Attend with queries [T, H, d] to keys and values that are in their slots already.
 
-        Args:
-            q: [T, H, d]
-            kv: [T, 2 · K, d], keys first.
-
-        Returns:
-            [T, H · d]
+        Returns the answers [T, H · d], in `out` if that is given.
         """
+
+
+class DecodePlan(AttentionPlan, Protocol):
+    """A plan for steps of one token a row that is made once: every step's rows are read from the same tensors."""
+
+    def suits(self, kv_lens: Sequence[int]) -> bool:
+        """Whether it is made for rows of these lengths."""
+
+    def prepare(self, kv_lens: Sequence[int]) -> None:
+        """The host's part of a step, before `run` is replayed: the numbers are in the tensors by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +105,23 @@ class AttentionShape:
 
 
 class AttentionBackend(Protocol):
-    """A way to compute attention over paged slots, for models of one shape."""
+    """A way to compute attention over paged slots, for models of one shape.
+
+    slot_major, head_dim: of the cache it reads. Queries, keys and values that are narrower get zeros behind.
+    """
 
     name: str
     slot_major: bool
+    head_dim: int
 
     def plan(self, layout: RowLayout) -> AttentionPlan:
         """Prepare one step."""
+
+    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
+        """Plans for steps of as many rows as there are in `rows` [R] and `kv_lens` [R], int64 on the device.
+
+        The first that suits is to be used, the last suits always; there are none if this backend cannot be replayed.
+        """
 
 
 class BackendClass(Protocol):
@@ -105,22 +135,33 @@ class BackendClass(Protocol):
 
 
 def create_backend(name: str, shape: AttentionShape) -> AttentionBackend:
-    """The named backend, or with `auto` the first that can serve a model of this shape.
+    """The named backend, or of a named group the first that can serve a model of this shape.
 
     Raises:
         UnsupportedModel: there is no such backend, or it cannot compute a variant.
     """
-    if name != AUTO and name not in BACKENDS:
-        raise UnsupportedModel(f"attention backend is {name!r}, expected {AUTO}, {' or '.join(BACKENDS)}")
+    if name not in GROUPS and name not in BACKENDS:
+        raise UnsupportedModel(f"attention backend is {name!r}, expected {' or '.join((*GROUPS, *BACKENDS))}")
     reasons: list[str] = []
-    for candidate in BACKENDS if name == AUTO else (name,):
+    for candidate in GROUPS.get(name, (name,)):
         made = _backend_class(candidate)
         if (reason := made.why_not(shape)) is None:
             if reasons and shape.state.device.type != "cpu":
                 logger.info("Attention by {}, because {}", candidate, "; ".join(reasons))
-            return made(shape)
+            backend = made(shape)
+            _tell_padding(backend, shape.state.head_dim)
+            return backend
         reasons.append(f"{candidate} cannot serve this model: {reason}")
     raise UnsupportedModel("; ".join(reasons))
+
+
+def _tell_padding(backend: AttentionBackend, head_dim: int) -> None:
+    if backend.head_dim != head_dim:
+        logger.info(
+            "Heads of {} numbers get zeros up to the {} that {} takes: keys, values and the projections around "
+            "attention take {:.2f} times the memory",
+            *(head_dim, backend.head_dim, backend.name, backend.head_dim / head_dim),
+        )
 
 
 def _backend_class(name: str) -> BackendClass:

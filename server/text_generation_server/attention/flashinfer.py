@@ -8,72 +8,110 @@ Dimensions: T tokens of the step, R rows, S keys of all rows together, H and K q
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any
 
 import torch
+from loguru import logger
 from torch import Tensor
 
 from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, RowLayout
+from text_generation_server.attention.flashinfer_modules import (
+    CUDA_CORE_GROUPS,
+    HEAD_DIMS,
+    compile_modules,
+    modules_of,
+    padded_head_dim,
+)
 from text_generation_server.cache.paged import PagedCache
 
-HEAD_DIMS = (64, 128, 256)
 WORKSPACE_BYTES = 256 << 20
 """What FlashInfer's documentation advises; kernels put partial results of long rows there."""
 
-CUDA_CORE_GROUPS = (1, 2, 4, 8)
-"""Query heads a key/value head that the decode kernels on CUDA cores are compiled for."""
+DECODE_INDEX_BYTES = 2 << 20
+"""For the plan of a replayed decode kernel: a few numbers a row and block of keys."""
 
-TENSOR_CORE_KEYS = 8192
-"""Keys of a step from which tensor cores decode faster where heads share keys; with fewer they take up to 4 times as
-long (H100, bfloat16: level at 32 rows of 512 keys, 14 % faster at 128 rows of 2048)."""
+REPLAYED_KEYS = 1 << 22
+"""Most keys that a replayed step can read, of all rows together."""
+
+TENSOR_CORE_ROWS, TENSOR_CORE_LENGTH = 32, 512
+"""Rows of a step, and their mean number of keys, from which tensor cores decode faster where heads share keys (H100,
+bfloat16, 4 heads a key: level there, 14 % faster at 128 rows of 2048). With fewer they take up to 4 times as long."""
+
+
+class Kernel:
+    """One of FlashInfer's wrappers, for one variant. Planning it copies from one pinned buffer of its own.
+
+    A copy may wait for the device a step long: only when it is done may the next plan be written there.
+    """
+
+    def __init__(self, wrapper: Any, options: dict[str, Any]) -> None:
+        self._wrapper = wrapper
+        self._options = options
+        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+    def plan(self, *arguments: object) -> None:
+        """Prepare for certain rows; enqueues copies."""
+        self._copied.synchronize()
+        self._wrapper.plan(*arguments, **self._options)
+        self._copied.record()
+
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None) -> Tensor:
+        """See `AttentionPlan`."""
+        # What it makes itself for a prompt it fills with zeros first.
+        out = q.new_empty(q.shape[0], q.shape[1] * q.shape[2]) if out is None else out
+        self._wrapper.run(q, cache.layer(layer.layer).unsqueeze(2), q_scale=layer.scale, out=out.view(q.shape))
+        return out
 
 
 class FlashInferPlan:
-    """One step: which slots are written and read, and a planned kernel for each variant."""
+    """One step: a planned kernel for each variant."""
 
-    def __init__(self, kernels: Sequence[Any], pages: "Pages") -> None:
+    def __init__(self, kernels: Sequence[Kernel]) -> None:
         self._kernels = kernels
-        self._written = pages.written
 
-    def run(self, q: Tensor, kv: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
         """See `AttentionPlan`."""
-        tokens, heads, head_dim = q.shape
-        pool = cache.layer(layer.layer)
-        pool.index_copy_(0, self._written, kv.view(tokens, 2, -1, head_dim))
-        out: Tensor = self._kernels[layer.variant].run(q, pool.unsqueeze(2), q_scale=layer.scale)
-        return out.view(tokens, heads * head_dim)
+        return self._kernels[layer.variant].run(q, layer, cache, out)
 
 
-class Pages:
-    """Where the keys of a step's rows are.
+class FlashInferDecodePlan(FlashInferPlan):
+    """Decode steps of one number of rows, by kernels that find everything always in the same place.
 
-    read_ends, query_ends: [R + 1] int32 on the host, where each row's keys and queries end. slots: [S] int32. written:
-    [T] int64, the slot of each computed token.
+    sizes: as plans want them. rows: [R] int64. ends: [R + 1] int32, where the rows' keys end among `slots` [S] int32.
+    most_keys: of all rows together.
     """
 
-    def __init__(self, layout: RowLayout) -> None:
-        table = layout.slot_table
-        device = table.device
-        self.read_ends = torch.tensor([0, *accumulate(layout.kv_lens)], dtype=torch.int32)
-        self.query_ends = torch.tensor([0, *accumulate(layout.query_lens)], dtype=torch.int32)
-        self.last_page_lens = torch.ones(len(layout.rows), dtype=torch.int32)
-        rows = torch.tensor(layout.rows, device=device)
-        self.slots = _of_rows(table, rows, layout.kv_lens, [0] * len(layout.rows)).to(torch.int32)
-        firsts = [keys - queries for keys, queries in zip(layout.kv_lens, layout.query_lens, strict=True)]
-        self.written = _of_rows(table, rows, layout.query_lens, firsts)
+    def __init__(
+        self,
+        kernels: Sequence[Kernel],
+        sizes: tuple[int, ...],
+        *,
+        rows: Tensor,
+        slot_table: Tensor,
+        ends: Tensor,
+        slots: Tensor,
+        most_keys: int,
+    ) -> None:
+        super().__init__(kernels)
+        self._sizes, self._rows, self._table, self._ends, self._slots = sizes, rows, slot_table, ends, slots
+        self._most_keys = most_keys
+        self._last_page_lens = _pinned([1] * len(rows))
 
+    def suits(self, kv_lens: Sequence[int]) -> bool:
+        """See `DecodePlan`."""
+        return sum(kv_lens) <= self._most_keys
 
-def _of_rows(table: Tensor, rows: Tensor, counts: Sequence[int], firsts: Sequence[int]) -> Tensor:
-    """Slots of `counts` positions of each row from its first on, row after row."""
-    total, device = sum(counts), table.device
-    # What each row's running number must become its position: the first one's, less where the row starts.
-    shifts = [first - start for first, start in zip(firsts, accumulate(counts, initial=0), strict=False)]
-    lens = torch.tensor(counts, device=device)
-    shift = torch.tensor(shifts, device=device).repeat_interleave(lens, output_size=total)
-    positions = torch.arange(total, device=device) + shift
-    return table[rows.repeat_interleave(lens, output_size=total), positions]
+    def prepare(self, kv_lens: Sequence[int]) -> None:
+        """See `DecodePlan`."""
+        from text_generation_server.kernels.slots import gather_slots
+
+        ends = _ends(kv_lens)
+        for kernel in self._kernels:
+            kernel.plan(ends, self._slots[: sum(kv_lens)], self._last_page_lens, *self._sizes)
+        gather_slots(self._table, self._rows, self._ends, self._slots)
 
 
 class FlashInferAttention:
@@ -83,17 +121,16 @@ class FlashInferAttention:
     slot_major = True
 
     def __init__(self, shape: AttentionShape) -> None:
-        import flashinfer  # takes seconds, and is not there on every machine
-
-        state = shape.state
+        compile_modules(modules_of(shape), logger.info)
+        self.head_dim = padded_head_dim(shape.state.head_dim)
+        state = replace(shape.state, head_dim=self.head_dim)
         self._variants, self._heads, self._state = shape.variants, shape.heads, state
-        workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=state.device)
-        self._prefill = [flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace, "NHD") for _ in shape.variants]
+        self._sizes = shape.heads, state.kv_heads, state.head_dim, 1
+        self._workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=state.device)
+        self._replayed_slots = torch.empty(REPLAYED_KEYS, dtype=torch.int32, device=state.device)
+        self._prefill = [self._prefill_kernel(variant) for variant in shape.variants]
         self._decode = {
-            tensor_cores: [
-                flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace, "NHD", use_tensor_cores=tensor_cores)
-                for _ in shape.variants
-            ]
+            tensor_cores: [self._decode_kernel(variant, tensor_cores) for variant in shape.variants]
             for tensor_cores in (False, True)
         }
 
@@ -107,48 +144,83 @@ class FlashInferAttention:
             return "it is not installed (extra `cuda`)"
         if state.dtype not in (torch.float16, torch.bfloat16):
             return f"it computes in float16 and bfloat16, not {state.dtype}"
-        if state.head_dim not in HEAD_DIMS:
-            return f"heads have {state.head_dim} numbers, not {', '.join(map(str, HEAD_DIMS))}"
+        if state.head_dim > HEAD_DIMS[-1]:
+            return f"heads have {state.head_dim} numbers, more than {HEAD_DIMS[-1]}"
         if any(variant.alibi is not None for variant in shape.variants):
             return "its linear biases know neither other slopes nor ranks"
         return None
 
     def plan(self, layout: RowLayout) -> FlashInferPlan:
         """Prepare one step."""
-        pages = Pages(layout)
-        if max(layout.query_lens) > 1:
-            kernels = self._prefill
-            for kernel, variant in zip(kernels, self._variants, strict=True):
-                self._plan_prefill(kernel, variant, pages)
+        from text_generation_server.kernels.slots import gather_slots
+
+        rows, keys = len(layout.rows), sum(layout.kv_lens)
+        table, ends = layout.slot_table, _ends(layout.kv_lens)
+        slots = torch.empty(keys, dtype=torch.int32, device=table.device)
+        gather_slots(table, layout.device_rows, ends.to(table.device, non_blocking=True), slots)
+        arguments: tuple[object, ...] = (ends, slots, _pinned([1] * rows), *self._sizes)
+        if max(layout.query_lens) == 1:
+            kernels = self._decode[self._tensor_cores_only or keys > self._most_keys_on_cuda_cores(rows)]
         else:
-            kernels = self._decode[self._wants_tensor_cores(sum(layout.kv_lens))]
-            for kernel, variant in zip(kernels, self._variants, strict=True):
-                self._plan_decode(kernel, variant, pages)
-        return FlashInferPlan(kernels, pages)
+            kernels, arguments = self._prefill, (_ends(layout.query_lens), *arguments)
+        for kernel in kernels:
+            kernel.plan(*arguments)
+        return FlashInferPlan(kernels)
 
-    def _wants_tensor_cores(self, keys: int) -> bool:
-        group = self._heads // self._state.kv_heads
-        return group not in CUDA_CORE_GROUPS or (group > 1 and keys >= TENSOR_CORE_KEYS)
+    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[FlashInferDecodePlan]:
+        """See `AttentionBackend`."""
+        most = self._most_keys_on_cuda_cores(len(rows))
+        plans = []
+        if not self._tensor_cores_only:
+            plans.append(self._decode_plan(rows, slot_table, tensor_cores=False, most_keys=most))
+        if self._tensor_cores_only or most < REPLAYED_KEYS:
+            plans.append(self._decode_plan(rows, slot_table, tensor_cores=True, most_keys=REPLAYED_KEYS))
+        return plans
 
-    def _plan_prefill(self, kernel: Any, variant: AttentionVariant, pages: Pages) -> None:
-        kernel.plan(
-            pages.query_ends,
-            pages.read_ends,
-            pages.slots,
-            pages.last_page_lens,
-            *(self._heads, self._state.kv_heads, self._state.head_dim, 1),
-            causal=True,
-            **self._options(variant),
+    @property
+    def _tensor_cores_only(self) -> bool:
+        return self._heads // self._state.kv_heads not in CUDA_CORE_GROUPS
+
+    def _most_keys_on_cuda_cores(self, rows: int) -> int:
+        shared = self._heads > self._state.kv_heads
+        return TENSOR_CORE_LENGTH * rows if shared and rows >= TENSOR_CORE_ROWS else REPLAYED_KEYS
+
+    def _decode_plan(
+        self, rows: Tensor, slot_table: Tensor, *, tensor_cores: bool, most_keys: int
+    ) -> FlashInferDecodePlan:
+        ends = torch.zeros(len(rows) + 1, dtype=torch.int32, device=rows.device)
+        fixed = {
+            "use_cuda_graph": True,
+            "paged_kv_indptr_buffer": ends,
+            "paged_kv_indices_buffer": self._replayed_slots,
+            "paged_kv_last_page_len_buffer": torch.ones(len(rows), dtype=torch.int32, device=rows.device),
+        }
+        kernels = [self._decode_kernel(variant, tensor_cores, **fixed) for variant in self._variants]
+        return FlashInferDecodePlan(
+            kernels,
+            self._sizes,
+            rows=rows,
+            slot_table=slot_table,
+            ends=ends,
+            slots=self._replayed_slots,
+            most_keys=most_keys,
         )
 
-    def _plan_decode(self, kernel: Any, variant: AttentionVariant, pages: Pages) -> None:
-        kernel.plan(
-            pages.read_ends,
-            pages.slots,
-            pages.last_page_lens,
-            *(self._heads, self._state.kv_heads, self._state.head_dim, 1),
-            **self._options(variant),
-        )
+    def _decode_kernel(self, variant: AttentionVariant, tensor_cores: bool, **fixed: object) -> Kernel:
+        import flashinfer  # takes seconds, and is not there on every machine
+
+        made = flashinfer.BatchDecodeWithPagedKVCacheWrapper
+        wrapper = made(self._workspace, "NHD", use_tensor_cores=tensor_cores, **fixed)
+        if fixed:
+            indices = torch.empty(DECODE_INDEX_BYTES, dtype=torch.uint8, device=self._state.device)
+            wrapper.reset_workspace_buffer(self._workspace, indices)
+        return Kernel(wrapper, self._options(variant))
+
+    def _prefill_kernel(self, variant: AttentionVariant) -> Kernel:
+        import flashinfer
+
+        wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(self._workspace, "NHD")
+        return Kernel(wrapper, {"causal": True, **self._options(variant)})
 
     def _options(self, variant: AttentionVariant) -> dict[str, Any]:
         return {
@@ -158,3 +230,13 @@ class FlashInferAttention:
             "q_data_type": self._state.dtype,
             "kv_data_type": self._state.dtype,
         }
+
+
+def _ends(lens: Sequence[int]) -> Tensor:
+    """Where rows of these lengths end [R + 1] int32, from 0, on the host."""
+    return _pinned([*accumulate(lens, initial=0)])
+
+
+def _pinned(numbers: Sequence[int]) -> Tensor:
+    """int32 on the host, from where a copy to the device does not wait."""
+    return torch.tensor(numbers, dtype=torch.int32).pin_memory()

@@ -17,7 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, RowLayout
+from text_generation_server.attention.base import (
+    AttentionShape,
+    AttentionVariant,
+    DecodePlan,
+    LayerAttention,
+    RowLayout,
+)
 from text_generation_server.cache.paged import PagedCache, StateSpec
 
 QUERY_BLOCK = 256
@@ -171,19 +177,18 @@ class SdpaPlan:
     def __init__(self, layout: RowLayout, biases: Sequence[Bias]) -> None:
         self._starts = [0, *accumulate(layout.query_lens)]
         self._layout = layout
-        self._written = self._written_slots()
         self._parts: list[list[Part]] = [[*self._decode_rows(bias), *self._prompt_rows(bias)] for bias in biases]
 
-    def run(self, q: Tensor, kv: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
         """See `AttentionPlan`."""
         pool = cache.layer(layer.layer)
-        pool.index_copy_(1, self._written, kv.transpose(0, 1))
         tokens, heads, head_dim = q.shape
-        q = q.view(tokens, kv.shape[1] // 2, -1, head_dim)
+        q = q.view(tokens, len(pool) // 2, -1, head_dim)
         parts = self._parts[layer.variant]
-        if len(parts) == 1:
+        if len(parts) == 1 and out is None:
             return parts[0].run(q, pool, layer.scale)
-        out = q.new_empty(tokens, heads * head_dim)
+        if out is None:
+            out = q.new_empty(tokens, heads * head_dim)
         for part in parts:
             out[part.tokens] = part.run(q[part.tokens], pool, layer.scale)
         return out
@@ -191,13 +196,6 @@ class SdpaPlan:
     def _row_slots(self, index: int, first: int) -> Tensor:
         """Slots of a row's positions from `first` to its last key."""
         return self._layout.slot_table[self._layout.rows[index], first : self._layout.kv_lens[index]]
-
-    def _written_slots(self) -> Tensor:
-        layout = self._layout
-        if max(layout.query_lens) == 1:
-            return layout.slot_table[self._tensor(layout.rows), self._tensor(layout.kv_lens) - 1]
-        computed = zip(layout.kv_lens, layout.query_lens, strict=True)
-        return torch.cat([self._row_slots(i, kv_len - count) for i, (kv_len, count) in enumerate(computed)])
 
     def _decode_rows(self, bias: Bias) -> Iterator[DecodeRows]:
         """All rows of one token, padded in front of their last key where a row has fewer keys than the longest."""
@@ -259,6 +257,7 @@ class SdpaAttention:
     slot_major = False
 
     def __init__(self, shape: AttentionShape) -> None:
+        self.head_dim = shape.state.head_dim
         self._biases = [Bias.of(variant, shape.state) for variant in shape.variants]
 
     @staticmethod
@@ -269,3 +268,7 @@ class SdpaAttention:
     def plan(self, layout: RowLayout) -> SdpaPlan:
         """Prepare one step."""
         return SdpaPlan(layout, self._biases)
+
+    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
+        """None: what is gathered depends on the rows' lengths."""
+        return ()

@@ -44,6 +44,13 @@ class PagedCache:
         """Bytes of one token in all layers."""
         return 2 * state.num_layers * state.kv_heads * state.head_dim * state.dtype.itemsize
 
+    def write(self, layer: int, slots: Tensor, kv: Tensor) -> None:
+        """Put keys and values [T, 2 · kv_heads, head_dim], keys first, into slots [T] int64."""
+        if self._slot_major:
+            self._layers[layer].index_copy_(0, slots, kv.view(len(kv), 2, self._kv_heads, -1))
+        else:
+            self._layers[layer].index_copy_(1, slots, kv.transpose(0, 1))
+
     def layer(self, layer: int) -> Tensor:
         """Keys and values of a layer, in the order that the state asked for."""
         return self._layers[layer]

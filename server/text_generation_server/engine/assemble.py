@@ -6,8 +6,9 @@ from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.launcher import StepRunner
 from text_generation_server.engine.plan import RankCommand
 from text_generation_server.engine.ranks import LeadingRunner
+from text_generation_server.engine.recorder import CudaRecorder
 from text_generation_server.engine.runner import Runner
-from text_generation_server.engine.stream import ThreadStream
+from text_generation_server.engine.stream import make_stream
 from text_generation_server.models.step import ServedModel
 from text_generation_server.tokenization.adapter import Tokenizer
 
@@ -16,7 +17,7 @@ def build_engine(
     model: ServedModel, tokenizer: Tokenizer, group: TensorParallel, settings: EngineSettings, uds_path: str
 ) -> Engine:
     """Rank 0's engine; waits for the followers to connect when there are any."""
-    own = Runner(model, group, ThreadStream())
+    own = _runner(model, group)
     runner: StepRunner = own
     if group.world_size > 1:
         runner = LeadingRunner(own, PlanSender[RankCommand](plan_socket(uds_path), group.world_size - 1))
@@ -27,4 +28,9 @@ def build_follower(
     model: ServedModel, group: TensorParallel, uds_path: str
 ) -> tuple[Runner, PlanReceiver[RankCommand]]:
     """A follower's runner and where its plans come from, for `ranks.follow`."""
-    return Runner(model, group, ThreadStream()), PlanReceiver[RankCommand](plan_socket(uds_path))
+    return _runner(model, group), PlanReceiver[RankCommand](plan_socket(uds_path))
+
+
+def _runner(model: ServedModel, group: TensorParallel) -> Runner:
+    device = model.state.device
+    return Runner(model, group, make_stream(device), CudaRecorder if device.type == "cuda" else None)

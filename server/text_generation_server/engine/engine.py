@@ -43,6 +43,7 @@ class EngineSettings:
     position_limit: longest sequence model and tokenizer can take, None if unbounded.
     watermark: how requests that ask for one are marked.
     shares_prefixes: whether requests may take over what others computed for the same prompt tokens.
+    graphs: numbers of rows for which decode steps are recorded, where the device can.
     """
 
     max_rows: int
@@ -53,6 +54,7 @@ class EngineSettings:
     watermark: WatermarkParams = field(default_factory=WatermarkParams)
     shares_prefixes: bool = True
     speculate: int = 0
+    graphs: tuple[int, ...] = ()
 
 
 class Engine:
@@ -68,6 +70,7 @@ class Engine:
             block_size=settings.block_size,
             memory_fraction=settings.memory_fraction,
             position_limit=settings.position_limit,
+            graphs=settings.graphs,
         )
         self._launcher = StepLauncher(runner, settings.watermark)
         self._grammars = GrammarCompiler(tokenizer, runner.vocab_size)
@@ -83,7 +86,7 @@ class Engine:
         """The rows and slots of the cache; a caller that never warms up gets a cache of default size."""
         if self._pool is None:
             sizes = self._sizer.unmeasured()
-            self.resize(sizes.supported_tokens, sizes.max_total_tokens)
+            self.resize(sizes.supported_tokens, sizes.max_total_tokens, self.settings.graphs)
         assert self._pool is not None
         return self._pool
 
@@ -103,7 +106,7 @@ class Engine:
         self.clear(None)
         try:
             result = self._sizer.measure(self, command)
-            self.resize(result.supported_tokens, result.max_total_tokens)
+            self.resize(result.supported_tokens, result.max_total_tokens, self.settings.graphs)
         except Exception:
             self.clear(None)
             self._pool, self.max_prefill_tokens = None, self._sizer.default_prefill_tokens
@@ -114,10 +117,13 @@ class Engine:
         report.info("The cache holds {} tokens in {:.2f} GiB a rank", result.supported_tokens, held / 2**30)
         return result
 
-    def resize(self, num_slots: int, max_len: int) -> None:
-        """Replace the cache by an empty one of `num_slots` tokens, of sequences up to `max_len`. No batch is cached."""
+    def resize(self, num_slots: int, max_len: int, graphs: tuple[int, ...] = ()) -> None:
+        """Replace the cache by an empty one of `num_slots` tokens, of sequences up to `max_len`. No batch is cached.
+
+        Decode steps of `graphs` rows are recorded with it.
+        """
         rows = self.settings.max_rows
-        command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS))
+        command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS), graphs)
         self.runner.allocate(command).result()
         limits = PoolLimits(
             num_slots,

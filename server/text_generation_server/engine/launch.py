@@ -1,10 +1,10 @@
 """A step that has been launched: which sequences it runs and where its results will be."""
 
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 from text_generation_server.cache.tags import PromptWrites
 from text_generation_server.engine.sequence import Sequence
+from text_generation_server.engine.stream import Pending
 from text_generation_server.sampling.sampler import HostSampled
 
 
@@ -35,4 +35,4 @@ class LaunchedStep:
     choosing: list[Sequence]
     drafted: tuple[int, ...]
     scored: list[Sequence]
-    output: Future[StepOutput]
+    output: Pending[StepOutput]

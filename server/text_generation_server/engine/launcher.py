@@ -1,20 +1,18 @@
 """Launches steps: plans them, adds what rank 0 alone knows (parameters, uniforms), hands them to the runner."""
 
-from concurrent.futures import Future
 from typing import Protocol
 
-import torch
-
 from text_generation_server.cache.tags import PromptWrites
+from text_generation_server.engine.choosing import ChoosingRows, SamplingInput
 from text_generation_server.engine.launch import LaunchedStep, StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.engine.planner import PlannedStep, plan_step
-from text_generation_server.engine.runner import SamplingInput
 from text_generation_server.engine.sequence import Sequence
+from text_generation_server.engine.stream import Pending
 from text_generation_server.engine.types import WatermarkParams
 from text_generation_server.grammar.masks import MaskMaker
 from text_generation_server.grammar.state import TokenSource
-from text_generation_server.sampling.sampler import SamplingPlan, TokenCounts
+from text_generation_server.sampling.sampler import TokenCounts
 from text_generation_server.sampling.uniforms import uniform
 
 
@@ -25,32 +23,29 @@ class StepRunner(Protocol):
     def counts(self) -> TokenCounts: ...
 
     @property
-    def device(self) -> torch.device: ...
-
-    @property
     def vocab_size(self) -> int: ...
 
     @property
     def bytes_per_slot(self) -> int: ...
 
-    def allocate(self, command: AllocateCache) -> Future[None]: ...
+    def allocate(self, command: AllocateCache) -> Pending[None]: ...
 
-    def fitting_slots(self, command: MeasureMemory) -> Future[int]: ...
+    def fitting_slots(self, command: MeasureMemory) -> Pending[int]: ...
 
-    def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Future[StepOutput]: ...
+    def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Pending[StepOutput]: ...
 
     def close(self) -> None: ...
 
 
 class StepLauncher:
-    """Keeps the sampling plan of the last step: it changes only when other sequences choose."""
+    """Remembers which rows chose last: as long as the same do, the sampler need not plan again."""
 
     def __init__(self, runner: StepRunner, watermark: WatermarkParams) -> None:
         self._runner = runner
         self._watermark = watermark
         self._masks = MaskMaker(runner.vocab_size)
         self._choosing: list[Sequence] = []
-        self._sampling_plan = self._build_plan([])
+        self._choosing_rows = self._rows([])
 
     def launch(self, sequences: list[Sequence], writes: PromptWrites) -> LaunchedStep:
         """Enqueue the next step of `sequences`, which must not be empty and are to write `writes`."""
@@ -72,10 +67,10 @@ class StepLauncher:
         ]
         choosing = [sequence for sequence, _ in choices]
         if choosing != self._choosing:
-            self._choosing, self._sampling_plan = choosing, self._build_plan(choosing)
+            self._choosing, self._choosing_rows = choosing, self._rows(choosing)
         grammars = [s.grammar for s in choosing if s.grammar is not None]
         return SamplingInput(
-            plan=self._sampling_plan,
+            rows=self._choosing_rows,
             uniforms=[uniform(s.request.sampling.seed, chosen) if s.samples else 0.0 for s, chosen in choices],
             lengths=[len(s.request.prompt_ids) + chosen for s, chosen in choices],
             histories=tuple(
@@ -85,18 +80,16 @@ class StepLauncher:
             targets=tuple(_targets(step, index, count) for index, count in enumerate(c for _, c in step.plan.scored)),
         )
 
-    def _build_plan(self, choosing: list[Sequence]) -> SamplingPlan:
-        return SamplingPlan.build(
+    def _rows(self, choosing: list[Sequence]) -> ChoosingRows:
+        return ChoosingRows(
             [s.request.sampling for s in choosing],
             [s.request.top_n_tokens for s in choosing],
             [s.counts_row for s in choosing],
-            self._runner.vocab_size,
-            self._runner.device,
             self._watermark,
         )
 
 
-def _token_of(output: Future[StepOutput], place: int) -> TokenSource:
+def _token_of(output: Pending[StepOutput], place: int) -> TokenSource:
     return lambda: output.result().sampled.ids[place]
 
 

@@ -19,9 +19,18 @@ def available_bytes(device: torch.device, world_size: int, memory_fraction: floa
     scales `HOST_SHARE` of the free memory, divided among the ranks.
     """
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(device)
         return max(0, int(free + reclaimable - (1 - memory_fraction) * total))
     return int((_free_host_bytes() / world_size + reclaimable) * HOST_SHARE * memory_fraction)
+
+
+def bytes_used(device: torch.device) -> int:
+    """What is taken of a CUDA device, by whomever; 0 for others."""
+    if device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
 
 
 class PeakMemory:

@@ -37,18 +37,23 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class AllocateCache:
-    """Make a cache of `num_slots` slots and a row table of `num_rows` rows of up to `max_len` positions."""
+    """Make a cache of `num_slots` slots and a row table of `num_rows` rows of up to `max_len` positions.
+
+    graphs: numbers of rows for which decode steps are recorded.
+    """
 
     num_slots: int
     num_rows: int
     max_len: int
+    graphs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureMemory:
-    """Report how many slots fit: every rank takes part in finding the minimum."""
+    """Report how many slots fit beside recorded decode steps of `graphs` rows: the ranks find the minimum together."""
 
     memory_fraction: float
+    graphs: tuple[int, ...] = ()
 
 
 RankCommand = StepPlan | AllocateCache | MeasureMemory

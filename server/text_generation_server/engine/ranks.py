@@ -1,13 +1,11 @@
 """Several ranks as one: rank 0 sends what it is about to run, the others run it. Nothing is decided twice."""
 
-from concurrent.futures import Future
-
-import torch
-
 from text_generation_server.distributed.plans import PlanReceiver, PlanSender
+from text_generation_server.engine.choosing import SamplingInput
 from text_generation_server.engine.launch import StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, RankCommand, StepPlan
-from text_generation_server.engine.runner import Runner, SamplingInput
+from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.stream import Pending
 from text_generation_server.sampling.sampler import TokenCounts
 
 
@@ -24,11 +22,6 @@ class LeadingRunner:
         return self._runner.counts
 
     @property
-    def device(self) -> torch.device:
-        """Where rank 0's part of the model lives."""
-        return self._runner.device
-
-    @property
     def vocab_size(self) -> int:
         """Logits a row."""
         return self._runner.vocab_size
@@ -38,17 +31,17 @@ class LeadingRunner:
         """Cache bytes of one token on rank 0."""
         return self._runner.bytes_per_slot
 
-    def allocate(self, command: AllocateCache) -> Future[None]:
+    def allocate(self, command: AllocateCache) -> Pending[None]:
         """Replace every rank's cache and rows."""
         self._followers.send(command)
         return self._runner.allocate(command)
 
-    def fitting_slots(self, command: MeasureMemory) -> Future[int]:
+    def fitting_slots(self, command: MeasureMemory) -> Pending[int]:
         """Slots that fit on every rank."""
         self._followers.send(command)
         return self._runner.fitting_slots(command)
 
-    def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Future[StepOutput]:
+    def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Pending[StepOutput]:
         """Run one step on every rank; only rank 0 samples."""
         self._followers.send(plan)
         return self._runner.launch(plan, sampling)
@@ -65,7 +58,7 @@ def follow(runner: Runner, plans: PlanReceiver[RankCommand]) -> None:
     Raises:
         ModelError: a step failed here; the group is lost.
     """
-    previous: Future[StepOutput] | Future[None] | Future[int] | None = None
+    previous: Pending[StepOutput] | Pending[None] | Pending[int] | None = None
     while (command := plans.receive()) is not None:
         # Looking at the last command's outcome costs no wait that the stream would not have, and a failure is noticed.
         launched = _execute(runner, command)
@@ -75,7 +68,7 @@ def follow(runner: Runner, plans: PlanReceiver[RankCommand]) -> None:
     runner.close()
 
 
-def _execute(runner: Runner, command: RankCommand) -> "Future[StepOutput] | Future[None] | Future[int]":
+def _execute(runner: Runner, command: RankCommand) -> Pending[StepOutput] | Pending[None] | Pending[int]:
     match command:
         case StepPlan():
             return runner.launch(command, None)

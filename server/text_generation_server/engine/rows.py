@@ -1,7 +1,11 @@
 """Per-sequence device state in fixed rows, so that joining and filtering batches never moves a tensor."""
 
+from collections.abc import Sequence
+
 import torch
 
+from text_generation_server.engine.plan import Admission
+from text_generation_server.engine.upload import upload
 from text_generation_server.errors import OutOfBlocks
 
 
@@ -18,10 +22,13 @@ class RowTable:
         self.slots = torch.zeros(num_rows, max_len, dtype=torch.int64, device=device)
         self.spans = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
-    def admit(self, row: int, slots: tuple[int, ...]) -> None:
-        """Set the slots of a row's positions; those beyond the request's length are never read."""
-        self.slots[row, : len(slots)] = torch.tensor(slots, dtype=torch.int64)
-        self.spans[row] = len(slots)
+    def admit(self, admissions: Sequence[Admission]) -> None:
+        """Set the slots of the rows' positions; those beyond a request's length are never read."""
+        lists = [admission.slots for admission in admissions]
+        rows, spans, *slots = upload(self.slots.device, [a.row for a in admissions], [*map(len, lists)], *lists)
+        self.spans[rows] = spans
+        for admission, of_row in zip(admissions, slots, strict=True):
+            self.slots[admission.row, : len(of_row)] = of_row
 
 
 class FreeRows:

@@ -33,13 +33,21 @@ class CacheSizer:
     default_prefill_tokens = 4096
 
     def __init__(
-        self, runner: StepRunner, *, max_rows: int, block_size: int, memory_fraction: float, position_limit: int | None
+        self,
+        runner: StepRunner,
+        *,
+        max_rows: int,
+        block_size: int,
+        memory_fraction: float,
+        position_limit: int | None,
+        graphs: tuple[int, ...] = (),
     ) -> None:
         self._runner = runner
         self._max_rows = max_rows
         self._block_size = block_size
         self._memory_fraction = memory_fraction
         self._position_limit = position_limit
+        self._graphs = graphs
 
     def measure(self, engine: Probed, command: WarmupCommand) -> WarmupResult:
         """Run the warm-up batch on a cache just big enough, then size the real one (protocol §3.3).
@@ -64,7 +72,7 @@ class CacheSizer:
         return self._limits(self._fitting_slots(), WarmupCommand((), max_prefill_tokens=1))
 
     def _fitting_slots(self) -> int:
-        slots = self._runner.fitting_slots(MeasureMemory(self._memory_fraction)).result()
+        slots = self._runner.fitting_slots(MeasureMemory(self._memory_fraction, self._graphs)).result()
         return slots // self._block_size * self._block_size
 
     def _limits(self, slots: int, command: WarmupCommand) -> WarmupResult:

@@ -53,6 +53,10 @@ def gated_activation(kind: Activation) -> Elementwise:
     function = _FUNCTIONS[kind]
 
     def gated(x: Tensor) -> Tensor:
+        if x.is_cuda:
+            from text_generation_server.kernels import activation  # only there is Triton sure to be installed
+
+            return activation.gated(x, kind)
         gate, up = x.chunk(2, dim=-1)
         return function(gate).mul_(up)
 

@@ -1,5 +1,6 @@
 """Norms, fused with the addition to the residual stream that comes before each of them. Knows no wiring."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -16,8 +17,23 @@ class Norm(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
         """[T, hidden] to the same shape."""
 
+    def of_sum(self, delta: Tensor, residual: Tensor) -> Tensor:
+        """Add a branch's output to the residual stream, in place, and normalise the sum; [T, hidden] each."""
 
-class Identity:
+
+class Unfused(ABC):
+    """A norm after an addition of its own."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, hidden] to the same shape."""
+
+    def of_sum(self, delta: Tensor, residual: Tensor) -> Tensor:
+        """See `Norm`."""
+        return self(residual.add_(delta))
+
+
+class Identity(Unfused):
     """No norm, where a wiring has none."""
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -25,7 +41,7 @@ class Identity:
         return x
 
 
-class Scale:
+class Scale(Unfused):
     """Multiplies, in place: a branch's output where a wiring could have a norm."""
 
     def __init__(self, factor: float) -> None:
@@ -36,7 +52,7 @@ class Scale:
         return x.mul_(self._factor)
 
 
-class LayerNorm:
+class LayerNorm(Unfused):
     """(x − mean) / sqrt(var + eps) · weight + bias (arXiv 1607.06450), with or without the last two."""
 
     def __init__(self, weight: Tensor | None, bias: Tensor | None, eps: float) -> None:
@@ -49,7 +65,7 @@ class LayerNorm:
         return F.layer_norm(x, x.shape[-1:], self._weight, self._bias, self._eps)
 
 
-class RmsNorm:
+class RmsNorm(Unfused):
     """x / sqrt(mean(x²) + eps) · weight (arXiv 1910.07467).
 
     On a CPU torch's own takes ten operators, as much of a small model's decode step as its attention. For few tokens
@@ -72,7 +88,7 @@ class RmsNorm:
         return normed[:, : x.shape[1]]
 
 
-class OffsetRmsNorm:
+class OffsetRmsNorm(Unfused):
     """x / sqrt(mean(x²) + eps) · (offset + weight), all in float32, rounded once at the end (Gemma)."""
 
     def __init__(self, weight: Tensor, eps: float, offset: float) -> None:
@@ -84,6 +100,51 @@ class OffsetRmsNorm:
         return F.rms_norm(x.float(), self._weight.shape, self._weight, self._eps).to(x.dtype)
 
 
-def add_norm(norm: Norm, delta: Tensor, residual: Tensor) -> Tensor:
-    """Add a branch's output to the residual stream, in place, and normalise the sum."""
-    return norm(residual.add_(delta))
+class FusedRmsNorm:
+    """The same in one kernel with the addition before it, on CUDA devices. weight: of the hidden type or wider."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        from text_generation_server.kernels import norm  # only here is Triton sure to be installed
+
+        self._kernels = norm
+        self._weight = weight
+        self._eps = eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `Norm`."""
+        return self._kernels.rms_norm(x, self._weight, self._eps)
+
+    def of_sum(self, delta: Tensor, residual: Tensor) -> Tensor:
+        """See `Norm`."""
+        return self._kernels.add_rms_norm(delta, residual, self._weight, self._eps)
+
+
+class FusedLayerNorm:
+    """The same in one kernel with the addition before it, on CUDA devices."""
+
+    def __init__(self, weight: Tensor | None, bias: Tensor | None, eps: float) -> None:
+        from text_generation_server.kernels import norm  # only here is Triton sure to be installed
+
+        self._kernels = norm
+        self._weight, self._bias, self._eps = weight, bias, eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `Norm`."""
+        return self._kernels.layer_norm(x, self._weight, self._bias, self._eps)
+
+    def of_sum(self, delta: Tensor, residual: Tensor) -> Tensor:
+        """See `Norm`."""
+        return self._kernels.add_layer_norm(delta, residual, self._weight, self._bias, self._eps)
+
+
+def rms_norm(weight: Tensor, eps: float, offset: float = 0.0) -> Norm:
+    """The root mean square norm with weight + offset [hidden], as the weight's device computes it best."""
+    if weight.is_cuda:
+        return FusedRmsNorm(weight.float() + offset if offset else weight, eps)
+    return OffsetRmsNorm(weight, eps, offset) if offset else RmsNorm(weight, eps)
+
+
+def layer_norm(weight: Tensor | None, bias: Tensor | None, eps: float, device: torch.device) -> Norm:
+    """The layer norm as the device computes it best."""
+    norm = FusedLayerNorm if device.type == "cuda" else LayerNorm
+    return norm(weight, bias, eps)

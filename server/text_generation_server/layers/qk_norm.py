@@ -1,6 +1,7 @@
 """Norms of queries and keys before they are rotated (arXiv 2302.05442). Knows no checkpoint.
 
 Dimensions: T tokens, H query and K key heads of the rank, d head_dim. All is computed in float32 and rounded once.
+Heads may be wider than the weights: what is behind is zero, stays so, and does not count.
 """
 
 from typing import Protocol
@@ -16,7 +17,7 @@ class QkNorm(Protocol):
     """Normalises queries and keys."""
 
     def __call__(self, heads: Tensor) -> None:
-        """[T, H + K, d], in place."""
+        """[T, H + K, d or more], in place."""
 
 
 class HeadRmsNorm:
@@ -28,6 +29,7 @@ class HeadRmsNorm:
 
     def __call__(self, heads: Tensor) -> None:
         """See `QkNorm`."""
+        heads = heads[..., : self._weight.shape[1]]
         heads.copy_(F.rms_norm(heads.float(), heads.shape[-1:], None, self._eps).mul_(self._weight))
 
 
@@ -40,6 +42,7 @@ class HeadLayerNorm:
 
     def __call__(self, heads: Tensor) -> None:
         """See `QkNorm`."""
+        heads = heads[..., : self._weight.shape[1]]
         heads.copy_(F.layer_norm(heads.float(), heads.shape[-1:], None, None, self._eps).mul_(self._weight))
 
 
@@ -64,6 +67,7 @@ class AllHeadsRmsNorm:
 
     def __call__(self, heads: Tensor) -> None:
         """See `QkNorm`."""
+        heads = heads[..., : self._weight.shape[1]]
         x = heads.float()
         squares = x.square().sum(-1)
         sums = torch.stack((squares[:, : self._queries].sum(1), squares[:, self._queries :].sum(1)), 1)

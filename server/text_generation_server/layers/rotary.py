@@ -1,10 +1,11 @@
-"""Rotary position embeddings (arXiv 2104.09864): angles once a step, rotation in every layer. Knows no cache."""
+"""Rotary position embeddings (arXiv 2104.09864): angles once a step, rotation in every layer. Knows no attention."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from text_generation_server.cache.paged import PagedCache
 from text_generation_server.layers.frequencies import RopeSpec, attention_factor, frequencies
 
 
@@ -39,3 +40,20 @@ def rotate(heads: Tensor, angles: Angles) -> None:
     x = heads[..., :dim]
     swapped = x.roll(dim // 2, -1)
     x.mul_(angles.cos).addcmul_(swapped, angles.sin)
+
+
+def rotate_and_write(
+    qkv: Tensor, kv_heads: int, angles: Angles | None, cache: PagedCache, layer: int, slots: Tensor
+) -> None:
+    """Rotate queries and keys of [T, H + 2 · kv_heads, head_dim], and put keys and values into their slots [T].
+
+    Queries are rotated in place; what is left of the keys is not said. Without angles nothing is rotated.
+    """
+    if qkv.is_cuda:
+        from text_generation_server.kernels import rotary  # only there is Triton sure to be installed
+
+        cos, sin = (None, None) if angles is None else (angles.cos, angles.sin)
+        return rotary.rotate_and_write(qkv, kv_heads, cos, sin, cache.keys(layer), cache.values(layer), slots)
+    if angles is not None:
+        rotate(qkv[:, :-kv_heads], angles)
+    cache.write(layer, slots, qkv[:, -2 * kv_heads :])

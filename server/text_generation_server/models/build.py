@@ -3,16 +3,12 @@
 Names come from the spec, rows and their order from `weights/layout.py`, the form from the reader's quantisation scheme.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionShape, create_backend
-from text_generation_server.cache.paged import StateSpec
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
-from text_generation_server.layers.norm import Identity, LayerNorm, Norm, OffsetRmsNorm, RmsNorm, Scale
+from text_generation_server.layers.norm import Identity, Norm, Scale, layer_norm, rms_norm
 from text_generation_server.models.build_attention import AttentionBuilder
 from text_generation_server.models.build_mlp import MlpBuilder
 from text_generation_server.models.decoder import (
@@ -33,37 +29,32 @@ from text_generation_server.weights.layout import Part, part_of
 
 
 class DecoderBuilder:
-    """Builds the decoder of one rank.
+    """Builds the decoder of one rank. backend: names the attention.
 
     Raises:
-        UnsupportedModel: these ranks cannot divide the model.
+        UnsupportedModel: these ranks cannot divide the model, or the backend cannot compute it.
     """
 
-    def __init__(self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel) -> None:
+    def __init__(self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel, backend: str) -> None:
         self._spec = spec
         self._reader = reader
         self._group = group
-        self._attention = AttentionBuilder(spec, reader, group)
+        self._attention = AttentionBuilder(spec, reader, group, backend)
         self._mlp = MlpBuilder(spec, reader, group)
         self._vocab = part_of(spec.vocab_size, group.rank, group.world_size)
 
-    def build(self, backend: str) -> Decoder:
-        """Read this rank's part of every tensor; `backend` names the attention.
+    def build(self) -> Decoder:
+        """Read this rank's part of every tensor.
 
         Raises:
-            UnsupportedModel: the checkpoint is not what the spec says, or the backend cannot compute it.
+            UnsupportedModel: the checkpoint is not what the spec says.
         """
         spec, reader, attention = self._spec, self._reader, self._attention
-        state = StateSpec(
-            spec.num_layers, len(attention.heads.kv), spec.attention.head_dim, reader.dtype, reader.device
-        )
-        shape = AttentionShape(tuple(attention.variants), len(attention.heads.query), state)
-        made = create_backend(backend, shape)
         # First, because these are the largest tensors: while they are read, little else is in memory.
         table = reader.table(spec.names.embedding, spec.vocab_size, self._embedding_size, self._vocab)
         return Decoder(
-            state=replace(state, slot_major=made.slot_major),
-            attention=made,
+            state=attention.state,
+            attention=attention.backend,
             vocab_size=spec.vocab_size,
             max_positions=spec.max_positions,
             shares_prefixes=attention.shares_prefixes,
@@ -106,10 +97,11 @@ class DecoderBuilder:
             return Identity()
         weight = self._reader.vector(f"{name}.weight", hidden) if norm.weight else None
         if norm.kind is NormKind.LAYER:
-            return LayerNorm(weight, self._reader.vector(f"{name}.bias", hidden) if norm.bias else None, norm.eps)
+            bias = self._reader.vector(f"{name}.bias", hidden) if norm.bias else None
+            return layer_norm(weight, bias, norm.eps, self._reader.device)
         if weight is None:
             weight = torch.ones(hidden, dtype=self._reader.dtype, device=self._reader.device)
-        return OffsetRmsNorm(weight, norm.eps, norm.offset) if norm.offset else RmsNorm(weight, norm.eps)
+        return rms_norm(weight, norm.eps, norm.offset)
 
     def _projection(self, name: str, outputs: int, inputs: int) -> LinearKernel | None:
         return self._reader.whole(StoredLinear(name, outputs, inputs)) if name else None

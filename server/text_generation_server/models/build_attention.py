@@ -3,40 +3,51 @@
 Query heads are cut over ranks; with fewer key/value heads than ranks, ranks hold copies.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionVariant, LayerAttention
+from text_generation_server.attention.base import LayerAttention, create_backend
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.layers.alibi import spec_slopes
 from text_generation_server.layers.linear import ColumnParallelLinear
 from text_generation_server.layers.qk_norm import AllHeadsRmsNorm, HeadLayerNorm, HeadRmsNorm, QkNorm
 from text_generation_server.layers.rotary import Rotary
+from text_generation_server.models.attention_shape import attention_shape, layer_variants
 from text_generation_server.models.build_mlp import read_row
 from text_generation_server.models.decoder import SelfAttention
 from text_generation_server.models.spec import DecoderSpec, NormKind, QkNormScope, QkNormSpec
 from text_generation_server.models.tensors import StoredLinear, TensorReader
-from text_generation_server.weights.layout import QkvLayout, half_split_order, heads_of, part_of, qkv_places, qkv_sizes
+from text_generation_server.weights.layout import (
+    QkvLayout,
+    half_split_order,
+    head_places,
+    heads_of,
+    qkv_places,
+    qkv_sizes,
+)
 
 
 class AttentionBuilder:
     """What all layers share is made at once, each layer's own when asked for.
 
-    variants: the kinds of attention among the layers. rotaries: the kinds of rotation.
+    backend: computes attention, and the name it is chosen by. state: what the cache holds for it; its heads may be
+    wider than the model's. rotaries: the kinds of rotation among the layers.
 
     Raises:
-        UnsupportedModel: these ranks cannot divide the heads.
+        UnsupportedModel: these ranks cannot divide the heads, or the backend cannot compute them.
     """
 
-    def __init__(self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel) -> None:
+    def __init__(self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel, backend: str) -> None:
         attention, layers = spec.attention, range(spec.num_layers)
         self._spec = spec
         self._reader = reader
         self._group = group
-        self.heads = heads_of(attention.heads, attention.kv_heads, group.rank, group.world_size)
-        slopes = None if attention.alibi is None else spec_slopes(attention.alibi, attention.heads, self.heads.query)
-        self._variant_of = [AttentionVariant(self._window(layer), slopes, attention.softcap) for layer in layers]
-        self.variants = list(dict.fromkeys(self._variant_of))
+        self._heads = heads_of(attention.heads, attention.kv_heads, group.rank, group.world_size)
+        shape = attention_shape(spec, self._heads, reader.dtype, reader.device)
+        self._variant_of = [shape.variants.index(variant) for variant in layer_variants(spec, self._heads)]
+        self.backend = create_backend(backend, shape)
+        self.state = replace(shape.state, slot_major=self.backend.slot_major, head_dim=self.backend.head_dim)
         ropes = dict.fromkeys(rope for layer in layers if (rope := attention.rope_of(layer)) is not None)
         self._ropes = list(ropes)
         self.rotaries = [Rotary(rope, reader.dtype, reader.device) for rope in ropes]
@@ -51,24 +62,20 @@ class AttentionBuilder:
         stored = [
             StoredLinear(prefix + name, size, hidden) for name, size in zip(names, qkv_sizes(*shape), strict=True)
         ]
-        inner = spec.heads * spec.head_dim
-        mine = part_of(inner, self._group.rank, self._group.world_size)
-        out = StoredLinear(prefix + self._spec.names.attention_out, hidden, inner)
+        head_dim = self.state.head_dim
+        places = qkv_places(*shape, self._heads, order, head_dim)
+        out = StoredLinear(prefix + self._spec.names.attention_out, hidden, spec.heads * spec.head_dim)
+        out_places = head_places(0, self._heads.query, spec.head_dim, head_dim)
         return SelfAttention(
-            ColumnParallelLinear(self._reader.column(stored, qkv_places(*shape, self.heads, order), spec.qkv_bias)),
-            read_row(self._reader, self._group, out, mine, spec.out_bias),
-            kv_heads=len(self.heads.kv),
-            head_dim=spec.head_dim,
-            layer=LayerAttention(layer, self.variants.index(self._variant_of[layer]), spec.scale_of(layer)),
+            ColumnParallelLinear(self._reader.column(stored, places, spec.qkv_bias)),
+            read_row(self._reader, self._group, out, out_places, spec.out_bias),
+            kv_heads=self.state.kv_heads,
+            head_dim=head_dim,
+            layer=LayerAttention(layer, self._variant_of[layer], spec.scale_of(layer)),
             rotary=None if rope is None else self._ropes.index(rope),
             qk_norm=None if spec.qk_norm is None else self._qk_norm(spec.qk_norm, prefix, order),
             clip=spec.clip_qkv,
         )
-
-    def _window(self, layer: int) -> int | None:
-        """The layer's window, None too where one is longer than any sequence: plain attention is faster."""
-        window, longest = self._spec.attention.window_of(layer), self._spec.max_positions
-        return None if window is None or (longest is not None and window >= longest) else window
 
     def _qkv_names(self, prefix: str) -> tuple[tuple[str, ...], QkvLayout]:
         names = self._spec.names
@@ -83,8 +90,8 @@ class AttentionBuilder:
 
     def _qk_norm(self, spec: QkNormSpec, prefix: str, order: Tensor | None) -> QkNorm:
         names, attention = self._spec.names, self._spec.attention
-        q = self._head_weights(prefix + names.q_norm, spec.scope, attention.heads, self.heads.query)
-        k = self._head_weights(prefix + names.k_norm, spec.scope, attention.kv_heads, self.heads.kv)
+        q = self._head_weights(prefix + names.q_norm, spec.scope, attention.heads, self._heads.query)
+        k = self._head_weights(prefix + names.k_norm, spec.scope, attention.kv_heads, self._heads.kv)
         weight = torch.cat((q, k)).float() + spec.norm.offset
         if order is not None:
             weight = weight[:, order]

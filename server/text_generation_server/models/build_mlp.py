@@ -1,5 +1,7 @@
 """Makes one rank's MLP of each layer, dense or sparse, from a spec and a checkpoint. Knows no architecture."""
 
+from collections.abc import Sequence
+
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.activation import activation, gated_activation
 from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
@@ -7,20 +9,20 @@ from text_generation_server.layers.moe import Experts, Router
 from text_generation_server.models.decoder import DenseMlp, Mlp, SharedExpert, SparseMlp
 from text_generation_server.models.spec import DecoderSpec, MlpSpec, MoeNames, MoeSpec
 from text_generation_server.models.tensors import StoredLinear, TensorReader
-from text_generation_server.weights.layout import Part, part_of, up_places
+from text_generation_server.weights.layout import Place, part_of, up_places
 
 EXPERT_ALIGNMENT = 8
 """Inner sizes of experts are padded to multiples of this: grouped products on a GPU want rows of 16 bytes."""
 
 
 def read_row(
-    reader: TensorReader, group: TensorParallel, stored: StoredLinear, mine: Part, has_bias: bool
+    reader: TensorReader, group: TensorParallel, stored: StoredLinear, places: Sequence[Place], has_bias: bool
 ) -> RowParallelLinear:
     """A linear cut along its inputs. The ranks' outputs are summed, so only the first adds the bias."""
     first = group.rank == 0
     if has_bias and not first:
         reader.checkpoint.leave(f"{stored.name}.bias")
-    return RowParallelLinear(reader.row(stored, mine, has_bias and first), group)
+    return RowParallelLinear(reader.row(stored, places, has_bias and first), group)
 
 
 class MlpBuilder:
@@ -48,7 +50,7 @@ class MlpBuilder:
         return DenseMlp(
             ColumnParallelLinear(self._reader.column(stored, places, spec.bias)),
             gated_activation(spec.activation) if spec.gated else activation(spec.activation),
-            read_row(self._reader, self._group, last, mine, spec.bias),
+            read_row(self._reader, self._group, last, [Place(0, mine.rows, mine.padded)], spec.bias),
         )
 
     def _sparse(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SparseMlp:

@@ -18,19 +18,20 @@ from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
 from text_generation_server.layers.moe import Experts, Router
-from text_generation_server.layers.norm import Norm, add_norm
+from text_generation_server.layers.norm import Norm
 from text_generation_server.layers.qk_norm import QkNorm
-from text_generation_server.layers.rotary import Angles, Rotary, rotate
+from text_generation_server.layers.rotary import Angles, Rotary, rotate_and_write
 from text_generation_server.models.step import StepInput
 from text_generation_server.quantization.base import LinearKernel
 
 
 @dataclass(frozen=True, slots=True)
 class LayerStep:
-    """What the layers of one step share. angles: of each kind of rotation."""
+    """What the layers of one step share. slots: where each token goes [T]. angles: of each kind of rotation."""
 
     attention: AttentionPlan
     cache: PagedCache
+    slots: Tensor
     angles: Sequence[Angles]
 
 
@@ -75,10 +76,9 @@ class SelfAttention:
             qkv.clamp_(-self._clip, self._clip)
         if self._qk_norm is not None:
             self._qk_norm(qkv[:, : -self._kv_heads])
-        if self._rotary is not None:
-            rotate(qkv[:, : -self._kv_heads], step.angles[self._rotary])
-        kv = 2 * self._kv_heads
-        return step.attention.run(qkv[:, :-kv], qkv[:, -kv:], self._layer, step.cache)
+        angles = None if self._rotary is None else step.angles[self._rotary]
+        rotate_and_write(qkv, self._kv_heads, angles, step.cache, self._layer.layer, step.slots)
+        return step.attention.run(qkv[:, : -2 * self._kv_heads], self._layer, step.cache)
 
 
 class Mlp(Protocol):
@@ -162,8 +162,8 @@ class SequentialBlock:
 
     def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
         """See `Block`."""
-        attended = self._norms1.after(self._attention(add_norm(self._norms1.before, delta, residual), step))
-        return self._norms2.after(self._mlp(add_norm(self._norms2.before, attended, residual)))
+        attended = self._norms1.after(self._attention(self._norms1.before.of_sum(delta, residual), step))
+        return self._norms2.after(self._mlp(self._norms2.before.of_sum(attended, residual)))
 
 
 class PostNormBlock:
@@ -175,7 +175,7 @@ class PostNormBlock:
     def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
         """See `Block`. The norm takes the residual stream's place, so nothing is left there."""
         attended = self._attention(residual.add_(delta), step)
-        x = add_norm(self._norm1, attended, residual)
+        x = self._norm1.of_sum(attended, residual)
         out = self._norm2(self._mlp(x).add_(x))
         residual.zero_()
         return out
@@ -189,7 +189,7 @@ class ParallelBlock:
 
     def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
         """See `Block`."""
-        hidden = add_norm(self._norm, delta, residual)
+        hidden = self._norm.of_sum(delta, residual)
         return self._group.all_reduce(self._attention.partial(hidden, step).add_(self._mlp.partial(hidden)))
 
 
@@ -201,7 +201,7 @@ class ParallelTwoNormsBlock:
 
     def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
         """See `Block`."""
-        attended = self._attention.partial(add_norm(self._norm1, delta, residual), step)
+        attended = self._attention.partial(self._norm1.of_sum(delta, residual), step)
         return self._group.all_reduce(attended.add_(self._mlp.partial(self._norm2(residual))))
 
 
@@ -246,15 +246,19 @@ class Decoder:
     final_norm: Norm
     projection: LinearKernel | None
     head: ParallelLMHead
+    records: bool = True
 
-    def forward(self, step: StepInput) -> Tensor:
+    def hidden(self, step: StepInput) -> Tensor:
         """See `ServedModel`."""
         delta = self.embedding(step.token_ids, step.positions)
         residual = torch.zeros_like(delta)
         angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
-        layer_step = LayerStep(step.attention, step.cache, angles)
+        layer_step = LayerStep(step.attention, step.cache, step.slots, angles)
         for block in self.blocks:
             delta = block(delta, residual, layer_step)
-        rows = step.logit_rows
-        x = add_norm(self.final_norm, delta[rows], residual[rows])
+        return self.final_norm.of_sum(delta, residual)
+
+    def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
+        """See `ServedModel`."""
+        x = hidden if rows is None else hidden[rows]
         return self.head(x if self.projection is None else self.projection(x))

@@ -1,6 +1,5 @@
 """From a model directory to one rank of a model. Knows the order of things, and nothing about any of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from text_generation_server.models.ropeconfig import override_scaling
 from text_generation_server.models.step import ServedModel
 from text_generation_server.models.tensors import TensorReader
 from text_generation_server.quantization.dense import DenseScheme
-from text_generation_server.weights.checkpoint import Checkpoint
+from text_generation_server.quantization.tuning import MatmulTuner
+from text_generation_server.weights.checkpoint import Checkpoint, Progress, SavedCheckpoint
+from text_generation_server.weights.random import RandomCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class ModelOptions:
     dtype: of weights and activations. attention: name of a backend.
     rope_scaling, rope_factor: kind and factor that replace what config.json says, None to leave it.
     trust_remote_code: lets transformers run Python code of the directory of a model without an architecture here.
+    random_weights: makes weights up instead of reading any, for measurements.
+    kernel_choices: file that remembers which matrix kernels are fastest on a GPU, None to measure at each start.
     """
 
     dtype: torch.dtype
@@ -35,11 +38,11 @@ class ModelOptions:
     rope_scaling: str | None = None
     rope_factor: float | None = None
     trust_remote_code: bool = False
+    random_weights: bool = False
+    kernel_choices: Path | None = None
 
 
-def load_model(
-    directory: Path, options: ModelOptions, group: TensorParallel, progress: Callable[[int, int], None]
-) -> ServedModel:
+def load_model(directory: Path, options: ModelOptions, group: TensorParallel, progress: Progress) -> ServedModel:
     """This rank's part of the model in `directory`.
 
     Weights are read tensor by tensor, so that memory holds them once. `progress` is told the bytes of the checkpoint
@@ -58,11 +61,18 @@ def load_model(
     if options.rope_scaling is not None and spec.attention.rope is None and not any(spec.attention.ropes):
         raise UnsupportedModel(f"rope scaling was asked for, but {directory} has no rotary positions: leave it out")
     logger.debug("not read from config.json: {}", ", ".join(config.unread()))
-    checkpoint = Checkpoint(directory, spec.names.family_prefix, progress)
-    scheme = DenseScheme(options.dtype, options.device)
-    reader = TensorReader(checkpoint, scheme, options.dtype, options.device, transposed=spec.names.conv1d)
-    model = DecoderBuilder(spec, reader, group).build(options.attention)
+    checkpoint: Checkpoint = (
+        RandomCheckpoint(options.dtype, options.device, progress)
+        if options.random_weights
+        else SavedCheckpoint(directory, spec.names.family_prefix, progress)
+    )
+    tuner = MatmulTuner(options.kernel_choices, options.device) if options.device.type == "cuda" else None
+    scheme = DenseScheme(options.dtype, options.device, tuner)
+    reader = TensorReader(checkpoint, scheme, scheme, transposed=spec.names.conv1d)
+    model = DecoderBuilder(spec, reader, group, options.attention).build()
     checkpoint.check_consumed()
+    if tuner is not None:
+        tuner.tune()
     return model
 
 
@@ -71,10 +81,14 @@ def _through_transformers(
     config: ConfigDict,
     options: ModelOptions,
     group: TensorParallel,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> ServedModel:
     model_type = config.text("model_type")
-    for asked, what in ((group.world_size > 1, "more than one shard"), (options.rope_scaling, "another rope scaling")):
+    for asked, what in (
+        (group.world_size > 1, "more than one shard"),
+        (options.rope_scaling, "another rope scaling"),
+        (options.random_weights, "random weights"),
+    ):
         if asked:
             raise UnsupportedModel(
                 f"model_type {model_type} has no architecture of its own here; through transformers' code it cannot "

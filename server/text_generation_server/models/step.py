@@ -18,7 +18,8 @@ class StepInput:
     token_ids: [T] int64.
     positions: [T] int64, of each token in its sequence.
     spans: [T] int64, positions that each token's sequence may reach in all.
-    logit_rows: [L] int64, indices into T whose logits are wanted.
+    slots: [T] int64, where each token's keys and values go.
+    logit_rows: [L] int64, indices into T whose logits are wanted; None for all, in order.
     attention: made for this step by the model's own backend.
     cache: where the step's keys and values go.
     """
@@ -26,7 +27,8 @@ class StepInput:
     token_ids: Tensor
     positions: Tensor
     spans: Tensor
-    logit_rows: Tensor
+    slots: Tensor
+    logit_rows: Tensor | None
     attention: AttentionPlan
     cache: PagedCache
 
@@ -54,5 +56,17 @@ class ServedModel(Protocol):
     def shares_prefixes(self) -> bool:
         """Whether a prefix's keys and values are the same whatever length its sequence may reach."""
 
-    def forward(self, step: StepInput) -> Tensor:
-        """Logits [L, vocab_size] in the model's dtype, the same on every rank."""
+    @property
+    def records(self) -> bool:
+        """Whether steps can be recorded: nothing in them waits for the device or depends on numbers of the host."""
+
+    def hidden(self, step: StepInput) -> Tensor:
+        """What `logits` is to be made of [T, …]."""
+
+    def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
+        """Logits [L, vocab_size] in the model's dtype, the same on every rank, of these rows of `hidden` or of all."""
+
+
+def forward(model: ServedModel, step: StepInput) -> Tensor:
+    """Logits [L, vocab_size] of a step."""
+    return model.logits(model.hidden(step), step.logit_rows)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.quantization.base import LinearKernel, Matrix, QuantScheme
-from text_generation_server.quantization.dense import DenseMatrix, dense_kernel
+from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Part, Place
 
@@ -23,15 +23,14 @@ class StoredLinear:
 
 
 class TensorReader:
-    """A checkpoint with linears of one form, for computing in `dtype` on `device`. transposed: stored [in, out]."""
+    """A checkpoint with linears of one form, and what is plain in every form. transposed: linears stored [in, out]."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, scheme: QuantScheme, dtype: torch.dtype, device: torch.device, transposed: bool
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, scheme: QuantScheme, plain: DenseScheme, transposed: bool) -> None:
         self.checkpoint = checkpoint
-        self.dtype = dtype
-        self.device = device
+        self.dtype = plain.dtype
+        self.device = plain.device
         self._scheme = scheme
+        self._plain = plain
         self._transposed = transposed
 
     def column(self, stored: Sequence[StoredLinear], places: Sequence[Place], has_bias: bool) -> LinearKernel:
@@ -43,10 +42,12 @@ class TensorReader:
         ]
         return pieces[0].join_out(pieces[1:]).finish(self._joined_bias(stored, places) if has_bias else None)
 
-    def row(self, stored: StoredLinear, mine: Part, has_bias: bool) -> LinearKernel:
-        """A kernel for a part of a linear's inputs."""
-        matrix = self._matrix(stored).select_in(mine.rows).pad(stored.outputs, mine.padded)
-        return matrix.finish(self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None)
+    def row(self, stored: StoredLinear, places: Sequence[Place], has_bias: bool) -> LinearKernel:
+        """A kernel for pieces of a linear's inputs."""
+        matrix = self._matrix(stored)
+        pieces = [matrix.select_in(place.rows).pad(stored.outputs, place.padded) for place in places]
+        bias = self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None
+        return pieces[0].join_in(pieces[1:]).finish(bias)
 
     def head(self, stored: StoredLinear, mine: Part, bias: str | None, normalised: bool) -> LinearKernel:
         """A part of the output head's rows; normalised: each divided by its length.
@@ -56,19 +57,19 @@ class TensorReader:
         weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))[mine.rows]
         if normalised:
             weight = weight / torch.linalg.vector_norm(weight, dim=1, keepdim=True, dtype=torch.float32)
-        plain = DenseMatrix(weight, self.dtype, self.device)
-        return plain.pad(mine.padded, stored.inputs).finish(self._head_bias(bias, stored.outputs, mine))
+        matrix = self._plain.matrix(weight).pad(mine.padded, stored.inputs)
+        return matrix.finish(self._head_bias(bias, stored.outputs, mine))
 
     def tied_head(self, table: Tensor, stored: StoredLinear, mine: Part, bias: str | None) -> LinearKernel:
         """An embedding as output head. Where the table is on an accelerator, the head shares its memory."""
         if table.device.type == "cpu":
             return self.head(stored, mine, bias, normalised=False)
-        return dense_kernel(table, self._head_bias(bias, stored.outputs, mine))
+        return self._plain.kernel(table, self._head_bias(bias, stored.outputs, mine))
 
     def whole(self, stored: StoredLinear) -> LinearKernel:
         """A linear without bias that every rank holds whole. Never transposed."""
         weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))
-        return DenseMatrix(weight, self.dtype, self.device).finish(None)
+        return self._plain.matrix(weight).finish(None)
 
     def experts_up(self, names: Sequence[str], experts: int, inner_size: int, inputs: int, mine: Part) -> Tensor:
         """Parts of the outputs of all experts' linears of the same input: [experts, len(names) · padded, inputs].

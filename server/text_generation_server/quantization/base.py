@@ -22,7 +22,7 @@ class Matrix(Protocol):
     def select_out(self, rows: Rows) -> Self:
         """These outputs."""
 
-    def select_in(self, columns: slice) -> Self:
+    def select_in(self, columns: Rows) -> Self:
         """These inputs."""
 
     def pad(self, outputs: int, inputs: int) -> Self:
@@ -33,6 +33,9 @@ class Matrix(Protocol):
 
     def join_out(self, others: Sequence[Self]) -> Self:
         """The outputs of this and then of the others."""
+
+    def join_in(self, others: Sequence[Self]) -> Self:
+        """The inputs of this and then of the others."""
 
     def finish(self, bias: Tensor | None) -> LinearKernel:
         """Put into the form that is multiplied with; the matrix must not be used afterwards."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from text_generation_server.quantization.base import LinearKernel
 from text_generation_server.quantization.onednn import PackedLinear, can_pack
 from text_generation_server.quantization.staging import Staging
+from text_generation_server.quantization.tuning import ROWS, MatmulTuner
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Rows
 
@@ -27,10 +28,32 @@ class PlainLinear:
         return F.linear(x, self._weight, self._bias)
 
 
-def dense_kernel(weight: Tensor, bias: Tensor | None) -> LinearKernel:
-    """The fastest kernel for weights [out, in]. A plain one keeps this very tensor, a packed one a copy of its own."""
-    packs = can_pack(weight.dtype, weight.device)
-    return PackedLinear(weight, bias) if packs else PlainLinear(weight.contiguous(), bias)
+class TunedLinear:
+    """Weights on a CUDA device, [out, in]: few rows are multiplied by the kernel that was fastest for so many."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, tuner: MatmulTuner) -> None:
+        from text_generation_server.kernels.matmul.linear import small_batch_linear  # Triton is installed there
+
+        self._weight = weight
+        self._bias = bias
+        self._tuner = tuner
+        self._multiply = small_batch_linear
+        tuner.register(weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, in] to [T, out]."""
+        if len(x) > ROWS[-1]:
+            return F.linear(x, self._weight, self._bias)
+        n, k = self._weight.shape
+        return self._multiply(x, self._weight, self._bias, self._tuner.choice(n, k, x.dtype, len(x)))
+
+
+def dense_kernel(weight: Tensor, bias: Tensor | None, tuner: MatmulTuner | None = None) -> LinearKernel:
+    """The fastest kernel for weights [out, in]. One that packs keeps a copy of its own, others this very tensor."""
+    if can_pack(weight.dtype, weight.device):
+        return PackedLinear(weight, bias)
+    weight = weight.contiguous()
+    return PlainLinear(weight, bias) if tuner is None else TunedLinear(weight, bias, tuner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +68,13 @@ class DenseMatrix:
     device: torch.device
     staging: Staging = field(default_factory=Staging)
     below: tuple[Tensor, ...] = ()
+    tuner: MatmulTuner | None = None
 
     def select_out(self, rows: Rows) -> Self:
         """These outputs."""
         return self._with(self._joined()[rows])
 
-    def select_in(self, columns: slice) -> Self:
+    def select_in(self, columns: Rows) -> Self:
         """These inputs."""
         return self._with(*(weight[:, columns] for weight in self._weights))
 
@@ -69,11 +93,16 @@ class DenseMatrix:
         """The outputs of this and then of the others."""
         return self._with(*self._weights, *(weight for other in others for weight in other._weights))
 
+    def join_in(self, others: Sequence[Self]) -> Self:
+        """The inputs of this and then of the others."""
+        return self._with(torch.cat([matrix._joined() for matrix in (self, *others)], 1)) if others else self
+
     def finish(self, bias: Tensor | None) -> LinearKernel:
         """Packed for the processor where that is possible; what is laid out as wanted is packed from its file."""
         if not can_pack(self.dtype, self.device):
             # A copy even then: the mapped file's pages would be dropped and read again under memory pressure.
-            return PlainLinear(self._copy_to(torch.empty(self._shape, dtype=self.dtype, device=self.device)), bias)
+            copy = self._copy_to(torch.empty(self._shape, dtype=self.dtype, device=self.device))
+            return dense_kernel(copy, bias, self.tuner)
         if not self.below and self.weight.dtype is self.dtype and self.weight.is_contiguous():
             return PackedLinear(self.weight, bias)
         with self.staging.lend(self._shape, self.dtype) as whole:
@@ -101,12 +130,21 @@ class DenseMatrix:
 
 @dataclass(frozen=True, slots=True)
 class DenseScheme:
-    """Reads plain weights to be computed with in `dtype` on `device`."""
+    """Reads plain weights to be computed with in `dtype` on `device`. tuner: chooses kernels, None for torch's own."""
 
     dtype: torch.dtype
     device: torch.device
+    tuner: MatmulTuner | None = None
     staging: Staging = field(default_factory=Staging)
 
     def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> DenseMatrix:
         """The tensor `name`.weight, still in its file."""
-        return DenseMatrix(checkpoint.view(f"{name}.weight", shape), self.dtype, self.device, self.staging)
+        return self.matrix(checkpoint.view(f"{name}.weight", shape))
+
+    def matrix(self, weight: Tensor) -> DenseMatrix:
+        """Of weights that have been found already."""
+        return DenseMatrix(weight, self.dtype, self.device, self.staging, tuner=self.tuner)
+
+    def kernel(self, weight: Tensor, bias: Tensor | None) -> LinearKernel:
+        """Of weights in their final place, which are kept there if the kernel does not pack them."""
+        return dense_kernel(weight, bias, self.tuner)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from text_generation_server.sampling.rows import to_device
+
 _FIRST_ROWS = 8
 
 
@@ -39,7 +41,7 @@ class TokenCounts:
         """Let `row` count exactly `token_ids`, usually the prompt."""
         if row >= len(self._table):
             self._grow(row + 1)
-        ids = torch.tensor(token_ids, dtype=torch.int64).to(self._table.device, non_blocking=True)
+        ids = to_device(token_ids, torch.int64, self._table.device)
         self._table[row].zero_().scatter_add_(0, ids, torch.ones_like(ids, dtype=torch.int32))
 
     def of(self, rows: Tensor) -> Tensor:

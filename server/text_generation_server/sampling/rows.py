@@ -4,13 +4,23 @@ Knows nothing of what is done to these rows.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from text_generation_server.engine.types import SamplingParams, WatermarkParams
+
+MASKED = float("-inf")
+"""The score of a token that cannot be chosen."""
+
+
+def to_device(values: Sequence[float] | NDArray[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`values` [n] on the device, without waiting for it."""
+    host = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
+    return host.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +32,7 @@ class Rows:
     @classmethod
     def of(cls, chosen: Sequence[int], size: int, device: torch.device) -> Self:
         """The rows `chosen`, in increasing order, of a step of `size` rows."""
-        return cls(None if len(chosen) == size else torch.tensor(chosen, dtype=torch.int64, device=device))
+        return cls(None if len(chosen) == size else to_device(chosen, torch.int64, device))
 
     def take(self, values: Tensor) -> Tensor:
         """These rows [R, ...] of `values` [S, ...]."""
@@ -54,17 +64,41 @@ class PlannedRows:
         """The rows whose parameters satisfy `concerns`."""
         return [row for row, params in enumerate(self.params) if concerns(params)]
 
+    def part(self, chosen: Sequence[int]) -> Self:
+        """What only the chosen rows ask for."""
+        return replace(
+            self,
+            params=[self.params[row] for row in chosen],
+            counts_rows=[self.counts_rows[row] for row in chosen],
+        )
+
     def rows(self, chosen: Sequence[int]) -> Rows:
         """`chosen` on the device."""
         return Rows.of(chosen, len(self.params), self.device)
 
     def column(self, chosen: Sequence[int], value: Callable[[SamplingParams], float], dtype: torch.dtype) -> Tensor:
         """One parameter of each chosen row [R, 1]."""
-        return torch.tensor([[value(self.params[row])] for row in chosen], dtype=dtype, device=self.device)
+        return to_device([value(self.params[row]) for row in chosen], dtype, self.device)[:, None]
 
     def counts(self, chosen: Sequence[int]) -> Tensor:
         """The rows of `TokenCounts` of the chosen rows [R] int64. ValueError where one has none."""
-        held = [self.counts_rows[row] for row in chosen]
-        if None in held:
+        held = [counts_row for row in chosen if (counts_row := self.counts_rows[row]) is not None]
+        if len(held) < len(chosen):
             raise ValueError("a row with a repetition or frequency penalty needs a row of token counts, got None")
-        return torch.tensor(held, dtype=torch.int64, device=self.device)
+        return to_device(held, torch.int64, self.device)
+
+
+class Planned(Protocol):
+    """A rule that is made for the rows it concerns."""
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        """The rule for the rows that want it, None when no row does."""
+
+
+Rule = TypeVar("Rule", bound=Planned)
+
+
+def planned(kinds: Sequence[type[Rule]], rows: PlannedRows) -> tuple[Rule, ...]:
+    """The rules of these kinds that some row wants, in order."""
+    return tuple(rule for kind in kinds if (rule := kind.plan(rows)) is not None)

@@ -1,7 +1,7 @@
 """What the sampler chose, on the device and on the host, with the rules for lists of top tokens (protocol §6.6)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Self
 
@@ -31,10 +31,28 @@ class TopTokens:
     ids: Tensor
     logprobs: Tensor
 
-    def to_host(self) -> list[list[tuple[int, float]]]:
-        """The list of every row, empty where none is wanted. Waits for the device."""
+    def start_copy(self) -> Self:
+        """The same on the host, once the device has got there."""
+        return replace(self, ids=to_host(self.ids), logprobs=to_host(self.logprobs))
+
+    def lists(self) -> list[list[tuple[int, float]]]:
+        """The list of every row, empty where none is wanted."""
         candidates = zip(self.ids.tolist(), self.logprobs.tolist(), strict=True)
         return [_top_list(n, *next(candidates)) if n else [] for n in self.wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class HostCopy:
+    """What was sampled, on its way to the host: readable when an event recorded behind `start_copy` has passed."""
+
+    ids: Tensor
+    logprobs: Tensor
+    top: TopTokens | None
+
+    def read(self) -> HostSampled:
+        """The choice as plain Python values. Does not wait: before its time it reads anything."""
+        top = [[] for _ in self.ids] if self.top is None else self.top.lists()
+        return HostSampled(self.ids.tolist(), self.logprobs.tolist(), top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +63,10 @@ class Sampled:
     logprobs: Tensor
     top: TopTokens | None
 
-    def to_host(self) -> HostSampled:
-        """The same as plain Python values. Waits for the device."""
-        ids: list[int] = self.ids.tolist()
-        top = [[] for _ in ids] if self.top is None else self.top.to_host()
-        return HostSampled(ids, self.logprobs.tolist(), top)
+    def start_copy(self) -> HostCopy:
+        """Let the stream copy the choice into pinned memory. Waits for nothing."""
+        top = None if self.top is None else self.top.start_copy()
+        return HostCopy(to_host(self.ids), to_host(self.logprobs), top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +89,13 @@ class TopPlan:
         """The candidates among `logprobs` [S, vocab]."""
         best = self.rows.take(logprobs).topk(self.width)
         return TopTokens(self.wanted, best.indices, best.values)
+
+
+def to_host(values: Tensor) -> Tensor:
+    """A copy on the host, filled when the device has done all that is enqueued so far; on a CPU the tensor itself."""
+    if not values.is_cuda:
+        return values
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
 def _top_list(n: int, ids: list[int], logprobs: list[float]) -> list[tuple[int, float]]:

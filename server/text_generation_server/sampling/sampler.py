@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from text_generation_server.engine.types import SamplingParams, WatermarkParams
+from text_generation_server.sampling.choice import Choice, plan_choice
 from text_generation_server.sampling.counts import TokenCounts
-from text_generation_server.sampling.mass import draw
 from text_generation_server.sampling.processors import PROCESSORS, LogitsProcessor, StepContext, Watermark
-from text_generation_server.sampling.rows import PlannedRows, Rows
-from text_generation_server.sampling.sampled import HostSampled, Sampled, TopPlan
+from text_generation_server.sampling.rows import PlannedRows, Rows, planned
+from text_generation_server.sampling.sampled import HostSampled, Sampled
 
 __all__ = ["HostSampled", "Sampled", "Sampler", "SamplingPlan", "TokenCounts"]
 
@@ -26,15 +26,14 @@ class SamplingPlan:
     """What a fixed list of rows asks of the sampler, already on the device; rebuilt only when the list changes.
 
     processors: those that some row needs, in order.
-    drawn: the rows that draw their token, None if all are greedy.
+    choice: how tokens are chosen behind them.
     counted, counts_rows: the rows whose tokens are counted, and their rows of `TokenCounts` [R].
     """
 
     processors: tuple[LogitsProcessor, ...]
-    drawn: Rows | None
+    choice: Choice
     counted: Rows | None
     counts_rows: Tensor
-    top: TopPlan | None
 
     @classmethod
     def build(
@@ -52,14 +51,12 @@ class SamplingPlan:
             ValueError: a row with a penalty has no row of counts.
         """
         rows = PlannedRows(params, counts_rows, vocab_size, device, watermark or WatermarkParams())
-        drawn = rows.where(lambda row: row.samples)
         counted = [row for row, held in enumerate(counts_rows) if held is not None]
         return cls(
-            processors=tuple(planned for kind in PROCESSORS if (planned := kind.plan(rows)) is not None),
-            drawn=rows.rows(drawn) if drawn else None,
+            processors=planned(PROCESSORS, rows),
+            choice=plan_choice(rows, top_n, kernels=device.type == "cuda"),
             counted=rows.rows(counted) if counted else None,
             counts_rows=rows.counts(counted),
-            top=TopPlan.build(top_n, vocab_size, device),
         )
 
     @property
@@ -93,31 +90,16 @@ class Sampler:
             previous: the last of these tokens [S] int64; may be None if the plan is not `watermarked`.
             masks: see `StepContext`; may be None if no row has a grammar.
         """
-        scores = self._processed(logits, plan, StepContext(lengths, self.counts, previous, masks))
-        ids = _chosen(scores, plan.drawn, uniforms)
+        step = StepContext(lengths, self.counts, previous, masks)
+        sampled = plan.choice(self._processed(logits, plan, step), uniforms)
         if plan.counted is not None:
-            self.counts.add(plan.counts_rows, plan.counted.take(ids))
-        logprobs = scores.log_softmax(-1)
-        top = None if plan.top is None else plan.top.select(logprobs)
-        return Sampled(ids, logprobs.gather(-1, ids[:, None])[:, 0], top)
+            self.counts.add(plan.counts_rows, plan.counted.take(sampled.ids))
+        return sampled
 
     def _processed(self, logits: Tensor, plan: SamplingPlan, step: StepContext) -> Tensor:
-        # Processors may write in place, but the raw logits are still needed for prompt log-probabilities.
-        scores = logits.to(torch.float32, copy=bool(plan.processors))
+        # What is written to in place must be a copy: prompt log-probabilities are still made from the raw logits.
+        if plan.processors or plan.choice.overwrites:
+            logits = logits.to(torch.float32, copy=True)
         for processor in plan.processors:
-            scores = processor(scores, step)
-        return scores
-
-
-def _chosen(scores: Tensor, drawn: Rows | None, uniforms: Tensor) -> Tensor:
-    if drawn is None:
-        return _best(scores)
-    tokens = draw(drawn.take(scores).softmax(-1), drawn.take(uniforms))
-    return tokens if drawn.index is None else drawn.put(_best(scores), tokens)
-
-
-def _best(scores: Tensor) -> Tensor:
-    """The first best token of each row [S] int64."""
-    if scores.is_cpu:
-        return torch.from_numpy(scores.numpy().argmax(-1))  # vectorised, unlike torch's: 10 times faster
-    return scores.argmax(-1)
+            logits = processor(logits, step)
+        return logits

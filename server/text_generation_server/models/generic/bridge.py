@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from text_generation_server.attention.base import AttentionPlan, LayerAttention
-from text_generation_server.cache.paged import PagedCache
+from text_generation_server.attention.base import LayerAttention
+from text_generation_server.models.step import StepInput
 
 SERVING = "kvrun"
 """Attention over pages. No mask is registered under this name, so that models make none."""
@@ -42,11 +43,14 @@ class Call:
 
 @dataclass(slots=True)
 class Note:
-    """What the attention modules of one model share: the step that runs, or the calls of a probe."""
+    """What the attention modules of one model share: the step that runs, or the calls of a probe.
+
+    padding: zeros that each head gets behind.
+    """
 
     layers: tuple[LayerAttention, ...] = ()
-    plan: AttentionPlan | None = None
-    cache: PagedCache | None = None
+    padding: int = 0
+    step: StepInput | None = None
     calls: list[Call] = field(default_factory=list)
 
 
@@ -69,11 +73,13 @@ def _serve(
 ) -> tuple[Tensor, None]:
     """[1, H, T, d] and [1, K, T, d] twice to [1, T, H, d]."""
     note: Note = getattr(module, _NOTE)
-    assert note.plan is not None and note.cache is not None
-    kv = torch.cat((key[0], value[0])).transpose(0, 1)
-    layer = note.layers[module.layer_idx]  # type: ignore[index]
-    out = note.plan.run(query[0].transpose(0, 1), kv, layer, note.cache)
-    return out.view(1, out.shape[0], *query.shape[1::2]), None
+    assert note.step is not None
+    step, layer = note.step, note.layers[module.layer_idx]  # type: ignore[index]
+    heads, tokens, head_dim = query.shape[1:]
+    q, kv = (F.pad(x.transpose(0, 1), (0, note.padding)) for x in (query[0], torch.cat((key[0], value[0]))))
+    step.cache.write(layer.layer, step.slots, kv.contiguous())
+    out = step.attention.run(q, layer, step.cache)
+    return out.view(1, tokens, heads, -1)[..., :head_dim], None
 
 
 def _probe(

@@ -116,10 +116,11 @@ def _served(
     )
     state = StateSpec(len(calls), kv_heads, head_dim, dtype, device)
     backend = create_backend(attention, AttentionShape(tuple(distinct), heads, state))
+    note.padding = backend.head_dim - head_dim
     return GenericModel(
         model=model,
         note=note,
-        state=replace(state, slot_major=backend.slot_major),
+        state=replace(state, slot_major=backend.slot_major, head_dim=backend.head_dim),
         attention=backend,
         vocab_size=config.vocab_size,
         max_positions=getattr(config, "max_position_embeddings", None),

@@ -22,11 +22,17 @@ class GenericModel:
     max_positions: int | None
     picks_logits: bool
     shares_prefixes: bool = True
+    records: bool = False
 
-    def forward(self, step: StepInput) -> Tensor:
-        """See `ServedModel`."""
-        self.note.plan, self.note.cache = step.attention, step.cache
-        picked = {"logits_to_keep": step.logit_rows} if self.picks_logits else {}
+    def hidden(self, step: StepInput) -> Tensor:
+        """See `ServedModel`: the logits already, as the model's code gives them."""
+        self.note.step = step
+        rows = step.logit_rows
+        picked = {"logits_to_keep": rows} if self.picks_logits and rows is not None else {}
         ids, positions = step.token_ids[None], step.positions[None]
         logits: Tensor = self.model(input_ids=ids, position_ids=positions, use_cache=False, **picked).logits[0]
-        return logits if self.picks_logits else logits[step.logit_rows]
+        return logits if rows is None or self.picks_logits else logits[rows]
+
+    def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
+        """See `ServedModel`."""
+        return hidden

@@ -14,7 +14,7 @@ from text_generation_server.attention.base import RowLayout
 from text_generation_server.cache.paged import PagedCache
 from text_generation_server.models.generic.bridge import SERVING
 from text_generation_server.models.generic.probe import refusal
-from text_generation_server.models.step import ServedModel, StepInput
+from text_generation_server.models.step import ServedModel, StepInput, forward
 
 LENS = (20, 13)
 """Tokens of the two sequences."""
@@ -79,18 +79,20 @@ class _Rows:
         lens = [len(tokens) for _, tokens, _ in work]
         positions = [before + at for _, tokens, before in work for at in range(len(tokens))]
         ends = [before + len(tokens) for _, tokens, before in work]
-        layout = RowLayout([row for row, _, _ in work], lens, ends, self._slots)
+        layout = RowLayout.of([row for row, _, _ in work], lens, ends, self._slots)
+        row_of = [row for row, tokens, _ in work for _ in tokens]
         step = StepInput(
             token_ids=self._tensor([token for _, tokens, _ in work for token in tokens]),
             positions=self._tensor(positions),
             spans=self._tensor([LENS[0]] * len(positions)),
+            slots=self._slots[self._tensor(row_of), self._tensor(positions)],
             # Backwards: code that ignores which rows are wanted would answer them in order.
             logit_rows=self._tensor(list(range(len(positions)))[::-1]),
             attention=self._model.attention.plan(layout),
             cache=self._cache,
         )
         with torch.inference_mode():
-            return list(torch.split(self._model.forward(step).float().flip(0), lens))
+            return list(torch.split(forward(self._model, step).float().flip(0), lens))
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)

@@ -1,0 +1,105 @@
+"""Runs the model on a step plan, from host numbers to logits; replays it where such a step is recorded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from text_generation_server.attention.base import RowLayout
+from text_generation_server.cache.paged import PagedCache
+from text_generation_server.engine.plan import StepPlan
+from text_generation_server.engine.recording import RecordedSteps
+from text_generation_server.engine.rows import RowTable
+from text_generation_server.engine.upload import upload
+from text_generation_server.models.step import ServedModel, StepInput
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What came of a step of R rows.
+
+    logits: [L, vocab], first those that tokens are chosen by, then those that prompts are scored by.
+    rows: the plan's [R] int64. newest: makes the input tokens that the logits follow [L] int64.
+    """
+
+    logits: Tensor
+    rows: Tensor
+    newest: Callable[[], Tensor]
+
+
+class StepForward:
+    """A model with its cache, its rows and its recorded steps."""
+
+    def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable, recorded: RecordedSteps) -> None:
+        self._model = model
+        self._cache = cache
+        self._rows = rows
+        self._recorded = recorded
+
+    def __call__(self, plan: StepPlan) -> Forwarded:
+        """Enqueue the forward of one step."""
+        if (replayed := self._recorded.decodes.run(plan)) is not None:
+            logits, rows = replayed
+            return Forwarded(logits, rows, lambda: self._rows.last_token[rows])
+        one_each = not any(plan.prompts) and len(plan.chooses) == len(plan.rows)
+        step, rows = self._decode_input(plan) if one_each else self._input(plan)
+        hidden = self._recorded.tokens.run(step)
+        if hidden is None:
+            hidden = self._model.hidden(step)
+        ids, at = step.token_ids, step.logit_rows
+        return Forwarded(self._model.logits(hidden, at), rows, lambda: ids if at is None else ids[at])
+
+    def _decode_input(self, plan: StepPlan) -> tuple[StepInput, Tensor]:
+        """Each row's newest token, which never leaves the device."""
+        rows, kv_lens, ends = upload(self._device, plan.rows, plan.kv_lens, range(len(plan.rows) + 1))
+        layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
+        return self._step(layout, self._rows.last_token[rows], kv_lens - 1, rows, None), rows
+
+    def _input(self, plan: StepPlan) -> tuple[StepInput, Tensor]:
+        """Tokens that the plan brings, and where it brings none the row's newest."""
+        starts = [*accumulate(plan.query_lens, initial=0)]
+        newest = [row for row, prompt in enumerate(plan.prompts) if prompt is None]
+        spans = zip(plan.kv_lens, plan.query_lens, strict=True)
+        ids, positions, row_of, rows, kv_lens, ends, logit_rows, places, sources = upload(
+            self._device,
+            np.concatenate([np.asarray(prompt or (0,)) for prompt in plan.prompts]),
+            np.concatenate([np.arange(end - tokens, end) for end, tokens in spans]),
+            np.repeat(plan.rows, plan.query_lens),
+            plan.rows,
+            plan.kv_lens,
+            starts,
+            _logit_rows(plan, starts),
+            [starts[row] for row in newest],
+            [plan.rows[row] for row in newest],
+        )
+        if newest:
+            ids[places] = self._rows.last_token[sources]
+        layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
+        return self._step(layout, ids, positions, row_of, logit_rows), rows
+
+    def _step(
+        self, layout: RowLayout, ids: Tensor, positions: Tensor, row_of: Tensor, logit_rows: Tensor | None
+    ) -> StepInput:
+        return StepInput(
+            token_ids=ids,
+            positions=positions,
+            spans=self._rows.spans[row_of],
+            slots=self._rows.slots[row_of, positions],
+            logit_rows=logit_rows,
+            attention=self._model.attention.plan(layout),
+            cache=self._cache,
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return self._rows.slots.device
+
+
+def _logit_rows(plan: StepPlan, starts: list[int]) -> list[int]:
+    """Indices into T: the last positions of each choosing row, then the scored positions of each scored row."""
+    ends = [starts[i] + plan.query_lens[i] for i in plan.chooses]
+    last = [at for end, drafted in zip(ends, plan.drafted, strict=True) for at in range(end - drafted - 1, end)]
+    return last + [starts[i] + offset for i, count in plan.scored for offset in range(count)]

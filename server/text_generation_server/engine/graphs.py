@@ -1,0 +1,99 @@
+"""Decode steps recorded once for certain numbers of rows and replayed. Knows no device: a recorder does that part.
+
+A step of n rows runs as the smallest recorded size that holds it. The rows in excess are a row of their own, whose one
+token goes to a slot of its own; nobody reads what comes out there. Everything that differs between steps is read from
+device memory by row, so that a replay needs one small copy and what attention prepares on the host.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from text_generation_server.attention.base import DecodePlan
+from text_generation_server.cache.paged import PagedCache
+from text_generation_server.engine.plan import StepPlan
+from text_generation_server.engine.recorder import Recorder
+from text_generation_server.engine.rows import RowTable
+from text_generation_server.engine.upload import packed
+from text_generation_server.models.step import ServedModel, StepInput, forward
+
+LARGEST = 256
+"""With more rows the device works longer on a step than the host takes to launch it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeGraph:
+    """A recorded step of `numbers.shape[1]` rows. numbers: their rows and key lengths [2, rows] int64 on the device."""
+
+    numbers: Tensor
+    plan: DecodePlan
+    replay: Callable[[], Tensor]
+
+
+class DecodeGraphs:
+    """All recorded sizes of one model, cache and row table. `padding_row` is held by no sequence."""
+
+    def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable, padding_row: int) -> None:
+        self._model = model
+        self._cache = cache
+        self._rows = rows
+        self._padding_row = padding_row
+        self._graphs: list[DecodeGraph] = []
+
+    def record(self, sizes: Sequence[int], recorder: Recorder) -> None:
+        """Record steps of these numbers of rows; the largest first, whose memory the others then share."""
+        for size in sorted(sizes, reverse=True):
+            numbers = torch.empty(2, size, dtype=torch.int64, device=self._rows.slots.device)
+            for plan in self._model.attention.decode_plans(numbers[0], numbers[1], self._rows.slots):
+                self._fill(numbers, [], [])
+                plan.prepare([1] * size)
+                replay = recorder.record(partial(self._forward, numbers, plan))
+                self._graphs.append(DecodeGraph(numbers, plan, replay))
+        self._graphs.sort(key=lambda graph: graph.numbers.shape[1])
+
+    def run(self, plan: StepPlan) -> tuple[Tensor, Tensor] | None:
+        """Logits [n, vocab] of a step of n rows, and the rows [n] int64; None if no graph is for it.
+
+        Both are to be used before the next step.
+        """
+        if any(plan.prompts) or len(plan.chooses) < len(plan.rows):
+            return None
+        rows = len(plan.rows)
+        for graph in self._graphs:
+            size = graph.numbers.shape[1]
+            if size >= rows and graph.plan.suits(kv_lens := [*plan.kv_lens, *[1] * (size - rows)]):
+                self._fill(graph.numbers, plan.rows, plan.kv_lens)
+                graph.plan.prepare(kv_lens)
+                return graph.replay()[:rows], graph.numbers[0, :rows]
+        return None
+
+    def _fill(self, numbers: Tensor, rows: Sequence[int], kv_lens: Sequence[int]) -> None:
+        more = numbers.shape[1] - len(rows)
+        host = packed([*rows, *[self._padding_row] * more], [*kv_lens, *[1] * more], pinned=numbers.is_cuda)
+        numbers.copy_(host.view(2, -1), non_blocking=True)
+
+    def _forward(self, numbers: Tensor, plan: DecodePlan) -> Tensor:
+        rows, positions = numbers[0], numbers[1] - 1
+        step = StepInput(
+            token_ids=self._rows.last_token[rows],
+            positions=positions,
+            spans=self._rows.spans[rows],
+            slots=self._rows.slots[rows, positions],
+            logit_rows=None,
+            attention=plan,
+            cache=self._cache,
+        )
+        return forward(self._model, step)
+
+
+def usual_sizes(most: int) -> list[int]:
+    """Numbers of rows worth recording, up to `most`: close together where a step's cost grows with each row.
+
+    >>> usual_sizes(20)
+    [1, 2, 4, 8, 16, 20]
+    """
+    steps = [1, 2, 4, *range(8, 64, 8), *range(64, 128, 16), *range(128, LARGEST + 1, 32)]
+    return [*(size for size in steps if size < most), min(most, LARGEST)]

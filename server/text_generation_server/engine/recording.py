@@ -1,0 +1,52 @@
+"""All recorded steps of a model and its cache, and what they cost: seconds, which are logged, and memory."""
+
+import time
+from collections.abc import Sequence
+
+from loguru import logger
+
+from text_generation_server.cache.paged import PagedCache
+from text_generation_server.engine.graphs import DecodeGraphs
+from text_generation_server.engine.memory import bytes_used
+from text_generation_server.engine.pieces import TOKENS, TokenGraphs
+from text_generation_server.engine.recorder import Recorder
+from text_generation_server.engine.rows import RowTable
+from text_generation_server.models.step import ServedModel
+
+
+class RecordedSteps:
+    """decodes: steps of one token a row, whole. tokens: steps of few tokens, in pieces. None of either at first.
+
+    The last row and the last slot belong to no sequence.
+    """
+
+    def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable) -> None:
+        self._device = model.state.device
+        self._longest = rows.slots.shape[1]
+        self.decodes = DecodeGraphs(model, cache, rows, padding_row=len(rows.slots) - 1)
+        self.tokens = TokenGraphs(model, cache)
+
+    def record(self, decode_rows: Sequence[int], recorder: Recorder) -> None:
+        """Record decode steps of these numbers of rows, and steps of few tokens; log what that took."""
+        began, before = time.monotonic(), bytes_used(self._device)
+        self.tokens.record(TOKENS, recorder)
+        self.decodes.record(decode_rows, recorder)
+        seconds, taken = time.monotonic() - began, bytes_used(self._device) - before
+        logger.bind(phase="graphs", seconds=seconds, bytes=taken).info(
+            "Recorded decode steps of {} sizes, up to {} rows, and steps of up to {} tokens in {:.1f} s and {:.2f} GiB",
+            *(len(decode_rows), max(decode_rows), max(TOKENS), seconds, taken / 2**30),
+        )
+
+    def trial_bytes(self, decode_rows: Sequence[int], recorder: Recorder) -> int:
+        """At most how much memory `record` takes.
+
+        The largest of each kind are recorded. All share their memory, but for what each keeps for itself, of which the
+        second largest shows how much that is at most.
+        """
+        used = [bytes_used(self._device)]
+        self.tokens.record(TOKENS[-1:], recorder)
+        for size in sorted(decode_rows, reverse=True)[:2]:
+            self.decodes.record([size], recorder)
+            used.append(bytes_used(self._device))
+        each = used[-1] - used[-2]
+        return used[-1] - used[0] + each * (len(decode_rows) + len(TOKENS))

@@ -1,0 +1,102 @@
+"""Which steps are replayed from which recordings, and that padding touches nothing that belongs to anyone."""
+
+import doctest
+from itertools import pairwise
+
+import pytest
+import torch
+
+from mocks.mock_model import MockModel, next_logits
+from mocks.plain_recorder import PlainRecorder
+from text_generation_server.cache.paged import PagedCache
+from text_generation_server.engine import graphs as graphs_module
+from text_generation_server.engine.forward import StepForward
+from text_generation_server.engine.graphs import LARGEST, usual_sizes
+from text_generation_server.engine.pieces import TOKENS
+from text_generation_server.engine.plan import Admission, StepPlan
+from text_generation_server.engine.recording import RecordedSteps
+from text_generation_server.engine.rows import RowTable
+
+ROWS, SLOTS = 7, 64
+UNTOUCHED = -1.0
+
+
+class CountingRecorder(PlainRecorder):
+    """Notes how large each replay is."""
+
+    def __init__(self):
+        self.replays = []
+
+    def record(self, work):
+        def replay():
+            result = work()
+            self.replays.append(len(result))
+            return result
+
+        return replay
+
+
+class Steps:
+    """A mock model whose steps are recorded; row r holds slots 8 r to 8 r + 7 and a prompt of r + 1 tokens."""
+
+    def __init__(self, sizes):
+        self.model, self.recorder = MockModel(), CountingRecorder()
+        self.cache, self.rows = PagedCache(self.model.state, SLOTS), RowTable(ROWS, 8, torch.device("cpu"))
+        self.rows.slots[ROWS - 1] = SLOTS - 1
+        recorded = RecordedSteps(self.model, self.cache, self.rows)
+        recorded.record(sizes, self.recorder)
+        self.forward = StepForward(self.model, self.cache, self.rows, recorded)
+        self.rows.admit([Admission(row, tuple(range(8 * row, 8 * row + 8))) for row in range(ROWS - 1)])
+        self.cache.layer(0).fill_(UNTOUCHED)
+        self.prompts = {row: tuple(range(10 * row, 11 * row + 1)) for row in range(ROWS - 1)}
+        self.run(self.prompts, prompts=True)
+        self.recorder.replays.clear()
+
+    def run(self, rows, prompts=False):
+        """One step of these rows: their prompts, or the token 200 + row."""
+        self.rows.last_token[: ROWS - 1] = torch.arange(200, 200 + ROWS - 1)
+        given = [self.prompts[row] if prompts else None for row in rows]
+        lens = [len(self.prompts[row]) for row in rows]
+        queries = lens if prompts else [1] * len(rows)
+        keys = lens if prompts else [count + 1 for count in lens]
+        plan = StepPlan(*map(tuple, (rows, queries, keys, given, (), range(len(rows)), [0] * len(rows))))
+        return self.forward(plan).logits
+
+    def expected(self, rows):
+        """Logits after the rows' prompts and the token 200 + row."""
+        return torch.tensor([next_logits([*self.prompts[row], 200 + row]) for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("rows", "replayed"), [((3,), 1), ((5, 0), 2), ((4, 1, 2), 4), ((0, 1, 2, 3), 4), ((0, 2, 1, 5, 4), TOKENS[0])]
+)
+def test_a_step_runs_in_the_smallest_recording_that_holds_it(rows, replayed):
+    """One that no recorded number of rows holds is replayed in pieces, as so many tokens."""
+    steps = Steps((1, 2, 4))
+    assert torch.equal(steps.run(rows), steps.expected(rows))
+    assert steps.recorder.replays == [replayed]
+
+
+def test_padding_writes_its_own_slot_only():
+    steps = Steps((4,))
+    before = steps.cache.keys(0).clone()
+    steps.run((2, 4, 1))
+    changed = (steps.cache.keys(0) != before).flatten().nonzero().flatten().tolist()
+    assert set(changed) - {SLOTS - 1} == {8 * row + len(steps.prompts[row]) for row in (2, 4, 1)}
+
+
+def test_nothing_is_replayed_that_was_not_recorded():
+    model = MockModel()
+    cache, rows = PagedCache(model.state, SLOTS), RowTable(ROWS, 8, torch.device("cpu"))
+    forward = StepForward(model, cache, rows, RecordedSteps(model, cache, rows))
+    rows.admit([Admission(0, (5, 6))])
+    plan = StepPlan((0,), (2,), (2,), ((7, 8),), (), (0,), (0,))
+    assert torch.equal(forward(plan).logits, torch.tensor([next_logits([7, 8])]))
+
+
+def test_usual_sizes_grow_with_the_rows():
+    assert doctest.testmod(graphs_module).failed == 0
+    assert usual_sizes(1) == [1]
+    assert usual_sizes(10 * LARGEST)[-1] == LARGEST
+    large = [size for size in usual_sizes(512) if size >= 16]
+    assert all(after <= 1.5 * before for before, after in pairwise(large))
