@@ -81,6 +81,10 @@ class Answer:
             if generation.HasField("generated_text")
         }
 
+    def forward_s(self) -> float:
+        """How long the slowest shard's device worked on the step."""
+        return max(part.forward_ns for part in self._parts) / 1e9
+
     def _generations(self) -> Iterator[pb.Generation]:
         for part in self._parts:
             yield from part.generations

@@ -114,7 +114,10 @@ class Engine:
         self.max_prefill_tokens = command.max_prefill_tokens
         held = result.supported_tokens * self.runner.bytes_per_slot
         report = logger.bind(phase="warmup", tokens=result.supported_tokens, bytes=held)
-        report.info("The cache holds {} tokens in {:.2f} GiB a rank", result.supported_tokens, held / 2**30)
+        report.info(
+            "The cache holds {} tokens in {:.2f} GiB a rank; the largest request may have {}",
+            *(result.supported_tokens, held / 2**30, result.max_total_tokens),
+        )
         return result
 
     def resize(self, num_slots: int, max_len: int, graphs: tuple[int, ...] = ()) -> None:

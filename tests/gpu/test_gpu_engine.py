@@ -1,0 +1,91 @@
+"""The engine on a CUDA device: recorded or not, launched ahead or not, a request gets the same tokens."""
+
+import pytest
+import torch
+
+from mocks.byte_tokenizer import ByteTokenizer
+from oracles.build import build
+from oracles.case import LLAMA, Case
+from text_generation_server.distributed.group import SingleRank
+from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.recorder import CudaRecorder
+from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.stream import make_stream
+from text_generation_server.engine.types import PrefillCommand, Request, SamplingParams, StoppingParams, WarmupCommand
+from text_generation_server.models.loading import ModelOptions, load_model
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+CUDA = torch.device("cuda")
+NEW_TOKENS = 24
+SAMPLINGS = {
+    "greedy": SamplingParams(),
+    "temperature": SamplingParams(temperature=0.9, do_sample=True, seed=7),
+    "cut": SamplingParams(temperature=0.9, top_k=20, top_p=0.8, do_sample=True, seed=7),
+    "penalised": SamplingParams(repetition_penalty=1.3, temperature=0.9, do_sample=True, seed=7),
+}
+
+
+@pytest.fixture(scope="module", params=["flashinfer", "triton", "sdpa"])
+def model(request, tmp_path_factory):
+    """A model whose heads all backends take; in float32, where one can, rounding cannot choose another token."""
+    directory = tmp_path_factory.mktemp("model")
+    build(Case("llama-wide", "", "llama", {**LLAMA, "head_dim": 128}, ""), directory)
+    dtype = torch.float16 if request.param == "flashinfer" else torch.float32
+    options = ModelOptions(dtype, CUDA, attention=request.param)
+    return load_model(directory, options, SingleRank(), lambda _done, _total: None)
+
+
+def start(model, *, run_ahead=True, graphs=(1, 2, 4, 8)):
+    settings = EngineSettings(
+        max_rows=16, block_size=1, run_ahead=run_ahead, memory_fraction=0.2, position_limit=512, graphs=graphs
+    )
+    engine = Engine(Runner(model, SingleRank(), make_stream(CUDA), CudaRecorder), ByteTokenizer(), settings)
+    engine.resize(4096, 512, graphs)
+    return engine
+
+
+def requests(sampling):
+    lens = (3, 60, 17, 1, 130, 9)
+    prompts = [tuple((7 * row + 3 * at) % 90 + 2 for at in range(length)) for row, length in enumerate(lens)]
+    stopping = StoppingParams(NEW_TOKENS, ignore_eos=True)
+    return [Request(row, prompt, sampling, stopping) for row, prompt in enumerate(prompts)]
+
+
+def answers(engine, sampling):
+    """Requests come in one after the other while those before them are answered."""
+    tokens = {}
+    todo = requests(sampling)
+    while todo or engine.batch_ids:
+        cached = next(iter(engine.batch_ids), None)
+        if todo:
+            result = engine.prefill(PrefillCommand(len(todo), (todo.pop(0),), cached))
+        else:
+            result = engine.decode([cached])
+        for generation in result.generations:
+            tokens.setdefault(generation.request_id, []).extend(generation.tokens.ids)
+    return tokens
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
+def test_recording_and_running_ahead_change_no_token(model, sampling):
+    got = {}
+    for run_ahead, graphs in ((False, ()), (True, ()), (False, (1, 2, 4, 8)), (True, (1, 2, 4, 8))):
+        engine = start(model, run_ahead=run_ahead, graphs=graphs)
+        got[run_ahead, bool(graphs)] = answers(engine, sampling)
+        engine.runner.close()
+    plain = got[False, False]
+    assert all(len(row) == NEW_TOKENS for row in plain.values())
+    assert all(other == plain for other in got.values())
+
+
+def test_a_warm_up_leaves_a_cache_and_answers_as_before(model):
+    engine = start(model)
+    expected = answers(engine, SAMPLINGS["greedy"])
+    command = WarmupCommand(tuple(requests(SAMPLINGS["cut"])), max_prefill_tokens=256, max_total_tokens=256)
+    result = engine.warmup(command)
+    assert result.supported_tokens > 256
+    free, _ = torch.cuda.mem_get_info()
+    assert free > 0.5 * torch.cuda.get_device_properties(CUDA).total_memory
+    assert answers(engine, SAMPLINGS["greedy"]) == expected
+    engine.runner.close()
