@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from text_generation_protocol.v3 import generate_pb2 as pb
+from text_generation_server.engine.choosing import SamplingInput
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.launch import StepOutput
 from text_generation_server.engine.launcher import StepLauncher
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
-from text_generation_server.engine.choosing import SamplingInput
 from text_generation_server.engine.stopping import StopState
 from text_generation_server.engine.types import PrefillCommand, Request, SamplingParams, StoppingParams
 from text_generation_server.rpc.wire_v3 import WireV3

@@ -58,10 +58,8 @@ def answers(engine, sampling):
     todo = requests(sampling)
     while todo or engine.batch_ids:
         cached = next(iter(engine.batch_ids), None)
-        if todo:
-            result = engine.prefill(PrefillCommand(len(todo), (todo.pop(0),), cached))
-        else:
-            result = engine.decode([cached])
+        coming = PrefillCommand(len(todo), (todo.pop(0),), cached) if todo else None
+        result = engine.decode([cached]) if coming is None else engine.prefill(coming)
         for generation in result.generations:
             tokens.setdefault(generation.request_id, []).extend(generation.tokens.ids)
     return tokens

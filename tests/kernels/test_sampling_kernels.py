@@ -63,7 +63,7 @@ def kept(logits, params):
     plan = Fused.plan(planned(params, logits.shape[1], logits.device))
     tallies = torch.empty(len(logits), TALLY, dtype=torch.int64, device=logits.device)
     found = survey(logits, cleared=tallies)
-    thresholds = cut(logits, found, tallies, plan.temperatures, plan.top_k, plan.top_p)
+    thresholds = cut(logits, found, tallies, plan.temperatures, plan.top_k, plan.top_p, plan.deep)
     bits = torch.where(thresholds < 0, thresholds ^ 0x7FFFFFFF, thresholds)
     return logits.float() >= bits.view(torch.float32).nan_to_num(-math.inf)[:, None]
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from text_generation_server.cache.blocks import LocalBlocks
-from text_generation_server.cache.tags import PromptWrites, SlotTags, prefix_tags
+from text_generation_server.cache.tags import PrefixTags, PromptPart, PromptWrites, SlotTags
 from text_generation_server.errors import OutOfBlocks
 
 
@@ -33,9 +33,9 @@ def test_a_lone_request_gets_contiguous_slots():
     assert LocalBlocks(64, 4).acquire(10) == tuple(range(12))
 
 
-def write(tags, slots, prompt_tags):
+def write(tags, slots, prompt_tags, start=0):
     """A step that writes these slots and succeeds."""
-    writes = PromptWrites(tags.new_mark(), [(slots, prompt_tags)])
+    writes = PromptWrites(tags.new_mark(), [PromptPart(slots, prompt_tags, start)])
     tags.mark(slots, writes.mark)
     tags.settle(writes)
 
@@ -44,22 +44,28 @@ def write(tags, slots, prompt_tags):
 def test_a_prefix_matches_exactly_as_far_as_it_is_shared(first, second):
     tags = SlotTags(16)
     slots = range(3, 3 + len(first))
-    write(tags, slots, prefix_tags(None, first))
+    write(tags, slots, PrefixTags(None, first))
     limit = min(len(first), len(second))
     shared = next((i for i in range(limit) if first[i] != second[i]), limit)
-    assert tags.matching(slots, prefix_tags(None, second), limit) == shared
+    assert tags.matching(slots, PrefixTags(None, second), limit) == shared
 
 
 def test_adapters_do_not_share_a_prefix():
     tags = SlotTags(4)
-    write(tags, range(4), prefix_tags("a", [1, 2, 3, 4]))
-    assert tags.matching(range(4), prefix_tags("b", [1, 2, 3, 4]), 4) == 0
-    assert tags.matching(range(4), prefix_tags("a", [1, 2, 3, 4]), 4) == 4
+    write(tags, range(4), PrefixTags("a", [1, 2, 3, 4]))
+    assert tags.matching(range(4), PrefixTags("b", [1, 2, 3, 4]), 4) == 0
+    assert tags.matching(range(4), PrefixTags("a", [1, 2, 3, 4]), 4) == 4
+
+
+def test_tags_are_made_as_far_as_they_are_asked_for():
+    whole, piecewise = PrefixTags(None, [5, 6, 7, 8]), PrefixTags(None, [5, 6, 7, 8])
+    assert len(piecewise.until(2)) == 2
+    assert piecewise.until(4) == whole.until(4) == whole.until(1)
 
 
 def test_forgotten_slots_match_nothing():
     tags = SlotTags(4)
-    held = prefix_tags(None, [1, 2, 3, 4])
+    held = PrefixTags(None, [1, 2, 3, 4])
     write(tags, range(4), held)
     tags.forget([2])
     assert tags.matching(range(4), held, 4) == 2
@@ -67,9 +73,9 @@ def test_forgotten_slots_match_nothing():
 
 def test_what_a_step_is_to_write_matches_only_once_it_has():
     tags = SlotTags(4)
-    held = prefix_tags(None, [1, 2, 3, 4])
+    held = PrefixTags(None, [1, 2, 3, 4])
     write(tags, range(4), held)
-    again = PromptWrites(tags.new_mark(), [(range(2, 4), held[2:])])
+    again = PromptWrites(tags.new_mark(), [PromptPart(range(2, 4), held, 2)])
     tags.mark(range(2, 4), again.mark)
     assert tags.matching(range(4), held, 4) == 2
     tags.settle(again)
@@ -78,10 +84,10 @@ def test_what_a_step_is_to_write_matches_only_once_it_has():
 
 def test_a_step_that_is_overtaken_tags_nothing():
     tags = SlotTags(2)
-    first, second = prefix_tags(None, [1, 2]), prefix_tags(None, [1, 3])
-    late = PromptWrites(tags.new_mark(), [(range(2), first)])
+    first, second = PrefixTags(None, [1, 2]), PrefixTags(None, [1, 3])
+    late = PromptWrites(tags.new_mark(), [PromptPart(range(2), first, 0)])
     tags.mark(range(2), late.mark)
-    write(tags, [1], second[1:])
+    write(tags, [1], second, start=1)
     tags.settle(late)
     assert tags.matching(range(2), first, 2) == 1
     assert tags.matching(range(2), second, 2) == 2

@@ -215,6 +215,8 @@ class Engine:
             if idle:
                 steps.append(self._launch(idle))
             ahead = self._launch_ahead(merged) if self._runs_ahead else None
+            for step in steps:  # while the device is busy
+                step.writes.make_tags()
             outputs = [step.output.result() for step in steps]
             collected = time.perf_counter_ns()
             generations = [g for step in steps for g in self._collect(step)]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from text_generation_server.cache.blocks import LocalBlocks
-from text_generation_server.cache.tags import PromptWrites, SlotTags, prefix_tags
+from text_generation_server.cache.tags import PrefixTags, PromptPart, PromptWrites, SlotTags
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.rows import FreeRows
@@ -86,14 +86,16 @@ class SequencePool:
     def mark_written(self, sequences: list[Sequence]) -> PromptWrites:
         """Mark the slots that the sequences' next step writes; none is shared before `tags.settle` has the result."""
         writes = PromptWrites(self.tags.new_mark(), [])
+        written: list[int] = []
         for sequence in sequences:
             if sequence.row == self._health_row:
                 continue
             start = sequence.computed
             slots = sequence.slots[start : start + sequence.step_tokens]
-            self.tags.mark(slots, writes.mark)
-            if start < len(sequence.tags):
-                writes.prompts.append((slots, sequence.tags[start : start + len(slots)]))
+            written += slots
+            if sequence.tags is not None and (rest := sequence.remaining_prompt):
+                writes.prompts.append(PromptPart(slots[:rest], sequence.tags, start))
+        self.tags.mark(written, writes.mark)
         return writes
 
     def _admit(self, request: Request) -> Sequence:
@@ -104,7 +106,7 @@ class SequencePool:
         self._check(request)
         if request.slots is None:
             return self._with_local_slots(request)
-        tags = prefix_tags(request.adapter, request.prompt_ids)
+        tags = PrefixTags(request.adapter, request.prompt_ids)
         limit = min(request.cached, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
         cached = self.tags.matching(request.slots, tags, limit)
         return self._sequence(request, self.rows.take(), request.slots, (), cached, tags)
@@ -125,7 +127,7 @@ class SequencePool:
         slots: tuple[int, ...],
         local_slots: tuple[int, ...],
         cached: int,
-        tags: list[int] | None = None,
+        tags: PrefixTags | None = None,
     ) -> Sequence:
         return Sequence(
             request,
@@ -133,7 +135,7 @@ class SequencePool:
             slots=slots[: _tokens_needed(request)],
             local_slots=local_slots,
             cached=cached,
-            tags=tags or [],
+            tags=tags,
             counts_row=self._counts.take() if request.sampling.penalises else None,
             grammar=self._grammar(request.sampling),
             stop=StopState(request.stopping, self._tokenizer.eos_ids),

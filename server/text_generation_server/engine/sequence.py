@@ -7,6 +7,7 @@ run-ahead the first is up to one step ahead of the second.
 import math
 from collections.abc import Sequence as Ordered
 
+from text_generation_server.cache.tags import PrefixTags
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.stopping import StopState
@@ -54,7 +55,7 @@ class Sequence:
         slots: tuple[int, ...],
         local_slots: tuple[int, ...],
         cached: int,
-        tags: list[int],
+        tags: PrefixTags | None,
         counts_row: int | None,
         grammar: GrammarState | None,
         stop: StopState,

@@ -10,12 +10,16 @@ from text_generation_server.sampling.rows import PlannedRows
 from text_generation_server.sampling.sampled import Sampled
 from text_generation_server.sampling.warpers import COLDEST
 
+FEW = 512
+"""A top-k of at most so many tokens is found at the first look for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fused:
     """What each row [S] asks for, neutral where it asks for nothing.
 
-    draws, cuts: whether any row draws, and whether any has a top-k or top-p. Kernels that nobody needs are left out.
+    draws, cuts: whether any row draws, and whether any has a top-k or top-p; deep: whether a cut may lie behind many
+    tokens. Kernels that nobody needs are left out.
     """
 
     drawn: Tensor  # int32: 0 or 1
@@ -24,20 +28,22 @@ class Fused:
     top_p: Tensor  # fp64
     draws: bool
     cuts: bool
+    deep: bool
     overwrites: bool = False
 
     @classmethod
     def plan(cls, rows: PlannedRows) -> Self:
         """For rows that want no typical-p."""
         everyone, vocab = range(len(rows.params)), rows.vocab_size
-        limited = [0 < params.top_k < vocab or params.top_p < 1.0 for params in rows.params]
+        limited = [params for params in rows.params if 0 < params.top_k < vocab or params.top_p < 1.0]
         return cls(
             drawn=rows.column(everyone, lambda params: params.samples, torch.int32)[:, 0],
             temperatures=rows.column(everyone, lambda params: max(params.temperature, COLDEST), torch.float32)[:, 0],
             top_k=rows.column(everyone, lambda params: min(params.top_k or vocab, vocab), torch.int32)[:, 0],
             top_p=rows.column(everyone, lambda params: params.top_p, torch.float64)[:, 0],
             draws=any(params.samples for params in rows.params),
-            cuts=any(limited),
+            cuts=bool(limited),
+            deep=any(not 0 < params.top_k <= FEW for params in limited),
         )
 
     def __call__(self, scores: Tensor, uniforms: Tensor) -> Sampled:
@@ -49,4 +55,4 @@ class Fused:
         if not self.draws:
             return Sampled(*best_token(scores), None)
         asked = self.drawn, self.temperatures, self.top_k, self.top_p
-        return Sampled(*choose_token(scores, uniforms, *asked, cuts=self.cuts), None)
+        return Sampled(*choose_token(scores, uniforms, *asked, cuts=self.cuts, deep=self.deep), None)

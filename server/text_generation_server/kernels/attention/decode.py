@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from text_generation_server.kernels.attention.merge import is_last, merged
+from text_generation_server.kernels.attention.merge import is_last, leave, merged
 from text_generation_server.kernels.attention.scores import LOG2_E, Rule
 from text_generation_server.kernels.attention.sizes import DecodeTile, Split
 from text_generation_server.kernels.attention.walk import fresh, walk, walk_by_sums
@@ -76,6 +76,7 @@ def _decode(
     BLOCK_M: tl.constexpr,
     BLOCK_S: tl.constexpr,
     STAGES: tl.constexpr,
+    CAPPED: tl.constexpr,
     SPLITS: tl.constexpr,
     LEAST: tl.constexpr,
     AHEAD: tl.constexpr,
@@ -110,35 +111,37 @@ def _decode(
     held = (member < GROUP)[:, None] & (column < HEAD_DIM)
     query = tl.load(q + token * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
     slope = None if slopes is None else tl.load(slopes + head, mask=member < GROUP, other=0.0)
+    bound = softcap if CAPPED else None
     newest = kv_len - 1
     if BLOCK_G == 1:
         most, total, values = walk_by_sums(
-            query, newest, source, begin, end, slope, scale, softcap, slot, HEAD_DIM, BLOCK_N, STAGES
+            query, newest, source, begin, end, slope, scale, bound, slot, HEAD_DIM, BLOCK_N, STAGES
         )
     else:
         at, state = tl.zeros((BLOCK_G,), tl.int32) + newest, fresh(BLOCK_G, BLOCK_D)
         slope = None if slope is None else slope[:, None]
         most, total, values = walk(
-            state, query, at, source, begin, end, window, slope, scale, softcap, slot, HEAD_DIM, BLOCK_N, STAGES, True
+            state, query, at, source, begin, end, window, slope, scale, bound, slot, HEAD_DIM, BLOCK_N, STAGES, True
         )
     values /= total[:, None]
     result = out + token * (KV_HEADS * GROUP * HEAD_DIM) + column
-    if used == 1:
-        tl.store(result + head[:, None] * HEAD_DIM, values.to(out.dtype.element_ty), mask=held)
-        return
-    parts += index.to(tl.int64) * (KV_HEADS * GROUP * SPLITS * BLOCK_D)
-    masses += index * (KV_HEADS * GROUP * SPLITS)
-    place = head * SPLITS + split
-    tl.store(parts + place[:, None] * BLOCK_D + column, values, mask=(member < GROUP)[:, None])
-    tl.store(masses + place, most + tl.log2(total), mask=member < GROUP)
-    counter = arrived + index * tl.num_programs(0) + tl.program_id(0)
-    if is_last(counter, used):
-        last = kv_head * GROUP + GROUP - 1
-        heads = tl.minimum(kv_head * GROUP + first + tl.arange(0, BLOCK_M), last)
-        # Heads behind the last are the last again.
-        joined = merged(parts, masses, heads, used, SPLITS, BLOCK_D, BLOCK_S)
-        tl.store(result + heads[:, None] * HEAD_DIM, joined.to(out.dtype.element_ty), mask=column < HEAD_DIM)
-        tl.store(counter, 0)
+    # A step whose rows are not split has nowhere to leave parts: its kernel must not name them.
+    if SPLITS > 1:
+        if used > 1:
+            row_parts = parts + index.to(tl.int64) * (KV_HEADS * GROUP * SPLITS * BLOCK_D)
+            row_masses = masses + index * (KV_HEADS * GROUP * SPLITS)
+            mass = most + tl.log2(total)
+            leave(row_parts, row_masses, head, member < GROUP, split, values, mass, SPLITS, BLOCK_D)
+            counter = arrived + index * tl.num_programs(0) + tl.program_id(0)
+            if is_last(counter, used):
+                last = kv_head * GROUP + GROUP - 1
+                # Heads behind the last are the last again.
+                heads = tl.minimum(kv_head * GROUP + first + tl.arange(0, BLOCK_M), last)
+                joined = merged(row_parts, row_masses, heads, used, SPLITS, BLOCK_D, BLOCK_S)
+                tl.store(result + heads[:, None] * HEAD_DIM, joined.to(out.dtype.element_ty), mask=column < HEAD_DIM)
+                tl.store(counter, 0)
+            return
+    tl.store(result + head[:, None] * HEAD_DIM, values.to(out.dtype.element_ty), mask=held)
 
 
 @cache
@@ -188,7 +191,7 @@ def decode(
     pdl = overlaps(q.device)
     _decode[(blocks, count, split.parts)](
         *(q, kv, out, rows, kv_lens, tokens, table, rule.slopes, parts, masses, arrived),
-        *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap),
+        *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap or 0.0),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,
         HEAD_DIM=head_dim,
@@ -198,6 +201,7 @@ def decode(
         BLOCK_M=tile.merged[0],
         BLOCK_S=tile.merged[1],
         STAGES=tile.stages,
+        CAPPED=rule.softcap is not None,
         SPLITS=split.parts,
         LEAST=triton.cdiv(split.keys, tile.keys) * tile.keys,
         AHEAD=KEYS_AHEAD if head_bytes % FETCHED_BYTES == 0 else 0,

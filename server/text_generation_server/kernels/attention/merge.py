@@ -7,6 +7,24 @@ from text_generation_server.kernels.attention.scores import LOWEST
 
 
 @triton.jit
+def leave(
+    parts: tl.tensor,
+    masses: tl.tensor,
+    heads: tl.tensor,
+    held: tl.tensor,
+    split: tl.tensor,
+    values: tl.tensor,
+    mass: tl.tensor,
+    SPLITS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+) -> None:
+    """Store values [G, d] and their masses [G] of those heads [G] that are held [G], where `merged` reads them."""
+    place = heads * SPLITS + split
+    tl.store(parts + place[:, None] * BLOCK_D + tl.arange(0, BLOCK_D)[None, :], values, mask=held[:, None])
+    tl.store(masses + place, mass, mask=held)
+
+
+@triton.jit
 def is_last(counter: tl.tensor, programs: tl.tensor) -> tl.tensor:
     """Whether this of so many programs is the last to come here; what all stored before is then there to be read."""
     tl.debug_barrier()

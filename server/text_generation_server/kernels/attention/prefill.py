@@ -57,6 +57,7 @@ def _prefill(
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
     WINDOWED: tl.constexpr,
+    CAPPED: tl.constexpr,
     FIELDS: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
@@ -80,6 +81,7 @@ def _prefill(
         gdc_wait()
     query = tl.load(q + token[:, None] * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
     slope = None if slopes is None else tl.load(slopes + head)[:, None]
+    bound = softcap if CAPPED else None
     # All rows see the keys up to the first one's; the last sees those up to `end`.
     full = before + first // GROUP + 1
     end = before + tl.minimum(first + BLOCK_M - 1, last) // GROUP + 1
@@ -90,11 +92,11 @@ def _prefill(
     state = fresh(BLOCK_M, BLOCK_D)
     if not WINDOWED:
         state = walk(
-            state, query, at, source, begin, full, window, slope, scale, softcap, slot, HEAD_DIM, BLOCK_N, STAGES, False
+            state, query, at, source, begin, full, window, slope, scale, bound, slot, HEAD_DIM, BLOCK_N, STAGES, False
         )
         begin = full
     _, total, values = walk(
-        state, query, at, source, begin, end, window, slope, scale, softcap, slot, HEAD_DIM, BLOCK_N, STAGES, True
+        state, query, at, source, begin, end, window, slope, scale, bound, slot, HEAD_DIM, BLOCK_N, STAGES, True
     )
     place = token[:, None] * (KV_HEADS * GROUP * HEAD_DIM) + head[:, None] * HEAD_DIM + column
     tl.store(out + place, (values / total[:, None]).to(out.dtype.element_ty), mask=held)
@@ -120,7 +122,7 @@ def prefill(
     pdl = overlaps(q.device)
     _prefill[(kv_heads, len(blocks))](
         *(q, kv, out, blocks, table, rule.slopes, *q.stride()[:2], table.stride(0)),
-        *(rule.window, scale * LOG2_E, rule.softcap),
+        *(rule.window, scale * LOG2_E, rule.softcap or 0.0),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,
         HEAD_DIM=head_dim,
@@ -129,6 +131,7 @@ def prefill(
         BLOCK_N=tile.keys,
         STAGES=tile.stages,
         WINDOWED=rule.window < EVERYTHING,
+        CAPPED=rule.softcap is not None,
         FIELDS=FIELDS,
         PDL=pdl,
         launch_pdl=pdl,

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-MAX_ROWS = 32
+MAX_ROWS = 128
 """From about here on reading the weights is not all that takes time, and cuBLAS does well."""
+
+NARROW_ROWS = 32
+"""Up to here the rows take little of a program's memory beside the weights."""
 
 GEMV_ROWS = 4
 """Up to here CUDA cores keep up with the memory."""
@@ -78,6 +81,13 @@ _TILES = (
     Choice(Kernel.DOT, 128, 128, 8, 4),
 )
 
+_WIDE_TILES = (
+    Choice(Kernel.DOT, 128, 64, 8, 6),
+    Choice(Kernel.DOT, 128, 128, 8, 3),
+    Choice(Kernel.DOT, 64, 128, 4, 4),
+    Choice(Kernel.DOT, 64, 64, 4, 6),
+)
+
 
 def block_rows(choice: Choice, rows: int) -> int:
     """The rows that the tensor-core kernel computes for so many: the least its instructions take."""
@@ -96,7 +106,8 @@ def candidates(rows: int, n: int, k: int) -> list[Choice]:
     if rows <= GEMV_ROWS:
         found += [choice for choice in _VECTOR if choice.block_n * rows <= 2 * GEMV_ROWS and choice.block_k <= k]
     if rows > 1:
-        found += [shared for tile in _TILES if _fits(tile, rows, n, k) for shared in _filling(tile, n, k)]
+        tiles = _TILES if rows <= NARROW_ROWS else _WIDE_TILES
+        found += [shared for tile in tiles if _fits(tile, rows, n, k) for shared in _filling(tile, n, k)]
     return found[:MAX_CANDIDATES]
 
 

@@ -1,4 +1,4 @@
-"""Up to 32 rows on tensor cores: a program streams blocks of weights through a pipeline in shared memory.
+"""Up to 128 rows on tensor cores: a program streams blocks of weights through a pipeline in shared memory.
 
 Twin: `torch.nn.functional.linear`. While the kernel in front still runs, the first weights are fetched into the L2
 cache. Where several programs share the inputs of one block of outputs, the one that ends last adds up their sums, in a

@@ -13,7 +13,14 @@ from text_generation_server.kernels.sampling.draw import draw
 
 
 def choose_token(
-    logits: Tensor, uniforms: Tensor, drawn: Tensor, temperatures: Tensor, top_k: Tensor, top_p: Tensor, cuts: bool
+    logits: Tensor,
+    uniforms: Tensor,
+    drawn: Tensor,
+    temperatures: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+    cuts: bool,
+    deep: bool,
 ) -> tuple[Tensor, Tensor]:
     """Choose by logits [S, vocab] of any float dtype, rows contiguous.
 
@@ -25,6 +32,7 @@ def choose_token(
         top_k: [S] int32, at least 1; the size of the vocabulary where it is off.
         top_p: [S] fp64, above 0; 1 where it is off.
         cuts: whether any row has a top-k or top-p.
+        deep: whether any of these has no small top-k.
 
     Returns:
         ids [S] int64 and their log-probabilities [S] fp32 among the tokens that are kept.
@@ -33,5 +41,5 @@ def choose_token(
         return draw(logits, survey(logits), drawn, temperatures, None, uniforms)
     tallies = torch.empty(len(logits), TALLY, dtype=torch.int64, device=logits.device)
     found = survey(logits, cleared=tallies)
-    thresholds = cut(logits, found, tallies, temperatures, top_k, top_p)
+    thresholds = cut(logits, found, tallies, temperatures, top_k, top_p, deep)
     return draw(logits, found, drawn, temperatures, thresholds, uniforms)

@@ -1,4 +1,4 @@
-"""The levels between a row's best token and the first without mass, and between which of them its cuts lie.
+"""Between which logits a row's last token lies: levels from the best down to the first without mass, and levels of these.
 
 Knows nothing of how levels are tallied.
 """
@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from text_generation_server.kernels.sampling.best import NEGATIVE_INFINITY, best_of
-from text_generation_server.kernels.sampling.scores import LAST_KEY, WEIGHTLESS, ordered
+from text_generation_server.kernels.sampling.scores import WEIGHTLESS, ordered
 
 
 @triton.jit
@@ -20,11 +20,19 @@ def extremes(keys: tl.tensor, least: tl.tensor, temperature: tl.tensor, chunks: 
 
 
 @triton.jit
-def level_key(level: tl.tensor, best: tl.tensor, lowest: tl.tensor, COUNT: tl.constexpr) -> tl.tensor:
-    """The least key of a level; the last one ends at `lowest`."""
-    # Written as one operation, because a compiler that may fuse two need not do so in every kernel.
-    value = tl.fma(lowest - best, (level + 1).to(tl.float32) / COUNT, best)
-    return ordered(tl.where(level == COUNT - 1, lowest, tl.maximum(value, lowest)))
+def level_value(upper: tl.tensor, lower: tl.tensor, LEVEL: tl.constexpr, COUNT: tl.constexpr) -> tl.tensor:
+    """The least value of a level below `upper`; the last one ends at `lower`."""
+    if LEVEL + 1 == COUNT:
+        return lower
+    else:
+        # Written as one operation, because a compiler that may fuse two need not do so in every kernel.
+        return tl.maximum(tl.fma(lower - upper, (LEVEL + 1) / COUNT, upper), lower)
+
+
+@triton.jit
+def short(value: tl.tensor, BITS: tl.constexpr) -> tl.tensor:
+    """The key of a value without the low bits that do not tell values of a dtype apart."""
+    return ordered(value) >> BITS
 
 
 @triton.jit
@@ -34,32 +42,40 @@ def target(share: tl.tensor, whole: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def _at(values: tl.tensor, level: tl.tensor, COUNT: tl.constexpr) -> tl.tensor:
-    """One of a row's [COUNT] numbers; nothing above the first level."""
-    return tl.sum(tl.where(tl.arange(0, COUNT) == level, values, 0), 0)
-
-
-@triton.jit
 def bracket(
-    tally: tl.tensor, best: tl.tensor, lowest: tl.tensor, k: tl.tensor, share: tl.tensor, COUNT: tl.constexpr
+    tally: tl.tensor,
+    best: tl.tensor,
+    lowest: tl.tensor,
+    k: tl.tensor,
+    share: tl.tensor,
+    vocab: int,
+    ROUNDS: tl.constexpr,
+    COUNT: tl.constexpr,
+    BITS: tl.constexpr,
+    ENOUGH: tl.constexpr,
 ) -> tl.tensor:
-    """Between which keys both cuts lie, at or above the first and below the second.
+    """Where the first cut of a row lies, top-k's if it has one, after some rounds of COUNT levels each.
 
-    Then the tokens above these and their mass, the k that can be reached, and what is kept if that is everything (−1
-    where it is not).
+    Every level's tally is of all tokens at or above it: their number where there is a top-k, else their mass.
+
+    Returns:
+        The values the cut lies between, the lower and then the upper; their short keys as int64; the tally above; what
+        is wanted; whether another round is of no use, as the keys are neighbours or few tokens are left.
     """
-    level = tl.arange(0, COUNT)
-    counts, masses = tl.load(tally + level), tl.load(tally + COUNT + level)
-    reachable = _at(counts, COUNT - 1, COUNT)
-    k = tl.minimum(k.to(tl.int64), reachable)
-    cut = tl.sum((counts < k).to(tl.int32), 0)
-    everything = _at(masses, COUNT - 1, COUNT)
-    # How much top-k keeps is known between two levels only, unless it keeps everything.
-    whole = k == reachable
-    least = tl.where(whole, everything, _at(masses, cut - 1, COUNT))
-    first = tl.minimum(tl.sum((masses < target(share, least)).to(tl.int32), 0), cut)
-    first = tl.where(share < 1.0, first, cut)
-    last = tl.where(whole, first, cut)
-    low = level_key(last, best, lowest, COUNT)
-    high = tl.where(first == 0, LAST_KEY, level_key(first - 1, best, lowest, COUNT))
-    return low, high, _at(counts, first - 1, COUNT), _at(masses, first - 1, COUNT), k, tl.where(whole, everything, -1)
+    everything = tl.load(tally + COUNT - 1)
+    wanted = tl.where(k < vocab, tl.minimum(k.to(tl.int64), everything), target(share, everything))
+    lower, upper, above, within, ended = lowest, best, tl.zeros([], tl.int64), everything, k < 0
+    low, high = short(lowest, BITS).to(tl.int64), short(best, BITS).to(tl.int64) + 1
+    for turn in tl.static_range(ROUNDS):
+        first, last = upper, lower
+        for level in tl.static_range(COUNT):
+            value, reached = level_value(first, last, level, COUNT), tl.load(tally + turn * COUNT + level)
+            # Levels descend and tallies ascend: it lies between the last that is too little and the first that is not.
+            little, enough = ~ended & (reached < wanted), ~ended & (reached >= wanted)
+            upper, above = tl.where(little, value, upper), tl.where(little, reached, above)
+            high = tl.where(little, short(value, BITS).to(tl.int64), high)
+            lower = tl.where(enough, tl.maximum(lower, value), lower)
+            within = tl.where(enough, tl.minimum(within, reached), within)
+        low = short(lower, BITS).to(tl.int64)
+        ended |= (high - low <= 1) | ((k < vocab) & (within <= ENOUGH))
+    return lower, upper, low, high, above, wanted, ended
