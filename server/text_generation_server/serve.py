@@ -1,5 +1,6 @@
 """Composition root of the command `serve`: settings to tokenizer, model, engine and server. Decides nothing itself."""
 
+import gc
 import threading
 import time
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
     if config.ranks.rank == 0:
         tokenizer = TokenizerAdapter.load(part.directory, config.options.trust_remote_code)
         loop = start_engine(config, part, tokenizer)
-        v2, v3 = (EngineService(wire, about, loop, PromptEncoder(tokenizer)) for wire in wires)
+        v2, v3 = (EngineService(wire, about, loop, PromptEncoder(tokenizer), spare_collector) for wire in wires)
         return ShardServer(path, v2, v3, on_fatal=lambda: lifetime.end(FAILED))
     worker = Follower(config, part, lifetime)
     follower_v2, follower_v3 = (FollowerService(wire, about, worker) for wire in wires)
@@ -98,6 +99,7 @@ def load_part(config: ServerConfig) -> Part:
     model = load_model(directory, model_options, group, LoadProgress())
     seconds = time.monotonic() - began
     logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
+    spare_collector()
     return Part(directory, model, placement, group)
 
 
@@ -108,6 +110,12 @@ def find_model(config: ServerConfig) -> Path:
         return locate_without_weights(options.model_id, options.revision, config.hub, logger.info)
     convert = options.load_format is LoadFormat.AUTO
     return locate(options.model_id, options.revision, config.hub, logger.info, auto_convert=convert)
+
+
+def spare_collector() -> None:
+    """Take what is alive now out of Python's garbage collection: it stays, and walking over it takes many steps' time."""
+    gc.collect()
+    gc.freeze()
 
 
 class LoadProgress:

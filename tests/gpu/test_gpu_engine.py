@@ -31,7 +31,7 @@ def model(request, tmp_path_factory):
     """A model whose heads all backends take; in float32, where one can, rounding cannot choose another token."""
     directory = tmp_path_factory.mktemp("model")
     build(Case("llama-wide", "", "llama", {**LLAMA, "head_dim": 128}, ""), directory)
-    dtype = torch.float16 if request.param == "flashinfer" else torch.float32
+    dtype = torch.bfloat16 if request.param == "flashinfer" else torch.float32
     options = ModelOptions(dtype, CUDA, attention=request.param)
     return load_model(directory, options, SingleRank(), lambda _done, _total: None)
 

@@ -206,7 +206,12 @@ def attended(made, shape, query_lens, kv_lens, replayed=False):
         (plan,) = backend.decode_plans(layout.device_rows, layout.device_kv_lens, table)
         plan.prepare(kv_lens)
         assert plan.suits(kv_lens)
-    return [plan.run(q, LayerAttention(0, variant, SCALE), cache) for variant in range(len(shape.variants))]
+    layers = [LayerAttention(0, variant, SCALE) for variant in range(len(shape.variants))]
+    answers = [plan.run(q, layer, cache) for layer in layers]
+    for layer, answer in zip(layers, answers, strict=True):
+        out = torch.full_like(answer, torch.nan)
+        assert plan.run(q, layer, cache, out) is out and torch.equal(out, answer)
+    return answers
 
 
 SHAPE_VARIANTS = AttentionVariant(), AttentionVariant(window=9), AttentionVariant(alibi=(0.5, 0.25, 0.1, 0.05))

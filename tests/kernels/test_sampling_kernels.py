@@ -58,12 +58,12 @@ def expected(logits, params, uniforms):
     return sampled.ids, sampled.logprobs
 
 
-def kept(logits, params):
+def kept(logits, params, deep=True):
     """Which tokens the kernels leave of each row."""
     plan = Fused.plan(planned(params, logits.shape[1], logits.device))
     tallies = torch.empty(len(logits), TALLY, dtype=torch.int64, device=logits.device)
     found = survey(logits, cleared=tallies)
-    thresholds = cut(logits, found, tallies, plan.temperatures, plan.top_k, plan.top_p, plan.deep)
+    thresholds = cut(logits, found, tallies, plan.temperatures, plan.top_k, plan.top_p, deep)
     bits = torch.where(thresholds < 0, thresholds ^ 0x7FFFFFFF, thresholds)
     return logits.float() >= bits.view(torch.float32).nan_to_num(-math.inf)[:, None]
 
@@ -134,11 +134,21 @@ def test_the_same_tokens_are_kept(device, dtype, step, temperature):
     assert torch.equal(kept(logits, params) & weighty, warped(logits, params) & weighty)
 
 
-def test_many_tokens_around_the_cut(device):
-    """More than are looked at together, on both sides of it."""
-    logits = normal(3, 6007, device, spread=0.01).bfloat16()
-    params = [SamplingParams(top_p=0.6), SamplingParams(top_k=3100), SamplingParams(top_k=3100, top_p=0.6)]
-    assert torch.equal(kept(logits, params), warped(logits, params))
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("spike", [0.0, 8.0])
+def test_many_tokens_around_the_cut(device, deep, spike):
+    """More than are looked at together, on both sides of it, however often levels are tallied."""
+    logits = normal(4, 6007, device, spread=0.01).bfloat16()
+    logits[:, 77] += spike
+    params = [SamplingParams(top_k=k, top_p=p) for k, p in ((0, 0.6), (3100, 1.0), (3100, 0.6), (5, 1.0))]
+    assert torch.equal(kept(logits, params, deep), warped(logits, params))
+
+
+@pytest.mark.parametrize("params", [SamplingParams(top_p=0.6), SamplingParams(top_k=2100)])
+def test_ties_of_many_tokens(device, params):
+    """Levels of a few values hold no token or too many."""
+    logits = torch.arange(6007, device=device).remainder(3)[None].bfloat16()
+    assert torch.equal(kept(logits, [params]), warped(logits, [params]))
 
 
 def test_a_row_does_not_depend_on_the_others(device):

@@ -72,12 +72,12 @@ class Mixed:
     tile: PrefillTile
     singles: SingleTokens | None
 
-    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
         """See `AttentionPlan`."""
         from text_generation_server.kernels.attention.prefill import prefill
 
         kv, rule = cache.layer(layer.layer), self.rules[layer.variant]
-        out = q.new_empty(len(q), q.shape[1] * q.shape[2])
+        out = q.new_empty(q.shape[0], q.shape[1] * q.shape[2]) if out is None else out
         prefill(q, kv, self.blocks, self.table, rule, layer.scale, self.tile, out)
         return out if self.singles is None else self.singles.run(q, layer, cache, out)
 

@@ -88,12 +88,20 @@ class StatusService:
 
 
 class EngineService(StatusService):
-    """All calls, on rank 0."""
+    """All calls, on rank 0. `after_warmup`: what is to be done when all is in memory that will stay there."""
 
-    def __init__(self, wire: Wire, shard: Shard, loop: EngineCalls, encode: PromptEncoder) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        shard: Shard,
+        loop: EngineCalls,
+        encode: PromptEncoder,
+        after_warmup: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(wire, shard, loop)
         self._loop = loop
         self._encode = encode
+        self._after_warmup = after_warmup
 
     def ClearCache(self, request: Message, context: Context) -> Message:
         """Drop one cached batch, or all; the latter is how routers begin."""
@@ -112,7 +120,9 @@ class EngineService(StatusService):
         """Run the largest prefill and size the cache."""
         self._encode.always_special = self._wire.omits_special_tokens(request)
         command = self._wire.warmup_command(request, self._encode)
-        return self._wire.warmup_response(self._run(lambda engine: engine.warmup(command)))
+        result = self._run(lambda engine: engine.warmup(command))
+        self._after_warmup()
+        return self._wire.warmup_response(result)
 
     def Prefill(self, request: Message, context: Context) -> Message:
         """Start a batch."""

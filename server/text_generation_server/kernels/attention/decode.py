@@ -126,21 +126,20 @@ def _decode(
     values /= total[:, None]
     result = out + token * (KV_HEADS * GROUP * HEAD_DIM) + column
     # A step whose rows are not split has nowhere to leave parts: its kernel must not name them.
-    if SPLITS > 1:
-        if used > 1:
-            row_parts = parts + index.to(tl.int64) * (KV_HEADS * GROUP * SPLITS * BLOCK_D)
-            row_masses = masses + index * (KV_HEADS * GROUP * SPLITS)
-            mass = most + tl.log2(total)
-            leave(row_parts, row_masses, head, member < GROUP, split, values, mass, SPLITS, BLOCK_D)
-            counter = arrived + index * tl.num_programs(0) + tl.program_id(0)
-            if is_last(counter, used):
-                last = kv_head * GROUP + GROUP - 1
-                # Heads behind the last are the last again.
-                heads = tl.minimum(kv_head * GROUP + first + tl.arange(0, BLOCK_M), last)
-                joined = merged(row_parts, row_masses, heads, used, SPLITS, BLOCK_D, BLOCK_S)
-                tl.store(result + heads[:, None] * HEAD_DIM, joined.to(out.dtype.element_ty), mask=column < HEAD_DIM)
-                tl.store(counter, 0)
-            return
+    if SPLITS > 1 and used > 1:
+        row_parts = parts + index.to(tl.int64) * (KV_HEADS * GROUP * SPLITS * BLOCK_D)
+        row_masses = masses + index * (KV_HEADS * GROUP * SPLITS)
+        mass = most + tl.log2(total)
+        leave(row_parts, row_masses, head, member < GROUP, split, values, mass, SPLITS, BLOCK_D)
+        counter = arrived + index * tl.num_programs(0) + tl.program_id(0)
+        if is_last(counter, used):
+            last = kv_head * GROUP + GROUP - 1
+            # Heads behind the last are the last again.
+            heads = tl.minimum(kv_head * GROUP + first + tl.arange(0, BLOCK_M), last)
+            joined = merged(row_parts, row_masses, heads, used, SPLITS, BLOCK_D, BLOCK_S)
+            tl.store(result + heads[:, None] * HEAD_DIM, joined.to(out.dtype.element_ty), mask=column < HEAD_DIM)
+            tl.store(counter, 0)
+        return
     tl.store(result + head[:, None] * HEAD_DIM, values.to(out.dtype.element_ty), mask=held)
 
 

@@ -60,8 +60,10 @@ def _weigh(
     if tl.load(drawn + row) != 0:
         best, _ = best_of(keys + row * chunks, chunks, CHUNKS)
         threshold, temperature = _threshold(thresholds, row), tl.load(temperatures + row)
-        kept = _kept_mass(logits + row * row_stride, chunk, threshold, best, temperature, vocab, SIZE)
-        tl.store(masses + row * chunks + chunk, tl.sum(kept, 0))
+        total = tl.zeros([], tl.int64)
+        if tl.load(keys + row * chunks + chunk) >= threshold:
+            total = tl.sum(_kept_mass(logits + row * row_stride, chunk, threshold, best, temperature, vocab, SIZE), 0)
+        tl.store(masses + row * chunks + chunk, total)
 
 
 @triton.jit
