@@ -113,7 +113,7 @@ def find_model(config: ServerConfig) -> Path:
 
 
 def spare_collector() -> None:
-    """Take what is alive now out of Python's garbage collection: it stays, and walking over it takes many steps' time."""
+    """Take what is alive now out of the garbage collection: it stays, and walking over it takes many steps' time."""
     gc.collect()
     gc.freeze()
 

@@ -122,7 +122,7 @@ def dot(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice) -> Tenso
     """
     rows, (outputs, inputs) = x.shape[0], weight.shape
     blocks, splits = triton.cdiv(outputs, choice.block_n), choice.splits
-    block_m = block_rows(choice, rows)
+    block_m = block_rows(rows)
     y = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
     parts = arrived = None
     if splits > 1:
