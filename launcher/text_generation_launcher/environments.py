@@ -17,7 +17,9 @@ def download_environment(launch: Launch) -> dict[str, str]:
 def shard_environment(launch: Launch, resolved: ResolvedArgs, rank: int) -> dict[str, str]:
     """What a download gets, and this rank's place in the group."""
     options, world = launch.options, resolved.num_shard
-    env = download_environment(launch) | {
+    # NVLink multicast fails on hosts that give a container some of their GPUs only; who has all can ask for it.
+    inherited = {"NCCL_NVLS_ENABLE": "0"} | download_environment(launch)
+    env = inherited | {
         "ATTENTION": resolved.attention,
         "PREFIX_CACHING": resolved.prefix_caching,
         "RANK": str(rank),

@@ -17,7 +17,14 @@ from text_generation_server.engine.types import (
     StoppingParams,
     WarmupCommand,
 )
-from text_generation_server.errors import GenerationError, InvalidRequest, NotEnoughMemory, OutOfBlocks, UnknownBatch
+from text_generation_server.errors import (
+    GenerationError,
+    InvalidRequest,
+    NotEnoughMemory,
+    OutOfBlocks,
+    StepTooLarge,
+    UnknownBatch,
+)
 
 
 def request(request_id: int, prompt: str | bytes = "hello", new: int = 5, **changes: object) -> Request:
@@ -233,6 +240,38 @@ def test_a_prefix_of_a_failed_step_is_computed_again(make_engine):
         prefill(engine, 0, request(0, "hello", 3, slots=tuple(range(7))), poisoned)
     answers = run_out(engine, prefill(engine, 1, request(2, "hello", 3, slots=tuple(range(7)), cached=4)))
     assert answers[2] == greedy_continuation(b"hello", 3, True)
+
+
+class Hungry(MockModel):
+    """Has not enough memory for steps of many tokens."""
+
+    def hidden(self, step):
+        if len(step.token_ids) > 20:
+            raise MemoryError("no room")
+        return super().hidden(step)
+
+
+def test_a_prompt_without_enough_memory_ends_alone(make_engine):
+    """The batch that it was to join goes on, and the slots that it had are not taken for its prompt's."""
+    engine = make_engine(model=Hungry())
+    prefill(engine, 0, request(0, "hello", 8))
+    slots = tuple(range(40))
+    joined = prefill(engine, 1, request(1, "x" * 30, 3, slots=slots), cached=0)
+    told = {generation.request_id: generation for generation in joined.generations}
+    assert "not enough memory for a step of 30 tokens" in told[1].finished.text
+    assert joined.batch.request_ids == (0,)
+    answer = run_out(engine, joined)[0]
+    assert answer == greedy_continuation(b"hello", 8, True)[1:]
+    assert len(engine.pool.rows) == engine.settings.max_rows
+    again = run_out(engine, prefill(engine, 2, request(2, "x" * 10, 3, slots=slots, cached=9)))
+    assert again[2] == greedy_continuation(b"x" * 10, 3, True)
+
+
+def test_a_prompt_without_enough_memory_and_without_company_is_an_error(make_engine):
+    engine = make_engine(model=Hungry())
+    with pytest.raises(StepTooLarge, match="not enough memory for a step of 30 tokens: no room"):
+        prefill(engine, 0, request(0, "x" * 30, 3))
+    assert run_out(engine, prefill(engine, 1, request(1, "hello", 3)))[1] == greedy_continuation(b"hello", 3, True)
 
 
 def test_too_few_slots_cut_the_prompt_on_the_left(engine):

@@ -72,6 +72,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         "MAX_TOTAL_TOKENS": "200",
         "MAX_BATCH_SIZE": "8",
         "CUDA_GRAPHS": "0",
+        "NCCL_NVLS_ENABLE": "0",
         "ROPE_SCALING": "linear",
         "ROPE_FACTOR": "2",
         "REQUEST_LOGPROBS": "1",

@@ -6,6 +6,7 @@ A wrong slot, row, position or order therefore shows at once, in the very next t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -74,7 +75,9 @@ class MockPlan:
         layout, tokens = self.layout, cache.keys(layer.layer)[:, 0, 0].numpy()
         first = len(self.histories)
         for row, count, seen in zip(layout.rows, layout.query_lens, layout.kv_lens, strict=True):
-            history = [int(tokens[slot]) for slot in layout.slot_table[row, :seen].tolist()]
+            # What was never written is read by rows only that run for nothing.
+            kept = numpy.nan_to_num(tokens[layout.slot_table[row, :seen].numpy()], posinf=0.0, neginf=0.0)
+            history = kept.clip(0, VOCAB_SIZE - 1).astype(int).tolist()
             self.histories.extend(history[:end] for end in range(seen - count + 1, seen + 1))
         assert len(self.histories) == first + len(q)
         places = torch.arange(first, len(self.histories), dtype=torch.float64)[:, None]

@@ -22,13 +22,14 @@ from text_generation_server.engine.types import (
     BatchView,
     Generation,
     PrefillCommand,
+    RefusedRequest,
     StepResult,
     WarmupCommand,
     WarmupResult,
     WatermarkParams,
 )
 from text_generation_server.engine.warmup import CacheSizer
-from text_generation_server.errors import InvalidRequest, UnknownBatch
+from text_generation_server.errors import InvalidRequest, StepTooLarge, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.tokenization.adapter import Tokenizer
 
@@ -217,9 +218,9 @@ class Engine:
             ahead = self._launch_ahead(merged) if self._runs_ahead else None
             for step in steps:  # while the device is busy
                 step.writes.make_tags()
-            outputs = [step.output.result() for step in steps]
+            done, generations = self._wait(steps, fresh if len(fresh) < len(merged) else [])
             collected = time.perf_counter_ns()
-            generations = [g for step in steps for g in self._collect(step)]
+            generations += [g for step in done for g in self._collect(step)]
             _raise_if_all_failed(merged)
         except Exception:
             self._drop(merged)
@@ -228,10 +229,30 @@ class Engine:
         return StepResult(
             generations=tuple(generations),
             batch=self._keep(batch, [s for s in merged if not s.released], ahead),
-            forward_ns=sum(output.forward_ns for output in outputs),
+            forward_ns=sum(step.output.result().forward_ns for step in done),
             decode_ns=time.perf_counter_ns() - collected,
             concat_ns=concat_ns,
         )
+
+    def _wait(self, steps: list[LaunchedStep], fresh: list[Sequence]) -> tuple[list[LaunchedStep], list[Generation]]:
+        """The steps that are done, and how those of `fresh` ended for whose prompts there was not enough memory.
+
+        The step after theirs may have been launched with them: they run there for nothing.
+        """
+        done, ended = [], []
+        for step in steps:
+            try:
+                step.output.result()
+            except StepTooLarge as error:
+                if not set(step.sequences) <= set(fresh):
+                    raise
+                logger.error("Prefill: {}", error)
+                self._drop(step.sequences)
+                lost = (RefusedRequest(sequence.request.id, str(error)) for sequence in step.sequences)
+                ended += [refusal(request, self._tokenizer) for request in lost]
+            else:
+                done.append(step)
+        return done, ended
 
     def _launch_ahead(self, merged: list[Sequence]) -> LaunchedStep | None:
         """The step after the one being read, of all rows that cannot have reached their length by then."""

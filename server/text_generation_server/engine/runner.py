@@ -22,7 +22,7 @@ from text_generation_server.engine.recording import RecordedSteps
 from text_generation_server.engine.rows import RowTable
 from text_generation_server.engine.stream import Pending, Reader, Stream
 from text_generation_server.engine.upload import upload
-from text_generation_server.errors import GenerationError, ModelError
+from text_generation_server.errors import GenerationError, ModelError, StepTooLarge
 from text_generation_server.models.step import ServedModel
 from text_generation_server.sampling.sampled import HostCopy, HostSampled, to_host
 from text_generation_server.sampling.sampler import TokenCounts
@@ -130,9 +130,7 @@ class Runner:
             yield
         except (torch.OutOfMemoryError, MemoryError) as error:
             if self._group.world_size == 1:
-                raise GenerationError(
-                    f"not enough memory for a step of {sum(plan.query_lens)} tokens: {error}"
-                ) from error
+                raise StepTooLarge(f"not enough memory for a step of {sum(plan.query_lens)} tokens: {error}") from error
             raise ModelError(f"a rank ran out of memory, so the ranks no longer agree: {error}") from error
         except RuntimeError as error:
             # A failed kernel makes a CUDA context unusable; a rank that skipped a collective leaves its peers waiting.
