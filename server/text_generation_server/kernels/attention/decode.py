@@ -48,6 +48,81 @@ def _fetch(slots: tl.tensor, keys: tl.tensor, SLOT: tl.constexpr, BYTES: tl.cons
         )
 
 
+@triton.jit
+def _share_of(
+    split: tl.tensor, kv_len: tl.tensor, window: int, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr, LEAST: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Among how many programs a row's visible keys are split, and this one's first key and the one behind its last."""
+    oldest = tl.maximum(kv_len - window, 0)
+    share = tl.maximum(tl.cdiv(tl.cdiv(kv_len - oldest, SPLITS), BLOCK_N) * BLOCK_N, LEAST)
+    begin = oldest + split * share
+    return tl.cdiv(kv_len - oldest, share), begin, tl.minimum(begin + share, kv_len)
+
+
+@triton.jit
+def _attend(
+    query: tl.tensor,
+    kv_len: tl.tensor,
+    source: tl.tuple,
+    begin: tl.tensor,
+    end: tl.tensor,
+    window: int,
+    slope: tl.tensor,
+    scale: float,
+    softcap: float,
+    SLOT: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    STAGES: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """What queries [G, d] of a row's newest token find among keys [begin, end): values [G, d] and their masses [G]."""
+    group: tl.constexpr = query.shape[0]
+    newest = kv_len - 1
+    if group == 1:
+        most, total, values = walk_by_sums(
+            query, newest, source, begin, end, slope, scale, softcap, SLOT, HEAD_DIM, BLOCK_N, STAGES
+        )
+    else:
+        at, state = tl.zeros((group,), tl.int32) + newest, fresh(group, query.shape[1])
+        slope = None if slope is None else slope[:, None]
+        most, total, values = walk(
+            state, query, at, source, begin, end, window, slope, scale, softcap, SLOT, HEAD_DIM, BLOCK_N, STAGES, True
+        )
+    return values / total[:, None], most + tl.log2(total)
+
+
+@triton.jit
+def _join(
+    found: tl.tuple,
+    stores: tl.tuple,
+    heads: tl.tuple,
+    split: tl.tensor,
+    used: tl.tensor,
+    result: tl.tensor,
+    HEAD_DIM: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+) -> None:
+    """Leave what this program has found for some heads of a row; the last of its programs writes what all have.
+
+    found: values [G, d], masses [G]. stores: the row's parts and masses, the counter of these programs. heads: theirs
+    [G], which of them there are [G], the last one. result: where the row's first head is written [1, d].
+    """
+    values, mass = found
+    parts, masses, counter = stores
+    head, held, last = heads
+    width: tl.constexpr = values.shape[1]
+    leave(parts, masses, head, held, split, values, mass, SPLITS, width)
+    if is_last(counter, used):
+        # Heads behind the last are the last again.
+        every = tl.minimum(tl.min(head, 0) + tl.arange(0, BLOCK_M), last)[:, None]
+        joined = merged(parts, masses, tl.reshape(every, (BLOCK_M,)), used, SPLITS, width, BLOCK_S)
+        inside = tl.arange(0, width)[None, :] < HEAD_DIM
+        tl.store(result + every * HEAD_DIM, joined.to(result.dtype.element_ty), mask=inside)
+        tl.store(counter, 0)
+
+
 @triton.jit(do_not_specialize=["window"])
 def _decode(
     q: tl.tensor,
@@ -86,61 +161,35 @@ def _decode(
     blocks: tl.constexpr = (GROUP + BLOCK_G - 1) // BLOCK_G
     slot: tl.constexpr = 2 * KV_HEADS * HEAD_DIM
     kv_head, index, split = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2)
-    first = tl.program_id(0) % blocks * BLOCK_G
     # Lengths and slots were written before the step's first kernel: only queries, keys and values are waited for.
     kv_len = tl.load(kv_lens + index).to(tl.int32)
-    slots = table + tl.load(rows + index) * table_stride
+    keys, slots = kv + kv_head * HEAD_DIM, table + tl.load(rows + index) * table_stride
     token = (index if tokens is None else tl.load(tokens + index)).to(tl.int64)
-    oldest = tl.maximum(kv_len - window, 0)
-    share = tl.maximum(tl.cdiv(tl.cdiv(kv_len - oldest, SPLITS), BLOCK_N) * BLOCK_N, LEAST)
-    used = tl.cdiv(kv_len - oldest, share)
-    begin = oldest + split * share
-    end, source = tl.minimum(begin + share, kv_len), (kv + kv_head * HEAD_DIM, slots)
+    used, begin, end = _share_of(split, kv_len, window, SPLITS, BLOCK_N, LEAST)
     if PDL:
         gdc_launch_dependents()
     if split >= used:
         return
     if PDL:
         if AHEAD > 0:
-            ahead = tl.load(slots + tl.minimum(begin + tl.arange(0, AHEAD), end - 1))
-            _fetch(ahead, kv + kv_head * HEAD_DIM, slot, BYTES)
+            _fetch(tl.load(slots + tl.minimum(begin + tl.arange(0, AHEAD), end - 1)), keys, slot, BYTES)
         gdc_wait()
-    member = first + tl.arange(0, BLOCK_G)
-    head = kv_head * GROUP + member
-    column = tl.arange(0, BLOCK_D)[None, :]
-    held = (member < GROUP)[:, None] & (column < HEAD_DIM)
+    member, column = tl.program_id(0) % blocks * BLOCK_G + tl.arange(0, BLOCK_G), tl.arange(0, BLOCK_D)[None, :]
+    head, here = kv_head * GROUP + member, member < GROUP
+    held = here[:, None] & (column < HEAD_DIM)
     query = tl.load(q + token * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
-    slope = None if slopes is None else tl.load(slopes + head, mask=member < GROUP, other=0.0)
-    bound = softcap if CAPPED else None
-    newest = kv_len - 1
-    if BLOCK_G == 1:
-        most, total, values = walk_by_sums(
-            query, newest, source, begin, end, slope, scale, bound, slot, HEAD_DIM, BLOCK_N, STAGES
-        )
-    else:
-        at, state = tl.zeros((BLOCK_G,), tl.int32) + newest, fresh(BLOCK_G, BLOCK_D)
-        slope = None if slope is None else slope[:, None]
-        most, total, values = walk(
-            state, query, at, source, begin, end, window, slope, scale, bound, slot, HEAD_DIM, BLOCK_N, STAGES, True
-        )
-    values /= total[:, None]
+    slope = None if slopes is None else tl.load(slopes + head, mask=here, other=0.0)
+    bound, source = softcap if CAPPED else None, (keys, slots)
+    found = _attend(query, kv_len, source, begin, end, window, slope, scale, bound, slot, HEAD_DIM, BLOCK_N, STAGES)
     result = out + token * (KV_HEADS * GROUP * HEAD_DIM) + column
     # A step whose rows are not split has nowhere to leave parts: its kernel must not name them.
     if SPLITS > 1 and used > 1:
-        row_parts = parts + index.to(tl.int64) * (KV_HEADS * GROUP * SPLITS * BLOCK_D)
-        row_masses = masses + index * (KV_HEADS * GROUP * SPLITS)
-        mass = most + tl.log2(total)
-        leave(row_parts, row_masses, head, member < GROUP, split, values, mass, SPLITS, BLOCK_D)
-        counter = arrived + index * tl.num_programs(0) + tl.program_id(0)
-        if is_last(counter, used):
-            last = kv_head * GROUP + GROUP - 1
-            # Heads behind the last are the last again.
-            heads = tl.minimum(kv_head * GROUP + first + tl.arange(0, BLOCK_M), last)
-            joined = merged(row_parts, row_masses, heads, used, SPLITS, BLOCK_D, BLOCK_S)
-            tl.store(result + heads[:, None] * HEAD_DIM, joined.to(out.dtype.element_ty), mask=column < HEAD_DIM)
-            tl.store(counter, 0)
-        return
-    tl.store(result + head[:, None] * HEAD_DIM, values.to(out.dtype.element_ty), mask=held)
+        row = index.to(tl.int64) * (KV_HEADS * GROUP * SPLITS)
+        stores = parts + row * BLOCK_D, masses + row, arrived + index * tl.num_programs(0) + tl.program_id(0)
+        heads = head, here, kv_head * GROUP + GROUP - 1
+        _join(found, stores, heads, split, used, result, HEAD_DIM, SPLITS, BLOCK_M, BLOCK_S)
+    else:
+        tl.store(result + head[:, None] * HEAD_DIM, found[0].to(out.dtype.element_ty), mask=held)
 
 
 @cache
