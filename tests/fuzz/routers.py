@@ -138,10 +138,12 @@ class Router:
 
     def _take(self, answer: Message, members: list[int]) -> None:
         finished = []
+        lost = [generation.request_id for generation in answer.generations if _lacked_memory(generation)]
+        self._count_failure(bool(lost))
         for generation in answer.generations:
             request_id, ids = generation.request_id, list(generation.tokens.ids)
             assert request_id in members
-            if request_id in self.rest:
+            if request_id in self.rest and request_id not in lost:
                 assert ids == self.rest[request_id][: len(ids)]
                 self.rest[request_id] = self.rest[request_id][len(ids) :]
                 assert generation.HasField("generated_text") == (not self.rest[request_id])
@@ -158,13 +160,16 @@ class Router:
         """Calls may fail once for every fault of the device, for want of room, or if absurd requests were alone."""
         code = error.code()
         if code == grpc.StatusCode.INTERNAL:
-            self.failures += 1
-            assert self.failures <= self.model.fired, error
+            self._count_failure(True)
         elif code == grpc.StatusCode.INVALID_ARGUMENT:
             assert not any(member in self.rest for member in members), error
         else:
             assert (code, method) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "Prefill"), error
         self._lose(members)
+
+    def _count_failure(self, failed: bool) -> None:
+        self.failures += failed
+        assert self.failures <= self.model.fired
 
     def _lose(self, members: list[int]) -> None:
         """These requests are over, and their slots are the next to be given out."""
@@ -178,3 +183,8 @@ class Router:
 def _alike(text: str, other: str) -> int:
     """How many characters two texts begin with that are the same."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False)))
+
+
+def _lacked_memory(generation: Message) -> bool:
+    """Whether a request was ended by its prompt's step, in company that goes on."""
+    return "not enough memory" in generation.generated_text.text

@@ -1,7 +1,6 @@
 """One to four rows on CUDA cores: a program's outputs are sums over weights that are read once for all rows.
 
-Twin: `torch.nn.functional.linear`, and `layers/activation.py::gated_activation` of it. The first weights are on their
-way before the kernel in front has ended.
+Twin: `torch.nn.functional.linear`. The first weights are on their way before the kernel in front has ended.
 """
 
 import torch
@@ -12,14 +11,23 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.launch import overlaps
 from text_generation_server.kernels.matmul.choice import Choice
-from text_generation_server.kernels.matmul.pieces import both, gate, none, weight_row
-from text_generation_server.layers.activation import Activation
 
 VECTOR = 8
 """Numbers that a thread reads at a time, and adds up at once where it has many sums to keep."""
 
 MOST_APART = 2
-"""Sums of a program for which a thread has registers enough to keep its numbers apart: they wait less for each other."""
+"""Sums of a program for which a thread has registers to keep its numbers apart: they wait less for each other."""
+
+
+@triton.jit
+def _none() -> tl.tuple:
+    return ()
+
+
+@triton.jit
+def _both(tensors: tl.tuple, tensor: tl.tensor) -> tl.tuple:
+    """One more at the end."""
+    return tensors + (tensor,)  # noqa: RUF005 (Triton unpacks no tuples)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -37,27 +45,26 @@ def _gemv(
     BLOCK_K: tl.constexpr,
     AHEAD: tl.constexpr,
     FOLD: tl.constexpr,
-    KIND: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
-    index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    of_w = weight_row(index, outputs, 1, KIND)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    # What is behind the last output, and behind the last row, is computed as the last, and not stored.
+    of_w = tl.minimum(n, outputs - 1)
     m = tl.arange(0, ROWS)
     k = tl.arange(0, BLOCK_K)[None, None, :]
     row_of_w = w + of_w.to(tl.int64)[None, :, None] * K
-    # What is behind the last row is computed as the last, and not stored.
     row_of_x = x + tl.minimum(m, rows - 1)[:, None, None] * x_stride
-    tiles = none()
+    tiles = _none()
     for ahead in tl.static_range(AHEAD):
         place = ahead * BLOCK_K + k
-        tiles = both(tiles, tl.load(row_of_w + place, mask=place < K, other=0.0, eviction_policy="evict_first"))
+        tiles = _both(tiles, tl.load(row_of_w + place, mask=place < K, other=0.0, eviction_policy="evict_first"))
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
     total = tl.zeros((ROWS, BLOCK_N, BLOCK_K // FOLD), tl.float32)
     values = tl.load(row_of_x + k, mask=k < K, other=0.0)
     for start in range(0, K, AHEAD * BLOCK_K):
-        following = none()
+        following = _none()
         for ahead in tl.static_range(AHEAD):
             place = start + (ahead + 1) * BLOCK_K + k
             next_values = tl.load(row_of_x + place, mask=place < K, other=0.0)
@@ -66,39 +73,29 @@ def _gemv(
             values = next_values
             place = start + (ahead + AHEAD) * BLOCK_K + k
             tile = tl.load(row_of_w + place, mask=place < K, other=0.0, eviction_policy="evict_first")
-            following = both(following, tile)
+            following = _both(following, tile)
         tiles = following
     result = tl.sum(total, 2)
     if bias is not None:
         result += tl.load(bias + of_w).to(tl.float32)[None, :]
-    n = index
-    if KIND is not None:
-        gates, others = tl.split(tl.reshape(result, (ROWS, BLOCK_N // 2, 2)))
-        result = gate(gates, others, y.dtype.element_ty, KIND)
-        n = tl.program_id(0) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
     held = (m < rows)[:, None] & (n < outputs)[None, :]
     tl.store(y + m[:, None] * outputs + n[None, :], result.to(y.dtype.element_ty), mask=held)
 
 
-def gemv(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice, kind: Activation | None = None) -> Tensor:
-    """x [m, K], rows each contiguous, times weight [N, K], contiguous; m at most 4. bias: [N].
-
-    With an activation, act(gate) · other [m, N / 2], where the first half of the outputs are gates.
-    """
-    rows, outputs = x.shape[0], weight.shape[0] if kind is None else weight.shape[0] // 2
+def gemv(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice) -> Tensor:
+    """x [m, K], rows each contiguous, times weight [N, K], contiguous; m at most 4. bias: [N]."""
+    rows, outputs = x.shape[0], weight.shape[0]
     block_rows = triton.next_power_of_2(rows)
-    block_n = choice.block_n if kind is None else max(2, choice.block_n)
     y = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
     pdl = overlaps(x.device)
-    _gemv[(triton.cdiv(weight.shape[0], block_n),)](
+    _gemv[(triton.cdiv(outputs, choice.block_n),)](
         *(x, weight, bias, y, x.stride(0), rows, outputs),
         K=weight.shape[1],
         ROWS=block_rows,
-        BLOCK_N=block_n,
+        BLOCK_N=choice.block_n,
         BLOCK_K=choice.block_k,
         AHEAD=choice.stages,
-        FOLD=1 if block_rows * block_n <= MOST_APART else VECTOR,
-        KIND=None if kind is None else kind.value,
+        FOLD=1 if block_rows * choice.block_n <= MOST_APART else VECTOR,
         PDL=pdl,
         launch_pdl=pdl,
         num_warps=choice.warps,
