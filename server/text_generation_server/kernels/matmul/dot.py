@@ -98,14 +98,15 @@ def _dot(
         values = tl.load(row_of_x + offset + k, mask=(m < rows)[:, None], other=0.0)
         tile = tl.load(row_of_w + offset + k, eviction_policy="evict_first")
         total = tl.dot(tile, values.T, total) if SWAPPED else tl.dot(values, tile.T, total)
-    last = True
+    stored = rows
     if SPLITS > 1:
         total, last = _sum_of_splits(total, parts, arrived, block, SPLITS)
+        stored = tl.where(last, rows, 0)
     if SWAPPED:
         total = total.T
     if bias is not None:
         total += tl.load(bias + n, mask=n < outputs, other=0.0).to(tl.float32)[None, :]
-    held = (m < rows)[:, None] & (n < outputs)[None, :] & last
+    held = (m < stored)[:, None] & (n < outputs)[None, :]
     tl.store(y + m[:, None] * outputs + n[None, :], total.to(y.dtype.element_ty), mask=held)
 
 
