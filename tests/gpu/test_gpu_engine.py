@@ -46,19 +46,20 @@ def start(model, *, run_ahead=True, graphs=(1, 2, 4, 8)):
 
 
 def requests(sampling):
-    lens = (3, 60, 17, 1, 130, 9)
+    lens = (3, 60, 17, 1, 130, 9, 33, 5)
     prompts = [tuple((7 * row + 3 * at) % 90 + 2 for at in range(length)) for row, length in enumerate(lens)]
     stopping = StoppingParams(NEW_TOKENS, ignore_eos=True)
     return [Request(row, prompt, sampling, stopping) for row, prompt in enumerate(prompts)]
 
 
-def answers(engine, sampling):
-    """Requests come in one after the other while those before them are answered."""
+def answers(engine, sampling, at_once):
+    """So many requests come in at once, and more while those before them are answered."""
     tokens = {}
     todo = requests(sampling)
     while todo or engine.batch_ids:
         cached = next(iter(engine.batch_ids), None)
-        coming = PrefillCommand(len(todo), (todo.pop(0),), cached) if todo else None
+        now, todo = todo[:at_once], todo[at_once:]
+        coming = PrefillCommand(len(todo), tuple(now), cached) if now else None
         result = engine.decode([cached]) if coming is None else engine.prefill(coming)
         for generation in result.generations:
             tokens.setdefault(generation.request_id, []).extend(generation.tokens.ids)
@@ -67,10 +68,12 @@ def answers(engine, sampling):
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
 def test_recording_and_running_ahead_change_no_token(model, sampling):
+    # Which rows share a step depends on running ahead, and on how many do how products are rounded to 16 bits.
+    at_once = 1 if model.state.dtype is torch.float32 else 8
     got = {}
     for run_ahead, graphs in ((False, ()), (True, ()), (False, (1, 2, 4, 8)), (True, (1, 2, 4, 8))):
         engine = start(model, run_ahead=run_ahead, graphs=graphs)
-        got[run_ahead, bool(graphs)] = answers(engine, sampling)
+        got[run_ahead, bool(graphs)] = answers(engine, sampling, at_once)
         engine.runner.close()
     plain = got[False, False]
     assert all(len(row) == NEW_TOKENS for row in plain.values())
@@ -79,11 +82,11 @@ def test_recording_and_running_ahead_change_no_token(model, sampling):
 
 def test_a_warm_up_leaves_a_cache_and_answers_as_before(model):
     engine = start(model)
-    expected = answers(engine, SAMPLINGS["greedy"])
+    expected = answers(engine, SAMPLINGS["greedy"], 8)
     command = WarmupCommand(tuple(requests(SAMPLINGS["cut"])), max_prefill_tokens=256, max_total_tokens=256)
     result = engine.warmup(command)
     assert result.supported_tokens > 256
     free, _ = torch.cuda.mem_get_info()
     assert free > 0.5 * torch.cuda.get_device_properties(CUDA).total_memory
-    assert answers(engine, SAMPLINGS["greedy"]) == expected
+    assert answers(engine, SAMPLINGS["greedy"], 8) == expected
     engine.runner.close()

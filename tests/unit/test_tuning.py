@@ -59,6 +59,13 @@ def test_cublas_stays_unless_it_is_beaten_clearly():
     assert picked(tuned(MadeUp({first: 9.95, second: 9.8}))) == second
 
 
+def test_small_weights_are_not_worth_a_measurement():
+    measure = MadeUp()
+    tuner = tuned(measure, weights=[weight(256, 256)])
+    assert tuner.choice(256, 256, BF16, 1) == CUBLAS
+    assert not measure.asked
+
+
 def test_what_cannot_run_is_not_picked():
     measure = MadeUp(dict.fromkeys(candidates(1, N, K)))
     assert picked(tuned(measure)) == CUBLAS

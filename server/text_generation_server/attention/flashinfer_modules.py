@@ -23,9 +23,6 @@ from text_generation_server.settings import library_folder
 HEAD_DIMS = (64, 128, 256)
 """Of its kernels, the smallest first. Heads in between get zeros."""
 
-CUDA_CORE_GROUPS = (1, 2, 4, 8)
-"""Query heads a key/value head that the decode kernels on CUDA cores are compiled for."""
-
 HOPPER = 9
 """The major architecture that FA3 is for."""
 
@@ -59,18 +56,18 @@ def modules_of(shape: AttentionShape) -> list[Module]:
     majors = {major for major, _ in current_compilation_context.TARGET_CUDA_ARCHS}
     if not majors:
         raise StartError("there is no GPU here to compile kernels for: name what they are for, as --arch 9.0a for H100")
-    state, group = shape.state, shape.heads // shape.state.kv_heads
+    state = shape.state
     head_dim = padded_head_dim(state.head_dim)
     modules = []
     for window, softcap in dict.fromkeys((v.window is not None, v.softcap is not None) for v in shape.variants):
         words = f"{str(state.dtype).removeprefix('torch.')}, heads of {head_dim}"
         words += ", windows" * window + ", soft cap" * softcap
         arguments = (*[state.dtype] * 3, torch.int32, head_dim, head_dim, 0, window, softcap)
-        if group in CUDA_CORE_GROUPS:
+        if shape.heads == state.kv_heads:
             modules.append(Module(f"decode ({words})", gen_batch_decode_module(*arguments)))
-        if majors != {HOPPER} or group > 1:
+        if majors != {HOPPER}:
             spec = _gen_batch_prefill_primary_module("fa2", *arguments, False)
-            modules.append(Module(f"FA2, prefill or decode ({words})", spec))
+            modules.append(Module(f"FA2, prefill ({words})", spec))
         if HOPPER in majors:
             modules.append(Module(f"FA3, prefill ({words})", gen_batch_prefill_module("fa3", *arguments, False)))
     return modules

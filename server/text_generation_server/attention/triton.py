@@ -108,8 +108,9 @@ class TritonAttention:
             return f"it needs a CUDA device, not {state.device.type}"
         if find_spec("triton") is None:
             return "Triton is not installed"
-        if (capability := torch.cuda.get_device_capability(state.device)) < OLDEST_CAPABILITY:
-            return f"the device has compute capability {capability}, less than {OLDEST_CAPABILITY}"
+        # Kernels may be prepared where there is no device to ask.
+        if torch.cuda.is_available() and (has := torch.cuda.get_device_capability(state.device)) < OLDEST_CAPABILITY:
+            return f"the device has compute capability {has}, less than {OLDEST_CAPABILITY}"
         if state.head_dim > WIDEST_HEAD:
             return f"heads have {state.head_dim} numbers, more than {WIDEST_HEAD}"
         return None

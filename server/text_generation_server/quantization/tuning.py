@@ -26,6 +26,9 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 DTYPES = (torch.bfloat16, torch.float16)
 """What the kernels multiply."""
 
+LEAST_BYTES = 1 << 20
+"""Of weights worth a measurement: smaller ones are read in less time than a launch takes."""
+
 GAIN = 1.01
 """A kernel must be so much faster than cuBLAS."""
 
@@ -80,8 +83,8 @@ class MatmulTuner:
         self._choices: dict[Shape, dict[int, Choice]] = {}
 
     def register(self, weight: Tensor) -> None:
-        """Weights [N, K], contiguous, that will be multiplied; dtypes without kernels stay with cuBLAS."""
-        if weight.dtype in DTYPES:
+        """Weights [N, K], contiguous, that will be multiplied; small ones, and dtypes without kernels, by cuBLAS."""
+        if weight.dtype in DTYPES and weight.nbytes >= LEAST_BYTES:
             n, k = weight.shape
             self._weights.setdefault(Shape(n, k, weight.dtype), []).append(weight)
 

@@ -22,30 +22,8 @@ from text_generation_server.kernels.attention.sizes import DecodeTile, Split
 from text_generation_server.kernels.attention.walk import fresh, walk, walk_by_sums
 from text_generation_server.kernels.launch import overlaps
 
-KEYS_AHEAD = 64
-"""Of a program, that are fetched into the L2 cache while the kernel in front still runs."""
-
-FETCHED_BYTES = 16
-"""What is fetched ahead is a multiple of."""
-
 MOST_SPLIT = 1 << 12
 """Rows times key heads, of a step whose rows are split."""
-
-
-@triton.jit
-def _fetch(slots: tl.tensor, keys: tl.tensor, SLOT: tl.constexpr, BYTES: tl.constexpr) -> None:
-    """Ask for keys and values, BYTES each, of a head in slots [N] to be brought to the L2 cache."""
-    for half in tl.static_range(2):
-        address = (keys + slots * SLOT + half * (SLOT // 2)).to(tl.int64)
-        size = tl.full(slots.shape, BYTES, tl.int32)
-        tl.inline_asm_elementwise(
-            "cp.async.bulk.prefetch.L2.global [$1], $2; mov.b32 $0, 0;",
-            "=r,l,r",
-            [address, size],
-            dtype=tl.int32,
-            is_pure=False,
-            pack=1,
-        )
 
 
 @triton.jit
@@ -154,8 +132,6 @@ def _decode(
     CAPPED: tl.constexpr,
     SPLITS: tl.constexpr,
     LEAST: tl.constexpr,
-    AHEAD: tl.constexpr,
-    BYTES: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
     blocks: tl.constexpr = (GROUP + BLOCK_G - 1) // BLOCK_G
@@ -171,8 +147,6 @@ def _decode(
     if split >= used:
         return
     if PDL:
-        if AHEAD > 0:
-            _fetch(tl.load(slots + tl.minimum(begin + tl.arange(0, AHEAD), end - 1)), keys, slot, BYTES)
         gdc_wait()
     member, column = tl.program_id(0) % blocks * BLOCK_G + tl.arange(0, BLOCK_G), tl.arange(0, BLOCK_D)[None, :]
     head, here = kv_head * GROUP + member, member < GROUP
@@ -235,7 +209,6 @@ def decode(
         parts = torch.empty(count * heads * split.parts * tile.width, dtype=torch.float32, device=q.device)
         masses = torch.empty(count * heads * split.parts, dtype=torch.float32, device=q.device)
         arrived = _arrived(q.device)
-    head_bytes = head_dim * kv.element_size()
     pdl = overlaps(q.device)
     _decode[(blocks, count, split.parts)](
         *(q, kv, out, rows, kv_lens, tokens, table, rule.slopes, parts, masses, arrived),
@@ -252,8 +225,6 @@ def decode(
         CAPPED=rule.softcap is not None,
         SPLITS=split.parts,
         LEAST=triton.cdiv(split.keys, tile.keys) * tile.keys,
-        AHEAD=KEYS_AHEAD if head_bytes % FETCHED_BYTES == 0 else 0,
-        BYTES=head_bytes,
         PDL=pdl,
         launch_pdl=pdl,
         num_warps=tile.warps,

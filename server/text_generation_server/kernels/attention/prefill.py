@@ -15,7 +15,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.attention.scores import EVERYTHING, LOG2_E, Rule
-from text_generation_server.kernels.attention.sizes import PrefillTile
+from text_generation_server.kernels.attention.sizes import PrefillTile, padded_width
 from text_generation_server.kernels.attention.walk import fresh, walk
 from text_generation_server.kernels.launch import overlaps
 
@@ -126,7 +126,7 @@ def prefill(
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,
         HEAD_DIM=head_dim,
-        BLOCK_D=triton.next_power_of_2(head_dim),
+        BLOCK_D=padded_width(head_dim),
         BLOCK_M=tile.rows,
         BLOCK_N=tile.keys,
         STAGES=tile.stages,

@@ -18,8 +18,16 @@ FEWEST_KEYS = 64
 FEW_HEADS, MANY_HEADS = 16, 32
 """Rows of matrix products of query heads that share keys; tensor cores take no fewer."""
 
+NARROWEST = 16
+"""Numbers of a head in products: tensor cores take no fewer."""
+
 MERGED_NUMBERS = 1 << 12
 """Of partial results that are merged at a time: what registers hold."""
+
+
+def padded_width(head_dim: int) -> int:
+    """Numbers of a head with the zeros behind it, as kernels compute it."""
+    return max(NARROWEST, int(triton.next_power_of_2(head_dim)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,9 @@ class Split:
         """For steps of as many rows, so that all multiprocessors have some programs when the rows are long."""
         programs = rows * kv_heads * triton.cdiv(heads // kv_heads, MANY_HEADS)
         wanted = PROGRAMS_EACH * _multiprocessors(device)
-        return cls(parts=max(1, min(MOST_PARTS, wanted // programs)), keys=FEWEST_KEYS)
+        fitting = max(1, min(MOST_PARTS, wanted // programs))
+        # A power of two: a kernel is compiled for each number of parts, while requests wait.
+        return cls(parts=1 << (fitting.bit_length() - 1), keys=FEWEST_KEYS)
 
 
 @cache
@@ -56,7 +66,7 @@ class DecodeTile:
     @classmethod
     def of(cls, group: int, head_dim: int) -> "DecodeTile":
         """For groups of query heads of a key head."""
-        width = triton.next_power_of_2(head_dim)
+        width = padded_width(head_dim)
         heads = 1 if group == 1 else FEW_HEADS if group <= FEW_HEADS else MANY_HEADS
         keys = max(16, (4096 if group == 1 else 8192) // width)
         merged_heads = min(heads, triton.next_power_of_2(group))
@@ -76,7 +86,7 @@ class PrefillTile:
     @classmethod
     def of(cls, head_dim: int, dtype: torch.dtype) -> "PrefillTile":
         """What registers and shared memory hold."""
-        width = triton.next_power_of_2(head_dim)
+        width = padded_width(head_dim)
         if dtype == torch.float32:
             return cls(rows=32, keys=16, stages=2, warps=4 if width <= 128 else 8)
         return cls(rows=128, keys=64, stages=3, warps=8) if width <= 128 else cls(64, 32, 2, 8)

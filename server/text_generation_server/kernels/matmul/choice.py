@@ -13,8 +13,11 @@ MAX_ROWS = 128
 NARROW_ROWS = 32
 """Up to here the rows take little of a program's memory beside the weights."""
 
-GEMV_ROWS = 4
+GEMV_ROWS = 2
 """Up to here CUDA cores keep up with the memory."""
+
+MOST_SUMS = 8
+"""Outputs of all rows that one program computes on CUDA cores."""
 
 MAX_CANDIDATES = 12
 
@@ -106,7 +109,7 @@ def candidates(rows: int, n: int, k: int) -> list[Choice]:
         return []
     found: list[Choice] = []
     if rows <= GEMV_ROWS:
-        found += [choice for choice in _VECTOR if choice.block_n * rows <= 2 * GEMV_ROWS and choice.block_k <= k]
+        found += [choice for choice in _VECTOR if choice.block_n * rows <= MOST_SUMS and choice.block_k <= k]
     if rows > 1:
         tiles = _TILES if rows <= NARROW_ROWS else _WIDE_TILES
         found += [shared for tile in tiles if _fits(tile, rows, n, k) for shared in _filling(tile, n, k)]

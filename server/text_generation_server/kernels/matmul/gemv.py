@@ -1,4 +1,4 @@
-"""One to four rows on CUDA cores: a program's outputs are sums over weights that are read once for all rows.
+"""One or two rows on CUDA cores: a program's outputs are sums over weights that are read once for all rows.
 
 Twin: `torch.nn.functional.linear`. The first weights are on their way before the kernel in front has ended.
 """
@@ -83,7 +83,7 @@ def _gemv(
 
 
 def gemv(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice) -> Tensor:
-    """x [m, K], rows each contiguous, times weight [N, K], contiguous; m at most 4. bias: [N]."""
+    """x [m, K], rows each contiguous, times weight [N, K], contiguous; m at most 2. bias: [N]."""
     rows, outputs = x.shape[0], weight.shape[0]
     block_rows = triton.next_power_of_2(rows)
     y = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)

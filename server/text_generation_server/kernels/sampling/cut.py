@@ -27,8 +27,8 @@ TALLY = 32
 CHUNK = 4096
 """Logits a program: what it adds up for each level is many times what it costs to add up the programs."""
 
-WARPS = 8
-"""Of a program with a chunk: more hide what each waits for, fewer add up among themselves less often."""
+MANY_ROWS = 8
+"""From here on there are programs enough to hide what each waits for, and fewer warps add up among themselves less."""
 
 SHIFT = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
 """The low bits of fp32 keys that do not tell values of a dtype apart."""
@@ -162,11 +162,12 @@ def cut(
     pdl, rounds = overlaps(logits.device), ROUNDS if deep else 1
     sizes = {"COUNT": LEVELS, "WIDTH": TALLY, "ENOUGH": TILE, "BITS": SHIFT[logits.dtype], "PDL": pdl}
     sizes |= {"CHUNKS": triton.next_power_of_2(chunks), "launch_pdl": pdl}
+    warps = 4 if rows >= MANY_ROWS else 8
     if rows:
         grid, shape = (triton.cdiv(vocab, CHUNK), rows), (logits.stride(0), vocab, chunks)
         for turn in range(rounds):
-            _tally[grid](logits, *asked, *shape, TURN=turn, **sizes, SIZE=CHUNK, num_warps=WARPS)
-        _gather[grid](logits, *asked, gathered, *shape, ROUNDS=rounds, **sizes, SIZE=CHUNK, num_warps=WARPS)
+            _tally[grid](logits, *asked, *shape, TURN=turn, **sizes, SIZE=CHUNK, num_warps=warps)
+        _gather[grid](logits, *asked, gathered, *shape, ROUNDS=rounds, **sizes, SIZE=CHUNK, num_warps=warps)
         last = (gathered, *asked, thresholds, vocab, chunks)
         search[(rows,)](*last, ROUNDS=rounds, **sizes, SIZE=TILE, num_warps=8)
     return thresholds

@@ -1,0 +1,39 @@
+"""Matrix kernels at sizes of real models: what each number of rows may be multiplied by, against torch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from text_generation_server.kernels.matmul.choice import candidates
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+TOLERANCE = {torch.bfloat16: 6e-3, torch.float16: 1e-3}
+"""Of the norm of all results: one rounding."""
+
+SHAPES = [(4096, 4096), (6144, 4096), (1024, 11008), (50264, 768)]
+
+
+def first_and_last_of_each_kernel(rows, n, k):
+    found = candidates(1 << (rows - 1).bit_length(), n, k)
+    of_kernel = {choice.kernel: choice for choice in found}
+    return {*of_kernel.values(), *{choice.kernel: choice for choice in reversed(found)}.values()}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 16, 27, 64, 101])
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_rows_are_multiplied_as_by_torch_and_know_nothing_of_each_other(dtype, n, k, rows):
+    from text_generation_server.kernels.matmul.linear import small_batch_linear
+
+    torch.manual_seed(rows)
+    made = {"device": "cuda", "dtype": dtype}
+    weight, bias, x = torch.randn(n, k, **made) * k**-0.5, torch.randn(n, **made), torch.randn(rows, k, **made)
+    others = x.clone()
+    others[1:] = torch.nan
+    expected = F.linear(x.float(), weight.float(), bias.float())
+    for choice in first_and_last_of_each_kernel(rows, n, k):
+        got = small_batch_linear(x, weight, bias, choice)
+        assert (got.float() - expected).norm() < TOLERANCE[dtype] * expected.norm(), choice
+        assert torch.equal(small_batch_linear(x, weight, bias, choice), got), choice
+        assert torch.equal(small_batch_linear(others, weight, bias, choice)[0], got[0]), choice
