@@ -28,10 +28,16 @@ class MadeUp:
     def __init__(self, times=None):
         self.times = {CUBLAS: 10.0} | (times or {})
         self.asked = defaultdict(list)
+        self.prepared = []
+        self.together = []
         self.limits = []
+
+    def prepare(self, cases):
+        self.prepared += [(choice, rows) for choice, _, rows in cases]
 
     def __call__(self, choice, weights, rows, limit):
         self.asked[rows].append(choice)
+        self.together.append(len(weights))
         self.limits.append(limit)
         return self.times.get(choice, 20.0)
 
@@ -109,15 +115,16 @@ def test_many_rows_are_not_measured():
 
 
 def test_weights_measured_together_exceed_a_cache_and_not_much_more():
-    seen = []
-
-    def measure(choice, weights, rows, limit):
-        seen.append(len(weights))
-        return 1.0
-
+    measure = MadeUp()
     # 32 MiB each.
     tuned(measure, weights=[weight() for _ in range(40)])
-    assert set(seen) == {16}
+    assert set(measure.together) == {16}
+
+
+def test_all_that_is_measured_is_prepared_at_once():
+    measure = MadeUp()
+    tuned(measure, rows=(2, 8))
+    assert measure.prepared == [(choice, rows) for rows in (2, 8) for choice in candidates(rows, N, K)]
 
 
 def test_a_second_start_measures_nothing(tmp_path):

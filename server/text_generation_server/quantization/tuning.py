@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Protocol
 
@@ -43,7 +43,10 @@ SECONDS = 120.0
 
 
 class Measure(Protocol):
-    """Times one choice."""
+    """Times choices."""
+
+    def prepare(self, cases: Sequence[tuple[Choice, Tensor, int]]) -> None:
+        """Choices, weights and numbers of rows, about to be timed: do ahead what can be done for all at once."""
 
     def __call__(self, choice: Choice, weights: Sequence[Tensor], rows: int, limit: float) -> float | None:
         """Microseconds a product of `rows` rows, less exact above `limit`; None where the choice cannot be used."""
@@ -127,28 +130,34 @@ class MatmulTuner:
 
     def _tune(self, rows: Sequence[int], kept: Mapping[str, Choice], deadline: float) -> _Tally:
         tally = _Tally()
-        for shape, weights in self._weights.items():
-            new = {}
-            for count in sorted(rows):
-                # A choice that is no candidate any more is older than the kernels.
-                possible = candidates(count, shape.n, shape.k)
-                found = kept.get(shape.case(count))
-                if found is not None and (found == CUBLAS or found in possible):
-                    tally.known += 1
-                elif time.monotonic() > deadline:
-                    tally.cut += 1
-                    continue
-                else:
-                    found = new[shape.case(count)] = self._fastest(possible, _enough(weights), count)
-                    tally.measured += 1
+        missing = []
+        for count, shape in product(sorted(rows), self._weights):
+            found = kept.get(shape.case(count))
+            # A choice that is no candidate any more is older than the kernels.
+            if found is not None and (found == CUBLAS or found in candidates(count, shape.n, shape.k)):
                 self._choices.setdefault(shape, {})[count] = found
-            self._keep(new)
+                tally.known += 1
+            else:
+                missing.append((shape, count))
+        if not missing:
+            return tally
+        measure = self._measure or _timer(self._device)
+        weight_of = {shape: weights[0] for shape, weights in self._weights.items()}
+        measure.prepare([(c, weight_of[s], count) for s, count in missing for c in candidates(count, s.n, s.k)])
+        for shape, count in missing:
+            if time.monotonic() > deadline:
+                tally.cut += 1
+                continue
+            possible = candidates(count, shape.n, shape.k)
+            found = self._fastest(measure, possible, _enough(self._weights[shape]), count)
+            self._choices.setdefault(shape, {})[count] = found
+            self._keep({shape.case(count): found})
+            tally.measured += 1
         return tally
 
-    def _fastest(self, possible: Sequence[Choice], weights: Sequence[Tensor], rows: int) -> Choice:
+    def _fastest(self, measure: Measure, possible: Sequence[Choice], weights: Sequence[Tensor], rows: int) -> Choice:
         if not possible:
             return CUBLAS
-        measure = self._measure = self._measure or _timer(self._device)
         time_to_beat = measure(CUBLAS, weights, rows, float("inf"))
         best, fastest = CUBLAS, float("inf") if time_to_beat is None else time_to_beat / GAIN
         for choice in possible:

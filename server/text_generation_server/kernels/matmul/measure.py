@@ -1,6 +1,8 @@
 """Times a choice as decode steps would run it: over several matrices, in one CUDA graph. Knows not what is compared."""
 
+import contextlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 
 import torch
@@ -22,11 +24,22 @@ TOLERANCE = {torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
 
 class GraphTimer:
-    """Microseconds of one product; each call compiles, checks, captures and replays."""
+    """Microseconds of one product; each call compiles where `prepare` has not, checks, captures and replays."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def prepare(self, cases: Sequence[tuple[Choice, Tensor, int]]) -> None:
+        """Compile what is about to be timed, [N, K] by so many rows, on all of the host's processors."""
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(self._compile, cases):
+                pass
+
+    def _compile(self, case: tuple[Choice, Tensor, int]) -> None:
+        choice, weight, rows = case
+        with torch.cuda.device(self._device), contextlib.suppress(triton.TritonError):
+            small_batch_linear(weight.new_zeros(rows, weight.shape[1]), weight, None, choice)
 
     def __call__(self, choice: Choice, weights: Sequence[Tensor], rows: int, limit: float) -> float | None:
         """None where the choice cannot run or is wrong. What takes longer than `limit` is timed only once.
