@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpu_points import SHAPES
-from gpu_serving import LIMITS, serving
+from gpu_serving import LIMITS
+from gpu_shards import serving
 from text_generation_benchmark.client import ShardClient
 from text_generation_benchmark.messages import Batches, warmup_request
 from text_generation_benchmark.settings import Workload

@@ -81,6 +81,16 @@ SHAPES = {
         max_position_embeddings=8192,
         rope_theta=500000.0,
     ),
+    "llama-3-70b-16-layers": Shape(
+        hidden_size=8192,
+        intermediate_size=28672,
+        num_hidden_layers=16,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+        vocab_size=128256,
+        max_position_embeddings=8192,
+        rope_theta=500000.0,
+    ),
 }
 
 

@@ -10,17 +10,17 @@ import json
 import random
 import shlex
 import string
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import gpu_points
 from gpu_points import MAX_PREFILL_TOKENS, MAX_TOTAL_TOKENS, SHAPES, Points, Shape
+from gpu_shards import serving
 from gpu_table import tables
 from text_generation_benchmark.client import ShardClient, ShardInfo
 from text_generation_benchmark.messages import Batches, Limits, warmup_request
@@ -29,8 +29,6 @@ from text_generation_benchmark.settings import Workload
 
 LIMITS = Limits(MAX_PREFILL_TOKENS, MAX_TOTAL_TOKENS - 1, MAX_TOTAL_TOKENS)
 
-STOP_S = 30.0
-
 
 def main(arguments: Sequence[str]) -> None:
     """Measure, or print tables."""
@@ -38,8 +36,10 @@ def main(arguments: Sequence[str]) -> None:
     if options.command == "table":
         print(tables(*(json.loads(path.read_text()) for path in (options.ours, options.peer))))
         return
-    about = {"engine": "kv.run", "shape": options.shape, "serve": options.serve}
-    measure(SHAPES[options.shape], Points.chosen(options), LIMITS, options.serve, options.out, about)
+    engine = "kv.run" if options.num_shard == 1 else f"kv.run, {options.num_shard} GPUs"
+    about = {"engine": engine, "shape": options.shape, "serve": options.serve}
+    points = Points.chosen(options)
+    measure(SHAPES[options.shape], points, LIMITS, options.serve, options.out, about, options.num_shard)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--serve", type=shlex.split, default=[], metavar="'OPTION …'", help="more of text-generation-server serve"
     )
+    run.add_argument("--num-shard", type=int, default=1, metavar="N", help="GPUs that share the model")
     table = commands.add_parser("table", help="print figures beside a peer's as Markdown")
     table.add_argument("ours", type=Path)
     table.add_argument("peer", type=Path)
@@ -57,7 +58,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def measure(
-    shape: Shape, points: Points, limits: Limits, serve: Sequence[str], out: Path, about: Mapping[str, Any]
+    shape: Shape,
+    points: Points,
+    limits: Limits,
+    serve: Sequence[str],
+    out: Path,
+    about: Mapping[str, Any],
+    shards: int = 1,
 ) -> None:
     """Write all figures of a shape to `out`, and the server's output beside it.
 
@@ -67,7 +74,7 @@ def measure(
         directory = Path(folder)
         shape.write(directory)
         began = time.perf_counter()
-        socket = stack.enter_context(serving(directory, serve, out.with_suffix(".log")))
+        socket = stack.enter_context(serving(directory, serve, out.with_suffix(".log"), shards))
         started = time.perf_counter()
         client = stack.enter_context(ShardClient.connect(socket))
         client.clear()
@@ -76,30 +83,6 @@ def measure(
         seconds = {"start_s": started - began, "warmup_s": time.perf_counter() - started}
         found = {**about, **seconds, "fitting_tokens": fitting, "shard": asdict(shard)}
         gpu_points.record(out, found, points, Driver(client, shard, limits.max_prefill_tokens).generate)
-
-
-@contextlib.contextmanager
-def serving(directory: Path, options: Sequence[str], log: Path) -> Iterator[Path]:
-    """A server's socket, from when it is there. The server is stopped by its pid; its output is in `log`."""
-    command = [sys.executable, "-m", "text_generation_server", "serve", str(directory), "--load-format", "dummy"]
-    command += ["--dtype", "bfloat16", "--uds-path", str(directory / "shard"), *options]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        socket = directory / "shard-0"
-        while not socket.exists():
-            if server.poll() is not None:
-                raise SystemExit(f"the server ended with code {server.returncode}:\n{log.read_text()[-2000:]}")
-            time.sleep(0.02)
-        yield socket
-    finally:
-        server.terminate()
-        try:
-            server.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 class Driver:

@@ -112,7 +112,8 @@ def test_points_are_chosen_by_options():
     assert Points.chosen(options("--prompts", "512")).prompts == (512,)
 
 
-def test_a_server_is_started_driven_and_stopped(tmp_path, monkeypatch):
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_server_is_started_driven_and_stopped(tmp_path, monkeypatch, shards):
     for name, value in {
         "CUDA_MEMORY_FRACTION": "0.01",
         "OMP_NUM_THREADS": "1",
@@ -121,13 +122,14 @@ def test_a_server_is_started_driven_and_stopped(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     points = Points(batches=(3,), prompts=(40,), prefills=((1, 10), (3, 40)))
     out = tmp_path / "found.json"
-    gpu_serving.measure(TINY, points, Limits(100, 99, 200), ["--logger-level", "DEBUG"], out, {"engine": "kv.run"})
+    limits, about = Limits(100, 99, 200), {"engine": "kv.run"}
+    gpu_serving.measure(TINY, points, limits, ["--logger-level", "DEBUG"], out, about, shards)
     found = json.loads(out.read_text())
     assert list(found["prefill"]) == ["1x10", "3x40"]
     assert list(found["decode"]) == ["3x40"]
     assert found["shard"]["dtype"] == "torch.bfloat16"
     assert found["fitting_tokens"] >= 200
-    assert "Loaded" in out.with_suffix(".log").read_text()
+    assert out.with_suffix(".log").read_text().count(" Loaded ") == shards
 
 
 def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path):
