@@ -84,6 +84,8 @@ def load_part(config: ServerConfig) -> Part:
     directory = find_model(config)
     placement = place(ranks.rank, ranks.world_size, options.dtype, config.threads)
     torch.set_num_threads(placement.threads)
+    if placement.device.type == "cuda":
+        torch.cuda.set_device(placement.device)  # where libraries launch that are not told
     group = join_group(ranks.rank, ranks.world_size, ranks.master_addr, ranks.master_port, placement.device)
     began = time.monotonic()
     model_options = ModelOptions(
