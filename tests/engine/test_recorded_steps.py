@@ -12,10 +12,10 @@ from text_generation_server.cache.paged import PagedCache
 from text_generation_server.engine import graphs as graphs_module
 from text_generation_server.engine.forward import StepForward
 from text_generation_server.engine.graphs import LARGEST, usual_sizes
-from text_generation_server.engine.pieces import TOKENS
 from text_generation_server.engine.plan import Admission, StepPlan
 from text_generation_server.engine.recording import RecordedSteps
 from text_generation_server.engine.rows import RowTable
+from text_generation_server.engine.token_graphs import TOKENS
 
 ROWS, SLOTS = 7, 64
 UNTOUCHED = -1.0
@@ -71,7 +71,7 @@ class Steps:
     ("rows", "replayed"), [((3,), 1), ((5, 0), 2), ((4, 1, 2), 4), ((0, 1, 2, 3), 4), ((0, 2, 1, 5, 4), TOKENS[0])]
 )
 def test_a_step_runs_in_the_smallest_recording_that_holds_it(rows, replayed):
-    """One that no recorded number of rows holds is replayed in pieces, as so many tokens."""
+    """One that no recorded number of rows holds is replayed as so many tokens."""
     steps = Steps((1, 2, 4))
     assert torch.equal(steps.run(rows), steps.expected(rows))
     assert steps.recorder.replays == [replayed]

@@ -71,7 +71,7 @@ class MockPlan:
     layout: RowLayout
     histories: list[list[int]]
 
-    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         layout, tokens = self.layout, cache.keys(layer.layer)[:, 0, 0].numpy()
         first = len(self.histories)
         for row, count, seen in zip(layout.rows, layout.query_lens, layout.kv_lens, strict=True):
@@ -80,8 +80,7 @@ class MockPlan:
             history = kept.clip(0, VOCAB_SIZE - 1).astype(int).tolist()
             self.histories.extend(history[:end] for end in range(seen - count + 1, seen + 1))
         assert len(self.histories) == first + len(q)
-        places = torch.arange(first, len(self.histories), dtype=torch.float64)[:, None]
-        return places if out is None else out.copy_(places)
+        return torch.arange(first, len(self.histories), dtype=torch.float64)[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +98,31 @@ class MockDecodePlan:
     def prepare(self, kv_lens: Sequence[int]) -> None:
         assert kv_lens == self.kv_lens.tolist()
 
-    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         rows = self.rows.tolist()
         layout = RowLayout.of(rows, [1] * len(rows), self.kv_lens.tolist(), self.slot_table)
-        return MockPlan(layout, self.histories).run(q, layer, cache, out)
+        return MockPlan(layout, self.histories).run(q, layer, cache)
+
+
+class MockTokenPlan:
+    """The same for steps of any rows, whose numbers were given before; `with_singles`: also rows of one token."""
+
+    def __init__(self, slot_table: Tensor, histories: list[list[int]], with_singles: bool) -> None:
+        self.slot_table, self.histories, self.with_singles = slot_table, histories, with_singles
+        self.layout: RowLayout | None = None
+
+    def suits(self, query_lens: Sequence[int]) -> bool:
+        return self.with_singles or min(query_lens) > 1
+
+    def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
+        self.layout = RowLayout.of(rows, query_lens, kv_lens, self.slot_table)
+
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
+        found = torch.zeros(len(q), 1, dtype=torch.float64)
+        if self.layout is not None:
+            tokens = sum(self.layout.query_lens)
+            found[:tokens] = MockPlan(self.layout, self.histories).run(q[:tokens], layer, cache)
+        return found
 
 
 class MockAttention:
@@ -119,6 +139,9 @@ class MockAttention:
 
     def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> list[MockDecodePlan]:
         return [MockDecodePlan(rows, kv_lens, slot_table, self.histories)]
+
+    def token_plans(self, tokens: int, slot_table: Tensor) -> list[MockTokenPlan]:
+        return [MockTokenPlan(slot_table, self.histories, with_singles) for with_singles in (False, True)]
 
 
 class MockModel:

@@ -10,9 +10,3 @@ class PlainRecorder:
 
     def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
         return work
-
-    def interrupt(self, call: Callable[[], None]) -> None:
-        call()
-
-    def borrowed(self, tensor: Tensor) -> Tensor:
-        return tensor

@@ -78,11 +78,8 @@ class RowLayout:
 class AttentionPlan(Protocol):
     """A backend's preparations for one step, made once and used by every layer."""
 
-    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
-        """Attend with queries [T, H, d] to keys and values that are in their slots already.
-
-        Returns the answers [T, H · d], in `out` if that is given.
-        """
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
+        """Attend with queries [T, H, d] to keys and values that are in their slots already; [T, H · d]."""
 
 
 class DecodePlan(AttentionPlan, Protocol):
@@ -93,6 +90,19 @@ class DecodePlan(AttentionPlan, Protocol):
 
     def prepare(self, kv_lens: Sequence[int]) -> None:
         """The host's part of a step, before `run` is replayed: the numbers are in the tensors by then."""
+
+
+class TokenPlan(AttentionPlan, Protocol):
+    """A plan for steps of so many tokens, of whichever rows, that is made once. Tokens behind a step's are padding.
+
+    The answer is in the same tensor each time; what it has for padding is some finite number.
+    """
+
+    def suits(self, query_lens: Sequence[int]) -> bool:
+        """Whether it is made for rows with so many tokens each."""
+
+    def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
+        """Before `run` is replayed for rows of the table, laid end to end, as in `RowLayout`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,9 @@ class AttentionBackend(Protocol):
 
         The first that suits is to be used, the last suits always; there are none if this backend cannot be replayed.
         """
+
+    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
+        """Plans for steps of `tokens` tokens, prompts among them; to be used and missing as those above."""
 
 
 class BackendClass(Protocol):

@@ -1,9 +1,10 @@
 """Attention by FlashInfer's kernels over pages of one slot, on CUDA devices. Knows no model and no ranks.
 
-A step with prompts goes through the prefill kernels as a whole, where a single token is a prompt of one. A step of
-single tokens goes through the decode kernel on CUDA cores where each query head has keys of its own, and through our
-own kernel on tensor cores where heads share keys: on an H100 that takes 0.75 to 0.95 of the time of the better of
-FlashInfer's two nearly everywhere (from 1 row of 40 keys to 128 of 2100, 4 heads a key), and needs no plan.
+A step with prompts goes through the prefill kernels as a whole, where a single token is a prompt of one; where it is
+replayed, through kernels of our own, which need no plan of the host's. A step of single tokens goes through the decode
+kernel on CUDA cores where each query head has keys of its own, and through our own on tensor cores where heads share
+keys: on an H100 that takes 0.75 to 0.95 of the time of the better of FlashInfer's two nearly everywhere (from 1 row of
+40 keys to 128 of 2100, 4 heads a key).
 Scores are scaled when a layer runs, so that all layers of a variant share a plan. Checked with FlashInfer 0.7.2.
 
 Dimensions: T tokens of the step, R rows, S keys of all rows together, H and K query and key/value heads of the rank.
@@ -26,6 +27,7 @@ from text_generation_server.attention.base import (
     DecodePlan,
     LayerAttention,
     RowLayout,
+    TokenPlan,
 )
 from text_generation_server.attention.flashinfer_modules import HEAD_DIMS, compile_modules, modules_of, padded_head_dim
 from text_generation_server.attention.triton import TritonAttention
@@ -58,10 +60,10 @@ class Kernel:
         self._wrapper.plan(*arguments, **self._options)
         self._copied.record()
 
-    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None) -> Tensor:
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
         # What it makes itself for a prompt it fills with zeros first.
-        out = q.new_empty(q.shape[0], q.shape[1] * q.shape[2]) if out is None else out
+        out = q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
         self._wrapper.run(q, cache.layer(layer.layer).unsqueeze(2), q_scale=layer.scale, out=out.view(q.shape))
         return out
 
@@ -72,9 +74,9 @@ class FlashInferPlan:
     def __init__(self, kernels: Sequence[Kernel]) -> None:
         self._kernels = kernels
 
-    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
-        return self._kernels[layer.variant].run(q, layer, cache, out)
+        return self._kernels[layer.variant].run(q, layer, cache)
 
 
 class FlashInferDecodePlan(FlashInferPlan):
@@ -125,8 +127,9 @@ class FlashInferAttention:
         self._sizes = shape.heads, state.kv_heads, state.head_dim, 1
         self._workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=state.device)
         self._prefill = [self._prefill_kernel(variant) for variant in shape.variants]
-        self._sharing = TritonAttention(replace(shape, state=state)) if shape.heads > state.kv_heads else None
-        if self._sharing is None:
+        self._ours = TritonAttention(replace(shape, state=state))
+        self._shared = shape.heads > state.kv_heads
+        if not self._shared:
             self._decode = [self._decode_kernel(variant) for variant in shape.variants]
             self._replayed_slots = torch.empty(REPLAYED_KEYS, dtype=torch.int32, device=state.device)
 
@@ -144,13 +147,13 @@ class FlashInferAttention:
             return f"heads have {state.head_dim} numbers, more than {HEAD_DIMS[-1]}"
         if any(variant.alibi is not None for variant in shape.variants):
             return "its linear biases know neither other slopes nor ranks"
-        return TritonAttention.why_not(shape) if shape.heads > state.kv_heads else None
+        return TritonAttention.why_not(shape)
 
     def plan(self, layout: RowLayout) -> AttentionPlan:
         """Prepare one step."""
         single = max(layout.query_lens) == 1
-        if single and self._sharing is not None:
-            return self._sharing.plan(layout)
+        if single and self._shared:
+            return self._ours.plan(layout)
         from text_generation_server.kernels.slots import gather_slots
 
         rows, keys = len(layout.rows), sum(layout.kv_lens)
@@ -167,8 +170,8 @@ class FlashInferAttention:
 
     def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
         """See `AttentionBackend`."""
-        if self._sharing is not None:
-            return self._sharing.decode_plans(rows, kv_lens, slot_table)
+        if self._shared:
+            return self._ours.decode_plans(rows, kv_lens, slot_table)
         ends = torch.zeros(len(rows) + 1, dtype=torch.int32, device=rows.device)
         fixed = {
             "use_cuda_graph": True,
@@ -179,6 +182,10 @@ class FlashInferAttention:
         kernels = [self._decode_kernel(variant, **fixed) for variant in self._variants]
         slots = self._replayed_slots
         return (FlashInferDecodePlan(kernels, self._sizes, rows=rows, slot_table=slot_table, ends=ends, slots=slots),)
+
+    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
+        """See `AttentionBackend`: our own, for FlashInfer's plans of prompts depend on their lengths."""
+        return self._ours.token_plans(tokens, slot_table)
 
     def _decode_kernel(self, variant: AttentionVariant, **fixed: object) -> Kernel:
         import flashinfer  # takes seconds, and is not there on every machine

@@ -23,6 +23,7 @@ from text_generation_server.attention.base import (
     DecodePlan,
     LayerAttention,
     RowLayout,
+    TokenPlan,
 )
 from text_generation_server.cache.paged import PagedCache, StateSpec
 
@@ -179,16 +180,15 @@ class SdpaPlan:
         self._layout = layout
         self._parts: list[list[Part]] = [[*self._decode_rows(bias), *self._prompt_rows(bias)] for bias in biases]
 
-    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor | None = None) -> Tensor:
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
         pool = cache.layer(layer.layer)
         tokens, heads, head_dim = q.shape
         q = q.view(tokens, len(pool) // 2, -1, head_dim)
         parts = self._parts[layer.variant]
-        if len(parts) == 1 and out is None:
+        if len(parts) == 1:
             return parts[0].run(q, pool, layer.scale)
-        if out is None:
-            out = q.new_empty(tokens, heads * head_dim)
+        out = q.new_empty(tokens, heads * head_dim)
         for part in parts:
             out[part.tokens] = part.run(q[part.tokens], pool, layer.scale)
         return out
@@ -271,4 +271,8 @@ class SdpaAttention:
 
     def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
         """None: what is gathered depends on the rows' lengths."""
+        return ()
+
+    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
+        """None, for the same reason."""
         return ()

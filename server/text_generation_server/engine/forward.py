@@ -4,17 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from text_generation_server.attention.base import RowLayout
 from text_generation_server.cache.paged import PagedCache
+from text_generation_server.engine.numbers import NEWEST, logit_rows, token_numbers
 from text_generation_server.engine.plan import StepPlan
 from text_generation_server.engine.recording import RecordedSteps
 from text_generation_server.engine.rows import RowTable
 from text_generation_server.engine.upload import upload
-from text_generation_server.models.step import ServedModel, StepInput
+from text_generation_server.models.step import ServedModel, StepInput, forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +44,34 @@ class StepForward:
         if (replayed := self._recorded.decodes.run(plan)) is not None:
             logits, rows = replayed
             return Forwarded(logits, rows, lambda: self._rows.last_token[rows])
+        if (found := self._recorded.tokens.run(plan)) is not None:
+            hidden, ids = found
+            at, rows = upload(self._device, logit_rows(plan), plan.rows)
+            return Forwarded(self._model.logits(hidden, at), rows, lambda: ids()[at])
         one_each = not any(plan.prompts) and len(plan.chooses) == len(plan.rows)
         step, rows = self._decode_input(plan) if one_each else self._input(plan)
-        hidden = self._recorded.tokens.run(step)
-        if hidden is None:
-            hidden = self._model.hidden(step)
-        ids, at = step.token_ids, step.logit_rows
-        return Forwarded(self._model.logits(hidden, at), rows, lambda: ids if at is None else ids[at])
+        return Forwarded(forward(self._model, step), rows, lambda: _chosen(step.token_ids, step.logit_rows))
 
     def _decode_input(self, plan: StepPlan) -> tuple[StepInput, Tensor]:
-        """Each row's newest token, which never leaves the device."""
+        """Each row's newest token."""
         rows, kv_lens, ends = upload(self._device, plan.rows, plan.kv_lens, range(len(plan.rows) + 1))
         layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
         return self._step(layout, self._rows.last_token[rows], kv_lens - 1, rows, None), rows
 
     def _input(self, plan: StepPlan) -> tuple[StepInput, Tensor]:
         """Tokens that the plan brings, and where it brings none the row's newest."""
-        starts = [*accumulate(plan.query_lens, initial=0)]
-        newest = [row for row, prompt in enumerate(plan.prompts) if prompt is None]
-        spans = zip(plan.kv_lens, plan.query_lens, strict=True)
-        ids, positions, row_of, rows, kv_lens, ends, logit_rows, places, sources = upload(
+        ids, positions, row_of, rows, kv_lens, ends, at = upload(
             self._device,
-            np.concatenate([np.asarray(prompt or (0,)) for prompt in plan.prompts]),
-            np.concatenate([np.arange(end - tokens, end) for end, tokens in spans]),
-            np.repeat(plan.rows, plan.query_lens),
+            *token_numbers(plan),
             plan.rows,
             plan.kv_lens,
-            starts,
-            _logit_rows(plan, starts),
-            [starts[row] for row in newest],
-            [plan.rows[row] for row in newest],
+            [*accumulate(plan.query_lens, initial=0)],
+            logit_rows(plan),
         )
-        if newest:
-            ids[places] = self._rows.last_token[sources]
+        if None in plan.prompts:
+            ids = torch.where(ids == NEWEST, self._rows.last_token[row_of], ids)
         layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
-        return self._step(layout, ids, positions, row_of, logit_rows), rows
+        return self._step(layout, ids, positions, row_of, at), rows
 
     def _step(
         self, layout: RowLayout, ids: Tensor, positions: Tensor, row_of: Tensor, logit_rows: Tensor | None
@@ -98,8 +91,5 @@ class StepForward:
         return self._rows.slots.device
 
 
-def _logit_rows(plan: StepPlan, starts: list[int]) -> list[int]:
-    """Indices into T: the last positions of each choosing row, then the scored positions of each scored row."""
-    ends = [starts[i] + plan.query_lens[i] for i in plan.chooses]
-    last = [at for end, drafted in zip(ends, plan.drafted, strict=True) for at in range(end - drafted - 1, end)]
-    return last + [starts[i] + offset for i, count in plan.scored for offset in range(count)]
+def _chosen(values: Tensor, at: Tensor | None) -> Tensor:
+    return values if at is None else values[at]

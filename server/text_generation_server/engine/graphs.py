@@ -43,6 +43,9 @@ class DecodeGraphs:
         self._padding_row = padding_row
         self._graphs: list[DecodeGraph] = []
 
+    def __len__(self) -> int:
+        return len(self._graphs)
+
     def record(self, sizes: Sequence[int], recorder: Recorder) -> None:
         """Record steps of these numbers of rows; the largest first, whose memory the others then share."""
         for size in sorted(sizes, reverse=True):

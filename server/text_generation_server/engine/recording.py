@@ -8,29 +8,32 @@ from loguru import logger
 from text_generation_server.cache.paged import PagedCache
 from text_generation_server.engine.graphs import DecodeGraphs
 from text_generation_server.engine.memory import bytes_used
-from text_generation_server.engine.pieces import TOKENS, TokenGraphs
 from text_generation_server.engine.recorder import Recorder
 from text_generation_server.engine.rows import RowTable
+from text_generation_server.engine.token_graphs import TOKENS, TokenGraphs
 from text_generation_server.models.step import ServedModel
 
 
 class RecordedSteps:
-    """decodes: steps of one token a row, whole. tokens: steps of few tokens, in pieces. None of either at first.
+    """decodes: steps of one token a row. tokens: steps of few tokens, prompts among them. None of either at first.
 
     The last row and the last slot belong to no sequence.
     """
 
     def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable) -> None:
         self._device = model.state.device
-        self._longest = rows.slots.shape[1]
+        self._attention = model.attention.name
         self.decodes = DecodeGraphs(model, cache, rows, padding_row=len(rows.slots) - 1)
-        self.tokens = TokenGraphs(model, cache)
+        self.tokens = TokenGraphs(model, cache, rows, padding_row=len(rows.slots) - 1)
 
     def record(self, decode_rows: Sequence[int], recorder: Recorder) -> None:
         """Record decode steps of these numbers of rows, and steps of few tokens; log what that took."""
         began, before = time.monotonic(), bytes_used(self._device)
         self.tokens.record(TOKENS, recorder)
         self.decodes.record(decode_rows, recorder)
+        if not self.decodes:
+            logger.warning("No step is recorded: attention by {} cannot be replayed", self._attention)
+            return
         seconds, taken = time.monotonic() - began, bytes_used(self._device) - before
         logger.bind(phase="graphs", seconds=seconds, bytes=taken).info(
             "Recorded decode steps of {} sizes, up to {} rows, and steps of up to {} tokens in {:.1f} s and {:.2f} GiB",
@@ -45,8 +48,9 @@ class RecordedSteps:
         """
         used = [bytes_used(self._device)]
         self.tokens.record(TOKENS[-1:], recorder)
+        token_graphs = len(self.tokens) * len(TOKENS)
         for size in sorted(decode_rows, reverse=True)[:2]:
             self.decodes.record([size], recorder)
             used.append(bytes_used(self._device))
         each = used[-1] - used[-2]
-        return used[-1] - used[0] + each * (len(decode_rows) + len(TOKENS))
+        return used[-1] - used[0] + each * (len(decode_rows) + token_graphs)

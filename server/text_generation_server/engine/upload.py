@@ -9,14 +9,18 @@ from torch import Tensor
 
 Integers = Sequence[int] | NDArray[np.int64]
 
+_FILLING = (0,)
+
 
 def upload(device: torch.device, *lists: Integers) -> list[Tensor]:
-    """Copies [len] int64 of the lists, parts of one tensor on the device.
+    """Copies [len] int64 of the lists, parts of one tensor on the device, each from a multiple of 16 bytes on.
 
+    Kernels are compiled once for numbers that begin there, and once more, while requests wait, for others.
     The pinned buffer that a copy reads may be dropped at once: the allocator does not lend it again before.
     """
-    host = packed(*lists, pinned=device.type == "cuda")
-    return list(torch.split(host.to(device, non_blocking=True), [len(numbers) for numbers in lists]))
+    parts = [part for numbers in lists for part in (numbers, _FILLING[: len(numbers) % 2])]
+    host = packed(*parts, pinned=device.type == "cuda")
+    return list(torch.split(host.to(device, non_blocking=True), [len(part) for part in parts])[::2])
 
 
 def packed(*lists: Integers, pinned: bool) -> Tensor:

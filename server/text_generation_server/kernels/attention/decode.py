@@ -145,6 +145,10 @@ def _decode(
     if PDL:
         gdc_launch_dependents()
     if split >= used:
+        # Of rows without keys all programs end here: not before the kernel in front, which others count on.
+        if PDL:  # noqa: SIM102 (decided when compiled, unlike what follows)
+            if kv_len == 0:
+                gdc_wait()
         return
     if PDL:
         gdc_wait()
@@ -191,7 +195,7 @@ def decode(
     Args:
         q: [T, H, d], each head contiguous.
         kv: [slots, 2, K, d], contiguous: a layer's keys and values.
-        rows, kv_lens: [B] int64, of the table; keys that each sees, at least one.
+        rows, kv_lens: [B] int64, of the table; keys that each sees. A row without keys is passed over.
         table: [all rows, positions] int64, the slot of each position of each row.
         rule: what scores are subject to.
         scale: of products.

@@ -35,12 +35,73 @@ def blocks_of(rows: Iterable[tuple[int, int, int, int]], group: int, size: int) 
     return sorted(blocks, key=lambda block: block[3] - block[2] + block[4] // group, reverse=True)
 
 
+@triton.jit
+def _attend(
+    q: tl.tensor,
+    kv: tl.tensor,
+    out: tl.tensor,
+    line: tl.tensor,
+    table: tl.tensor,
+    slopes: tl.tensor,
+    kv_head: tl.tensor,
+    q_token: int,
+    q_head: int,
+    table_stride: int,
+    window: int,
+    scale: float,
+    softcap: float,
+    KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    STAGES: tl.constexpr,
+    WINDOWED: tl.constexpr,
+) -> None:
+    """One block of a key head, which `line` describes."""
+    slots = table + tl.load(line) * table_stride
+    queries, kv_len, first = tl.load(line + 2).to(tl.int32), tl.load(line + 3).to(tl.int32), tl.load(line + 4)
+    first = first.to(tl.int32)
+    row = first + tl.arange(0, BLOCK_M)
+    last = queries * GROUP - 1
+    stored = row <= last
+    row = tl.minimum(row, last)
+    head = kv_head * GROUP + row % GROUP
+    token = tl.load(line + 1) + row // GROUP
+    before = kv_len - queries
+    at = before + row // GROUP
+    column = tl.arange(0, BLOCK_D)[None, :]
+    held = stored[:, None] & (column < HEAD_DIM)
+    query = tl.load(q + token[:, None] * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
+    slope = None if slopes is None else tl.load(slopes + head)[:, None]
+    # All rows see the keys up to the first one's; the last sees those up to `end`.
+    full = before + first // GROUP + 1
+    end = before + tl.minimum(first + BLOCK_M - 1, last) // GROUP + 1
+    begin = tl.maximum(full - window, 0)
+    full = begin + (full - begin) // BLOCK_N * BLOCK_N
+    slot: tl.constexpr = 2 * KV_HEADS * HEAD_DIM
+    source = kv + kv_head * HEAD_DIM, slots
+    state = fresh(BLOCK_M, BLOCK_D)
+    if not WINDOWED:
+        state = walk(
+            state, query, at, source, begin, full, window, slope, scale, softcap, slot, HEAD_DIM, BLOCK_N, STAGES, False
+        )
+        begin = full
+    _, total, values = walk(
+        state, query, at, source, begin, end, window, slope, scale, softcap, slot, HEAD_DIM, BLOCK_N, STAGES, True
+    )
+    place = token[:, None] * (KV_HEADS * GROUP * HEAD_DIM) + head[:, None] * HEAD_DIM + column
+    tl.store(out + place, (values / total[:, None]).to(out.dtype.element_ty), mask=held)
+
+
 @triton.jit(do_not_specialize=["window"])
 def _prefill(
     q: tl.tensor,
     kv: tl.tensor,
     out: tl.tensor,
     blocks: tl.tensor,
+    count: tl.tensor,
     table: tl.tensor,
     slopes: tl.tensor,
     q_token: int,
@@ -61,67 +122,51 @@ def _prefill(
     FIELDS: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
-    kv_head = tl.program_id(0)
-    line = blocks + tl.program_id(1) * FIELDS
-    slots = table + tl.load(line) * table_stride
-    queries, kv_len, first = tl.load(line + 2).to(tl.int32), tl.load(line + 3).to(tl.int32), tl.load(line + 4)
-    first = first.to(tl.int32)
-    row = first + tl.arange(0, BLOCK_M)
-    last = queries * GROUP - 1
-    stored = row <= last
-    row = tl.minimum(row, last)
-    head = kv_head * GROUP + row % GROUP
-    token = tl.load(line + 1) + row // GROUP
-    before = kv_len - queries
-    at = before + row // GROUP
-    column = tl.arange(0, BLOCK_D)[None, :]
-    held = stored[:, None] & (column < HEAD_DIM)
+    # What is to be done was written before the step's first kernel.
+    pieces = tl.load(count).to(tl.int32) * KV_HEADS
+    bound = softcap if CAPPED else None
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    query = tl.load(q + token[:, None] * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
-    slope = None if slopes is None else tl.load(slopes + head)[:, None]
-    bound = softcap if CAPPED else None
-    # All rows see the keys up to the first one's; the last sees those up to `end`.
-    full = before + first // GROUP + 1
-    end = before + tl.minimum(first + BLOCK_M - 1, last) // GROUP + 1
-    begin = tl.maximum(full - window, 0)
-    full = begin + (full - begin) // BLOCK_N * BLOCK_N
-    slot: tl.constexpr = 2 * KV_HEADS * HEAD_DIM
-    source = kv + kv_head * HEAD_DIM, slots
-    state = fresh(BLOCK_M, BLOCK_D)
-    if not WINDOWED:
-        state = walk(
-            state, query, at, source, begin, full, window, slope, scale, bound, slot, HEAD_DIM, BLOCK_N, STAGES, False
-        )
-        begin = full
-    _, total, values = walk(
-        state, query, at, source, begin, end, window, slope, scale, bound, slot, HEAD_DIM, BLOCK_N, STAGES, True
-    )
-    place = token[:, None] * (KV_HEADS * GROUP * HEAD_DIM) + head[:, None] * HEAD_DIM + column
-    tl.store(out + place, (values / total[:, None]).to(out.dtype.element_ty), mask=held)
+    for piece in range(tl.program_id(0), pieces, tl.num_programs(0)):
+        line, kv_head = blocks + piece // KV_HEADS * FIELDS, piece % KV_HEADS
+        _attend(
+            q, kv, out, line, table, slopes, kv_head, q_token, q_head, table_stride, window, scale, bound,
+            KV_HEADS, GROUP, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, STAGES, WINDOWED,
+        )  # fmt: skip
 
 
 def prefill(
-    q: Tensor, kv: Tensor, blocks: Tensor, table: Tensor, rule: Rule, scale: float, tile: PrefillTile, out: Tensor
+    q: Tensor,
+    kv: Tensor,
+    blocks: Tensor,
+    count: Tensor,
+    table: Tensor,
+    rule: Rule,
+    scale: float,
+    tile: PrefillTile,
+    programs: int,
+    out: Tensor,
 ) -> None:
     """Write the attention of some tokens to out [T, H · d].
 
     Args:
         q: [T, H, d], each head contiguous.
         kv: [slots, 2, K, d], contiguous: a layer's keys and values.
-        blocks: [programs, 5] int64, see `blocks_of`.
+        blocks: [any, 5] int64, see `blocks_of`.
+        count: [1] int64, how many of the blocks are to be computed.
         table: [all rows, positions] int64, the slot of each position of each row.
         rule: what scores are subject to.
         scale: of products.
         tile: that `blocks` were made for.
+        programs: that share the work, a block of a key head each until all is done.
         out: contiguous; other tokens of it stay as they are.
     """
     heads, head_dim = q.shape[1:]
     kv_heads = kv.shape[2]
     pdl = overlaps(q.device)
-    _prefill[(kv_heads, len(blocks))](
-        *(q, kv, out, blocks, table, rule.slopes, *q.stride()[:2], table.stride(0)),
+    _prefill[(programs,)](
+        *(q, kv, out, blocks, count, table, rule.slopes, *q.stride()[:2], table.stride(0)),
         *(rule.window, scale * LOG2_E, rule.softcap or 0.0),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,

@@ -41,14 +41,15 @@ class Split:
     def of(cls, rows: int, heads: int, kv_heads: int, device: torch.device) -> "Split":
         """For steps of as many rows, so that all multiprocessors have some programs when the rows are long."""
         programs = rows * kv_heads * triton.cdiv(heads // kv_heads, MANY_HEADS)
-        wanted = PROGRAMS_EACH * _multiprocessors(device)
+        wanted = PROGRAMS_EACH * multiprocessors(device)
         fitting = max(1, min(MOST_PARTS, wanted // programs))
         # A power of two: a kernel is compiled for each number of parts, while requests wait.
         return cls(parts=1 << (fitting.bit_length() - 1), keys=FEWEST_KEYS)
 
 
 @cache
-def _multiprocessors(device: torch.device) -> int:
+def multiprocessors(device: torch.device) -> int:
+    """Of a device; where kernels are interpreted, one."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 

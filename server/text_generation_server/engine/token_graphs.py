@@ -1,0 +1,98 @@
+"""Steps with prompts recorded once for certain numbers of tokens and replayed. Knows no device: a recorder does that.
+
+A step of n tokens runs as the smallest recorded size that holds it, whatever rows they are of. The tokens in excess are
+of a row of their own; attention passes them over, and nobody reads what comes out there. Everything that differs
+between steps is read from device memory.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from text_generation_server.attention.base import TokenPlan
+from text_generation_server.cache.paged import PagedCache
+from text_generation_server.engine.numbers import NEWEST, token_numbers
+from text_generation_server.engine.plan import StepPlan
+from text_generation_server.engine.recorder import Recorder
+from text_generation_server.engine.rows import RowTable
+from text_generation_server.engine.upload import packed
+from text_generation_server.models.step import ServedModel, StepInput
+
+TOKENS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
+"""Recorded sizes. With more tokens the device works longer on a layer than the host takes to launch it."""
+
+MOST_SCORES = 1 << 20
+"""Queries times keys: with more, attention takes the time, and kernels made for long prompts do better."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGraph:
+    """A recorded step. numbers: ids (or NEWEST), positions and rows of its tokens [3, size] int64 on the device."""
+
+    numbers: Tensor
+    plan: TokenPlan
+    replay: Callable[[], Tensor]
+
+
+class TokenGraphs:
+    """All recorded sizes of one model, cache and row table. `padding_row` is held by no sequence."""
+
+    def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable, padding_row: int) -> None:
+        self._model = model
+        self._cache = cache
+        self._rows = rows
+        self._padding = np.array([[0], [0], [padding_row]])
+        self._graphs: list[TokenGraph] = []
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def record(self, sizes: Sequence[int], recorder: Recorder) -> None:
+        """Record steps of these numbers of tokens; the largest first, whose memory the others then share."""
+        for size in sorted(sizes, reverse=True):
+            numbers = torch.from_numpy(self._padding.repeat(size, 1)).to(self._rows.slots.device)
+            for plan in self._model.attention.token_plans(size, self._rows.slots):
+                replay = recorder.record(partial(self._hidden, numbers, plan))
+                self._graphs.append(TokenGraph(numbers, plan, replay))
+        self._graphs.sort(key=lambda graph: graph.numbers.shape[1])
+
+    def run(self, plan: StepPlan) -> tuple[Tensor, Callable[[], Tensor]] | None:
+        """Hidden states [T, …] of a step and what makes its tokens' ids [T], both to be used before the next step.
+
+        None if no graph is for it.
+        """
+        tokens = sum(plan.query_lens)
+        if sum(count * keys for count, keys in zip(plan.query_lens, plan.kv_lens, strict=True)) > MOST_SCORES:
+            return None
+        for graph in self._graphs:
+            if graph.numbers.shape[1] >= tokens and graph.plan.suits(plan.query_lens):
+                self._fill(graph.numbers, plan, tokens)
+                graph.plan.prepare(plan.rows, plan.query_lens, plan.kv_lens)
+                return graph.replay()[:tokens], partial(self._ids, graph.numbers[:, :tokens])
+        return None
+
+    def _fill(self, numbers: Tensor, plan: StepPlan, tokens: int) -> None:
+        more = self._padding.repeat(numbers.shape[1] - tokens, 1)
+        host = packed(*np.concatenate((token_numbers(plan), more), axis=1), pinned=numbers.is_cuda)
+        numbers.copy_(host.view(3, -1), non_blocking=True)
+
+    def _ids(self, numbers: Tensor) -> Tensor:
+        ids, _, row_of = numbers
+        return torch.where(ids == NEWEST, self._rows.last_token[row_of], ids)
+
+    def _hidden(self, numbers: Tensor, plan: TokenPlan) -> Tensor:
+        _, positions, row_of = numbers
+        step = StepInput(
+            token_ids=self._ids(numbers),
+            positions=positions,
+            spans=self._rows.spans[row_of],
+            slots=self._rows.slots[row_of, positions],
+            logit_rows=None,
+            attention=plan,
+            cache=self._cache,
+        )
+        return self._model.hidden(step)
