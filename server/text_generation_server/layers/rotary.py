@@ -27,7 +27,12 @@ class Rotary:
 
     def angles(self, positions: Tensor, spans: Tensor) -> Angles:
         """For tokens at these positions [T] of sequences that may reach these lengths [T]."""
-        angles = (positions[:, None].float() * self._frequencies(spans))[:, None]
+        frequencies = self._frequencies(spans)
+        if positions.is_cuda:
+            from text_generation_server.kernels import angles as kernel  # only there is Triton sure to be installed
+
+            return Angles(*kernel.angles(positions, frequencies, self._magnitude, self._dtype))
+        angles = (positions[:, None].float() * frequencies)[:, None]
         cos, sin = angles.cos(), angles.sin()
         if self._magnitude != 1.0:
             cos, sin = cos * self._magnitude, sin * self._magnitude
