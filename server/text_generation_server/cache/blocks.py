@@ -3,6 +3,8 @@
 A *block* is a run of `block_size` slots; requests get whole blocks (protocol §3.3, §4.5).
 """
 
+import numpy as np
+
 from text_generation_server.errors import OutOfBlocks
 
 
@@ -32,9 +34,12 @@ class LocalBlocks:
                 f"the request needs {tokens} tokens of cache, {self.free_tokens} of "
                 f"{self._num_blocks * self.block_size} are free: wait for running requests or ask for fewer new tokens"
             )
-        blocks = [self._free.pop() for _ in range(needed)]
-        return tuple(slot for b in blocks for slot in range(b * self.block_size, (b + 1) * self.block_size))
+        kept = len(self._free) - needed
+        blocks = np.array(self._free[kept:][::-1], dtype=np.int64)
+        del self._free[kept:]
+        return tuple((blocks[:, None] * self.block_size + np.arange(self.block_size)).ravel().tolist())
 
     def release(self, slots: tuple[int, ...]) -> None:
         """Give back exactly what one `acquire` returned."""
-        self._free.extend(slot // self.block_size for slot in reversed(slots[:: self.block_size]))
+        firsts = np.array(slots[:: self.block_size][::-1], dtype=np.int64)
+        self._free.extend((firsts // self.block_size).tolist())
