@@ -87,7 +87,8 @@ def _report(settings: Settings, info: ShardInfo, measurements: Sequence[Measurem
     if outputs.markdown is not None:
         _write(outputs.markdown, tables)
     if outputs.plots is not None:
-        for path in draw(outputs.plots, found["results"], earlier):
+        label = "this run" if outputs.json is None else outputs.json.stem
+        for path in draw(outputs.plots, found["results"], earlier, label):
             _progress(f"drew {path}")
 
 

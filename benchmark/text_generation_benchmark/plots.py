@@ -9,7 +9,7 @@ from text_generation_benchmark.errors import BenchmarkError
 
 
 class Plot(NamedTuple):
-    """A file, its axis, and the distribution that it shows: a band of all samples, with a line at the median."""
+    """A file, its axis, and the distribution that it shows: a line at the median, in a band from the lowest to p90."""
 
     name: str
     axis: str
@@ -35,10 +35,10 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def draw(folder: Path, results: Sequence[Figures], earlier: Earlier | None) -> list[Path]:
+def draw(folder: Path, results: Sequence[Figures], earlier: Earlier | None, label: str = "this run") -> list[Path]:
     """Write the files into a folder, which is made if it is not there; an earlier run is drawn beside this one."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [("this run", results)]
+    lines = [(label, results)]
     if earlier is not None:
         lines.append((earlier.path.stem, earlier.results))
     return [_draw(plot, folder / f"{plot.name}.png", lines) for plot in _PLOTS]
@@ -53,7 +53,7 @@ def _draw(plot: Plot, path: Path, lines: Sequence[tuple[str, Sequence[Figures]]]
         points = sorted((r["batch_size"], d) for r in results if (d := r.get(plot.step, {}).get(plot.key)))
         sizes = [size for size, _ in points]
         axes.plot(sizes, [d["p50"] for _, d in points], marker="o", label=f"{label}, median")
-        axes.fill_between(sizes, [d["lowest"] for _, d in points], [d["highest"] for _, d in points], alpha=0.2)
+        axes.fill_between(sizes, [d["lowest"] for _, d in points], [d["p90"] for _, d in points], alpha=0.2)
     sizes = sorted({result["batch_size"] for _, results in lines for result in results})
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
