@@ -79,17 +79,19 @@ def _join(
     result: tl.tensor,
     HEAD_DIM: tl.constexpr,
     SPLITS: tl.constexpr,
+    GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ) -> None:
     """Leave what this program has found for some heads of a row; the last of its programs writes what all have.
 
     found: values [G, d], masses [G]. stores: the row's parts and masses, the counter of these programs. heads: theirs
-    [G], which of them there are [G], the last one. result: where the row's first head is written [1, d].
+    [G], which of them there are [G], the key head. result: where the row's first head is written [1, d].
     """
     values, mass = found
     parts, masses, counter = stores
-    head, held, last = heads
+    head, held, kv_head = heads
+    last = kv_head * GROUP + GROUP - 1
     width: tl.constexpr = values.shape[1]
     leave(parts, masses, head, held, split, values, mass, SPLITS, width)
     if is_last(counter, used):
@@ -119,7 +121,7 @@ def _decode(
     table_stride: int,
     window: int,
     scale: float,
-    softcap: float,
+    softcap: tl.tensor,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -129,7 +131,6 @@ def _decode(
     BLOCK_M: tl.constexpr,
     BLOCK_S: tl.constexpr,
     STAGES: tl.constexpr,
-    CAPPED: tl.constexpr,
     SPLITS: tl.constexpr,
     LEAST: tl.constexpr,
     PDL: tl.constexpr,
@@ -139,33 +140,28 @@ def _decode(
     kv_head, index, split = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2)
     # Lengths and slots were written before the step's first kernel: only queries, keys and values are waited for.
     kv_len = tl.load(kv_lens + index).to(tl.int32)
-    keys, slots = kv + kv_head * HEAD_DIM, table + tl.load(rows + index) * table_stride
+    source = kv + kv_head * HEAD_DIM, table + tl.load(rows + index) * table_stride
     token = (index if tokens is None else tl.load(tokens + index)).to(tl.int64)
     used, begin, end = _share_of(split, kv_len, window, SPLITS, BLOCK_N, LEAST)
     if PDL:
         gdc_launch_dependents()
+        # Of rows without keys all programs end at once: not before the kernel in front, which others count on.
+        if (split < used) | (kv_len == 0):
+            gdc_wait()
     if split >= used:
-        # Of rows without keys all programs end here: not before the kernel in front, which others count on.
-        if PDL:  # noqa: SIM102 (decided when compiled, unlike what follows)
-            if kv_len == 0:
-                gdc_wait()
         return
-    if PDL:
-        gdc_wait()
     member, column = tl.program_id(0) % blocks * BLOCK_G + tl.arange(0, BLOCK_G), tl.arange(0, BLOCK_D)[None, :]
     head, here = kv_head * GROUP + member, member < GROUP
     held = here[:, None] & (column < HEAD_DIM)
     query = tl.load(q + token * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
     slope = None if slopes is None else tl.load(slopes + head, mask=here, other=0.0)
-    bound, source = softcap if CAPPED else None, (keys, slots)
-    found = _attend(query, kv_len, source, begin, end, window, slope, scale, bound, slot, HEAD_DIM, BLOCK_N, STAGES)
+    found = _attend(query, kv_len, source, begin, end, window, slope, scale, softcap, slot, HEAD_DIM, BLOCK_N, STAGES)
     result = out + token * (KV_HEADS * GROUP * HEAD_DIM) + column
     # A step whose rows are not split has nowhere to leave parts: its kernel must not name them.
     if SPLITS > 1 and used > 1:
         row = index.to(tl.int64) * (KV_HEADS * GROUP * SPLITS)
         stores = parts + row * BLOCK_D, masses + row, arrived + index * tl.num_programs(0) + tl.program_id(0)
-        heads = head, here, kv_head * GROUP + GROUP - 1
-        _join(found, stores, heads, split, used, result, HEAD_DIM, SPLITS, BLOCK_M, BLOCK_S)
+        _join(found, stores, (head, here, kv_head), split, used, result, HEAD_DIM, SPLITS, GROUP, BLOCK_M, BLOCK_S)
     else:
         tl.store(result + head[:, None] * HEAD_DIM, found[0].to(out.dtype.element_ty), mask=held)
 
@@ -216,7 +212,7 @@ def decode(
     pdl = overlaps(q.device)
     _decode[(blocks, count, split.parts)](
         *(q, kv, out, rows, kv_lens, tokens, table, rule.slopes, parts, masses, arrived),
-        *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap or 0.0),
+        *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,
         HEAD_DIM=head_dim,
@@ -226,7 +222,6 @@ def decode(
         BLOCK_M=tile.merged[0],
         BLOCK_S=tile.merged[1],
         STAGES=tile.stages,
-        CAPPED=rule.softcap is not None,
         SPLITS=split.parts,
         LEAST=triton.cdiv(split.keys, tile.keys) * tile.keys,
         PDL=pdl,

@@ -109,7 +109,7 @@ def _prefill(
     table_stride: int,
     window: int,
     scale: float,
-    softcap: float,
+    softcap: tl.tensor,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -118,20 +118,18 @@ def _prefill(
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
     WINDOWED: tl.constexpr,
-    CAPPED: tl.constexpr,
     FIELDS: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
     # What is to be done was written before the step's first kernel.
     pieces = tl.load(count).to(tl.int32) * KV_HEADS
-    bound = softcap if CAPPED else None
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
     for piece in range(tl.program_id(0), pieces, tl.num_programs(0)):
         line, kv_head = blocks + piece // KV_HEADS * FIELDS, piece % KV_HEADS
         _attend(
-            q, kv, out, line, table, slopes, kv_head, q_token, q_head, table_stride, window, scale, bound,
+            q, kv, out, line, table, slopes, kv_head, q_token, q_head, table_stride, window, scale, softcap,
             KV_HEADS, GROUP, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, STAGES, WINDOWED,
         )  # fmt: skip
 
@@ -167,7 +165,7 @@ def prefill(
     pdl = overlaps(q.device)
     _prefill[(programs,)](
         *(q, kv, out, blocks, count, table, rule.slopes, *q.stride()[:2], table.stride(0)),
-        *(rule.window, scale * LOG2_E, rule.softcap or 0.0),
+        *(rule.window, scale * LOG2_E, rule.softcap),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,
         HEAD_DIM=head_dim,
@@ -176,7 +174,6 @@ def prefill(
         BLOCK_N=tile.keys,
         STAGES=tile.stages,
         WINDOWED=rule.window < EVERYTHING,
-        CAPPED=rule.softcap is not None,
         FIELDS=FIELDS,
         PDL=pdl,
         launch_pdl=pdl,
