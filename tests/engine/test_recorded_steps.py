@@ -10,6 +10,7 @@ from mocks.mock_model import MockModel, next_logits
 from mocks.plain_recorder import PlainRecorder
 from text_generation_server.cache.paged import PagedCache
 from text_generation_server.engine import graphs as graphs_module
+from text_generation_server.engine import token_graphs
 from text_generation_server.engine.forward import StepForward
 from text_generation_server.engine.graphs import LARGEST, usual_sizes
 from text_generation_server.engine.plan import Admission, StepPlan
@@ -49,22 +50,23 @@ class Steps:
         self.rows.admit([Admission(row, tuple(range(8 * row, 8 * row + 8))) for row in range(ROWS - 1)])
         self.cache.layer(0).fill_(UNTOUCHED)
         self.prompts = {row: tuple(range(10 * row, 11 * row + 1)) for row in range(ROWS - 1)}
-        self.run(self.prompts, prompts=True)
+        self.run(self.prompts, self.prompts)
         self.recorder.replays.clear()
 
-    def run(self, rows, prompts=False):
-        """One step of these rows: their prompts, or the token 200 + row."""
+    def run(self, rows, prompts=()):
+        """One step of these rows: the prompts of some, of the others the token 200 + row."""
         self.rows.last_token[: ROWS - 1] = torch.arange(200, 200 + ROWS - 1)
-        given = [self.prompts[row] if prompts else None for row in rows]
+        given = [self.prompts[row] if row in prompts else None for row in rows]
         lens = [len(self.prompts[row]) for row in rows]
-        queries = lens if prompts else [1] * len(rows)
-        keys = lens if prompts else [count + 1 for count in lens]
+        queries = [len(prompt or (0,)) for prompt in given]
+        keys = [count + (row not in prompts) for row, count in zip(rows, lens, strict=True)]
         plan = StepPlan(*map(tuple, (rows, queries, keys, given, (), range(len(rows)), [0] * len(rows))))
         return self.forward(plan).logits
 
-    def expected(self, rows):
-        """Logits after the rows' prompts and the token 200 + row."""
-        return torch.tensor([next_logits([*self.prompts[row], 200 + row]) for row in rows])
+    def expected(self, rows, prompts=()):
+        """Logits after the rows' prompts and, but for some, the token 200 + row."""
+        added = {row: () if row in prompts else (200 + row,) for row in rows}
+        return torch.tensor([next_logits([*self.prompts[row], *added[row]]) for row in rows])
 
 
 @pytest.mark.parametrize(
@@ -77,12 +79,29 @@ def test_a_step_runs_in_the_smallest_recording_that_holds_it(rows, replayed):
     assert steps.recorder.replays == [replayed]
 
 
-def test_padding_writes_its_own_slot_only():
+@pytest.mark.parametrize(("rows", "prompts"), [((3, 5), (3, 5)), ((1, 4, 0, 2), (4, 2)), ((0, 1), (0,))])
+def test_prompts_are_replayed_beside_rows_that_go_on(rows, prompts):
+    steps = Steps((1, 2, 4))
+    assert torch.equal(steps.run(rows, prompts), steps.expected(rows, prompts))
+    assert steps.recorder.replays == [TOKENS[0]]
+
+
+def test_a_step_of_long_attention_is_not_replayed(monkeypatch):
+    steps = Steps((1, 2, 4))
+    monkeypatch.setattr(token_graphs, "MOST_SCORES", 15)
+    assert torch.equal(steps.run((3,), (3,)), steps.expected((3,), (3,)))
+    assert steps.recorder.replays == []
+    steps.run((2, 0), (2, 0))
+    assert steps.recorder.replays == [TOKENS[0]]
+
+
+@pytest.mark.parametrize("prompts", [(), (4,)])
+def test_padding_writes_its_own_slot_only(prompts):
     steps = Steps((4,))
     before = steps.cache.keys(0).clone()
-    steps.run((2, 4, 1))
+    steps.run((2, 4, 1), prompts)
     changed = (steps.cache.keys(0) != before).flatten().nonzero().flatten().tolist()
-    assert set(changed) - {SLOTS - 1} == {8 * row + len(steps.prompts[row]) for row in (2, 4, 1)}
+    assert set(changed) - {SLOTS - 1} == {8 * row + len(steps.prompts[row]) for row in (2, 4, 1) if row not in prompts}
 
 
 def test_nothing_is_replayed_that_was_not_recorded():

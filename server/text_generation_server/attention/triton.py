@@ -9,7 +9,7 @@ Dimensions: T tokens of the step, R rows, H query heads of the rank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import accumulate
@@ -104,9 +104,9 @@ class Mixed:
 class ReplayedMixed:
     """A plan for any step of so many tokens: what it lists is where the kernels that were recorded look for it."""
 
-    def __init__(self, mixed: Mixed, numbers: Tensor, group: int) -> None:
-        """numbers: that `mixed` reads, as `List.numbers` lays them out."""
-        self._mixed, self._numbers, self._group = mixed, numbers, group
+    def __init__(self, mixed: Mixed, numbers: Tensor, group: int, answers: Callable[[Tensor], Tensor]) -> None:
+        """numbers: that `mixed` reads, as `List.numbers` lays them out. answers: where those for queries may go."""
+        self._mixed, self._numbers, self._group, self._answers = mixed, numbers, group, answers
         self._singles = 0 if mixed.singles is None else len(mixed.singles.rows)
         self._out: Tensor | None = None
 
@@ -123,7 +123,7 @@ class ReplayedMixed:
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `TokenPlan`. All layers answer in one tensor: each answer is read before the next is written."""
         if self._out is None:
-            self._out = q.new_zeros(len(q), q.shape[1] * q.shape[2])
+            self._out = self._answers(q)
         return self._mixed.write(q, layer, cache, self._out)
 
 
@@ -176,6 +176,7 @@ class TritonAttention:
         self.head_dim = state.head_dim
         self._heads, self._kv_heads, self._device = shape.heads, state.kv_heads, state.device
         self._group = shape.heads // state.kv_heads
+        self._replayed: Tensor | None = None
         self._tile = PrefillTile.of(state.head_dim, state.dtype)
         self._rules = [
             Rule.of(variant.window, variant.alibi, variant.softcap, state.device) for variant in shape.variants
@@ -222,8 +223,15 @@ class TritonAttention:
         for singles in (0, tokens + tokens % 2):
             size = HEADER + 3 * singles + FIELDS * most_blocks
             numbers = torch.zeros(size, dtype=torch.int64, device=self._device)
-            plans.append(ReplayedMixed(self._mixed(numbers, singles, slot_table, programs), numbers, self._group))
+            mixed = self._mixed(numbers, singles, slot_table, programs)
+            plans.append(ReplayedMixed(mixed, numbers, self._group, self._answers))
         return plans
+
+    def _answers(self, q: Tensor) -> Tensor:
+        """[T, H · d], the same memory for all plans: no two of them run at the same time."""
+        if self._replayed is None or len(self._replayed) < len(q):
+            self._replayed = q.new_zeros(len(q), q.shape[1] * q.shape[2])
+        return self._replayed[: len(q)]
 
     def _mixed(self, numbers: Tensor, singles: int, table: Tensor, programs: int) -> Mixed:
         """numbers: as `List.numbers` lays them out."""
