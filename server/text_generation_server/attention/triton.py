@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from text_generation_server.attention.base import AttentionShape, RowLayout
-from text_generation_server.attention.triton_plans import HEADER, Work, Mixed, ReplayedMixed, SingleTokens
+from text_generation_server.attention.triton_plans import HEADER, Mixed, ReplayedMixed, SingleTokens, Work
 
 WIDEST_HEAD = 256
 """Numbers of a head whose queries, keys and sums a program still holds."""
