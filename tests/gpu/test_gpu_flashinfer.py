@@ -15,7 +15,6 @@ from text_generation_server.attention.base import (
     RowLayout,
     create_backend,
 )
-from text_generation_server.attention.flashinfer import TENSOR_CORE_LENGTH, TENSOR_CORE_ROWS
 from text_generation_server.cache.paged import PagedCache, StateSpec
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.models.loading import ModelOptions, load_model
@@ -28,7 +27,7 @@ LAYOUTS = {
     "prompts": ([17, 1, 130], [17, 1, 130]),
     "chunk": ([40], [333]),
     "decode": ([1, 1, 1], [7, 1, 260]),
-    "decode-long": ([1] * TENSOR_CORE_ROWS, [TENSOR_CORE_LENGTH + 9] * TENSOR_CORE_ROWS),
+    "decode-long": ([1] * 32, [521] * 32),
     "mixed": ([1, 60, 1], [90, 60, 12]),
 }
 HEADS = {"multi-head": (4, 4), "grouped": (8, 2), "odd group": (6, 2), "one key head": (8, 1)}
