@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from text_generation_server.kernels.matmul.choice import candidates
+from text_generation_server.layers.activation import Activation, gated_activation
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -32,7 +33,10 @@ def test_rows_are_multiplied_as_by_torch_and_know_nothing_of_each_other(dtype, n
     others = x.clone()
     others[1:] = torch.nan
     expected = F.linear(x.float(), weight.float(), bias.float())
+    activated = gated_activation(Activation.SILU)(expected.to(dtype)).float()
     for choice in first_and_last_of_each_kernel(rows, n, k):
+        gated = small_batch_linear(x, weight, bias, choice, Activation.SILU)
+        assert (gated.float() - activated).norm() < 2 * TOLERANCE[dtype] * activated.norm(), choice
         got = small_batch_linear(x, weight, bias, choice)
         assert (got.float() - expected).norm() < TOLERANCE[dtype] * expected.norm(), choice
         assert torch.equal(small_batch_linear(x, weight, bias, choice), got), choice

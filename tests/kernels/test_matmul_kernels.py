@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from text_generation_server.kernels.matmul.choice import CUBLAS, Choice, Kernel, candidates
 from text_generation_server.kernels.matmul.linear import small_batch_linear
+from text_generation_server.layers.activation import Activation, gated_activation
 
 DTYPES = (torch.bfloat16, torch.float16)
 DOT_DTYPES = DTYPES if torch.cuda.is_available() else (torch.float16,)
@@ -16,6 +18,7 @@ ULPS = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
 GEMV = Choice(Kernel.GEMV, block_n=2, block_k=32, warps=1, stages=2)
 DOT = Choice(Kernel.DOT, block_n=16, block_k=32, warps=1, stages=2)
 SWAPPED = replace(DOT, block_n=64, warps=4)
+GATED = GEMV, replace(GEMV, block_n=1), replace(GEMV, block_n=4), DOT, SWAPPED, replace(SWAPPED, splits=2)
 SHAPES = ((12288, 4096), (4096, 4096), (22016, 4096), (4096, 11008), (32000, 4096), (4096, 14336), (128256, 4096))
 SHAPES += ((6144, 4096), (28672, 4096), (4096, 2048), (4096, 5504), (4096, 7168), (50257, 768))
 
@@ -65,6 +68,22 @@ def test_programs_that_share_the_inputs_add_up_and_can_do_so_again(device, choic
     for _ in range(2):
         got = small_batch_linear(x, weight, bias, replace(choice, splits=splits))
         assert_is_product(got, x, weight, bias)
+
+
+@pytest.mark.parametrize("kind", (Activation.SILU, Activation.GELU_TANH))
+@pytest.mark.parametrize("choice", (*GATED, CUBLAS), ids=str)
+def test_gates_let_through_what_they_would_of_a_stored_product(device, choice, kind):
+    """38 outputs, of which no block is full at the end."""
+    rows = 2 if choice.kernel is Kernel.GEMV else 5
+    x, weight, bias = operands(device, rows, 76, 192)
+    weight = weight / 10
+    for added in (None, bias):
+        expected = gated_activation(kind)(
+            F.linear(x.double(), weight.double(), None if added is None else added.double()).to(x.dtype)
+        )
+        got = small_batch_linear(x, weight, added, choice, kind)
+        assert got.dtype == x.dtype
+        torch.testing.assert_close(got, expected, rtol=4 * ULPS[x.dtype], atol=2e-3)
 
 
 @pytest.mark.parametrize("choice", (GEMV, DOT, SWAPPED, replace(SWAPPED, splits=2)), ids=str)

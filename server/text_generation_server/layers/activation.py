@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import cache
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,6 +49,7 @@ def activation(kind: Activation) -> Elementwise:
     return _FUNCTIONS[kind]
 
 
+@cache
 def gated_activation(kind: Activation) -> Elementwise:
     """[T, 2 · n], gate first, to act(gate) · up [T, n]."""
     function = _FUNCTIONS[kind]

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from text_generation_server.distributed.group import TensorParallel
+from text_generation_server.layers.activation import Activation
 from text_generation_server.quantization.base import LinearKernel
 
 
@@ -15,6 +16,10 @@ class ColumnParallelLinear:
     def __call__(self, x: Tensor) -> Tensor:
         """[T, in] to this rank's outputs [T, out / world_size]."""
         return self._kernel(x)
+
+    def gated(self, x: Tensor, kind: Activation) -> Tensor:
+        """act(gate) · other of this rank's outputs, of which the first half are gates."""
+        return self._kernel.gated(x, kind)
 
 
 class RowParallelLinear:

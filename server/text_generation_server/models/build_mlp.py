@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.layers.activation import activation, gated_activation
+from text_generation_server.layers.activation import Elementwise, activation, gated_activation
 from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
 from text_generation_server.layers.moe import Experts, Router
 from text_generation_server.models.decoder import DenseMlp, Mlp, SharedExpert, SparseMlp
@@ -47,9 +47,9 @@ class MlpBuilder:
         mine = part_of(spec.inner_size, self._group.rank, self._group.world_size)
         places = up_places(len(up), spec.gated, spec.inner_size, mine)
         last = StoredLinear(prefix + down, hidden, spec.inner_size)
+        first = ColumnParallelLinear(self._reader.column(stored, places, spec.bias))
         return DenseMlp(
-            ColumnParallelLinear(self._reader.column(stored, places, spec.bias)),
-            gated_activation(spec.activation) if spec.gated else activation(spec.activation),
+            _inner(first, spec),
             read_row(self._reader, self._group, last, [Place(0, mine.rows, mine.padded)], spec.bias),
         )
 
@@ -70,3 +70,11 @@ class MlpBuilder:
         mlp = MlpSpec(spec.shared_size, spec.activation, gated=True)
         gate = self._reader.tensor(f"{prefix}{names.shared_gate}.weight", (1, self._spec.hidden_size))
         return SharedExpert(self._dense(mlp, prefix, names.shared_up, names.shared_down), gate)
+
+
+def _inner(up: ColumnParallelLinear, spec: MlpSpec) -> Elementwise:
+    """What stands between an MLP's input and its last linear."""
+    if spec.gated:
+        return lambda x: up.gated(x, spec.activation)
+    function = activation(spec.activation)
+    return lambda x: function(up(x))

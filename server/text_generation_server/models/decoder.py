@@ -92,20 +92,19 @@ class Mlp(Protocol):
 
 
 class DenseMlp:
-    """`down(act(up(x)))`; with a gated activation `up` gives both halves."""
+    """`down(inner(x))`. inner: this rank's activated numbers [T, n] of a token's [T, hidden]."""
 
-    def __init__(self, up: ColumnParallelLinear, activation: Elementwise, down: RowParallelLinear) -> None:
-        self._up = up
-        self._activation = activation
+    def __init__(self, inner: Elementwise, down: RowParallelLinear) -> None:
+        self._inner = inner
         self._down = down
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `Mlp`."""
-        return self._down(self._activation(self._up(x)))
+        return self._down(self._inner(x))
 
     def partial(self, x: Tensor) -> Tensor:
         """See `Mlp`."""
-        return self._down.partial(self._activation(self._up(x)))
+        return self._down.partial(self._inner(x))
 
 
 class SharedExpert:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from text_generation_server.kernels.matmul.choice import Choice
+from text_generation_server.layers.activation import Activation
 from text_generation_server.quantization.base import LinearKernel
 from text_generation_server.quantization.onednn import PackedLinear, can_pack
 from text_generation_server.quantization.staging import Staging
@@ -16,7 +18,7 @@ from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Rows
 
 
-class PlainLinear:
+class PlainLinear(LinearKernel):
     """Weights [out, in] as PyTorch multiplies them anywhere."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -28,7 +30,7 @@ class PlainLinear:
         return F.linear(x, self._weight, self._bias)
 
 
-class TunedLinear:
+class TunedLinear(LinearKernel):
     """Weights on a CUDA device, [out, in]: few rows are multiplied by the kernel that was fastest for so many."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, tuner: MatmulTuner) -> None:
@@ -44,8 +46,17 @@ class TunedLinear:
         """[T, in] to [T, out]."""
         if len(x) > ROWS[-1]:
             return F.linear(x, self._weight, self._bias)
+        return self._multiply(x, self._weight, self._bias, self._choice(x))
+
+    def gated(self, x: Tensor, kind: Activation) -> Tensor:
+        """See `LinearKernel`; the kernel that was fastest for the product does both."""
+        if len(x) > ROWS[-1]:
+            return super().gated(x, kind)
+        return self._multiply(x, self._weight, self._bias, self._choice(x), kind)
+
+    def _choice(self, x: Tensor) -> Choice:
         n, k = self._weight.shape
-        return self._multiply(x, self._weight, self._bias, self._tuner.choice(n, k, x.dtype, len(x)))
+        return self._tuner.choice(n, k, x.dtype, len(x))
 
 
 def dense_kernel(weight: Tensor, bias: Tensor | None, tuner: MatmulTuner | None = None) -> LinearKernel:

@@ -8,6 +8,8 @@ bfloat16, 21 against 56 in float32; at 256 tokens packing still saves a tenth an
 import torch
 from torch import Tensor
 
+from text_generation_server.quantization.base import LinearKernel
+
 TOKENS_HINT = 16
 """Tokens that the packed order is chosen for; 1 makes small batches slower, larger values change nothing."""
 
@@ -24,7 +26,7 @@ def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
     return dtype is torch.float32
 
 
-class PackedLinear:
+class PackedLinear(LinearKernel):
     """Weights [out, in] in oneDNN's order. The plain tensor is not kept."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:

@@ -1,8 +1,8 @@
 """Up to 128 rows on tensor cores: a program streams blocks of weights through a pipeline in shared memory.
 
-Twin: `torch.nn.functional.linear`. While the kernel in front still runs, the first weights are fetched into the L2
-cache. Where several programs share the inputs of one block of outputs, the one that ends last adds up their sums, in a
-fixed order: no sum is made by atomic additions, so that equal inputs give equal results.
+Twin: `torch.nn.functional.linear`, and `gated_activation` of it. While the kernel in front still runs, the first
+weights are fetched into the L2 cache. Where several programs share the inputs of one block of outputs, the one that
+ends last adds up their sums, in a fixed order: no sum is made by atomic additions, so equal inputs give equal results.
 """
 
 from functools import cache
@@ -15,6 +15,8 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.launch import overlaps
 from text_generation_server.kernels.matmul.choice import WARP_GROUP_OUTPUTS, Choice, block_rows
+from text_generation_server.kernels.matmul.gate import gated, weight_row
+from text_generation_server.layers.activation import Activation
 
 BYTES_AHEAD = 1 << 16
 """What a program asks for before it waits. One or two on each multiprocessor keep the memory busy for 3 to 6 us."""
@@ -78,15 +80,15 @@ def _dot(
     BYTES: tl.constexpr,
     PIECES: tl.constexpr,
     SWAPPED: tl.constexpr,
+    KIND: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
     tl.static_assert(K % (SPLITS * BLOCK_K) == 0)
     block, start = tl.program_id(0), tl.program_id(1) * (K // SPLITS)
-    n = block * BLOCK_N + tl.arange(0, BLOCK_N)
+    of_w = weight_row(block * BLOCK_N + tl.arange(0, BLOCK_N), outputs, BLOCK_N // 2, KIND)
     m = tl.arange(0, BLOCK_M)
     k = tl.arange(0, BLOCK_K)[None, :]
-    # Outputs behind the last are computed as the last, and not stored.
-    row_of_w = w + tl.minimum(n, outputs - 1).to(tl.int64)[:, None] * K + start
+    row_of_w = w + of_w.to(tl.int64)[:, None] * K + start
     row_of_x = x + m[:, None] * x_stride + start
     if PDL:
         _fetch(row_of_w, BYTES, PIECES)
@@ -105,7 +107,10 @@ def _dot(
     if SWAPPED:
         total = total.T
     if bias is not None:
-        total += tl.load(bias + n, mask=n < outputs, other=0.0).to(tl.float32)[None, :]
+        total += tl.load(bias + of_w).to(tl.float32)[None, :]
+    if KIND is not None:
+        total = gated(total, y.dtype.element_ty, BLOCK_N // 2, KIND)
+    n = block * total.shape[1] + tl.arange(0, total.shape[1])
     held = (m < stored)[:, None] & (n < outputs)[None, :]
     tl.store(y + m[:, None] * outputs + n[None, :], total.to(y.dtype.element_ty), mask=held)
 
@@ -116,13 +121,15 @@ def _arrived(device: torch.device) -> Tensor:
     return torch.zeros(MOST_BLOCKS, dtype=torch.int32, device=device)
 
 
-def dot(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice) -> Tensor:
+def dot(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice, kind: Activation | None = None) -> Tensor:
     """x [m, K], rows each contiguous, times weight [N, K], contiguous; K in whole blocks for each split. bias: [N].
 
+    With an activation act(gate) · other [m, N / 2], see `gate`.
     With splits, the first call for a device must not be captured in a graph: it makes what later ones leave as found.
     """
-    rows, (outputs, inputs) = x.shape[0], weight.shape
-    blocks, splits = triton.cdiv(outputs, choice.block_n), choice.splits
+    rows, (sums, inputs) = x.shape[0], weight.shape
+    outputs, made = (sums, choice.block_n) if kind is None else (sums // 2, choice.block_n // 2)
+    blocks, splits = triton.cdiv(outputs, made), choice.splits
     block_m = block_rows(rows)
     y = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
     parts = arrived = None
@@ -141,6 +148,7 @@ def dot(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice) -> Tenso
         BYTES=min(BYTES_AHEAD // choice.block_n, inputs // splits * weight.element_size()),
         PIECES=max(1, choice.warps * 32 // choice.block_n),
         SWAPPED=choice.block_n >= WARP_GROUP_OUTPUTS,
+        KIND=None if kind is None else kind.value,
         PDL=pdl,
         launch_pdl=pdl,
         num_warps=choice.warps,

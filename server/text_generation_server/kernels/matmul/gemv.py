@@ -1,6 +1,7 @@
 """One or two rows on CUDA cores: a program's outputs are sums over weights that are read once for all rows.
 
-Twin: `torch.nn.functional.linear`. The first weights are on their way before the kernel in front has ended.
+Twin: `torch.nn.functional.linear`, and `gated_activation` of it. The first weights are on their way before the kernel
+in front has ended.
 """
 
 import torch
@@ -11,6 +12,8 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.launch import overlaps
 from text_generation_server.kernels.matmul.choice import Choice
+from text_generation_server.kernels.matmul.gate import gated, weight_row
+from text_generation_server.layers.activation import Activation
 
 VECTOR = 8
 """Numbers that a thread reads at a time, and adds up at once where it has many sums to keep."""
@@ -45,14 +48,14 @@ def _gemv(
     BLOCK_K: tl.constexpr,
     AHEAD: tl.constexpr,
     FOLD: tl.constexpr,
+    KIND: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    # What is behind the last output, and behind the last row, is computed as the last, and not stored.
-    of_w = tl.minimum(n, outputs - 1)
+    of_w = weight_row(tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), outputs, 1, KIND)
     m = tl.arange(0, ROWS)
     k = tl.arange(0, BLOCK_K)[None, None, :]
     row_of_w = w + of_w.to(tl.int64)[None, :, None] * K
+    # What is behind the last row is computed as the last, and not stored.
     row_of_x = x + tl.minimum(m, rows - 1)[:, None, None] * x_stride
     tiles = _none()
     for ahead in tl.static_range(AHEAD):
@@ -78,24 +81,31 @@ def _gemv(
     result = tl.sum(total, 2)
     if bias is not None:
         result += tl.load(bias + of_w).to(tl.float32)[None, :]
+    if KIND is not None:
+        result = gated(result, y.dtype.element_ty, 1, KIND)
+    n = tl.program_id(0) * result.shape[1] + tl.arange(0, result.shape[1])
     held = (m < rows)[:, None] & (n < outputs)[None, :]
     tl.store(y + m[:, None] * outputs + n[None, :], result.to(y.dtype.element_ty), mask=held)
 
 
-def gemv(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice) -> Tensor:
-    """x [m, K], rows each contiguous, times weight [N, K], contiguous; m at most 2. bias: [N]."""
-    rows, outputs = x.shape[0], weight.shape[0]
-    block_rows = triton.next_power_of_2(rows)
+def gemv(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice, kind: Activation | None = None) -> Tensor:
+    """x [m, K], rows each contiguous, times weight [N, K], contiguous; m at most 2. bias: [N].
+
+    With an activation act(gate) · other [m, N / 2], see `gate`.
+    """
+    rows, outputs = x.shape[0], weight.shape[0] // (1 if kind is None else 2)
+    block_rows, block_n = triton.next_power_of_2(rows), choice.block_n if kind is None else max(2, choice.block_n)
     y = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
     pdl = overlaps(x.device)
-    _gemv[(triton.cdiv(outputs, choice.block_n),)](
+    _gemv[(triton.cdiv(weight.shape[0], block_n),)](
         *(x, weight, bias, y, x.stride(0), rows, outputs),
         K=weight.shape[1],
         ROWS=block_rows,
-        BLOCK_N=choice.block_n,
+        BLOCK_N=block_n,
         BLOCK_K=choice.block_k,
         AHEAD=choice.stages,
-        FOLD=1 if block_rows * choice.block_n <= MOST_APART else VECTOR,
+        FOLD=1 if block_rows * block_n <= MOST_APART else VECTOR,
+        KIND=None if kind is None else kind.value,
         PDL=pdl,
         launch_pdl=pdl,
         num_warps=choice.warps,
