@@ -2,6 +2,7 @@
 
 import doctest
 from itertools import pairwise
+from math import inf
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from mocks.mock_model import MockModel, next_logits
 from mocks.plain_recorder import PlainRecorder
 from text_generation_server.cache.paged import PagedCache
 from text_generation_server.engine import graphs as graphs_module
-from text_generation_server.engine import token_graphs
 from text_generation_server.engine.forward import StepForward
 from text_generation_server.engine.graphs import LARGEST, usual_sizes
 from text_generation_server.engine.plan import Admission, StepPlan
@@ -40,8 +40,9 @@ class CountingRecorder(PlainRecorder):
 class Steps:
     """A mock model whose steps are recorded; row r holds slots 8 r to 8 r + 7 and a prompt of r + 1 tokens."""
 
-    def __init__(self, sizes):
+    def __init__(self, sizes, longest=inf):
         self.model, self.recorder = MockModel(), CountingRecorder()
+        self.model.attention.longest = longest
         self.cache, self.rows = PagedCache(self.model.state, SLOTS), RowTable(ROWS, 8, torch.device("cpu"))
         self.rows.slots[ROWS - 1] = SLOTS - 1
         recorded = RecordedSteps(self.model, self.cache, self.rows)
@@ -86,9 +87,8 @@ def test_prompts_are_replayed_beside_rows_that_go_on(rows, prompts):
     assert steps.recorder.replays == [TOKENS[0]]
 
 
-def test_a_step_of_long_attention_is_not_replayed(monkeypatch):
-    steps = Steps((1, 2, 4))
-    monkeypatch.setattr(token_graphs, "MOST_SCORES", 15)
+def test_a_step_is_not_replayed_that_attention_has_no_plan_for():
+    steps = Steps((1, 2, 4), longest=3)
     assert torch.equal(steps.run((3,), (3,)), steps.expected((3,), (3,)))
     assert steps.recorder.replays == []
     steps.run((2, 0), (2, 0))

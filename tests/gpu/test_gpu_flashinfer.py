@@ -8,6 +8,7 @@ import torch
 from oracles.build import ANSWER_LEN, build
 from oracles.case import LLAMA, Case
 from oracles.driver import Driver
+from text_generation_server.attention import flashinfer
 from text_generation_server.attention.base import (
     AttentionShape,
     AttentionVariant,
@@ -64,12 +65,20 @@ def check(variant, heads, layout):
     assert torch.equal(got[1], expected[1]) and torch.equal(got[2], expected[2])
 
 
+@pytest.fixture(params=[0, flashinfer.MOST_SCORES], ids=["theirs", "ours"])
+def _prompts(request, monkeypatch):
+    """All prompts by FlashInfer's kernels, or short ones by ours as it is."""
+    monkeypatch.setattr(flashinfer, "MOST_SCORES", request.param)
+
+
+@pytest.mark.usefixtures("_prompts")
 @pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_plain_attention(heads, layout):
     check(AttentionVariant(), heads, layout)
 
 
+@pytest.mark.usefixtures("_prompts")
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_windows_and_soft_caps(layout):
     check(AttentionVariant(window=33, softcap=5.0), (8, 2), layout)

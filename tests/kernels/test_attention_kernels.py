@@ -215,7 +215,7 @@ def attended(made, shape, query_lens, kv_lens, replayed=False, tokens=0):
     padded = torch.cat((q, q.new_full((tokens - len(q), *q.shape[1:]), 7.0)))
     answers = []
     for plan in backend.token_plans(tokens, table):
-        if plan.suits(query_lens):
+        if plan.suits(query_lens, kv_lens):
             # A step before this one leaves nothing behind.
             plan.prepare(layout.rows[::-1], query_lens[::-1], kv_lens[::-1])
             plan.run(padded, layers[0], cache)
@@ -248,6 +248,15 @@ def test_a_replayed_step_agrees_with_torch(device):
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_replayed_step_of_some_tokens_agrees_with_torch(device, layout):
     assert_agrees(device, layout, tokens=48)
+
+
+def test_a_plan_of_tokens_suits_up_to_so_many_scores(device):
+    shape = AttentionShape((AttentionVariant(),), 4, StateSpec(1, 2, 16, torch.float32, device))
+    table = torch.zeros(2, 64, dtype=torch.int64, device=device)
+    apart, with_singles = TritonAttention(shape).token_plans(48, table, most_scores=200)
+    assert apart.suits([4, 10], [25, 10]) and with_singles.suits([1, 10], [60, 14])
+    assert not apart.suits([4, 10], [26, 10]) and not with_singles.suits([1, 10], [61, 14])
+    assert not apart.suits([1, 4], [1, 4])
 
 
 def test_what_it_cannot_serve():

@@ -5,6 +5,7 @@ A wrong slot, row, position or order therefore shows at once, in the very next t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy
 import torch
@@ -107,12 +108,13 @@ class MockDecodePlan:
 class MockTokenPlan:
     """The same for steps of any rows, whose numbers were given before; `with_singles`: also rows of one token."""
 
-    def __init__(self, slot_table: Tensor, histories: list[list[int]], with_singles: bool) -> None:
+    def __init__(self, slot_table: Tensor, histories: list[list[int]], with_singles: bool, longest: float) -> None:
         self.slot_table, self.histories, self.with_singles = slot_table, histories, with_singles
+        self.longest = longest
         self.layout: RowLayout | None = None
 
-    def suits(self, query_lens: Sequence[int]) -> bool:
-        return self.with_singles or min(query_lens) > 1
+    def suits(self, query_lens: Sequence[int], kv_lens: Sequence[int]) -> bool:
+        return (self.with_singles or min(query_lens) > 1) and max(kv_lens) <= self.longest
 
     def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
         self.layout = RowLayout.of(rows, query_lens, kv_lens, self.slot_table)
@@ -126,13 +128,14 @@ class MockTokenPlan:
 
 
 class MockAttention:
-    """Satisfies `AttentionBackend`."""
+    """Satisfies `AttentionBackend`. `longest`: keys of a row for which a plan of prompts suits."""
 
     name = "mock"
     slot_major = False
 
     def __init__(self) -> None:
         self.histories: list[list[int]] = []
+        self.longest = inf
 
     def plan(self, layout: RowLayout) -> MockPlan:
         return MockPlan(layout, self.histories)
@@ -141,7 +144,8 @@ class MockAttention:
         return [MockDecodePlan(rows, kv_lens, slot_table, self.histories)]
 
     def token_plans(self, tokens: int, slot_table: Tensor) -> list[MockTokenPlan]:
-        return [MockTokenPlan(slot_table, self.histories, with_singles) for with_singles in (False, True)]
+        table, longest = slot_table, self.longest
+        return [MockTokenPlan(table, self.histories, with_singles, longest) for with_singles in (False, True)]
 
 
 class MockModel:

@@ -98,8 +98,8 @@ class TokenPlan(AttentionPlan, Protocol):
     The answer is in the same tensor each time; what it has for padding is some finite number.
     """
 
-    def suits(self, query_lens: Sequence[int]) -> bool:
-        """Whether it is made for rows with so many tokens each."""
+    def suits(self, query_lens: Sequence[int], kv_lens: Sequence[int]) -> bool:
+        """Whether it is made for rows with so many tokens and keys each."""
 
     def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
         """Before `run` is replayed for rows of the table, laid end to end, as in `RowLayout`."""
@@ -134,7 +134,7 @@ class AttentionBackend(Protocol):
         """
 
     def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
-        """Plans for steps of `tokens` tokens, prompts among them; to be used and missing as those above."""
+        """Plans for steps of `tokens` tokens, prompts among them: the first that suits is to be used, if one does."""
 
 
 class BackendClass(Protocol):

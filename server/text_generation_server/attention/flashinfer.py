@@ -1,17 +1,18 @@
 """Attention by FlashInfer's kernels over pages of one slot, on CUDA devices. Knows no model and no ranks.
 
-A step with prompts goes through the prefill kernels as a whole, where a single token is a prompt of one; where it is
-replayed, through kernels of our own, which need no plan of the host's. A step of single tokens goes through the decode
-kernel on CUDA cores where each query head has keys of its own, and through our own on tensor cores where heads share
-keys: on an H100 that takes 0.75 to 0.95 of the time of the better of FlashInfer's two nearly everywhere (from 1 row of
-40 keys to 128 of 2100, 4 heads a key).
+A step with long prompts goes through the prefill kernels as a whole, where a single token is a prompt of one. One with
+short prompts, recorded or not, goes through kernels of our own, which can be replayed for any lengths. A step of single
+tokens goes through the decode kernel on CUDA cores where each query head has keys of its own, and through our own on
+tensor cores where heads share keys: on an H100 that takes 0.75 to 0.95 of the time of the better of FlashInfer's two
+nearly everywhere (from 1 row of 40 keys to 128 of 2100, 4 heads a key).
 Scores are scaled when a layer runs, so that all layers of a variant share a plan. Checked with FlashInfer 0.7.2.
 
 Dimensions: T tokens of the step, R rows, S keys of all rows together, H and K query and key/value heads of the rank.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any
@@ -31,6 +32,7 @@ from text_generation_server.attention.base import (
 )
 from text_generation_server.attention.flashinfer_modules import HEAD_DIMS, compile_modules, modules_of, padded_head_dim
 from text_generation_server.attention.triton import TritonAttention
+from text_generation_server.attention.triton_plans import scores
 from text_generation_server.cache.paged import PagedCache
 
 WORKSPACE_BYTES = 256 << 20
@@ -41,6 +43,10 @@ DECODE_INDEX_BYTES = 2 << 20
 
 REPLAYED_KEYS = 1 << 22
 """Most keys that a replayed step can read, of all rows together."""
+
+
+MOST_SCORES = 1 << 20
+"""Queries times keys of a step's rows for which our own kernels do. With more, attention takes part of the time."""
 
 
 class Kernel:
@@ -77,6 +83,20 @@ class FlashInferPlan:
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
         return self._kernels[layer.variant].run(q, layer, cache)
+
+
+class LatePlan:
+    """A plan that is made when the first layer asks for it: by then the device has that layer's products to do."""
+
+    def __init__(self, make: Callable[[], AttentionPlan]) -> None:
+        self._make = make
+        self._made: AttentionPlan | None = None
+
+    def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
+        """See `AttentionPlan`."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made.run(q, layer, cache)
 
 
 class FlashInferDecodePlan(FlashInferPlan):
@@ -152,8 +172,11 @@ class FlashInferAttention:
     def plan(self, layout: RowLayout) -> AttentionPlan:
         """Prepare one step."""
         single = max(layout.query_lens) == 1
-        if single and self._shared:
+        if self._shared if single else scores(layout.query_lens, layout.kv_lens) <= MOST_SCORES:
             return self._ours.plan(layout)
+        return LatePlan(partial(self._planned, layout, single))
+
+    def _planned(self, layout: RowLayout, single: bool) -> FlashInferPlan:
         from text_generation_server.kernels.slots import gather_slots
 
         rows, keys = len(layout.rows), sum(layout.kv_lens)
@@ -185,7 +208,7 @@ class FlashInferAttention:
 
     def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
         """See `AttentionBackend`: our own, for FlashInfer's plans of prompts depend on their lengths."""
-        return self._ours.token_plans(tokens, slot_table)
+        return self._ours.token_plans(tokens, slot_table, MOST_SCORES)
 
     def _decode_kernel(self, variant: AttentionVariant, **fixed: object) -> Kernel:
         import flashinfer  # takes seconds, and is not there on every machine

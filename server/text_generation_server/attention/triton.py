@@ -9,6 +9,7 @@ Dimensions: T tokens of the step, R rows, H query heads of the rank.
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from math import inf
 
 import torch
 from torch import Tensor
@@ -75,8 +76,11 @@ class TritonAttention:
         """See `AttentionBackend`."""
         return (self._singles(slot_table, rows, kv_lens, None),)
 
-    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[ReplayedMixed]:
-        """See `AttentionBackend`: a plan for prompts, and one for steps that have rows of one token as well."""
+    def token_plans(self, tokens: int, slot_table: Tensor, most_scores: float = inf) -> Sequence[ReplayedMixed]:
+        """See `AttentionBackend`: a plan for prompts, and one for steps that have rows of one token as well.
+
+        most_scores: of steps that they suit, see `scores`.
+        """
         from text_generation_server.kernels.attention.prefill import FIELDS
         from text_generation_server.kernels.attention.sizes import multiprocessors
 
@@ -88,7 +92,7 @@ class TritonAttention:
             size = HEADER + 3 * singles + FIELDS * most_blocks
             numbers = torch.zeros(size, dtype=torch.int64, device=self._device)
             mixed = self._mixed(numbers, singles, slot_table, programs)
-            plans.append(ReplayedMixed(mixed, numbers, self._group, self._answers))
+            plans.append(ReplayedMixed(mixed, numbers, self._group, self._answers, most_scores))
         return plans
 
     def _answers(self, q: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import mul
 from typing import TYPE_CHECKING
 
 import torch
@@ -89,15 +90,18 @@ class Mixed:
 class ReplayedMixed:
     """A plan for any step of so many tokens: what it lists is where the kernels that were recorded look for it."""
 
-    def __init__(self, mixed: Mixed, numbers: Tensor, group: int, answers: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, mixed: Mixed, numbers: Tensor, group: int, answers: Callable[[Tensor], Tensor], most_scores: float
+    ) -> None:
         """numbers: that `mixed` reads, as `Work.numbers` lays them out. answers: where those for queries may go."""
         self._mixed, self._numbers, self._group, self._answers = mixed, numbers, group, answers
+        self._most_scores = most_scores
         self._singles = 0 if mixed.singles is None else len(mixed.singles.rows)
         self._out: Tensor | None = None
 
-    def suits(self, query_lens: Sequence[int]) -> bool:
+    def suits(self, query_lens: Sequence[int], kv_lens: Sequence[int]) -> bool:
         """See `TokenPlan`: the decode kernel, which takes a while for nothing, is left out where nobody needs it."""
-        return self._singles > 0 or min(query_lens) > 1
+        return (self._singles > 0 or min(query_lens) > 1) and scores(query_lens, kv_lens) <= self._most_scores
 
     def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
         """See `TokenPlan`."""
@@ -110,6 +114,11 @@ class ReplayedMixed:
         if self._out is None:
             self._out = self._answers(q)
         return self._mixed.write(q, layer, cache, self._out)
+
+
+def scores(query_lens: Sequence[int], kv_lens: Sequence[int]) -> int:
+    """Queries times keys, of all rows together: the work of a head."""
+    return sum(map(mul, query_lens, kv_lens))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,6 @@ from text_generation_server.models.step import ServedModel, StepInput
 TOKENS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 """Recorded sizes. With more tokens the device works longer on a layer than the host takes to launch it."""
 
-MOST_SCORES = 1 << 20
-"""Queries times keys: with more, attention takes the time, and kernels made for long prompts do better."""
-
 
 @dataclass(frozen=True, slots=True)
 class TokenGraph:
@@ -66,10 +63,8 @@ class TokenGraphs:
         None if no graph is for it.
         """
         tokens = sum(plan.query_lens)
-        if sum(count * keys for count, keys in zip(plan.query_lens, plan.kv_lens, strict=True)) > MOST_SCORES:
-            return None
         for graph in self._graphs:
-            if graph.numbers.shape[1] >= tokens and graph.plan.suits(plan.query_lens):
+            if graph.numbers.shape[1] >= tokens and graph.plan.suits(plan.query_lens, plan.kv_lens):
                 self._fill(graph.numbers, plan, tokens)
                 graph.plan.prepare(plan.rows, plan.query_lens, plan.kv_lens)
                 return graph.replay()[:tokens], partial(self._ids, graph.numbers[:, :tokens])
