@@ -172,14 +172,15 @@ class MockModel:
         self.computed_tokens = 0
 
     def hidden(self, step: StepInput) -> Tensor:
-        """Where each token's history is, [T, 1]."""
+        """Where each wanted token's history is, [L, 1]."""
         if self.fail_on in step.token_ids.tolist():
             raise RuntimeError("the mock device failed")
         self.computed_tokens += len(step.token_ids)
         self.attention.histories.clear()
         q = step.token_ids.double()[:, None, None]
         step.cache.write(0, step.slots, q.repeat(1, 2, 1))
-        return step.attention.run(q, LayerAttention(0, 0, 1.0), step.cache)
+        places = step.attention.run(q, LayerAttention(0, 0, 1.0), step.cache)
+        return places if step.logit_rows is None else places[step.logit_rows]
 
     def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
         wanted = hidden if rows is None else hidden[rows]

@@ -4,7 +4,7 @@ The hidden state travels as a pair (last branch's output, residual stream): "add
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -24,15 +24,26 @@ from text_generation_server.layers.rotary import Angles, Rotary, rotate_and_writ
 from text_generation_server.models.step import StepInput
 from text_generation_server.quantization.base import LinearKernel
 
+HiddenState = tuple[Tensor, Tensor]
+"""The last branch's output, and the residual stream that it is yet to be added to."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerStep:
-    """What the layers of one step share. slots: where each token goes [T]. angles: of each kind of rotation."""
+    """What the layers of one step share. slots: where each token goes [T]. angles: of each kind of rotation.
+
+    rows: [L] int64, the tokens whose keys and values are not all that is wanted of them; None for every token.
+    """
 
     attention: AttentionPlan
     cache: PagedCache
     slots: Tensor
     angles: Sequence[Angles]
+    rows: Tensor | None = None
+
+    def wanted(self, x: Tensor) -> Tensor:
+        """[T, …] to [L, …]."""
+        return x if self.rows is None else x[self.rows]
 
 
 class SelfAttention:
@@ -63,12 +74,12 @@ class SelfAttention:
         self._clip = clip
 
     def __call__(self, x: Tensor, step: LayerStep) -> Tensor:
-        """[T, hidden] to [T, hidden]."""
-        return self._out(self._attend(x, step))
+        """[T, hidden] to [L, hidden]."""
+        return self._out(step.wanted(self._attend(x, step)))
 
     def partial(self, x: Tensor, step: LayerStep) -> Tensor:
         """This rank's part of the sum."""
-        return self._out.partial(self._attend(x, step))
+        return self._out.partial(step.wanted(self._attend(x, step)))
 
     def _attend(self, x: Tensor, step: LayerStep) -> Tensor:
         qkv = self._qkv(x).view(x.shape[0], -1, self._head_dim)  # [T, H + 2 K, d]
@@ -139,10 +150,10 @@ class SparseMlp:
 
 
 class Block(Protocol):
-    """A layer: adds the last branch's output to the residual stream, in place, and returns its own branch's output."""
+    """A layer: adds the last branch's output to the residual stream, in place, and adds a branch of its own."""
 
-    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
-        """[T, hidden] each."""
+    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> HiddenState:
+        """[T, hidden] each to [L, hidden] each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +170,11 @@ class SequentialBlock:
     def __init__(self, norms1: BranchNorms, attention: SelfAttention, norms2: BranchNorms, mlp: Mlp) -> None:
         self._norms1, self._attention, self._norms2, self._mlp = norms1, attention, norms2, mlp
 
-    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
+    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> HiddenState:
         """See `Block`."""
         attended = self._norms1.after(self._attention(self._norms1.before.of_sum(delta, residual), step))
-        return self._norms2.after(self._mlp(self._norms2.before.of_sum(attended, residual)))
+        residual = step.wanted(residual)
+        return self._norms2.after(self._mlp(self._norms2.before.of_sum(attended, residual))), residual
 
 
 class PostNormBlock:
@@ -171,13 +183,12 @@ class PostNormBlock:
     def __init__(self, attention: SelfAttention, norm1: Norm, mlp: Mlp, norm2: Norm) -> None:
         self._attention, self._norm1, self._mlp, self._norm2 = attention, norm1, mlp, norm2
 
-    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
+    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> HiddenState:
         """See `Block`. The norm takes the residual stream's place, so nothing is left there."""
         attended = self._attention(residual.add_(delta), step)
+        residual = step.wanted(residual)
         x = self._norm1.of_sum(attended, residual)
-        out = self._norm2(self._mlp(x).add_(x))
-        residual.zero_()
-        return out
+        return self._norm2(self._mlp(x).add_(x)), residual.zero_()
 
 
 class ParallelBlock:
@@ -186,10 +197,12 @@ class ParallelBlock:
     def __init__(self, norm: Norm, attention: SelfAttention, mlp: Mlp, group: TensorParallel) -> None:
         self._norm, self._attention, self._mlp, self._group = norm, attention, mlp, group
 
-    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
+    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> HiddenState:
         """See `Block`."""
         hidden = self._norm.of_sum(delta, residual)
-        return self._group.all_reduce(self._attention.partial(hidden, step).add_(self._mlp.partial(hidden)))
+        attended = self._attention.partial(hidden, step)
+        out = self._group.all_reduce(attended.add_(self._mlp.partial(step.wanted(hidden))))
+        return out, step.wanted(residual)
 
 
 class ParallelTwoNormsBlock:
@@ -198,10 +211,11 @@ class ParallelTwoNormsBlock:
     def __init__(self, norm1: Norm, attention: SelfAttention, norm2: Norm, mlp: Mlp, group: TensorParallel) -> None:
         self._norm1, self._attention, self._norm2, self._mlp, self._group = norm1, attention, norm2, mlp, group
 
-    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> Tensor:
+    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> HiddenState:
         """See `Block`."""
         attended = self._attention.partial(self._norm1.of_sum(delta, residual), step)
-        return self._group.all_reduce(attended.add_(self._mlp.partial(self._norm2(residual))))
+        residual = step.wanted(residual)
+        return self._group.all_reduce(attended.add_(self._mlp.partial(self._norm2(residual)))), residual
 
 
 class Embedding:
@@ -253,11 +267,21 @@ class Decoder:
         residual = torch.zeros_like(delta)
         angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
         layer_step = LayerStep(step.attention, step.cache, step.slots, angles)
-        for block in self.blocks:
-            delta = block(delta, residual, layer_step)
-        return self.final_norm.of_sum(delta, residual)
+        *blocks, last = self.blocks
+        for block in blocks:
+            delta, residual = block(delta, residual, layer_step)
+        delta, residual = last(delta, residual, replace(layer_step, rows=_at_least_one(step.logit_rows)))
+        hidden = self.final_norm.of_sum(delta, residual)
+        return hidden if step.logit_rows is None else hidden[: len(step.logit_rows)]
 
     def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
         """See `ServedModel`."""
         x = hidden if rows is None else hidden[rows]
+        if not len(x):
+            return x.new_empty(0, self.vocab_size)
         return self.head(x if self.projection is None else self.projection(x))
+
+
+def _at_least_one(rows: Tensor | None) -> Tensor | None:
+    """No kernel needs to know of products of nothing: where no token is wanted, the first one is computed."""
+    return rows.new_zeros(1) if rows is not None and not len(rows) else rows

@@ -61,7 +61,7 @@ class ServedModel(Protocol):
         """Whether steps can be recorded: nothing in them waits for the device or depends on numbers of the host."""
 
     def hidden(self, step: StepInput) -> Tensor:
-        """What `logits` is to be made of [T, …]."""
+        """What `logits` is to be made of [L, …]; the last layer need not go on with any other token."""
 
     def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
         """Logits [L, vocab_size] in the model's dtype, the same on every rank, of these rows of `hidden` or of all."""
@@ -69,4 +69,4 @@ class ServedModel(Protocol):
 
 def forward(model: ServedModel, step: StepInput) -> Tensor:
     """Logits [L, vocab_size] of a step."""
-    return model.logits(model.hidden(step), step.logit_rows)
+    return model.logits(model.hidden(step), None)
