@@ -52,7 +52,7 @@ def test_a_step_without_wanted_logits(oracle_of):
     oracle = oracle_of("llama")
     driver = Driver(oracle.load())
     sequence = oracle.reference.sequences[1]
-    assert driver.step([(0, sequence[:6])], wanted=0) == []
+    assert len(driver.pick([(0, sequence[:6])], [])) == 0
     (answer,) = driver.step([(0, sequence[6:])])
     torch.testing.assert_close(answer, oracle.reference.logits[1][6:], atol=1e-4, rtol=0.0)
 

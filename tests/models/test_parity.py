@@ -29,6 +29,17 @@ def test_a_prompt_in_one_step(oracle):
 
 
 @every_case
+def test_only_some_logits_of_two_prompts(oracle):
+    """In the order in which they are asked for; a first chunk of each is asked for none."""
+    driver = driver_of(oracle)
+    (first, second), (logits1, logits2) = oracle.reference.sequences[:2], oracle.reference.logits[:2]
+    assert len(driver.pick([(0, first[:3]), (1, second[:4])], [])) == 0
+    picked = driver.pick([(0, first[3:9]), (1, second[4:9])], [10, 5, 7])
+    expected = torch.stack([logits2[8], logits1[8], logits2[5]])
+    torch.testing.assert_close(picked, expected, **close(oracle))
+
+
+@every_case
 def test_a_ragged_batch_answers_greedily(oracle):
     driver = driver_of(oracle)
     answers, logits = driver.greedy(oracle.reference.prompts, ANSWER_LEN)

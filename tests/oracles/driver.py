@@ -28,11 +28,13 @@ class Driver:
             # What was never written must never count, whatever it happens to be.
             self.cache.layer(layer).fill_(torch.nan)
 
-    def step(self, work: Sequence[tuple[int, Sequence[int]]], wanted: int | None = None) -> list[Tensor]:
-        """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each.
+    def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
+        """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each."""
+        lens = [len(tokens) for _, tokens in work]
+        return list(self.pick(work, range(sum(lens))).split(lens))
 
-        `wanted` of 0 asks for no logits, and returns none.
-        """
+    def pick(self, work: Sequence[tuple[int, Sequence[int]]], wanted: Sequence[int]) -> Tensor:
+        """The same, but only the logits [wanted, vocab] after these of all tokens."""
         layout = RowLayout.of(
             rows=[row for row, _ in work],
             query_lens=[len(tokens) for _, tokens in work],
@@ -46,7 +48,7 @@ class Driver:
             positions=self._tensor(positions),
             spans=self._tensor([self.spans[row] for row in rows]),
             slots=self.slots[self._tensor(rows), self._tensor(positions)],
-            logit_rows=self._tensor(range(len(positions) if wanted is None else wanted)),
+            logit_rows=self._tensor(wanted),
             attention=self.model.attention.plan(layout),
             cache=self.cache,
         )
@@ -54,7 +56,7 @@ class Driver:
             logits = forward(self.model, step).cpu()
         for row, tokens in work:
             self.lens[row] += len(tokens)
-        return [] if wanted == 0 else list(logits.split(layout.query_lens))
+        return logits
 
     def follow(self, sequences: Sequence[Sequence[int]], decoded: int) -> list[Tensor]:
         """All sequences in one batch, all but the last tokens at once; the logits that follow each position."""

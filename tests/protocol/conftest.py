@@ -1,7 +1,7 @@
 """A shard's server on a real socket, with the stubs of both protocol versions."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from text_generation_server.rpc.service import EngineService, ServingEngine, Sha
 from text_generation_server.rpc.sockets import socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
+from text_generation_server.tokenization.fast import Text
 
 INFO = ShardInfo(
     dtype="torch.float16",
@@ -38,8 +39,11 @@ class BosTokenizer:
     def __init__(self) -> None:
         self.threads: set[str] = set()
 
-    def encode(self, text: str, truncate: int = 0, add_special_tokens: bool = True) -> list[int]:
+    def encode_all(self, texts: Sequence[Text], add_special_tokens: bool) -> list[list[int]]:
         self.threads.add(threading.current_thread().name)
+        return [self._encode(text, truncate, add_special_tokens) for text, truncate in texts]
+
+    def _encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
         if text == "fail":
             raise RuntimeError("no such luck")
         special, ids = [BOS] * add_special_tokens, list(text.encode())

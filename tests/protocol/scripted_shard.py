@@ -20,8 +20,8 @@ from text_generation_server.rpc.wire_v3 import WireV3
 class Bytes:
     """A tokenizer whose ids are bytes."""
 
-    def encode(self, text: str, truncate: int = 0, add_special_tokens: bool = True) -> list[int]:
-        return list(text.encode())
+    def encode_all(self, texts, add_special_tokens):
+        return [list(text.encode()) for text, _ in texts]
 
 
 class ObedientEngine(ScriptedEngine):

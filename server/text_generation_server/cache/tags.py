@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 UNKNOWN = 0
 """Tag of a slot whose content is no prompt prefix."""
@@ -22,15 +23,17 @@ class PrefixTags:
     def __init__(self, adapter: str | None, prompt_ids: Sequence[int]) -> None:
         self._prompt_ids = prompt_ids
         self._last = hash(adapter) if adapter else 1
-        self._made: list[int] = []
+        self._made = np.empty(0, dtype=np.int64)
 
-    def until(self, end: int) -> list[int]:
+    def until(self, end: int) -> NDArray[np.int64]:
         """The tags of at least the first `end` positions."""
-        tag = self._last
-        for token in self._prompt_ids[len(self._made) : end]:
-            tag = hash((tag, token)) or 1
-            self._made.append(tag)
-        self._last = tag
+        if end > len(self._made):
+            more, tag = [], self._last
+            for token in self._prompt_ids[len(self._made) : end]:
+                tag = hash((tag, token)) or 1
+                more.append(tag)
+            self._last = tag
+            self._made = np.concatenate((self._made, np.array(more, dtype=np.int64)))
         return self._made
 
 
@@ -38,11 +41,11 @@ class PrefixTags:
 class PromptPart:
     """Positions of a prompt from `start` on, one for each of `slots`."""
 
-    slots: Sequence[int]
+    slots: NDArray[np.int64]
     tags: PrefixTags
     start: int
 
-    def made(self) -> list[int]:
+    def made(self) -> NDArray[np.int64]:
         """The positions' tags."""
         end = self.start + len(self.slots)
         return self.tags.until(end)[self.start : end]
@@ -68,9 +71,9 @@ class SlotTags:
         self._tags = np.full(num_slots, UNKNOWN, dtype=np.int64)
         self._marks = 0
 
-    def matching(self, slots: Sequence[int], tags: PrefixTags, limit: int) -> int:
+    def matching(self, slots: NDArray[np.int64], tags: PrefixTags, limit: int) -> int:
         """How many of the first `limit` positions really are in `slots`."""
-        same = self._tags[np.asarray(slots[:limit], dtype=np.int64)] == tags.until(limit)[:limit]
+        same = self._tags[slots[:limit]] == tags.until(limit)[:limit]
         return limit if same.all() else int(same.argmin())
 
     def new_mark(self) -> int:
@@ -78,17 +81,16 @@ class SlotTags:
         self._marks -= 1
         return self._marks
 
-    def mark(self, slots: Sequence[int], mark: int) -> None:
+    def mark(self, slots: NDArray[np.int64], mark: int) -> None:
         """Record that a step is to write the slots."""
-        self._tags[np.asarray(slots, dtype=np.int64)] = mark
+        self._tags[slots] = mark
 
     def settle(self, writes: PromptWrites) -> None:
         """Record that the step has succeeded: its slots hold what it wrote, but for those a later step is to write."""
         for part in writes.prompts:
-            slots = np.asarray(part.slots, dtype=np.int64)
-            marked = self._tags[slots] == writes.mark
-            self._tags[slots[marked]] = np.asarray(part.made(), dtype=np.int64)[marked]
+            marked = self._tags[part.slots] == writes.mark
+            self._tags[part.slots[marked]] = part.made()[marked]
 
-    def forget(self, slots: Sequence[int]) -> None:
+    def forget(self, slots: NDArray[np.int64]) -> None:
         """Record that the slots hold nothing that can be shared."""
         self.mark(slots, UNKNOWN)

@@ -30,8 +30,8 @@ class Batch:
         """Slots that the sequences fill or read, a shared one once; counted again only when others are in the batch."""
         if self.sequences != self._counted:
             own = sum(len(s.local_slots or s.slots) - s.cached for s in self.sequences)
-            shared = {slot for s in self.sequences for slot in s.slots[: s.cached]}
+            shared = {slot for s in self.sequences for slot in s.slots[: s.cached].tolist()}
             if shared:
-                shared.difference_update(*(s.slots[s.cached :] for s in self.sequences))
+                shared.difference_update(*(s.slots[s.cached :].tolist() for s in self.sequences))
             self._counted, self._slots = self.sequences, own + len(shared)
         return self._slots

@@ -1,6 +1,10 @@
 """What one step computes, as plain host numbers: the same on every rank, cheap to send. Knows no tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -8,7 +12,7 @@ class Admission:
     """A sequence's first step: its row and the slots of all its positions."""
 
     row: int
-    slots: tuple[int, ...]
+    slots: Sequence[int] | NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

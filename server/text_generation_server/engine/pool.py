@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from text_generation_server.cache.blocks import LocalBlocks
 from text_generation_server.cache.tags import PrefixTags, PromptPart, PromptWrites, SlotTags
 from text_generation_server.engine.detokenizer import IncrementalText
@@ -51,7 +54,7 @@ class SequencePool:
         self._counts = counts
         self._grammars = grammars
         self._health_row = limits.max_rows
-        self._scratch = tuple(range(limits.num_slots, limits.num_slots + SCRATCH_SLOTS))
+        self._scratch = np.arange(limits.num_slots, limits.num_slots + SCRATCH_SLOTS)
 
     def admit(self, requests: tuple[Request, ...]) -> tuple[list[Sequence], list[RefusedRequest]]:
         """Sequences for the requests that can be served as they are, and the other requests.
@@ -86,30 +89,32 @@ class SequencePool:
     def mark_written(self, sequences: list[Sequence]) -> PromptWrites:
         """Mark the slots that the sequences' next step writes; none is shared before `tags.settle` has the result."""
         writes = PromptWrites(self.tags.new_mark(), [])
-        written: list[int] = []
+        written: list[NDArray[np.int64]] = []
         for sequence in sequences:
             if sequence.row == self._health_row:
                 continue
             start = sequence.computed
             slots = sequence.slots[start : start + sequence.step_tokens]
-            written += slots
+            written.append(slots)
             if sequence.tags is not None and (rest := sequence.remaining_prompt):
                 writes.prompts.append(PromptPart(slots[:rest], sequence.tags, start))
-        self.tags.mark(written, writes.mark)
+        if written:
+            self.tags.mark(np.concatenate(written), writes.mark)
         return writes
 
     def _admit(self, request: Request) -> Sequence:
         if request.id == HEALTH_REQUEST_ID:
-            return self._sequence(_fitted(request, self._scratch), self._health_row, self._scratch, (), 0)
+            return self._sequence(_fitted(request, len(self._scratch)), self._health_row, self._scratch, (), 0)
         if request.slots is not None:
-            request = _fitted(request, request.slots)
+            request = _fitted(request, len(request.slots))
         self._check(request)
         if request.slots is None:
             return self._with_local_slots(request)
         tags = PrefixTags(request.adapter, request.prompt_ids)
         limit = min(request.cached, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
-        cached = self.tags.matching(request.slots, tags, limit)
-        return self._sequence(request, self.rows.take(), request.slots, (), cached, tags)
+        slots = np.array(request.slots, dtype=np.int64)
+        cached = self.tags.matching(slots, tags, limit)
+        return self._sequence(request, self.rows.take(), slots, (), cached, tags)
 
     def _with_local_slots(self, request: Request) -> Sequence:
         slots = self.blocks.acquire(_tokens_needed(request))
@@ -118,13 +123,13 @@ class SequencePool:
         except Exception:
             self.blocks.release(slots)
             raise
-        return self._sequence(request, row, slots, slots, 0)
+        return self._sequence(request, row, np.array(slots, dtype=np.int64), slots, 0)
 
     def _sequence(
         self,
         request: Request,
         row: int,
-        slots: tuple[int, ...],
+        slots: NDArray[np.int64],
         local_slots: tuple[int, ...],
         cached: int,
         tags: PrefixTags | None = None,
@@ -183,14 +188,14 @@ def _tokens_needed(request: Request) -> int:
     return len(request.prompt_ids) + request.stopping.max_new_tokens - 1
 
 
-def _fitted(request: Request, slots: tuple[int, ...]) -> Request:
+def _fitted(request: Request, slots: int) -> Request:
     """The request with its prompt cut on the left where the router counted fewer tokens than we do (protocol §5.1)."""
-    room = len(slots) - request.stopping.max_new_tokens + 1
+    room = slots - request.stopping.max_new_tokens + 1
     if room >= len(request.prompt_ids):
         return request
     if room < 1:
         raise InvalidRequest(
-            f"request {request.id}: {len(slots)} slots cannot hold a prompt and {request.stopping.max_new_tokens} "
+            f"request {request.id}: {slots} slots cannot hold a prompt and {request.stopping.max_new_tokens} "
             "new tokens; allocate prompt + max_new_tokens - 1"
         )
     return replace(request, prompt_ids=request.prompt_ids[-room:], cached=0)

@@ -7,6 +7,9 @@ run-ahead the first is up to one step ahead of the second.
 import math
 from collections.abc import Sequence as Ordered
 
+import numpy as np
+from numpy.typing import NDArray
+
 from text_generation_server.cache.tags import PrefixTags
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
@@ -52,7 +55,7 @@ class Sequence:
         request: Request,
         *,
         row: int,
-        slots: tuple[int, ...],
+        slots: NDArray[np.int64],
         local_slots: tuple[int, ...],
         cached: int,
         tags: PrefixTags | None,

@@ -1,16 +1,18 @@
 """Prompts to token ids, in the thread of the call that brings them. Knows no messages and no engine."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from text_generation_server.errors import InvalidRequest
-from text_generation_server.rpc.wire import Prompt
+from text_generation_server.rpc.wire import Encoded, Prompt
+from text_generation_server.tokenization.fast import Text
 
 
 class PromptTokenizer(Protocol):
     """The tokenizer as prompts need it; may be called from any thread."""
 
-    def encode(self, text: str, truncate: int = 0, add_special_tokens: bool = True) -> list[int]:
-        """Ids of `text`, at most `truncate` of them if that is not 0: special tokens and the last of the rest."""
+    def encode_all(self, texts: Sequence[Text], add_special_tokens: bool) -> list[list[int]]:
+        """Ids of each text."""
 
 
 class PromptEncoder:
@@ -23,17 +25,23 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self.always_special = False
 
-    def __call__(self, prompt: Prompt) -> tuple[int, ...]:
-        """Ids of the prompt.
+    def __call__(self, prompts: Sequence[Prompt]) -> list[Encoded]:
+        """Ids of each prompt, or for what reason there are none."""
+        special = [prompt.add_special_tokens or self.always_special for prompt in prompts]
+        texts = [Text(prompt.text, prompt.truncate) for prompt in prompts]
+        if len(set(special)) == 1:
+            return self._encode(texts, special[0])
+        return [one for text, add in zip(texts, special, strict=True) for one in self._encode([text], add)]
 
-        Raises:
-            InvalidRequest: there are none, or the tokenizer failed.
-        """
-        special = prompt.add_special_tokens or self.always_special
+    def _encode(self, texts: Sequence[Text], special: bool) -> list[Encoded]:
         try:
-            ids = self._tokenizer.encode(prompt.text, prompt.truncate, special)
+            ids = self._tokenizer.encode_all(texts, special)
         except Exception as error:  # what tokenizers raise has no common class
-            raise InvalidRequest(f"the prompt {prompt.text[:40]!r} cannot be tokenised: {error}") from error
-        if not ids:
-            raise InvalidRequest(f"the prompt {prompt.text[:40]!r} has no tokens, expected at least one")
-        return tuple(ids)
+            if len(texts) > 1:
+                return [one for text in texts for one in self._encode([text], special)]
+            return [InvalidRequest(f"the prompt {texts[0].text[:40]!r} cannot be tokenised: {error}")]
+        return [_checked(text, found) for text, found in zip(texts, ids, strict=True)]
+
+
+def _checked(text: Text, ids: list[int]) -> Encoded:
+    return tuple(ids) or InvalidRequest(f"the prompt {text.text[:40]!r} has no tokens, expected at least one")

@@ -1,7 +1,7 @@
 """Messages to engine types and back, where both protocol versions agree. Knows no engine, sockets or tokenizer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,18 @@ class Prompt:
     add_special_tokens: bool
 
 
-Encode = Callable[[Prompt], tuple[int, ...]]
+Encoded = tuple[int, ...] | InvalidRequest
+"""A prompt's ids, or why it has none."""
+
+Encode = Callable[[Sequence[Prompt]], Sequence[Encoded]]
+"""Makes ids of prompts."""
+
+
+def ids_of(encoded: Encoded) -> tuple[int, ...]:
+    """A prompt's ids. Raises InvalidRequest where there are none."""
+    if isinstance(encoded, InvalidRequest):
+        raise encoded
+    return encoded
 
 
 class Wire(ABC):
@@ -62,15 +73,19 @@ class Wire(ABC):
         """InfoResponse."""
 
     @abstractmethod
-    def request(self, message: Message, encode: Encode) -> Request:
-        """Request. `encode` makes ids of its prompt."""
+    def prompt(self, message: Message) -> Prompt:
+        """A Request's prompt."""
+
+    @abstractmethod
+    def request(self, message: Message, prompt_ids: tuple[int, ...]) -> Request:
+        """Request."""
 
     def prefill_command(self, message: Message, encode: Encode) -> PrefillCommand:
         """PrefillRequest; requests that cannot be read are refused alone."""
         requests, refused = [], []
-        for item in message.batch.requests:
+        for item, encoded in self._with_ids(message.batch.requests, encode):
             try:
-                requests.append(self.request(item, encode))
+                requests.append(self.request(item, ids_of(encoded)))
             except InvalidRequest as error:
                 refused.append(RefusedRequest(item.id, f"request {item.id}: {error}"))
         return PrefillCommand(message.batch.id, tuple(requests), self.joined_batch(message), tuple(refused))
@@ -98,6 +113,13 @@ class Wire(ABC):
     @abstractmethod
     def cached_batch(self, batch: BatchView) -> Message:
         """CachedBatch."""
+
+    def _with_ids(self, messages: Iterable[Message], encode: Encode) -> Iterator[tuple[Message, Encoded]]:
+        return zip(messages, encode([self.prompt(message) for message in messages]), strict=True)
+
+    def _requests(self, messages: Iterable[Message], encode: Encode) -> tuple[Request, ...]:
+        """All of them. Raises InvalidRequest if one cannot be read."""
+        return tuple(self.request(item, ids_of(encoded)) for item, encoded in self._with_ids(messages, encode))
 
     def discovery(self, urls: list[str]) -> Message:
         """ServiceDiscoveryResponse."""

@@ -34,11 +34,15 @@ class WireV2(Wire):
             requires_padding=False, dtype=info.dtype, device_type=info.device_type, speculate=info.speculate
         )
 
-    def request(self, message: pb.Request, encode: Encode) -> Request:
+    def prompt(self, message: pb.Request) -> Prompt:
+        """A Request's prompt."""
+        return Prompt(message.inputs, message.truncate, add_special_tokens=True)
+
+    def request(self, message: pb.Request, prompt_ids: tuple[int, ...]) -> Request:
         """Request; kv.run's image-generation fields are not for language models and pass unread."""
         return Request(
             id=message.id,
-            prompt_ids=encode(Prompt(message.inputs, message.truncate, add_special_tokens=True)),
+            prompt_ids=prompt_ids,
             sampling=sampling_params(message.parameters),
             stopping=stopping_params(message.stopping_parameters),
             prefill_logprobs=message.prefill_logprobs,
@@ -58,7 +62,7 @@ class WireV2(Wire):
     def warmup_command(self, message: pb.WarmupRequest, encode: Encode) -> WarmupCommand:
         """WarmupRequest."""
         return WarmupCommand(
-            requests=tuple(self.request(item, encode) for item in message.batch.requests),
+            requests=self._requests(message.batch.requests, encode),
             max_prefill_tokens=message.max_prefill_tokens,
             max_input_tokens=message.max_input_length or None,
             max_total_tokens=message.max_total_tokens or None,

@@ -39,11 +39,15 @@ class WireV3(Wire):
             block_size=info.block_size,
         )
 
-    def request(self, message: pb.Request, encode: Encode) -> Request:
+    def prompt(self, message: pb.Request) -> Prompt:
+        """A Request's prompt."""
+        return Prompt(prompt_text(message), message.truncate, message.add_special_tokens)
+
+    def request(self, message: pb.Request, prompt_ids: tuple[int, ...]) -> Request:
         """Request; slots say all that blocks say, and more."""
         return Request(
             id=message.id,
-            prompt_ids=encode(Prompt(prompt_text(message), message.truncate, message.add_special_tokens)),
+            prompt_ids=prompt_ids,
             sampling=sampling_params(message.parameters),
             stopping=stopping_params(message.stopping_parameters),
             prefill_logprobs=message.prefill_logprobs and self._prefill_logprobs,
@@ -67,7 +71,7 @@ class WireV3(Wire):
     def warmup_command(self, message: pb.WarmupRequest, encode: Encode) -> WarmupCommand:
         """WarmupRequest; routers up to 2.4.0 set both limits always, 0 among them."""
         return WarmupCommand(
-            requests=tuple(self.request(item, encode) for item in message.batch.requests),
+            requests=self._requests(message.batch.requests, encode),
             max_prefill_tokens=message.max_prefill_tokens,
             max_input_tokens=message.max_input_tokens or None,
             max_total_tokens=message.max_total_tokens or None,

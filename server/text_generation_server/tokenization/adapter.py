@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from text_generation_server.tokenization.converted import ConvertedTokenizer
-from text_generation_server.tokenization.fast import FastTokenizer, Place
+from text_generation_server.tokenization.fast import FastTokenizer, Place, Text
 from text_generation_server.tokenization.files import TokenizerFiles
 from text_generation_server.tokenization.formats import load_backend
 from text_generation_server.tokenization.token_bytes import token_bytes
@@ -66,7 +66,12 @@ class TokenizerAdapter:
 
     def encode(self, text: str, truncate: int = 0, add_special_tokens: bool = True) -> list[int]:
         """The ids of `text`; if `truncate` is not 0, at most that many: special tokens and the last of the rest."""
-        return self._backend.encode(text, truncate, add_special_tokens)
+        (ids,) = self.encode_all([Text(text, truncate)], add_special_tokens)
+        return ids
+
+    def encode_all(self, texts: Sequence[Text], add_special_tokens: bool = True) -> list[list[int]]:
+        """The ids of each text, which is faster than one after the other."""
+        return self._backend.encode_all(texts, add_special_tokens)
 
     def locate(self, text: str) -> list[Place]:
         """All tokens with special ones, and their places in `text`; empty where there is none or it is not known."""

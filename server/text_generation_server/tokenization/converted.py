@@ -11,7 +11,7 @@ from typing import Any
 import tokenizers
 
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.tokenization.fast import Place
+from text_generation_server.tokenization.fast import Place, Text
 
 
 class ConvertedTokenizer:
@@ -21,8 +21,11 @@ class ConvertedTokenizer:
         self._tokenizer = tokenizer
         self._lock = Lock()  # truncation is state of the tokenizer there
 
-    def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
-        """As `FastTokenizer.encode`."""
+    def encode_all(self, texts: Sequence[Text], add_special_tokens: bool) -> list[list[int]]:
+        """As `FastTokenizer.encode_all`, one after the other."""
+        return [self._encode(text, truncate, add_special_tokens) for text, truncate in texts]
+
+    def _encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
         limit = {"truncation": True, "max_length": truncate} if truncate > 0 else {}
         with self._lock:
             encoded = self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False, **limit)
@@ -31,7 +34,7 @@ class ConvertedTokenizer:
 
     def locate(self, text: str) -> list[Place]:
         """As `FastTokenizer.locate`, but all places are empty: such tokenizers do not know them."""
-        return [Place(token_id, 0, 0) for token_id in self.encode(text, 0, True)]
+        return [Place(token_id, 0, 0) for token_id in self._encode(text, 0, True)]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         """As `FastTokenizer.decode`."""

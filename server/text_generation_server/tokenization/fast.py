@@ -20,6 +20,13 @@ _CLEAN_UP = {
 """English punctuation that word-level tokenizers pull apart, applied in this order."""
 
 
+class Text(NamedTuple):
+    """What is to be encoded; with `truncate` > 0 to at most that many tokens: special ones and the last of the rest."""
+
+    text: str
+    truncate: int
+
+
 class Place(NamedTuple):
     """A token of a text and where it is from, in characters."""
 
@@ -46,22 +53,16 @@ class FastTokenizer:
         # Byte-pair decoders restore spaces exactly; cleaning them up would damage the text (transformers 5 agrees).
         self._clean_up = files.clean_up and not isinstance(tokenizer.model, tokenizers.models.BPE)
 
-    def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
-        """Token ids; with `truncate` > 0 at most that many, special tokens included, dropping content on the left."""
-        encoding = self._encoding(text, add_special_tokens)
-        ids: list[int] = encoding.ids
-        if truncate <= 0 or len(ids) <= truncate:
-            return ids
-        added: list[int] = encoding.special_tokens_mask
-        before = added.index(0) if 0 in added else len(ids)
-        after = added[::-1].index(0) if 0 in added else 0
-        content = ids[before : len(ids) - after]
-        kept = max(truncate - before - after, 0)
-        return (ids[:before] + content[len(content) - kept :] + ids[len(ids) - after :])[:truncate]
+    def encode_all(self, texts: Sequence[Text], add_special_tokens: bool) -> list[list[int]]:
+        """Token ids of each text; texts are encoded side by side, on as many processors as there are."""
+        # Without their places, which take half of the time.
+        given = [self._given(text) for text, _ in texts]
+        encodings = self._tokenizer.encode_batch_fast(given, add_special_tokens=add_special_tokens)
+        return [_truncated(encoding, truncate) for encoding, (_, truncate) in zip(encodings, texts, strict=True)]
 
     def locate(self, text: str) -> list[Place]:
         """All tokens with special ones, and their places in `text`, which are empty for those put around it."""
-        encoding = self._encoding(text, True)
+        encoding = self._tokenizer.encode(self._given(text), add_special_tokens=True)
         located = [Place(token_id, *offsets) for token_id, offsets in zip(encoding.ids, encoding.offsets, strict=True)]
         if not self._splits_spans:
             return located
@@ -103,6 +104,17 @@ class FastTokenizer:
         size: int = self._tokenizer.get_vocab_size()
         return size
 
-    def _encoding(self, text: str, add_special_tokens: bool) -> tokenizers.Encoding:
-        given = spans.separated(text) if self._splits_spans else text
-        return self._tokenizer.encode(given, add_special_tokens=add_special_tokens)
+    def _given(self, text: str) -> str:
+        return spans.separated(text) if self._splits_spans else text
+
+
+def _truncated(encoding: tokenizers.Encoding, truncate: int) -> list[int]:
+    ids: list[int] = encoding.ids
+    if truncate <= 0 or len(ids) <= truncate:
+        return ids
+    added: list[int] = encoding.special_tokens_mask
+    before = added.index(0) if 0 in added else len(ids)
+    after = added[::-1].index(0) if 0 in added else 0
+    content = ids[before : len(ids) - after]
+    kept = max(truncate - before - after, 0)
+    return (ids[:before] + content[len(content) - kept :] + ids[len(ids) - after :])[:truncate]
