@@ -10,7 +10,8 @@ import torch
 
 from text_generation_server.kernels.matmul.choice import CUBLAS, Choice, Kernel, candidates
 from text_generation_server.kernels.matmul.picks import PickFile
-from text_generation_server.quantization.tuning import MatmulTuner
+from text_generation_server.layers.activation import Activation
+from text_generation_server.quantization.tuning import MatmulTuner, Shape
 
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
@@ -30,13 +31,15 @@ class MadeUp:
         self.asked = defaultdict(list)
         self.prepared = []
         self.together = []
+        self.kinds = set()
         self.limits = []
 
     def prepare(self, cases):
-        self.prepared += [(choice, rows) for choice, _, rows in cases]
+        self.prepared += [(choice, rows) for choice, _, rows, _ in cases]
 
-    def __call__(self, choice, weights, rows, limit):
+    def __call__(self, choice, weights, rows, kind, limit):
         self.asked[rows].append(choice)
+        self.kinds.add(kind)
         self.together.append(len(weights))
         self.limits.append(limit)
         return self.times.get(choice, 20.0)
@@ -51,7 +54,7 @@ def tuned(measure, cache_file=None, rows=(1,), weights=None):
 
 
 def picked(tuner, rows=1):
-    return tuner.choice(N, K, BF16, rows)
+    return tuner.choice(Shape(N, K, BF16), rows)
 
 
 def test_the_fastest_is_picked():
@@ -68,7 +71,7 @@ def test_cublas_stays_unless_it_is_beaten_clearly():
 def test_small_weights_are_not_worth_a_measurement():
     measure = MadeUp()
     tuner = tuned(measure, weights=[weight(256, 256)])
-    assert tuner.choice(256, 256, BF16, 1) == CUBLAS
+    assert tuner.choice(Shape(256, 256, BF16), 1) == CUBLAS
     assert not measure.asked
 
 
@@ -102,10 +105,22 @@ def test_rows_between_are_served_as_the_next_tuned_number():
 def test_what_is_not_tuned_is_left_to_cublas():
     first, *_ = candidates(1, N, K)
     tuner = tuned(MadeUp({first: 5.0}), weights=[weight(), weight(dtype=torch.float32)])
-    assert tuner.choice(N, K, torch.float16, 1) == CUBLAS
-    assert tuner.choice(N, K, torch.float32, 1) == CUBLAS
-    assert tuner.choice(K, N + 16, BF16, 1) == CUBLAS
-    assert MatmulTuner(None, CPU, MadeUp()).choice(N, K, BF16, 1) == CUBLAS
+    assert tuner.choice(Shape(N, K, torch.float16), 1) == CUBLAS
+    assert tuner.choice(Shape(N, K, torch.float32), 1) == CUBLAS
+    assert tuner.choice(Shape(K, N + 16, BF16), 1) == CUBLAS
+    assert tuner.choice(Shape(N, K, BF16, Activation.SILU), 1) == CUBLAS
+    assert MatmulTuner(None, CPU, MadeUp()).choice(Shape(N, K, BF16), 1) == CUBLAS
+
+
+def test_gated_weights_are_measured_with_their_gates_and_only_so():
+    first, *_ = candidates(1, N, K)
+    measure, gates = MadeUp({first: 5.0}), weight()
+    tuner = MatmulTuner(None, CPU, measure)
+    plain = tuner.register(gates)
+    shape = tuner.register(gates, Activation.SILU)
+    tuner.tune((1,))
+    assert measure.kinds == {Activation.SILU}
+    assert (tuner.choice(shape, 1), tuner.choice(plain, 1)) == (first, CUBLAS)
 
 
 def test_many_rows_are_not_measured():

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.layers.activation import Activation
+from text_generation_server.layers.activation import Activation, Elementwise
 from text_generation_server.quantization.base import LinearKernel
 
 
@@ -17,9 +17,9 @@ class ColumnParallelLinear:
         """[T, in] to this rank's outputs [T, out / world_size]."""
         return self._kernel(x)
 
-    def gated(self, x: Tensor, kind: Activation) -> Tensor:
-        """act(gate) · other of this rank's outputs, of which the first half are gates."""
-        return self._kernel.gated(x, kind)
+    def gated(self, kind: Activation) -> Elementwise:
+        """What makes act(gate) · other of this rank's outputs, of which the first half are gates."""
+        return self._kernel.gated(kind)
 
 
 class RowParallelLinear:

@@ -75,6 +75,6 @@ class MlpBuilder:
 def _inner(up: ColumnParallelLinear, spec: MlpSpec) -> Elementwise:
     """What stands between an MLP's input and its last linear."""
     if spec.gated:
-        return lambda x: up.gated(x, spec.activation)
+        return up.gated(spec.activation)
     function = activation(spec.activation)
     return lambda x: function(up(x))

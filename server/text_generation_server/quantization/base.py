@@ -5,7 +5,7 @@ from typing import Protocol, Self
 
 from torch import Tensor
 
-from text_generation_server.layers.activation import Activation, gated_activation
+from text_generation_server.layers.activation import Activation, Elementwise, gated_activation
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Rows
 
@@ -16,9 +16,13 @@ class LinearKernel(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
         """[T, in] to [T, out]."""
 
-    def gated(self, x: Tensor, kind: Activation) -> Tensor:
-        """[T, in] to act(gate) · other [T, out / 2], where the first half of the outputs are gates."""
-        return gated_activation(kind)(self(x))
+    def gated(self, kind: Activation) -> Elementwise:
+        """What makes act(gate) · other [T, out / 2] of [T, in], where the first half of the outputs are gates.
+
+        Kernels may be chosen for that: use it instead of the plain product, before the first step.
+        """
+        function = gated_activation(kind)
+        return lambda x: function(self(x))
 
 
 class Matrix(Protocol):

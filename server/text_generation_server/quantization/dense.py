@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.kernels.matmul.choice import Choice
-from text_generation_server.layers.activation import Activation
+from text_generation_server.kernels.matmul.choice import CUBLAS
+from text_generation_server.layers.activation import Activation, Elementwise
 from text_generation_server.quantization.base import LinearKernel
 from text_generation_server.quantization.onednn import PackedLinear, can_pack
 from text_generation_server.quantization.staging import Staging
@@ -31,32 +31,29 @@ class PlainLinear(LinearKernel):
 
 
 class TunedLinear(LinearKernel):
-    """Weights on a CUDA device, [out, in]: few rows are multiplied by the kernel that was fastest for so many."""
+    """Weights on a CUDA device, [out, in]: few rows are multiplied by the kernel that was fastest for so many.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, tuner: MatmulTuner) -> None:
+    kind: of gates, the first half of the outputs; None for plain products.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, tuner: MatmulTuner, kind: Activation | None = None) -> None:
         from text_generation_server.kernels.matmul.linear import small_batch_linear  # Triton is installed there
 
         self._weight = weight
         self._bias = bias
         self._tuner = tuner
+        self._kind = kind
         self._multiply = small_batch_linear
-        tuner.register(weight)
+        self._shape = tuner.register(weight, kind)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[T, in] to [T, out]."""
-        if len(x) > ROWS[-1]:
-            return F.linear(x, self._weight, self._bias)
-        return self._multiply(x, self._weight, self._bias, self._choice(x))
+        """[T, in] to [T, out], or half of it."""
+        choice = self._tuner.choice(self._shape, len(x)) if len(x) <= ROWS[-1] else CUBLAS
+        return self._multiply(x, self._weight, self._bias, choice, self._kind)
 
-    def gated(self, x: Tensor, kind: Activation) -> Tensor:
-        """See `LinearKernel`; the kernel that was fastest for the product does both."""
-        if len(x) > ROWS[-1]:
-            return super().gated(x, kind)
-        return self._multiply(x, self._weight, self._bias, self._choice(x), kind)
-
-    def _choice(self, x: Tensor) -> Choice:
-        n, k = self._weight.shape
-        return self._tuner.choice(n, k, x.dtype, len(x))
+    def gated(self, kind: Activation) -> Elementwise:
+        """See `LinearKernel`; one kernel does both."""
+        return TunedLinear(self._weight, self._bias, self._tuner, kind)
 
 
 def dense_kernel(weight: Tensor, bias: Tensor | None, tuner: MatmulTuner | None = None) -> LinearKernel:

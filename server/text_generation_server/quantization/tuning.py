@@ -19,6 +19,7 @@ from torch import Tensor
 
 from text_generation_server.kernels.matmul.choice import CUBLAS, Choice, candidates
 from text_generation_server.kernels.matmul.picks import PickFile
+from text_generation_server.layers.activation import Activation
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 """Numbers of rows worth a measurement of their own; what lies between is served as the next one."""
@@ -43,26 +44,32 @@ SECONDS = 120.0
 
 
 class Measure(Protocol):
-    """Times choices."""
+    """Times choices for products of so many rows, activated where there is an activation."""
 
-    def prepare(self, cases: Sequence[tuple[Choice, Tensor, int]]) -> None:
-        """Choices, weights and numbers of rows, about to be timed: do ahead what can be done for all at once."""
+    def prepare(self, cases: Sequence[tuple[Choice, Tensor, int, Activation | None]]) -> None:
+        """Choices, each with weights and rows, about to be timed: do ahead what can be done for all at once."""
 
-    def __call__(self, choice: Choice, weights: Sequence[Tensor], rows: int, limit: float) -> float | None:
-        """Microseconds a product of `rows` rows, less exact above `limit`; None where the choice cannot be used."""
+    def __call__(
+        self, choice: Choice, weights: Sequence[Tensor], rows: int, kind: Activation | None, limit: float
+    ) -> float | None:
+        """Microseconds a product, less exact above `limit`; None where the choice cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Of weights [n, k]."""
+    """Of weights [n, k]. kind: of gates among their outputs."""
 
     n: int
     k: int
     dtype: torch.dtype
+    kind: Activation | None = None
+
+    def __str__(self) -> str:
+        return f"{self.n}x{self.k}" + (f" {self.kind.value}" if self.kind is not None else "")
 
     def case(self, rows: int) -> str:
         """Its name in a file."""
-        return f"{rows}x{self.k} by {self.n} {str(self.dtype).removeprefix('torch.')}"
+        return f"{rows} rows by {self} {str(self.dtype).removeprefix('torch.')}"
 
 
 @dataclass(slots=True)
@@ -85,15 +92,25 @@ class MatmulTuner:
         self._weights: dict[Shape, list[Tensor]] = {}
         self._choices: dict[Shape, dict[int, Choice]] = {}
 
-    def register(self, weight: Tensor) -> None:
-        """Weights [N, K], contiguous, that will be multiplied; small ones, and dtypes without kernels, by cuBLAS."""
-        if weight.dtype in DTYPES and weight.nbytes >= LEAST_BYTES:
-            n, k = weight.shape
-            self._weights.setdefault(Shape(n, k, weight.dtype), []).append(weight)
+    def register(self, weight: Tensor, kind: Activation | None = None) -> Shape:
+        """Weights [N, K], contiguous, that will be multiplied; small ones, and dtypes without kernels, by cuBLAS.
 
-    def choice(self, n: int, k: int, dtype: torch.dtype, rows: int) -> Choice:
+        kind: of the gates that the first half of their products are. Of what is registered twice the last word counts.
+        """
+        n, k = weight.shape
+        shape = Shape(n, k, weight.dtype, kind)
+        for other, weights in list(self._weights.items()):
+            if kept := [each for each in weights if each is not weight]:
+                self._weights[other] = kept
+            else:
+                del self._weights[other]
+        if weight.dtype in DTYPES and weight.nbytes >= LEAST_BYTES:
+            self._weights.setdefault(shape, []).append(weight)
+        return shape
+
+    def choice(self, shape: Shape, rows: int) -> Choice:
         """That of the least number tuned that is not below `rows`; cuBLAS where there is none."""
-        tuned = self._choices.get(Shape(n, k, dtype), {})
+        tuned = self._choices.get(shape, {})
         return tuned[min(enough)] if (enough := [count for count in tuned if count >= rows]) else CUBLAS
 
     def tune(self, rows: Sequence[int] = ROWS) -> None:
@@ -143,32 +160,33 @@ class MatmulTuner:
             return tally
         measure = self._measure or _timer(self._device)
         weight_of = {shape: weights[0] for shape, weights in self._weights.items()}
-        measure.prepare([(c, weight_of[s], count) for s, count in missing for c in candidates(count, s.n, s.k)])
+        cases = [(c, weight_of[s], count, s.kind) for s, count in missing for c in candidates(count, s.n, s.k)]
+        measure.prepare(cases)
         for shape, count in missing:
             if time.monotonic() > deadline:
                 tally.cut += 1
                 continue
-            possible = candidates(count, shape.n, shape.k)
-            found = self._fastest(measure, possible, _enough(self._weights[shape]), count)
+            found = self._fastest(measure, shape, count)
             self._choices.setdefault(shape, {})[count] = found
             self._keep({shape.case(count): found})
             tally.measured += 1
         return tally
 
-    def _fastest(self, measure: Measure, possible: Sequence[Choice], weights: Sequence[Tensor], rows: int) -> Choice:
+    def _fastest(self, measure: Measure, shape: Shape, rows: int) -> Choice:
+        weights, possible = _enough(self._weights[shape]), candidates(rows, shape.n, shape.k)
         if not possible:
             return CUBLAS
-        time_to_beat = measure(CUBLAS, weights, rows, float("inf"))
+        time_to_beat = measure(CUBLAS, weights, rows, shape.kind, float("inf"))
         best, fastest = CUBLAS, float("inf") if time_to_beat is None else time_to_beat / GAIN
         for choice in possible:
-            taken = measure(choice, weights, rows, fastest * HOPELESS)
+            taken = measure(choice, weights, rows, shape.kind, fastest * HOPELESS)
             if taken is not None and taken < fastest:
                 best, fastest = choice, taken
         return best
 
     def _told(self) -> str:
         return "; ".join(
-            f"{shape.n}x{shape.k}: " + ", ".join(f"{rows} {choice}" for rows, choice in tuned.items())
+            f"{shape}: " + ", ".join(f"{rows} {choice}" for rows, choice in tuned.items())
             for shape, tuned in self._choices.items()
         )
 

@@ -85,10 +85,11 @@ _TILES = (
 )
 
 _WIDE_TILES = (
+    Choice(Kernel.DOT, 128, 64, 8, 3),
     Choice(Kernel.DOT, 128, 64, 8, 6),
     Choice(Kernel.DOT, 128, 128, 8, 3),
     Choice(Kernel.DOT, 64, 128, 4, 4),
-    Choice(Kernel.DOT, 64, 64, 4, 6),
+    Choice(Kernel.DOT, 64, 64, 4, 8),
 )
 
 
@@ -117,10 +118,10 @@ def candidates(rows: int, n: int, k: int) -> list[Choice]:
 
 
 def _fits(tile: Choice, rows: int, n: int, k: int) -> bool:
-    # Each program reads all of x: blocks lower than x would read it more often than the weights.
+    # Each program reads all of x: with lower blocks that would be many times what there is of weights.
     shared = 2 * (tile.block_n + block_rows(rows)) * tile.block_k * tile.stages
     programs = n // tile.block_n
-    return tile.block_n >= rows and k % tile.block_k == 0 and programs <= _MOST_PROGRAMS and shared <= _SHARED_BYTES
+    return tile.block_n >= min(rows, WARP_GROUP_OUTPUTS) and k % tile.block_k == 0 and programs <= _MOST_PROGRAMS and shared <= _SHARED_BYTES
 
 
 def _filling(tile: Choice, n: int, k: int) -> Iterator[Choice]:

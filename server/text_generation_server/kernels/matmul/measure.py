@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 
 import torch
-import torch.nn.functional as F
 import triton
 from torch import Tensor
 
 from text_generation_server.kernels.matmul.choice import CUBLAS, Choice
 from text_generation_server.kernels.matmul.linear import small_batch_linear
+from text_generation_server.layers.activation import Activation, Elementwise
 
 PRODUCTS = 8
 """Fewest in a graph: the time around it must not count."""
@@ -23,6 +23,10 @@ TOLERANCE = {torch.bfloat16: 1e-2, torch.float16: 2e-3}
 """Largest difference from cuBLAS, relative to the norm of all results: both round sums of other orders once."""
 
 
+Case = tuple[Choice, Tensor, int, Activation | None]
+"""A choice for weights [N, K], so many rows, and the activation of gated ones."""
+
+
 class GraphTimer:
     """Microseconds of one product; each call compiles where `prepare` has not, checks, captures and replays."""
 
@@ -30,18 +34,20 @@ class GraphTimer:
         self._device = device
         self._stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def prepare(self, cases: Sequence[tuple[Choice, Tensor, int]]) -> None:
-        """Compile what is about to be timed, [N, K] by so many rows, on all of the host's processors."""
+    def prepare(self, cases: Sequence[Case]) -> None:
+        """Compile what is about to be timed, on all of the host's processors."""
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(self._compile, cases):
                 pass
 
-    def _compile(self, case: tuple[Choice, Tensor, int]) -> None:
-        choice, weight, rows = case
+    def _compile(self, case: Case) -> None:
+        choice, weight, rows, kind = case
         with torch.cuda.device(self._device), contextlib.suppress(triton.TritonError):
-            small_batch_linear(weight.new_zeros(rows, weight.shape[1]), weight, None, choice)
+            small_batch_linear(weight.new_zeros(rows, weight.shape[1]), weight, None, choice, kind)
 
-    def __call__(self, choice: Choice, weights: Sequence[Tensor], rows: int, limit: float) -> float | None:
+    def __call__(
+        self, choice: Choice, weights: Sequence[Tensor], rows: int, kind: Activation | None, limit: float
+    ) -> float | None:
         """None where the choice cannot run or is wrong. What takes longer than `limit` is timed only once.
 
         Args:
@@ -49,12 +55,12 @@ class GraphTimer:
         """
         x = torch.randn((rows, weights[0].shape[1]), dtype=weights[0].dtype, device=self._device)
         try:
-            if choice != CUBLAS and not _agrees(small_batch_linear(x, weights[0], None, choice), x, weights[0]):
+            if choice != CUBLAS and not _agrees(choice, x, weights[0], kind):
                 return None
         except triton.TritonError:
             return None
         chain = list(islice(cycle(weights), max(PRODUCTS, len(weights))))
-        graph = self._capture(x, chain, choice)
+        graph = self._capture(lambda weight: small_batch_linear(x, weight, None, choice, kind), chain)
         fastest = float("inf")
         for _ in range(ROUNDS):
             fastest = min(fastest, self._time(graph) / len(chain))
@@ -64,15 +70,15 @@ class GraphTimer:
         torch.cuda.empty_cache()  # each graph had memory of its own
         return fastest
 
-    def _capture(self, x: Tensor, chain: Sequence[Tensor], choice: Choice) -> torch.cuda.CUDAGraph:
+    def _capture(self, multiply: Elementwise, chain: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
         # Without torch.cuda.graph, which collects garbage for longer than all that is measured takes.
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
         with torch.cuda.stream(self._stream):
-            small_batch_linear(x, chain[0], None, choice)
+            multiply(chain[0])
             graph.capture_begin(capture_error_mode="thread_local")
             for weight in chain:
-                small_batch_linear(x, weight, None, choice)
+                multiply(weight)
             graph.capture_end()
             graph.replay()
         return graph
@@ -89,6 +95,6 @@ class GraphTimer:
         return 1000.0 * float(start.elapsed_time(end)) / REPLAYS
 
 
-def _agrees(got: Tensor, x: Tensor, weight: Tensor) -> bool:
-    expected = F.linear(x, weight).float()
-    return bool((got.float() - expected).norm() <= TOLERANCE[x.dtype] * expected.norm())
+def _agrees(choice: Choice, x: Tensor, weight: Tensor, kind: Activation | None) -> bool:
+    got, expected = (small_batch_linear(x, weight, None, each, kind).float() for each in (choice, CUBLAS))
+    return bool((got - expected).norm() <= TOLERANCE[x.dtype] * expected.norm())
