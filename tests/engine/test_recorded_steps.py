@@ -113,6 +113,30 @@ def test_nothing_is_replayed_that_was_not_recorded():
     assert torch.equal(forward(plan).logits, torch.tensor([next_logits([7, 8])]))
 
 
+class Asked(MockModel):
+    """Notes of how many tokens each step wants something after the last layer's keys and values; None for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.wanted = []
+
+    def hidden(self, step):
+        self.wanted.append(None if step.logit_rows is None else len(step.logit_rows))
+        return super().hidden(step)
+
+
+def test_only_long_steps_leave_tokens_out_of_the_last_layer():
+    """What may be recorded is computed in the same way when it is not."""
+    model = Asked()
+    cache, rows = PagedCache(model.state, SLOTS), RowTable(ROWS, 8, torch.device("cpu"))
+    forward = StepForward(model, cache, rows, RecordedSteps(model, cache, rows), whole=3)
+    rows.admit([Admission(0, range(8)), Admission(1, range(8, 16))])
+    for prompt in ((7, 8, 9), (7, 8, 9, 10)):
+        plan = StepPlan((0,), (len(prompt),), (len(prompt),), (prompt,), (), (0,), (0,))
+        assert torch.equal(forward(plan).logits, torch.tensor([next_logits(prompt)]))
+    assert model.wanted == [None, 1]
+
+
 def test_usual_sizes_grow_with_the_rows():
     assert doctest.testmod(graphs_module).failed == 0
     assert usual_sizes(1) == [1]

@@ -14,7 +14,7 @@ from text_generation_server.engine.plan import StepPlan
 from text_generation_server.engine.recording import RecordedSteps
 from text_generation_server.engine.rows import RowTable
 from text_generation_server.engine.upload import upload
-from text_generation_server.models.step import ServedModel, StepInput, forward
+from text_generation_server.models.step import ServedModel, StepInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,16 @@ class Forwarded:
 
 
 class StepForward:
-    """A model with its cache, its rows and its recorded steps."""
+    """A model with its cache, its rows and its recorded steps.
 
-    def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable, recorded: RecordedSteps) -> None:
+    whole: up to so many tokens go through all layers whole, as they do where a step is replayed: products of another
+    number of rows may be rounded otherwise. Of longer steps the last layer goes on with the wanted tokens only.
+    """
+
+    def __init__(
+        self, model: ServedModel, cache: PagedCache, rows: RowTable, recorded: RecordedSteps, whole: int = 0
+    ) -> None:
+        self._whole = whole
         self._model = model
         self._cache = cache
         self._rows = rows
@@ -49,17 +56,19 @@ class StepForward:
             at, rows = upload(self._device, logit_rows(plan), plan.rows)
             return Forwarded(self._model.logits(hidden, at), rows, lambda: ids()[at])
         one_each = not any(plan.prompts) and len(plan.chooses) == len(plan.rows)
-        step, rows = self._decode_input(plan) if one_each else self._input(plan)
-        return Forwarded(forward(self._model, step), rows, lambda: _chosen(step.token_ids, step.logit_rows))
+        step, rows, wanted = self._decode_input(plan) if one_each else self._input(plan)
+        hidden = self._model.hidden(step)
+        logits = self._model.logits(hidden, wanted if step.logit_rows is None else None)
+        return Forwarded(logits, rows, lambda: _chosen(step.token_ids, wanted))
 
-    def _decode_input(self, plan: StepPlan) -> tuple[StepInput, Tensor]:
+    def _decode_input(self, plan: StepPlan) -> tuple[StepInput, Tensor, Tensor | None]:
         """Each row's newest token."""
         rows, kv_lens, ends = upload(self._device, plan.rows, plan.kv_lens, range(len(plan.rows) + 1))
         layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
-        return self._step(layout, self._rows.last_token[rows], kv_lens - 1, rows, None), rows
+        return self._step(layout, self._rows.last_token[rows], kv_lens - 1, rows, None), rows, None
 
-    def _input(self, plan: StepPlan) -> tuple[StepInput, Tensor]:
-        """Tokens that the plan brings, and where it brings none the row's newest."""
+    def _input(self, plan: StepPlan) -> tuple[StepInput, Tensor, Tensor | None]:
+        """Tokens that the plan brings, and where it brings none the row's newest; and which logits are wanted."""
         ids, positions, row_of, rows, kv_lens, ends, at = upload(
             self._device,
             *token_numbers(plan),
@@ -71,7 +80,7 @@ class StepForward:
         if None in plan.prompts:
             ids = torch.where(ids == NEWEST, self._rows.last_token[row_of], ids)
         layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
-        return self._step(layout, ids, positions, row_of, at), rows
+        return self._step(layout, ids, positions, row_of, at if len(ids) > self._whole else None), rows, at
 
     def _step(
         self, layout: RowLayout, ids: Tensor, positions: Tensor, row_of: Tensor, logit_rows: Tensor | None

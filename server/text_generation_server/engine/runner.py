@@ -21,6 +21,7 @@ from text_generation_server.engine.recorder import Recorder
 from text_generation_server.engine.recording import RecordedSteps
 from text_generation_server.engine.rows import RowTable
 from text_generation_server.engine.stream import Pending, Reader, Stream
+from text_generation_server.engine.token_graphs import TOKENS
 from text_generation_server.engine.upload import upload
 from text_generation_server.errors import GenerationError, ModelError, StepTooLarge
 from text_generation_server.models.step import ServedModel
@@ -99,7 +100,8 @@ class Runner:
         if self._make_recorder is not None and command.graphs and self._model.records:
             recorded.record(command.graphs, self._make_recorder())
             self._chooser.rehearse(self._model.state.dtype)
-        self._forward = StepForward(self._model, cache, rows, recorded)
+        whole = TOKENS[-1] if self._make_recorder is not None and self._model.records else 0
+        self._forward = StepForward(self._model, cache, rows, recorded, whole)
         self._peak = PeakMemory(self.device)
         return lambda: None
 

@@ -121,7 +121,12 @@ def _fits(tile: Choice, rows: int, n: int, k: int) -> bool:
     # Each program reads all of x: with lower blocks that would be many times what there is of weights.
     shared = 2 * (tile.block_n + block_rows(rows)) * tile.block_k * tile.stages
     programs = n // tile.block_n
-    return tile.block_n >= min(rows, WARP_GROUP_OUTPUTS) and k % tile.block_k == 0 and programs <= _MOST_PROGRAMS and shared <= _SHARED_BYTES
+    return (
+        tile.block_n >= min(rows, WARP_GROUP_OUTPUTS)
+        and k % tile.block_k == 0
+        and programs <= _MOST_PROGRAMS
+        and shared <= _SHARED_BYTES
+    )
 
 
 def _filling(tile: Choice, n: int, k: int) -> Iterator[Choice]:
