@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from text_generation_server.engine.plan import Admission
@@ -24,11 +25,13 @@ class RowTable:
 
     def admit(self, admissions: Sequence[Admission]) -> None:
         """Set the slots of the rows' positions; those beyond a request's length are never read."""
-        lists = [admission.slots for admission in admissions]
-        rows, spans, *slots = upload(self.slots.device, [a.row for a in admissions], [*map(len, lists)], *lists)
+        lens = [len(admission.slots) for admission in admissions]
+        table = np.zeros((len(lens), max(lens)), dtype=np.int64)
+        for of_row, admission in zip(table, admissions, strict=True):
+            of_row[: len(admission.slots)] = admission.slots
+        rows, spans, slots = upload(self.slots.device, [a.row for a in admissions], lens, table.ravel())
         self.spans[rows] = spans
-        for admission, of_row in zip(admissions, slots, strict=True):
-            self.slots[admission.row, : len(of_row)] = of_row
+        self.slots[:, : table.shape[1]].index_copy_(0, rows, slots.view(table.shape))
 
 
 class FreeRows:

@@ -55,7 +55,10 @@ def multiprocessors(device: torch.device) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DecodeTile:
-    """What a program works on. heads, keys, width: at a time, powers of two. merged: heads and splits of a merge."""
+    """What a program works on. heads, keys, width: at a time, powers of two. merged: heads and splits of a merge.
+
+    stages: with more than two in flight fewer programs share a multiprocessor: slower from 1 row to 128 (H100).
+    """
 
     heads: int
     keys: int
@@ -72,7 +75,7 @@ class DecodeTile:
         keys = max(16, (4096 if group == 1 else 8192) // width)
         merged_heads = min(heads, triton.next_power_of_2(group))
         splits = max(1, MERGED_NUMBERS // (merged_heads * width))
-        return cls(heads, keys, width, (merged_heads, splits), stages=2 if group == 1 else 3, warps=4)
+        return cls(heads, keys, width, (merged_heads, splits), stages=2, warps=4)
 
 
 @dataclass(frozen=True, slots=True)
