@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import uvicorn
@@ -39,7 +39,7 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
         try:
             app = make_app(services, settings.cors_allow_origin, settings.api_key)
             async with _metrics_port(services, settings):
-                return await _run(_Server(app), services, listener, stop)
+                return await _run(_Server(app, _tell_address), services, listener, stop)
         finally:
             services.tokenizer.close()
             await services.shards.close()
@@ -72,7 +72,6 @@ async def _run(server: "_Server", services: Services, listener: socket.socket, s
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     stopping = asyncio.ensure_future(stop.wait())
     faults = [asyncio.ensure_future(services.batcher.run()), asyncio.ensure_future(services.shards.lost())]
-    logger.info("Connected; listening on {}:{}", *listener.getsockname()[:2])
     try:
         await asyncio.wait((serving, stopping, *faults), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = stopping.done()
@@ -88,6 +87,10 @@ async def _run(server: "_Server", services: Services, listener: socket.socket, s
         return 1 if lost else 0
     finally:
         await _cancel([serving, stopping, *faults])
+
+
+def _tell_address(listener: socket.socket) -> None:
+    logger.info("Connected; listening on {}:{}", *listener.getsockname()[:2])
 
 
 def _log_faults(faults: Iterable[asyncio.Future[None]]) -> None:
@@ -138,9 +141,13 @@ async def _cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: to stop means more here than to serve no more HTTP."""
+    """uvicorn without its signal handlers: to stop means more here than to serve no more HTTP.
 
-    def __init__(self, app: Starlette) -> None:
+    tell: called with each socket from when connections are taken there.
+    """
+
+    def __init__(self, app: Starlette, tell: Callable[[socket.socket], None] | None = None) -> None:
+        self._tell = tell
         super().__init__(
             uvicorn.Config(
                 app,
@@ -153,6 +160,13 @@ class _Server(uvicorn.Server):
                 timeout_keep_alive=75,
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        if self._tell is not None:
+            for listener in sockets or ():
+                self._tell(listener)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -10,9 +10,10 @@ import sys
 
 import httpx
 import pytest
+from loguru import logger
 
 from mocks.fake_shard import FakeShard, save_tokenizer
-from mocks.running_router import free_port
+from mocks.running_router import free_port, running_router
 
 
 @pytest.fixture
@@ -55,6 +56,21 @@ async def ready(process: asyncio.subprocess.Process) -> list[str]:
     return [*lines, line.decode()]
 
 
+async def test_it_says_that_it_listens_when_it_does(directory):
+    """Who waits for that line may connect at once."""
+    refused = []
+
+    def connect(message):
+        port = int(message.record["message"].rsplit(":", 1)[1])
+        with socket.socket() as client:
+            refused.append(client.connect_ex(("127.0.0.1", port)))
+
+    sink = logger.add(connect, filter=lambda record: "listening on" in record["message"])
+    async with running_router(directory):
+        logger.remove(sink)
+    assert refused == [0]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_running_requests_finish(shard, start, number):
     port = free_port()
@@ -67,6 +83,7 @@ async def test_a_signal_lets_running_requests_finish(shard, start, number):
         body = {"inputs": "Hello", "parameters": {"max_new_tokens": 5}}
         running = asyncio.ensure_future(client.post("/generate", json=body))
         while "Prefill" not in shard.steps():
+            assert not running.done(), await running
             await asyncio.sleep(0.01)
         process.send_signal(number)
         with pytest.raises(httpx.TransportError):  # refused, or accepted and hung up on at the last moment
