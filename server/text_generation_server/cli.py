@@ -89,16 +89,8 @@ def serve(
         }
     )
     options = ServeOptions(
-        model_id,
-        revision,
-        sharded,
-        dtype,
-        trust_remote_code,
-        uds_path,
-        run_ahead,
-        speculate,
-        use_flashinfer,
-        load_format,
+        *(model_id, revision, sharded, dtype, trust_remote_code),
+        *(uds_path, run_ahead, speculate, use_flashinfer, load_format),
     )
     try:
         config = server_config(options)

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from text_generation_server.errors import ModelNotFound, UnsupportedModel
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 from text_generation_server.tokenization.converted import ConvertedTokenizer
+from text_generation_server.tokenization.fast import Text
 from text_generation_server.tokenization.files import TokenizerFiles
 
 CORPUS = [
@@ -124,6 +125,14 @@ def test_encoding_and_decoding_agree_with_transformers(pair: Pair, text: str, ad
     assert ours.encode(text, 0, add_special_tokens) == ids
     for skip in (True, False):
         assert ours.decode(ids, skip_special_tokens=skip) == theirs.decode(ids, skip_special_tokens=skip)
+
+
+@pytest.mark.parametrize("add_special_tokens", [True, False])
+def test_texts_are_encoded_together_as_alone(pair: Pair, add_special_tokens: bool) -> None:
+    ours, _ = pair
+    texts = [Text(text, truncate) for text in TEXTS for truncate in (0, 5)]
+    alone = [ours.encode(text, truncate, add_special_tokens) for text, truncate in texts]
+    assert ours.encode_all(texts, add_special_tokens) == alone
 
 
 @given(text=st.text(max_size=40), truncate=st.integers(1, 30), add_special_tokens=st.booleans())

@@ -44,9 +44,8 @@ DECODE_INDEX_BYTES = 2 << 20
 REPLAYED_KEYS = 1 << 22
 """Most keys that a replayed step can read, of all rows together."""
 
-
 MOST_SCORES = 1 << 20
-"""Queries times keys of a step's rows for which our own kernels do. With more, attention takes part of the time."""
+"""Queries times keys of a step's rows up to which our own kernels do. With more, attention takes part of the time."""
 
 
 class Kernel:

@@ -23,7 +23,7 @@ WIDEST_HEAD = 256
 OLDEST_CAPABILITY = (8, 0)
 """Of devices that copy to shared memory beside computing, and know bfloat16."""
 
-PROGRAMS_EACH = 2
+SHARING_PROGRAMS = 2
 """Programs on each multiprocessor that share the blocks of a replayed step, however many blocks there are."""
 
 
@@ -86,7 +86,7 @@ class TritonAttention:
 
         # Each row may end in a block that is not full.
         most_blocks = tokens + tokens * self._group // self._tile.rows
-        programs = min(most_blocks * self._kv_heads, PROGRAMS_EACH * multiprocessors(self._device))
+        programs = min(most_blocks * self._kv_heads, SHARING_PROGRAMS * multiprocessors(self._device))
         plans = []
         for singles in (0, tokens + tokens % 2):
             size = HEADER + 3 * singles + FIELDS * most_blocks

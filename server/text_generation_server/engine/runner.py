@@ -39,7 +39,7 @@ class Runner:
         stream: Stream,
         make_recorder: Callable[[], Recorder] | None = None,
     ) -> None:
-        self._make_recorder = make_recorder
+        self._make_recorder = make_recorder if model.records else None
         self._model = model
         self._group = group
         self._stream = stream
@@ -97,10 +97,10 @@ class Runner:
         rows.slots[command.num_rows] = command.num_slots
         self._cache, self._rows = cache, rows
         recorded = RecordedSteps(self._model, cache, rows)
-        if self._make_recorder is not None and command.graphs and self._model.records:
+        if self._make_recorder is not None and command.graphs:
             recorded.record(command.graphs, self._make_recorder())
             self._chooser.rehearse(self._model.state.dtype)
-        whole = TOKENS[-1] if self._make_recorder is not None and self._model.records else 0
+        whole = TOKENS[-1] if self._make_recorder is not None else 0
         self._forward = StepForward(self._model, cache, rows, recorded, whole)
         self._peak = PeakMemory(self.device)
         return lambda: None
@@ -109,7 +109,7 @@ class Runner:
         held = self._cache.num_slots * self.bytes_per_slot if self._cache else 0
         transient = self._peak.transient_bytes() if self._peak else 0
         free = available_bytes(self.device, self._group.world_size, command.memory_fraction, held)
-        if self._make_recorder is not None and command.graphs and self._model.records and self._cache and self._rows:
+        if self._make_recorder is not None and command.graphs and self._cache and self._rows:
             recorded = RecordedSteps(self._model, self._cache, self._rows)
             free -= recorded.trial_bytes(command.graphs, self._make_recorder())
         fitting = self._group.min(max(0, free - transient) // self.bytes_per_slot)

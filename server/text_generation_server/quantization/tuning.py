@@ -89,7 +89,7 @@ class MatmulTuner:
         self._file = PickFile(cache_file, _machine(device)) if cache_file is not None else None
         self._device = device
         self._measure = measure
-        self._weights: dict[Shape, list[Tensor]] = {}
+        self._registered: dict[int, tuple[Shape, Tensor]] = {}
         self._choices: dict[Shape, dict[int, Choice]] = {}
 
     def register(self, weight: Tensor, kind: Activation | None = None) -> Shape:
@@ -99,13 +99,8 @@ class MatmulTuner:
         """
         n, k = weight.shape
         shape = Shape(n, k, weight.dtype, kind)
-        for other, weights in list(self._weights.items()):
-            if kept := [each for each in weights if each is not weight]:
-                self._weights[other] = kept
-            else:
-                del self._weights[other]
         if weight.dtype in DTYPES and weight.nbytes >= LEAST_BYTES:
-            self._weights.setdefault(shape, []).append(weight)
+            self._registered[id(weight)] = shape, weight
         return shape
 
     def choice(self, shape: Shape, rows: int) -> Choice:
@@ -116,12 +111,15 @@ class MatmulTuner:
     def tune(self, rows: Sequence[int] = ROWS) -> None:
         """Choose for all registered weights, from the file where it knows, else by measurement."""
         started = time.monotonic()
+        weights: dict[Shape, list[Tensor]] = {}
+        for shape, weight in self._registered.values():
+            weights.setdefault(shape, []).append(weight)
         with self._alone():
-            tally = self._tune(rows, self._file.read() if self._file is not None else {}, started + SECONDS)
+            tally = self._tune(weights, rows, self._file.read() if self._file is not None else {}, started + SECONDS)
         logger.info(
             "Matrix kernels for {} shapes of weights in {:.1f} s: {} cases measured, {} known, "
             "{} left to cuBLAS for want of time. {}",
-            *(len(self._weights), time.monotonic() - started, tally.measured, tally.known, tally.cut, self._told()),
+            *(len(weights), time.monotonic() - started, tally.measured, tally.known, tally.cut, self._told()),
         )
 
     @contextmanager
@@ -145,10 +143,16 @@ class MatmulTuner:
         logger.warning("Choices of matrix kernels are not kept, every start will measure: {}", error)
         self._file = None
 
-    def _tune(self, rows: Sequence[int], kept: Mapping[str, Choice], deadline: float) -> _Tally:
+    def _tune(
+        self,
+        weights: Mapping[Shape, Sequence[Tensor]],
+        rows: Sequence[int],
+        kept: Mapping[str, Choice],
+        deadline: float,
+    ) -> _Tally:
         tally = _Tally()
         missing = []
-        for count, shape in product(sorted(rows), self._weights):
+        for count, shape in product(sorted(rows), weights):
             found = kept.get(shape.case(count))
             # A choice that is no candidate any more is older than the kernels.
             if found is not None and (found == CUBLAS or found in candidates(count, shape.n, shape.k)):
@@ -159,36 +163,36 @@ class MatmulTuner:
         if not missing:
             return tally
         measure = self._measure or _timer(self._device)
-        weight_of = {shape: weights[0] for shape, weights in self._weights.items()}
-        cases = [(c, weight_of[s], count, s.kind) for s, count in missing for c in candidates(count, s.n, s.k)]
+        cases = [(c, weights[s][0], count, s.kind) for s, count in missing for c in candidates(count, s.n, s.k)]
         measure.prepare(cases)
         for shape, count in missing:
             if time.monotonic() > deadline:
                 tally.cut += 1
                 continue
-            found = self._fastest(measure, shape, count)
+            found = _fastest(measure, shape, _enough(weights[shape]), count)
             self._choices.setdefault(shape, {})[count] = found
             self._keep({shape.case(count): found})
             tally.measured += 1
         return tally
-
-    def _fastest(self, measure: Measure, shape: Shape, rows: int) -> Choice:
-        weights, possible = _enough(self._weights[shape]), candidates(rows, shape.n, shape.k)
-        if not possible:
-            return CUBLAS
-        time_to_beat = measure(CUBLAS, weights, rows, shape.kind, float("inf"))
-        best, fastest = CUBLAS, float("inf") if time_to_beat is None else time_to_beat / GAIN
-        for choice in possible:
-            taken = measure(choice, weights, rows, shape.kind, fastest * HOPELESS)
-            if taken is not None and taken < fastest:
-                best, fastest = choice, taken
-        return best
 
     def _told(self) -> str:
         return "; ".join(
             f"{shape}: " + ", ".join(f"{rows} {choice}" for rows, choice in tuned.items())
             for shape, tuned in self._choices.items()
         )
+
+
+def _fastest(measure: Measure, shape: Shape, weights: Sequence[Tensor], rows: int) -> Choice:
+    possible = candidates(rows, shape.n, shape.k)
+    if not possible:
+        return CUBLAS
+    time_to_beat = measure(CUBLAS, weights, rows, shape.kind, float("inf"))
+    best, fastest = CUBLAS, float("inf") if time_to_beat is None else time_to_beat / GAIN
+    for choice in possible:
+        taken = measure(choice, weights, rows, shape.kind, fastest * HOPELESS)
+        if taken is not None and taken < fastest:
+            best, fastest = choice, taken
+    return best
 
 
 def _enough(weights: Sequence[Tensor]) -> Sequence[Tensor]:

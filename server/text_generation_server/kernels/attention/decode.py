@@ -18,7 +18,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.attention.merge import is_last, leave, merged
 from text_generation_server.kernels.attention.scores import LOG2_E, Rule
-from text_generation_server.kernels.attention.sizes import DecodeTile, Split
+from text_generation_server.kernels.attention.sizes import DECODE_STAGES, DecodeTile, Split
 from text_generation_server.kernels.attention.walk import fresh, walk, walk_by_sums
 from text_generation_server.kernels.launch import overlaps
 
@@ -221,11 +221,11 @@ def decode(
         BLOCK_N=tile.keys,
         BLOCK_M=tile.merged[0],
         BLOCK_S=tile.merged[1],
-        STAGES=tile.stages,
+        STAGES=DECODE_STAGES,
         SPLITS=split.parts,
         LEAST=triton.cdiv(split.keys, tile.keys) * tile.keys,
         PDL=pdl,
         launch_pdl=pdl,
-        num_warps=tile.warps,
+        num_warps=4,
     )
     return out

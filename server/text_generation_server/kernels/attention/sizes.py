@@ -25,6 +25,10 @@ MERGED_NUMBERS = 1 << 12
 """Of partial results that are merged at a time: what registers hold."""
 
 
+DECODE_STAGES = 2
+"""Blocks of keys in flight or in use. With three, fewer programs share a multiprocessor, which takes longer (H100)."""
+
+
 def padded_width(head_dim: int) -> int:
     """Numbers of a head with the zeros behind it, as kernels compute it."""
     return max(NARROWEST, int(triton.next_power_of_2(head_dim)))
@@ -55,17 +59,12 @@ def multiprocessors(device: torch.device) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DecodeTile:
-    """What a program works on. heads, keys, width: at a time, powers of two. merged: heads and splits of a merge.
-
-    stages: with more than two in flight fewer programs share a multiprocessor: slower from 1 row to 128 (H100).
-    """
+    """What a program works on. heads, keys, width: at a time, powers of two. merged: heads and splits of a merge."""
 
     heads: int
     keys: int
     width: int
     merged: tuple[int, int]
-    stages: int
-    warps: int
 
     @classmethod
     def of(cls, group: int, head_dim: int) -> "DecodeTile":
@@ -75,7 +74,7 @@ class DecodeTile:
         keys = max(16, (4096 if group == 1 else 8192) // width)
         merged_heads = min(heads, triton.next_power_of_2(group))
         splits = max(1, MERGED_NUMBERS // (merged_heads * width))
-        return cls(heads, keys, width, (merged_heads, splits), stages=2, warps=4)
+        return cls(heads, keys, width, (merged_heads, splits))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,4 +35,4 @@ class GenericModel:
 
     def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
         """See `ServedModel`."""
-        return hidden
+        return hidden if rows is None else hidden[rows]
