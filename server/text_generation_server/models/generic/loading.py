@@ -93,6 +93,9 @@ def _fill(directory: Path, config: Any, dtype: torch.dtype, trust_remote_code: b
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
+    except KeyError as error:  # some choose their own classes by the name of an attention
+        what = "its code does not take another attention" if PROBING in error.args else f"{error} is not known to it"
+        raise UnsupportedModel(f"{directory}: transformers cannot load this model: {what}") from error
     except Exception as error:
         raise UnsupportedModel(f"{directory}: transformers cannot load this model: {error}") from error
     model, found = loaded
