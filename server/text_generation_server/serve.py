@@ -190,6 +190,7 @@ def describe(config: ServerConfig, part: Part) -> Shard:
         prefix_caching=config.cache.prefix_caching and part.model.shares_prefixes,
         # A router that plans chunks counts one token a row and step (protocol §8).
         chunking=config.cache.chunking and not config.options.speculate,
+        vocab_size=part.model.vocab_size,
         speculate=config.options.speculate,
     )
     return Shard(info, (socket_url(socket_path(config.options.uds_path, 0)),))

@@ -9,6 +9,7 @@ from text_generation_protocol.v2 import generate_pb2 as pb_v2
 from text_generation_protocol.v3 import generate_pb2 as pb_v3
 from text_generation_server.engine.types import (
     BatchView,
+    Failure,
     FinishReason,
     GeneratedText,
     Generation,
@@ -43,12 +44,12 @@ def prefill(pb, *requests, **fields):
 
 def test_v3_info_bytes(shard):
     expected = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda"
-    expected += bytes.fromhex("30 01 38 01 42 0a") + b"flashinfer" + bytes.fromhex("48 01")
+    expected += bytes.fromhex("30 01 38 01 42 0a") + b"flashinfer" + bytes.fromhex("48 01 c0 3e ac 02")
     assert shard.raw("generate.v3.TextGenerationService/Info") == expected
 
 
-def test_v2_info_has_the_first_five_fields_only(shard):
-    expected = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda"
+def test_v2_info_has_the_first_five_fields_and_ours(shard):
+    expected = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda" + bytes.fromhex("c0 3e ac 02")
     assert shard.raw("generate.v2.TextGenerationService/Info") == expected
 
 
@@ -235,6 +236,16 @@ def test_every_part_of_a_result_arrives(shard, engine, version, pb):
     assert (response.batch.id, list(response.batch.request_ids), response.batch.size) == (9, [3, 4], 2)
     assert (response.batch.max_tokens, response.forward_ns, response.decode_ns) == (64, 11, 12)
     assert response.total_ns > 0
+
+
+@pytest.mark.parametrize(("version", "pb"), [("v2", pb_v2), ("v3", pb_v3)], ids=["v2", "v3"])
+def test_a_failure_is_marked_beside_what_every_router_reads(shard, engine, version, pb):
+    failed = replace(full_result().generations[0], finished=Failure("no room", 3))
+    engine.result = replace(full_result(), generations=(failed,))
+    (generation,) = getattr(shard, version).Prefill(prefill(pb, request(pb))).generations
+    assert generation.generated_text == pb.GeneratedText(
+        text="no room", generated_tokens=3, finish_reason=pb.FINISH_REASON_EOS_TOKEN, failure="no room"
+    )
 
 
 def test_the_times_of_a_step_that_ran_ahead_stay_within_the_whole(shard, engine):

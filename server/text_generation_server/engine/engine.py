@@ -143,7 +143,7 @@ class Engine:
     def prefill(self, command: PrefillCommand) -> StepResult:
         """Admit the requests and run their first step, with a step of the cached batch they join.
 
-        A request that cannot be served ends alone, with the reason as its text. On an error the new requests are gone,
+        A request that cannot be served ends alone, as a `Failure`. On an error the new requests are gone,
         and the cached batch with them (protocol §2.7).
 
         Raises:
@@ -326,4 +326,4 @@ def _raise_if_all_failed(sequences: list[Sequence]) -> None:
     """An error reaches every request of a call: only where all have failed may one be raised."""
     failures = [s.grammar.failure for s in sequences if s.grammar is not None and s.grammar.failure is not None]
     if failures and len(failures) == len(sequences):
-        raise failures[0]
+        raise InvalidRequest("; ".join(dict.fromkeys(map(str, failures))))

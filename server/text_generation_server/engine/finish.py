@@ -1,7 +1,14 @@
 """Turns chosen tokens into a `Generation`: text, stop check, prompt tokens, the whole text at the end. Host only."""
 
 from text_generation_server.engine.sequence import Sequence
-from text_generation_server.engine.types import FinishReason, GeneratedText, Generation, RefusedRequest, TokenList
+from text_generation_server.engine.types import (
+    Failure,
+    FinishReason,
+    GeneratedText,
+    Generation,
+    RefusedRequest,
+    TokenList,
+)
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.sampling.sampled import HostSampled
 from text_generation_server.tokenization.adapter import Tokenizer
@@ -33,21 +40,21 @@ def finish_tokens(sequence: Sequence, chosen: HostSampled, rows: range, tokenize
 
 
 def _failed(sequence: Sequence, failure: InvalidRequest, token_id: int) -> Generation:
-    """The end of a request that failed alone: the protocol has no errors of single requests, so the text says why."""
+    """The end of a request that failed alone while it ran."""
     return Generation(
         request_id=sequence.request.id,
         tokens=TokenList([token_id], [0.0], [""], [True]),
         top_tokens=(TokenList([], [], [], []),) if sequence.request.top_n_tokens else (),
-        finished=GeneratedText(str(failure), len(sequence.output_ids) + 1, FinishReason.EOS_TOKEN, None),
+        finished=Failure(str(failure), len(sequence.output_ids) + 1),
     )
 
 
 def refusal(refused: RefusedRequest, tokenizer: Tokenizer) -> Generation:
-    """The end of a request that was never started, told in the same way."""
+    """The end of a request that was never started."""
     return Generation(
         request_id=refused.id,
         tokens=TokenList([min(tokenizer.eos_ids, default=0)], [0.0], [""], [True]),
-        finished=GeneratedText(refused.reason, 1, FinishReason.EOS_TOKEN, None),
+        finished=Failure(refused.reason, 1),
     )
 
 

@@ -125,14 +125,25 @@ class GeneratedText:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """The end of a request that failed alone, and why. `generated_tokens` counts those before it and the one with it."""
+
+    reason: str
+    generated_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
-    """What one step produced for one request; `finished` is set on its last one only."""
+    """What one step produced for one request; `finished` is set on its last one only.
+
+    The token beside a failure means nothing: callers expect one in every generation.
+    """
 
     request_id: int
     tokens: TokenList
     prefill_tokens: TokenList | None = None
     top_tokens: tuple[TokenList, ...] = ()
-    finished: GeneratedText | None = None
+    finished: GeneratedText | Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +217,7 @@ class WarmupResult:
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """What a shard tells routers about itself (protocol §3.1)."""
+    """What a shard tells routers about itself (protocol §3.1). `vocab_size`: of the model, if that is to be told."""
 
     dtype: str
     device_type: str
@@ -215,3 +226,4 @@ class ShardInfo:
     prefix_caching: bool
     chunking: bool
     speculate: int = 0
+    vocab_size: int | None = None

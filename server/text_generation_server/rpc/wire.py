@@ -9,6 +9,8 @@ from loguru import logger
 
 from text_generation_server.engine.types import (
     BatchView,
+    Failure,
+    FinishReason,
     GeneratedText,
     Generation,
     GrammarKind,
@@ -198,7 +200,8 @@ def _generation(generation: Generation) -> dict[str, Any]:
     if generation.top_tokens:
         fields["top_tokens"] = [_tokens(tokens) for tokens in generation.top_tokens]
     if generation.finished is not None:
-        fields["generated_text"] = _generated_text(generation.finished)
+        end = generation.finished
+        fields["generated_text"] = _failure(end) if isinstance(end, Failure) else _generated_text(end)
     return fields
 
 
@@ -219,6 +222,16 @@ def _generated_text(text: GeneratedText) -> dict[str, Any]:
         "generated_tokens": text.generated_tokens,
         "finish_reason": text.finish_reason.value,
         "seed": text.seed,
+    }
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    """GeneratedText of a request that failed alone; routers that do not know `failure` see an answer that says why."""
+    return {
+        "text": failure.reason,
+        "generated_tokens": failure.generated_tokens,
+        "finish_reason": FinishReason.EOS_TOKEN.value,
+        "failure": failure.reason,
     }
 
 

@@ -31,7 +31,11 @@ class WireV2(Wire):
     def info(self, info: ShardInfo) -> pb.InfoResponse:
         """InfoResponse: the router counts blocks of 16 whatever it is told, so there is nothing to tell."""
         return pb.InfoResponse(
-            requires_padding=False, dtype=info.dtype, device_type=info.device_type, speculate=info.speculate
+            requires_padding=False,
+            dtype=info.dtype,
+            device_type=info.device_type,
+            speculate=info.speculate,
+            vocab_size=info.vocab_size,
         )
 
     def prompt(self, message: pb.Request) -> Prompt:

@@ -37,6 +37,7 @@ class WireV3(Wire):
             use_prefix_caching=info.prefix_caching,
             attention_impl=info.attention,
             block_size=info.block_size,
+            vocab_size=info.vocab_size,
         )
 
     def prompt(self, message: pb.Request) -> Prompt:
