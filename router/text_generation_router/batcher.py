@@ -268,6 +268,10 @@ class Batcher:
             entry = call.members.get(generation.request_id)
             if entry is None:
                 continue
+            if generation.failure is not None:
+                logger.error(f"A request failed alone: {generation.failure}")
+                entry.push(GenerationFailed(generation.failure))
+                continue
             timeline = entry.timeline
             if timeline.last_token:
                 requests.inter_token_latency.observe(now - timeline.last_token)

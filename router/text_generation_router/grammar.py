@@ -12,13 +12,17 @@ from text_generation_router.schemas import JsonGrammar, RegexGrammar, SchemaGram
 from text_generation_router.types import Grammar, GrammarType
 from text_generation_server.engine.types import GrammarKind
 from text_generation_server.errors import InvalidRequest
-from text_generation_server.grammar.syntax import check
+from text_generation_server.grammar.compiler import GrammarCompiler
 
 _KINDS = {GrammarType.JSON: GrammarKind.JSON, GrammarType.REGEX: GrammarKind.REGEX}
 
 
-async def valid_grammar(given: JsonGrammar | SchemaGrammar | RegexGrammar) -> Grammar:
-    """What the shards get. Raises InvalidInput if they could not use it: there it would fail with its batch."""
+TRIAL_TOKENS = 32
+"""How far a grammar is followed before it is taken: most that cannot be followed fail within a few tokens."""
+
+
+async def valid_grammar(given: JsonGrammar | SchemaGrammar | RegexGrammar, compiler: GrammarCompiler) -> Grammar:
+    """What the shards get. Raises InvalidInput if they could not use it: `compiler` has their vocabulary."""
     match given:
         case RegexGrammar(value=pattern):
             grammar = Grammar(GrammarType.REGEX, pattern)
@@ -27,7 +31,8 @@ async def valid_grammar(given: JsonGrammar | SchemaGrammar | RegexGrammar) -> Gr
         case SchemaGrammar(value=named):
             grammar = Grammar(GrammarType.JSON, json.dumps(_schema(named.json_schema)))
     try:
-        await asyncio.to_thread(check, _KINDS[grammar.type], grammar.text)
+        compiling = compiler.start(_KINDS[grammar.type], grammar.text)
+        await asyncio.shield(asyncio.wrap_future(compiling))  # others may wait for the same one
     except InvalidRequest as error:
         raise InvalidInput(f"grammar is not valid: {error}") from error
     return grammar

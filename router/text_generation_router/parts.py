@@ -5,6 +5,7 @@ from typing import Any
 
 from text_generation_router.batcher import Batcher, BatchPolicy
 from text_generation_router.blocks import BlockAllocator
+from text_generation_router.grammar import TRIAL_TOKENS
 from text_generation_router.handshake import Ready
 from text_generation_router.inference import Inference, Permits
 from text_generation_router.metrics import Metrics
@@ -12,12 +13,13 @@ from text_generation_router.queue import WaitingQueue
 from text_generation_router.responses import counting
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings
-from text_generation_router.tokenizer import PromptTokenizer
+from text_generation_router.tokenizer import Backend, PromptTokenizer
 from text_generation_router.validation import RequestLimits, Validator
+from text_generation_server.grammar.compiler import GrammarCompiler
 
 
 def make_services(
-    settings: Settings, ready: Ready, tokenizer: PromptTokenizer, model_sha: str | None, keep_alive_s: float
+    settings: Settings, ready: Ready, backend: Backend, model_sha: str | None, keep_alive_s: float
 ) -> Services:
     """Everything that handlers need. model_sha: the hub's commit, if the model is from the hub."""
     info, limits = ready.info, ready.limits
@@ -34,7 +36,9 @@ def make_services(
         max_top_n_tokens=settings.max_top_n_tokens,
         grammars=not settings.disable_grammar_support,
     )
-    validator = Validator(tokenizer, ceilings, limits)
+    tokenizer = PromptTokenizer(backend, settings.validation_workers)
+    grammars = GrammarCompiler(backend, info.vocab_size or backend.vocab_size, TRIAL_TOKENS)
+    validator = Validator(tokenizer, grammars, ceilings, limits, info.vocab_size)
     return Services(
         shards=ready.shards,
         batcher=batcher,

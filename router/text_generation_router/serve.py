@@ -17,7 +17,7 @@ from text_generation_router.handshake import shake_hands
 from text_generation_router.parts import make_services
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings, listen_address
-from text_generation_router.tokenizer import Backend, PromptTokenizer, find_model, load_backend
+from text_generation_router.tokenizer import Backend, find_model, load_backend
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a stream gets a comment."""
@@ -58,8 +58,7 @@ async def _start(settings: Settings, keep_alive_s: float) -> Services:
     except BaseException:
         await ready.shards.close()
         raise
-    tokenizer = PromptTokenizer(backend, settings.validation_workers)
-    return make_services(settings, ready, tokenizer, sha, keep_alive_s)
+    return make_services(settings, ready, backend, sha, keep_alive_s)
 
 
 def _load_tokenizer(settings: Settings) -> tuple[Backend, str | None]:

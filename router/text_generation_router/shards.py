@@ -95,6 +95,7 @@ class ShardedClient:
             use_prefix_caching=answer.use_prefix_caching,
             attention_impl=answer.attention_impl,
             block_size=answer.block_size,
+            vocab_size=answer.vocab_size if answer.HasField("vocab_size") else None,
         )
 
     async def health(self) -> None:
@@ -162,7 +163,12 @@ class _StepAnswer:
         self.timings = StepTimings(slowest.forward_ns, slowest.decode_ns, concat_ns)
 
     def request_ids(self) -> list[int]:
-        return [generation.request_id for answer in self._answers for generation in answer.generations]
+        return [
+            generation.request_id
+            for answer in self._answers
+            for generation in answer.generations
+            if not generation.generated_text.HasField("failure")
+        ]
 
     def finished_ids(self) -> list[int]:
         return [
@@ -177,6 +183,9 @@ class _StepAnswer:
 
 
 def _generation(message: pb.Generation) -> Generation:
+    if message.generated_text.HasField("failure"):
+        # In the words of a call that fails, as it does when the request is all there is.
+        return Generation(message.request_id, [], [], [], None, f"Server error: {message.generated_text.failure}")
     final = _final(message.generated_text) if message.HasField("generated_text") else None
     top = [_tokens(tokens) for tokens in message.top_tokens]
     prefill = _prompt_tokens(message.prefill_tokens) if message.HasField("prefill_tokens") else []

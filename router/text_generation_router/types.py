@@ -42,6 +42,7 @@ class Generation:
 
     tokens: one, or more when speculated tokens were accepted. top_tokens: the alternatives to each, if asked for.
     prefill: the prompt's tokens, with the first step and if asked for. final: with the last step.
+    failure: why the request failed alone, instead of all this.
     """
 
     request_id: int
@@ -49,6 +50,7 @@ class Generation:
     top_tokens: list[list[Token]]
     prefill: list[Token]
     final: Final | None
+    failure: str | None = None
 
 
 class GrammarType(StrEnum):
@@ -151,7 +153,7 @@ class StepAnswer(Protocol):
         """The requests that got tokens."""
 
     def finished_ids(self) -> list[int]:
-        """The requests that got their last token."""
+        """The requests that got their last token, or failed."""
 
     def generations(self) -> Iterator[Generation]:
         """What each request got, made while being read."""
@@ -159,7 +161,7 @@ class StepAnswer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """What the shards say about themselves."""
+    """What the shards say about themselves. vocab_size: token ids they can serve are below, None if they do not say."""
 
     requires_padding: bool
     dtype: str
@@ -170,6 +172,7 @@ class ShardInfo:
     use_prefix_caching: bool
     attention_impl: str
     block_size: int
+    vocab_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

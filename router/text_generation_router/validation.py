@@ -11,6 +11,7 @@ from text_generation_router.grammar import valid_grammar
 from text_generation_router.schemas import GenerateParameters, GenerateRequest
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.types import Limits, Sampling, ValidRequest
+from text_generation_server.grammar.compiler import GrammarCompiler
 
 MAX_CHUNK = 1024
 """Most new tokens asked of the shards at once: cache space is reserved for all of them. The rest is asked for later."""
@@ -29,12 +30,21 @@ class RequestLimits:
 
 
 class Validator:
-    """Turns what a client sent into what the shards get."""
+    """Turns what a client sent into what the shards get. vocab_size: token ids must be below, if that is known."""
 
-    def __init__(self, tokenizer: PromptTokenizer, requests: RequestLimits, tokens: Limits) -> None:
+    def __init__(
+        self,
+        tokenizer: PromptTokenizer,
+        grammars: GrammarCompiler,
+        requests: RequestLimits,
+        tokens: Limits,
+        vocab_size: int | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._grammars = grammars
         self._requests = requests
         self._tokens = tokens
+        self._vocab_size = vocab_size
 
     def check_form(self, parameters: GenerateParameters, stream: bool) -> int:
         """The rules that come before admission: what the form of the answer forbids. Returns `best_of`, at least 1."""
@@ -77,7 +87,7 @@ class Validator:
         if parameters.grammar is None:
             return valid
         _require(self._requests.grammars, "grammar is not supported")
-        sampling = replace(valid.sampling, grammar=await valid_grammar(parameters.grammar))
+        sampling = replace(valid.sampling, grammar=await valid_grammar(parameters.grammar, self._grammars))
         # Asked for in pieces, each piece would begin the grammar anew.
         whole = replace(valid, sampling=sampling, max_new_tokens=valid.total_new_tokens)
         return self._fitting(whole)
@@ -95,9 +105,15 @@ class Validator:
 
     async def _encode(self, text: str, truncate: int) -> tuple[int, ...]:
         try:
-            return await self._tokenizer.encode(text, truncate, add_special_tokens=True)
+            ids = await self._tokenizer.encode(text, truncate, add_special_tokens=True)
         except Exception as error:  # tokenizers raise what they like
             raise InvalidInput(f"tokenizer error {error}") from error
+        largest, size = max(ids, default=0), self._vocab_size
+        _require(
+            size is None or largest < size,
+            f"`inputs` has a token that the model does not know: id {largest}, expected less than {size}; leave it out",
+        )
+        return ids
 
     def _measured(self, request: ValidRequest, wanted: int | None) -> ValidRequest:
         """The rules of length; without a wish the answer may be as long as fits."""

@@ -4,6 +4,7 @@ A wrong slot therefore changes the text at once. Everything a router must not do
 """
 
 import asyncio
+import json
 import math
 import zlib
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
 
 PROBE_ID = 2**64 - 1
-BOS = "<s>"
+BOS, EOS = "<s>", "</s>"
 
 
 def save_tokenizer(directory: Path) -> tokenizers.Tokenizer:
@@ -28,11 +29,12 @@ def save_tokenizer(directory: Path) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens([tokenizers.AddedToken(BOS, special=True)])
+    tokenizer.add_special_tokens([tokenizers.AddedToken(text, special=True) for text in (BOS, EOS)])
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, len(alphabet))]
     )
     tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": EOS}))
     return tokenizer
 
 
@@ -65,6 +67,7 @@ class FakeShard:
     which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
     alive: whether Health succeeds. forget: drop all requests after the next step.
     running: cleared, it holds calls back. failures: method → message with which its next call fails.
+    fail_after: prompt → tokens after which its request fails alone.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -73,6 +76,7 @@ class FakeShard:
     world_size: int = 1
     num_slots: int = 4096
     block_size: int = 1
+    vocab_size: int | None = None
     chunking: bool = True
     prefix_caching: bool = True
     max_total_tokens: int | None = None
@@ -89,6 +93,7 @@ class FakeShard:
         self.violations: list[str] = []
         self.calls: list[tuple[str, Any]] = []
         self.failures: dict[str, str] = {}
+        self.fail_after: dict[str, int] = {}
         self.max_prefill_tokens = 0
         self.warmup: Any = None
         self.batches: dict[int, list[Row]] = {}
@@ -131,6 +136,7 @@ class FakeShard:
             use_prefix_caching=self.prefix_caching,
             attention_impl="paged",
             block_size=self.block_size,
+            vocab_size=self.vocab_size,
         )
 
     async def Health(self, _: Any, context: Any) -> Any:
@@ -269,6 +275,8 @@ class FakeShard:
 
     def _generate(self, row: Row) -> Any:
         wire, first = row.request, not row.outputs
+        if self.fail_after.get(wire.inputs) == len(row.outputs):
+            return _failed(wire.id)
         read = [self.slots[slot] for slot in list(wire.slots)[: row.computed]]
         letter = next_letter(read)
         row.outputs.append(self.tokenizer.token_to_id(letter))
@@ -309,6 +317,17 @@ class FakeShard:
             max_tokens=sum(len(row.request.slots) for row in rows),
             current_tokens=sum(row.planned for row in rows),
         )
+
+
+def _failed(request_id: int) -> Any:
+    """The end of a request that fails alone."""
+    return pb.Generation(
+        request_id=request_id,
+        tokens=pb.Tokens(ids=[0], logprobs=[0.0], texts=[""], is_special=[True]),
+        generated_text=pb.GeneratedText(
+            text="no room", generated_tokens=1, finish_reason=pb.FINISH_REASON_EOS_TOKEN, failure="no room"
+        ),
+    )
 
 
 def _top(count: int) -> Any:

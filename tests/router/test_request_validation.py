@@ -12,6 +12,7 @@ from text_generation_router.schemas import GenerateRequest
 from text_generation_router.tokenizer import PromptTokenizer, load_backend
 from text_generation_router.types import Limits
 from text_generation_router.validation import RequestLimits, Validator
+from text_generation_server.grammar.compiler import GrammarCompiler
 
 LONG = "x" * 100
 
@@ -36,6 +37,10 @@ RULES = [
     ({"truncate": 51}, "`truncate` must be strictly positive and less than 50. Given: 51"),
     ({"max_new_tokens": 96}, "must be <= 101. Given: 6 `inputs` tokens and 96 `max_new_tokens`"),
     ({"grammar": {"type": "regex", "value": "(a|b"}}, "grammar is not valid: the grammar cannot be used: "),
+    (
+        {"grammar": {"type": "json", "value": {"properties": {"a": {"$ref": "#/properties/a"}}, "required": ["a"]}}},
+        "grammar is not valid: the grammar cannot be used: NoExtensionBias",
+    ),
     ({"grammar": {"type": "json", "value": 5}}, "grammar is not supported"),
     ({"grammar": {"type": "json", "value": "{"}}, "grammar is not valid: "),
     ({"grammar": {"type": "json", "value": {"type": "string"}}}, "must have a 'properties' field"),
@@ -141,6 +146,15 @@ async def test_grammars_can_be_switched_off(directory):
         assert (await refusal(router, "/generate", body)).endswith("grammar is not supported")
 
 
+async def test_tokens_that_the_model_does_not_know_are_refused(directory):
+    """The end token has id 257."""
+    async with running_router(directory, vocab_size=257) as router:
+        error = await refusal(router, "/generate", {"inputs": "a </s>"})
+        assert error.endswith("a token that the model does not know: id 257, expected less than 257; leave it out")
+        assert (await router.generate("<s>", max_new_tokens=1)).status_code == 200
+        assert router.shard.steps().count("Prefill") == 1
+
+
 async def test_best_of_is_limited(router):
     body = {"inputs": "Hello", "parameters": {"best_of": 3, "do_sample": True}}
     assert "`best_of` must be > 0 and <= 2. Given: 3" in await refusal(router, "/generate", body)
@@ -183,8 +197,9 @@ def validator(directory):
     from mocks.fake_shard import save_tokenizer
 
     save_tokenizer(directory)
-    tokenizer = PromptTokenizer(load_backend(directory, trust_remote_code=False), workers=1)
-    yield Validator(tokenizer, RequestLimits(1, 4, 5), Limits(3000, 4000, 4096, 8192))
+    backend = load_backend(directory, trust_remote_code=False)
+    tokenizer, grammars = PromptTokenizer(backend, workers=1), GrammarCompiler(backend, backend.vocab_size)
+    yield Validator(tokenizer, grammars, RequestLimits(1, 4, 5), Limits(3000, 4000, 4096, 8192))
     tokenizer.close()
 
 

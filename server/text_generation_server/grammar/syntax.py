@@ -1,7 +1,4 @@
-"""What clients write as a grammar, in the form that the grammar library compiles. Knows no vocabulary.
-
-Routers check grammars with it before they send them on, so it imports nothing heavy.
-"""
+"""What clients write as a grammar, in the form that the grammar library compiles. Knows no vocabulary."""
 
 import json
 from collections.abc import Mapping
@@ -44,13 +41,6 @@ def to_library_grammar(kind: GrammarKind, text: str) -> str:
             raise InvalidRequest(
                 "a grammar was given with grammar_type NONE, expected JSON or REGEX; name its type or leave it empty"
             )
-
-
-def check(kind: GrammarKind, text: str) -> None:
-    """Raises InvalidRequest, with what the library says, for a grammar that cannot be compiled."""
-    problem = LLMatcher.validate_grammar(to_library_grammar(kind, text))
-    if problem and not problem.startswith("WARNING"):
-        raise unusable(problem)
 
 
 def unusable(problem: str) -> InvalidRequest:
