@@ -188,8 +188,6 @@ class Batcher:
         leaving = [entry for entry in call.members.values() if entry.id in finished or entry.cancelled]
         for entry in leaving:
             del self._entries[entry.id]
-        if len(leaving) > len(finished):
-            self._metrics.requests.failure["dropped"].add(len(leaving) - len(finished))
         batch = answer.batch
         if batch is not None and batch.size != len(call.members) - len(leaving):
             batch = await self._filter(batch)

@@ -10,7 +10,6 @@ from text_generation_router.handshake import Ready
 from text_generation_router.inference import Inference, Permits
 from text_generation_router.metrics import Metrics
 from text_generation_router.queue import WaitingQueue
-from text_generation_router.responses import counting
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings
 from text_generation_router.tokenizer import Backend, PromptTokenizer
@@ -47,7 +46,6 @@ def make_services(
         tokenizer=tokenizer,
         permits=Permits(settings.max_concurrent_requests),
         metrics=metrics,
-        on_error=counting(metrics.requests),
         info=_info(settings, ready, model_sha),
         full_text_by_default=True,  # as for every model whose pipeline the hub does not tell
         compute_type=settings.compute_type,

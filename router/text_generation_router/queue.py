@@ -48,13 +48,12 @@ class WaitingQueue:
         while room > 0 and len(taken) < budget.max_size and self._waiting:
             entry = self._waiting.popleft()
             if entry.cancelled:
-                self._metrics.failure["dropped"].add()
-            elif (tokens := self._fit(entry, room)) is None:
+                continue
+            if (tokens := self._fit(entry, room)) is None:
                 self._waiting.appendleft(entry)
                 break
-            else:
-                room -= tokens
-                taken.append(entry)
+            room -= tokens
+            taken.append(entry)
         if len(taken) < budget.min_size:
             self._put_back(taken)
             taken = []

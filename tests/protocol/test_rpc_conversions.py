@@ -49,7 +49,9 @@ def test_v3_info_bytes(shard):
 
 
 def test_v2_info_has_the_first_five_fields_and_ours(shard):
-    expected = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda" + bytes.fromhex("c0 3e ac 02")
+    expected = (
+        bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda" + bytes.fromhex("c0 3e ac 02")
+    )
     assert shard.raw("generate.v2.TextGenerationService/Info") == expected
 
 

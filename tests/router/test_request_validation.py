@@ -27,6 +27,11 @@ RULES = [
     ({"top_p": 1.1}, "`top_p`"),
     ({"typical_p": 0.0}, "`typical_p`"),
     ({"typical_p": 1.0}, "`typical_p`"),
+    ({"temperature": 1e-300}, "`temperature` must be strictly positive"),
+    ({"repetition_penalty": 1e-46}, "`repetition_penalty` must be strictly positive"),
+    ({"top_p": 1e-300}, "`top_p` must be > 0.0"),
+    ({"typical_p": 1e-300}, "`typical_p` must be > 0.0"),
+    ({"typical_p": 0.999999999}, "`typical_p` must be > 0.0 and < 1.0"),
     ({"top_k": 0}, "`top_k`"),
     ({"top_k": -1}, "`top_k`"),
     ({"max_new_tokens": 0}, "`max_new_tokens`"),
@@ -70,6 +75,21 @@ BODIES = [
     (b'{"inputs": "a", "parameters": {"max_new_tokens": 1.5}}', "application/json", 422, "parameters.max_new_tokens"),
     (b'{"inputs": "a", "parameters": {"do_sample": "yes"}}', "application/json", 422, "parameters.do_sample"),
     (b'{"inputs": "a", "parameters": {"temperature": NaN}}', "application/json", 422, "parameters.temperature"),
+    *(
+        (b'{"inputs": "a", "parameters": {"%b": %b}}' % (name, value), "application/json", 422, text)
+        for name in (b"temperature", b"repetition_penalty", b"frequency_penalty", b"top_p", b"typical_p")
+        for value, text in (
+            (b"1e300", f"parameters.{name.decode()}: 1e+300 is beyond what 32 bits hold"),
+            (b"-3.41e38", f"parameters.{name.decode()}: -3.41e+38 is beyond what 32 bits hold"),
+            (b"1e999", f"parameters.{name.decode()}: "),
+            (b"1" * 400, f"parameters.{name.decode()}: "),
+        )
+    ),
+    *(
+        (b'{"inputs": "a", "parameters": {"%b": %d}}' % (name, 2**bits), "application/json", 422, f"{name.decode()}: ")
+        for name, bits in ((b"seed", 64), (b"max_new_tokens", 32), (b"truncate", 32), (b"top_n_tokens", 32))
+    ),
+    (b'{"inputs": "a", "parameters": {"seed": ' + b"9" * 1900 + b"}}", "application/json", 422, "parameters.seed: "),
     (b'{"inputs": "a"}', "text/plain", 415, "Expected request with `Content-Type: application/json`"),
     (b'{"inputs": "a"}', "", 415, "Expected request with `Content-Type: application/json`"),
     (b'{"inputs": "' + b"a" * 3000 + b'"}', "application/json", 413, "Failed to buffer the request body"),

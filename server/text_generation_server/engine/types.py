@@ -126,7 +126,7 @@ class GeneratedText:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The end of a request that failed alone, and why. `generated_tokens` counts those before it and the one with it."""
+    """The end of a request that failed alone, and why. `generated_tokens` counts its token too."""
 
     reason: str
     generated_tokens: int

@@ -44,9 +44,7 @@ class GrammarCompiler:
             key = kind, text
             if key not in self._compiled:
                 self._vocabulary = self._vocabulary or self._pool.submit(self._read)
-                self._compiled[key] = self._pool.submit(
-                    _compile, self._vocabulary, kind, text, self._trial_tokens
-                )
+                self._compiled[key] = self._pool.submit(_compile, self._vocabulary, kind, text, self._trial_tokens)
                 if len(self._compiled) > REMEMBERED:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(key)
