@@ -89,8 +89,7 @@ class Validator:
         _require(self._requests.grammars, "grammar is not supported")
         sampling = replace(valid.sampling, grammar=await valid_grammar(parameters.grammar, self._grammars))
         # Asked for in pieces, each piece would begin the grammar anew.
-        whole = replace(valid, sampling=sampling, max_new_tokens=valid.total_new_tokens)
-        return self._fitting(whole)
+        return replace(valid, sampling=sampling, max_new_tokens=valid.total_new_tokens)
 
     async def follow_up(self, request: ValidRequest, text: str, new_tokens: int) -> ValidRequest | None:
         """The request that goes on after `text`, for `new_tokens` more; None if it would not fit any more."""
@@ -116,9 +115,15 @@ class Validator:
         return ids
 
     def _measured(self, request: ValidRequest, wanted: int | None) -> ValidRequest:
-        """The rules of length; without a wish the answer may be as long as fits."""
-        total = max(self._tokens.max_total_tokens - len(request.input_ids), 0) if wanted is None else wanted
-        return self._fitting(replace(request, max_new_tokens=min(total, MAX_CHUNK), total_new_tokens=total))
+        """The rules of length. Of what is wanted the first piece must fit, the whole answer ends where the room does.
+
+        As with text-generation-inference 3. Without a wish the answer may be as long as fits.
+        """
+        room = max(self._tokens.max_total_tokens - len(request.input_ids), 0)
+        total = room if wanted is None else wanted
+        fitting = self._fitting(replace(request, max_new_tokens=min(total, MAX_CHUNK)))
+        total = min(total, room)
+        return replace(fitting, max_new_tokens=min(total, MAX_CHUNK), total_new_tokens=total)
 
     def _fitting(self, request: ValidRequest) -> ValidRequest:
         """The request, if its prompt fits with what is asked for now."""

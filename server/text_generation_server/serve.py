@@ -70,6 +70,7 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
     wires = WireV2(), WireV3(config.prefill_logprobs)
     if config.ranks.rank == 0:
         tokenizer = TokenizerAdapter.load(part.directory, config.options.trust_remote_code)
+        warn_of_unknown_ids(tokenizer, part.model.vocab_size)
         loop = start_engine(config, part, tokenizer)
         v2, v3 = (EngineService(wire, about, loop, PromptEncoder(tokenizer), spare_collector) for wire in wires)
         return ShardServer(path, v2, v3, on_fatal=lambda: lifetime.end(FAILED))
@@ -133,6 +134,17 @@ class LoadProgress:
         self._logged_at = time.monotonic()
         report = logger.bind(phase="load", done=done, total=total)
         report.info("Loading: {:.0f} of {:.0f} MB", done / 1e6, total / 1e6)
+
+
+def warn_of_unknown_ids(tokenizer: TokenizerAdapter, vocab_size: int) -> None:
+    """Tell which tokens no prompt can have, as the model has no embedding of them."""
+    beyond = tokenizer.ids_beyond(vocab_size)
+    if beyond:
+        logger.warning(
+            "The tokenizer has {} tokens beyond the {} that the model knows, {!r} ({}) the first; "
+            "prompts with them are refused",
+            *(len(beyond), vocab_size, beyond[min(beyond)], min(beyond)),
+        )
 
 
 def start_engine(config: ServerConfig, part: Part, tokenizer: TokenizerAdapter) -> EngineLoop[Engine]:

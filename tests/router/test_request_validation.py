@@ -227,7 +227,9 @@ def request(**body) -> GenerateRequest:
     return GenerateRequest.model_validate_json(json.dumps(body))
 
 
-@pytest.mark.parametrize(("wanted", "now", "in_all"), [(5, 5, 5), (1024, 1024, 1024), (3000, 1024, 3000)])
+@pytest.mark.parametrize(
+    ("wanted", "now", "in_all"), [(5, 5, 5), (1024, 1024, 1024), (3000, 1024, 3000), (3995, 1024, 3994)]
+)
 async def test_new_tokens_are_asked_for_in_pieces(validator, wanted, now, in_all):
     valid = await validator.validate(request(inputs="Hello", parameters={"max_new_tokens": wanted}))
     assert (valid.max_new_tokens, valid.total_new_tokens) == (now, in_all)
@@ -237,8 +239,8 @@ async def test_an_answer_with_a_grammar_is_asked_for_whole(validator):
     parameters = {"max_new_tokens": 3000, "grammar": {"type": "regex", "value": "a*"}}
     valid = await validator.validate(request(inputs="Hello", parameters=parameters))
     assert (valid.max_new_tokens, valid.total_new_tokens) == (3000, 3000)
-    with pytest.raises(InvalidInput, match="must be <= 4000"):
-        await validator.validate(request(inputs="Hello", parameters=parameters | {"max_new_tokens": 3995}))
+    valid = await validator.validate(request(inputs="Hello", parameters=parameters | {"max_new_tokens": 2**32 - 1}))
+    assert (valid.max_new_tokens, valid.total_new_tokens) == (3994, 3994)
 
 
 async def test_without_a_wish_the_answer_may_fill_the_context(validator):

@@ -91,6 +91,10 @@ class TokenizerAdapter:
         every_id = range(max(spellings, default=-1) + 1)
         return token_bytes([spellings.get(token_id, "") for token_id in every_id], self._backend.added_ids())
 
+    def ids_beyond(self, vocab_size: int) -> dict[int, str]:
+        """The tokens that a model of so many ids does not know, and how the vocabulary calls them."""
+        return {token_id: text for token_id, text in self._backend.spellings().items() if token_id >= vocab_size}
+
     def _id_set(self, token: str | None) -> frozenset[int]:
         token_id = None if token is None else self._backend.id_of(token)
         return frozenset() if token_id is None else frozenset({token_id})
