@@ -22,6 +22,10 @@ SCRIPTED_SHARD = Path(__file__).parents[1] / "protocol" / "scripted_shard.py"
 PATIENCE_S = 30
 
 
+OURS = "c0 3e 81 02"
+"""Field 1000, which a stock router passes over: a vocabulary of 257."""
+
+
 def info_bytes(*tail: str) -> bytes:
     head = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda"
     return head + b"".join(bytes.fromhex(part) if " " in part else part.encode() for part in tail)
@@ -69,12 +73,12 @@ def test_c002_discovery_is_the_same_list_wherever_it_is_asked(shard, version):
 
 
 def test_c003_info_bytes_v3(start):
-    assert start().v3.raw("Info") == info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01")
+    assert start().v3.raw("Info") == info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01", OURS)
 
 
-def test_c004_info_v2_has_its_five_fields_only(start):
+def test_c004_info_v2_has_its_five_fields_and_ours(start):
     caller = start().v2
-    assert caller.raw("Info") == info_bytes()
+    assert caller.raw("Info") == info_bytes(OURS)
     assert not caller.stub.Info(pb_v2.InfoRequest()).HasField("window_size")
 
 
