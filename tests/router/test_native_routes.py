@@ -184,11 +184,11 @@ async def test_a_long_generation_is_asked_for_in_pieces_and_has_exactly_the_leng
         assert len({piece.parameters.seed for piece in pieces}) == 1
 
 
-async def test_a_generation_that_cannot_go_on_ends_with_its_length(directory):
+async def test_a_wish_beyond_the_room_ends_with_length_where_the_room_does(directory):
     async with running_router(directory, max_total_tokens=1100) as router:
         answer = await router.generate("Hello", max_new_tokens=1500, details=True)
         assert answer.json()["details"]["finish_reason"] == "length"
-        assert answer.json()["generated_text"] == router.text("Hello", 1024)
+        assert answer.json()["generated_text"] == router.text("Hello", 1100 - 6)
 
 
 async def test_tokenize_gives_byte_offsets(directory):
