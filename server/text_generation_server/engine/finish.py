@@ -17,10 +17,14 @@ def finish_tokens(sequence: Sequence, chosen: HostSampled, rows: range, tokenize
         token_id = chosen.ids[row]
         sequence.output_ids.append(token_id)
         text = sequence.text.append(token_id)
+        reason = sequence.stop.accept(token_id)
+        if reason is None and sequence.text.stopped:
+            reason = FinishReason.STOP_SEQUENCE
+        if reason is not None:
+            text += sequence.text.rest()
         tokens.append(token_id, chosen.logprobs[row], text, token_id in tokenizer.special_ids)
         if sequence.request.top_n_tokens:
             top_tokens.append(_alternatives(chosen.top[row], tokenizer))
-        reason = sequence.stop.accept(token_id, text)
         if reason is not None:
             break
     return Generation(

@@ -11,7 +11,7 @@ from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.rows import FreeRows
 from text_generation_server.engine.sequence import Sequence
-from text_generation_server.engine.stopping import StopState
+from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request, SamplingParams
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.grammar.compiler import GrammarCompiler
@@ -143,8 +143,8 @@ class SequencePool:
             tags=tags,
             counts_row=self._counts.take() if request.sampling.penalises else None,
             grammar=self._grammar(request.sampling),
-            stop=StopState(request.stopping, self._tokenizer.eos_ids),
-            text=IncrementalText(request.prompt_ids, self._tokenizer),
+            stop=IdRule(request.stopping, self._tokenizer.eos_ids),
+            text=TextRule(IncrementalText(request.prompt_ids, self._tokenizer), request.stopping.stop_sequences),
             drafts=self._drafts(request),
         )
 
