@@ -9,19 +9,28 @@ from text_generation_server.engine.types import FinishReason, StoppingParams
 
 
 class IdRule:
-    """What ids decide: the budget, which comes before the end tokens (protocol §6.7). `generated` counts all tokens."""
+    """What ids decide: the budget, which comes before the end tokens (protocol §6.7).
 
-    def __init__(self, stopping: StoppingParams, eos_ids: frozenset[int]) -> None:
-        self.generated = 0
-        self._max_new_tokens = stopping.max_new_tokens
+    `generated` counts all tokens, those before this stay included. `stay_over`: there is no room for more now, but
+    the request may be resumed.
+    """
+
+    def __init__(self, stopping: StoppingParams, eos_ids: frozenset[int], generated: int = 0) -> None:
+        self.generated = generated
+        self._room = generated + stopping.max_new_tokens
+        self._resumable = stopping.resumable
         self._eos_ids: frozenset[int] = frozenset() if stopping.ignore_eos else eos_ids
 
     def accept(self, token_id: int) -> FinishReason | None:
         """Count a token; say why the generation ends with it, if it does."""
         self.generated += 1
-        if self.generated >= self._max_new_tokens:
+        if self.generated >= self._room and not self._resumable:
             return FinishReason.LENGTH
         return FinishReason.EOS_TOKEN if token_id in self._eos_ids else None
+
+    @property
+    def stay_over(self) -> bool:
+        return self._resumable and self.generated >= self._room
 
 
 class TextRule:
@@ -36,7 +45,7 @@ class TextRule:
         self._text = text
         self._sequences = tuple(sequence for sequence in sequences if sequence)
         self._kept = max(map(len, self._sequences), default=1) - 1
-        self._tail = ""  # the end of the text so far: what a stop sequence may have begun in
+        self._tail = text.end(self._kept)  # the end of the text so far: what a stop sequence may have begun in
         self._surplus = ""  # what the last token says after the stop sequence
 
     def append(self, token_id: int) -> str:
