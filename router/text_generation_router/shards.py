@@ -95,6 +95,7 @@ class ShardedClient:
             use_prefix_caching=answer.use_prefix_caching,
             attention_impl=answer.attention_impl,
             block_size=answer.block_size,
+            support_resuming=answer.support_resuming,
         )
 
     async def health(self) -> None:
@@ -164,9 +165,9 @@ class _StepAnswer:
     def request_ids(self) -> list[int]:
         return [generation.request_id for answer in self._answers for generation in answer.generations]
 
-    def finished_ids(self) -> list[int]:
+    def finished(self) -> list[Generation]:
         return [
-            generation.request_id
+            _generation(generation)
             for answer in self._answers
             for generation in answer.generations
             if generation.HasField("generated_text")
@@ -219,6 +220,8 @@ def _request(wire: WireRequest, ignore_eos: bool) -> pb.Request:
         slots=wire.slots,
         cache_len=wire.cached_tokens,
         chunk_len=wire.chunk_len,
+        generated_ids=wire.generated_ids,
+        resumable=wire.resumable,
         prefill_logprobs=request.prefill_logprobs,
         top_n_tokens=request.top_n_tokens,
         parameters=pb.NextTokenChooserParameters(
@@ -247,7 +250,6 @@ def _probe_request() -> WireRequest:
         truncate=1,
         sampling=Sampling(seed=0),
         max_new_tokens=1,
-        total_new_tokens=1,
         add_special_tokens=False,
     )
     return WireRequest(_PROBE_ID, request, blocks=[0], slots=[0], cached_tokens=0, chunk_len=None)

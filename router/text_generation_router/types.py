@@ -3,7 +3,7 @@
 Knows neither HTTP nor protobuf.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -87,7 +87,6 @@ class ValidRequest:
     """A request that keeps all rules.
 
     input_ids: of the prompt, after truncation. truncate: most prompt tokens the shard may keep.
-    max_new_tokens: how many the shard is asked for at once; total_new_tokens: how many the client wants in all.
     adapter_id: None is the base model.
     """
 
@@ -96,7 +95,6 @@ class ValidRequest:
     truncate: int
     sampling: Sampling
     max_new_tokens: int
-    total_new_tokens: int
     stop_sequences: tuple[str, ...] = ()
     prefill_logprobs: bool = False
     top_n_tokens: int = 0
@@ -106,7 +104,10 @@ class ValidRequest:
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """A request as a shard gets it: with its id, its place in the cache, and its first chunk (None: the whole rest)."""
+    """A request as a shard gets it: with its id, its place in the cache, and its first chunk (None: the whole rest).
+
+    generated_ids: what it has generated in earlier stays. resumable: it may come back after this one.
+    """
 
     id: int
     request: ValidRequest
@@ -114,6 +115,8 @@ class WireRequest:
     slots: list[int]
     cached_tokens: int
     chunk_len: int | None
+    generated_ids: Sequence[int] = ()
+    resumable: bool = False
 
 
 class CachedBatch(Protocol):
@@ -150,8 +153,8 @@ class StepAnswer(Protocol):
     def request_ids(self) -> list[int]:
         """The requests that got tokens."""
 
-    def finished_ids(self) -> list[int]:
-        """The requests that got their last token."""
+    def finished(self) -> list[Generation]:
+        """What the requests got that have left the batch."""
 
     def generations(self) -> Iterator[Generation]:
         """What each request got, made while being read."""
@@ -170,6 +173,7 @@ class ShardInfo:
     use_prefix_caching: bool
     attention_impl: str
     block_size: int
+    support_resuming: bool
 
 
 @dataclass(frozen=True, slots=True)

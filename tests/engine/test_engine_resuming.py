@@ -18,7 +18,9 @@ from text_generation_server.engine.types import (
 from text_generation_server.errors import InvalidRequest
 
 PROMPT = tuple("é🙂".encode())
-SAID = "ab🙂 stop and é\N{REPLACEMENT CHARACTER}🙂🙂!".encode().replace("\N{REPLACEMENT CHARACTER}".encode(), b"\x80" * 25)
+SAID = "ab🙂 stop and é\N{REPLACEMENT CHARACTER}🙂🙂!".encode().replace(
+    "\N{REPLACEMENT CHARACTER}".encode(), b"\x80" * 25
+)
 """What the model says, a byte a token: characters of several tokens, and more invalid bytes than are held back."""
 
 LENGTHS = [1, 2, 3, 4, 5, 7, 16, 30, 39]
