@@ -54,7 +54,7 @@ class Entry:
     @property
     def prompt(self) -> tuple[int, ...]:
         """What the shards compute before its next token."""
-        return (*self.request.input_ids, *self.generated_ids)
+        return self.request.input_ids + tuple(self.generated_ids)
 
     @property
     def missing(self) -> int:

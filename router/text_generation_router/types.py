@@ -173,7 +173,7 @@ class ShardInfo:
     use_prefix_caching: bool
     attention_impl: str
     block_size: int
-    support_resuming: bool
+    support_resuming: bool = False
 
 
 @dataclass(frozen=True, slots=True)

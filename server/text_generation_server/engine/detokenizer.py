@@ -43,6 +43,8 @@ class IncrementalText:
 
     def end(self, length: int) -> str:
         """The last `length` characters of what has been read, or all."""
+        if length == 0 or self._read == self._generated_from:
+            return ""
         # A character has at most four tokens.
         start = max(self._generated_from, self._read - 4 * length - _MAX_HELD)
         context = max(start - _CONTEXT_TOKENS, 0)
