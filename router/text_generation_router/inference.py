@@ -1,4 +1,4 @@
-"""A client's generation from queue to last token: admission, continuations, several samples, and its record.
+"""A client's generation from queue to last token: admission, several samples, and its record.
 
 Knows neither HTTP nor how batches are made.
 """
@@ -15,8 +15,8 @@ from text_generation_router.batcher import Batcher
 from text_generation_router.entry import Timeline
 from text_generation_router.errors import IncompleteGeneration, Overloaded
 from text_generation_router.metrics import RequestMetrics
-from text_generation_router.types import Final, FinishReason, Generation, Token, ValidRequest
-from text_generation_router.validation import Validator, random_seed
+from text_generation_router.types import Final, Generation, Token, ValidRequest
+from text_generation_router.validation import random_seed
 
 
 class Permits:
@@ -57,9 +57,8 @@ class Completion:
 class Inference:
     """Runs valid requests."""
 
-    def __init__(self, batcher: Batcher, validator: Validator, metrics: RequestMetrics) -> None:
+    def __init__(self, batcher: Batcher, metrics: RequestMetrics) -> None:
         self._batcher = batcher
-        self._validator = validator
         self._metrics = metrics
 
     async def stream(
@@ -72,27 +71,15 @@ class Inference:
         if measured:
             self._note_size(request)
         timeline.queued = time.monotonic()
-        piece, text, produced = request, "", 0
-        entry = self._batcher.submit(piece, timeline)
+        entry = self._batcher.submit(request, timeline)
         try:
             while True:
                 generation = await entry.next()
-                end = generation.final
-                if end is None:
-                    yield generation
-                    continue
-                text, produced = text + end.text, produced + end.generated_tokens
-                longer = await self._longer(piece, end, request.total_new_tokens - produced)
-                if longer is None:
-                    generation.final = replace(end, text=text, generated_tokens=produced)
-                    if measured:
-                        self._record(request, generation.final, timeline)
-                    yield generation
-                    return
-                generation.final = None
+                if generation.final is not None and measured:
+                    self._record(request, generation.final, timeline)
                 yield generation
-                piece = longer
-                entry = self._batcher.submit(piece, timeline)
+                if generation.final is not None:
+                    return
         finally:
             entry.cancel()
 
@@ -135,12 +122,6 @@ class Inference:
     def _note_size(self, request: ValidRequest) -> None:
         self._metrics.input_length.observe(len(request.input_ids))
         self._metrics.max_new_tokens.observe(request.max_new_tokens)
-
-    async def _longer(self, piece: ValidRequest, end: Final, missing: int) -> ValidRequest | None:
-        """What to ask next when only the chunk of new tokens was used up, not what the client wants."""
-        if end.finish_reason is not FinishReason.LENGTH or missing <= 0:
-            return None
-        return await self._validator.follow_up(piece, end.text, missing)
 
     def _record(self, request: ValidRequest, final: Final, timeline: Timeline) -> None:
         """Measure a finished generation, and log its one line."""

@@ -1,5 +1,6 @@
 """Makes the router's parts from options and what the shards said, and ties them together. The only place that does."""
 
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,6 +14,7 @@ from text_generation_router.queue import WaitingQueue
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings
 from text_generation_router.tokenizer import Backend, PromptTokenizer
+from text_generation_router.types import ShardInfo
 from text_generation_router.validation import RequestLimits, Validator
 from text_generation_server.grammar.compiler import GrammarCompiler
 
@@ -27,7 +29,9 @@ def make_services(
         limits.max_batch_total_tokens // info.block_size, info.block_size, info.use_prefix_caching
     )
     metrics.cache.blocks.set(allocator.usable_blocks)
-    queue = WaitingQueue(allocator, info.speculate, info.support_chunking, metrics.requests)
+    queue = WaitingQueue(
+        allocator, info.speculate, info.support_chunking, _longest_resumed(settings, info), metrics.requests
+    )
     batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready), metrics)
     ceilings = RequestLimits(
         max_best_of=settings.max_best_of,
@@ -42,7 +46,7 @@ def make_services(
         shards=ready.shards,
         batcher=batcher,
         validator=validator,
-        inference=Inference(batcher, validator, metrics.requests),
+        inference=Inference(batcher, metrics.requests),
         tokenizer=tokenizer,
         permits=Permits(settings.max_concurrent_requests),
         metrics=metrics,
@@ -52,6 +56,13 @@ def make_services(
         payload_limit=settings.payload_limit,
         keep_alive_s=keep_alive_s,
     )
+
+
+def _longest_resumed(settings: Settings, info: ShardInfo) -> int:
+    """With how many tokens a request may come back for another stay: what was generated becomes prompt."""
+    if not info.support_resuming:
+        return 0
+    return sys.maxsize if info.support_chunking else settings.max_batch_prefill_tokens
 
 
 def _policy(settings: Settings, ready: Ready) -> BatchPolicy:

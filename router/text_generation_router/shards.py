@@ -95,6 +95,7 @@ class ShardedClient:
             use_prefix_caching=answer.use_prefix_caching,
             attention_impl=answer.attention_impl,
             block_size=answer.block_size,
+            support_resuming=answer.support_resuming,
             vocab_size=answer.vocab_size if answer.HasField("vocab_size") else None,
         )
 
@@ -170,9 +171,9 @@ class _StepAnswer:
             if not generation.generated_text.HasField("failure")
         ]
 
-    def finished_ids(self) -> list[int]:
+    def finished(self) -> list[Generation]:
         return [
-            generation.request_id
+            _generation(generation)
             for answer in self._answers
             for generation in answer.generations
             if generation.HasField("generated_text")
@@ -228,6 +229,8 @@ def _request(wire: WireRequest, ignore_eos: bool) -> pb.Request:
         slots=wire.slots,
         cache_len=wire.cached_tokens,
         chunk_len=wire.chunk_len,
+        generated_ids=wire.generated_ids,
+        resumable=wire.resumable,
         prefill_logprobs=request.prefill_logprobs,
         top_n_tokens=request.top_n_tokens,
         parameters=pb.NextTokenChooserParameters(
@@ -256,7 +259,6 @@ def _probe_request() -> WireRequest:
         truncate=1,
         sampling=Sampling(seed=0),
         max_new_tokens=1,
-        total_new_tokens=1,
         add_special_tokens=False,
     )
     return WireRequest(_PROBE_ID, request, blocks=[0], slots=[0], cached_tokens=0, chunk_len=None)

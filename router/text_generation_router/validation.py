@@ -13,8 +13,8 @@ from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.types import Limits, Sampling, ValidRequest
 from text_generation_server.grammar.compiler import GrammarCompiler
 
-MAX_CHUNK = 1024
-"""Most new tokens asked of the shards at once: cache space is reserved for all of them. The rest is asked for later."""
+LEAST_ROOM = 1024
+"""So many new tokens must fit if more are asked for than there is room for; the answer then ends with the room."""
 
 _BASE_MODEL = (None, "", "empty")
 
@@ -78,29 +78,16 @@ class Validator:
             truncate=truncate or limit,
             sampling=_sampling(parameters),
             max_new_tokens=0,
-            total_new_tokens=0,
             stop_sequences=parameters.stop_sequences,
             prefill_logprobs=bool(parameters.decoder_input_details),
             top_n_tokens=parameters.top_n_tokens or 0,
         )
-        valid = self._measured(valid, parameters.max_new_tokens)
+        valid = self._fitting(valid, parameters.max_new_tokens)
         if parameters.grammar is None:
             return valid
         _require(self._requests.grammars, "grammar is not supported")
         sampling = replace(valid.sampling, grammar=await valid_grammar(parameters.grammar, self._grammars))
-        # Asked for in pieces, each piece would begin the grammar anew.
-        return replace(valid, sampling=sampling, max_new_tokens=valid.total_new_tokens)
-
-    async def follow_up(self, request: ValidRequest, text: str, new_tokens: int) -> ValidRequest | None:
-        """The request that goes on after `text`, for `new_tokens` more; None if it would not fit any more."""
-        inputs = request.inputs + text
-        # Only a limit that the client set cuts the prompt; the default one must refuse what is too long.
-        truncate = request.truncate if request.truncate < self._tokens.max_input_tokens else 0
-        longer = replace(request, inputs=inputs, input_ids=await self._encode(inputs, truncate), prefill_logprobs=False)
-        try:
-            return self._measured(longer, new_tokens)
-        except InvalidInput:
-            return None
+        return replace(valid, sampling=sampling)
 
     async def _encode(self, text: str, truncate: int) -> tuple[int, ...]:
         try:
@@ -114,30 +101,24 @@ class Validator:
         )
         return ids
 
-    def _measured(self, request: ValidRequest, wanted: int | None) -> ValidRequest:
-        """The rules of length. Of what is wanted the first piece must fit, the whole answer ends where the room does.
+    def _fitting(self, request: ValidRequest, wanted: int | None) -> ValidRequest:
+        """The request with what it may generate, by the rules of length; without a wish all there is room for.
 
-        As with text-generation-inference 3. Without a wish the answer may be as long as fits.
+        As with text-generation-inference 3, the answer to a longer wish ends where the room does.
         """
-        room = max(self._tokens.max_total_tokens - len(request.input_ids), 0)
-        total = room if wanted is None else wanted
-        fitting = self._fitting(replace(request, max_new_tokens=min(total, MAX_CHUNK)))
-        total = min(total, room)
-        return replace(fitting, max_new_tokens=min(total, MAX_CHUNK), total_new_tokens=total)
-
-    def _fitting(self, request: ValidRequest) -> ValidRequest:
-        """The request, if its prompt fits with what is asked for now."""
-        length, now, limits = len(request.input_ids), request.max_new_tokens, self._tokens
+        length, limits = len(request.input_ids), self._tokens
+        room = max(limits.max_total_tokens - length, 0)
+        least = min(room if wanted is None else wanted, LEAST_ROOM)
         _require(
-            length + now <= limits.max_total_tokens,
+            length + least <= limits.max_total_tokens,
             f"`inputs` tokens + `max_new_tokens` must be <= {limits.max_total_tokens}. "
-            f"Given: {length} `inputs` tokens and {now} `max_new_tokens`",
+            f"Given: {length} `inputs` tokens and {least} `max_new_tokens`",
         )
         _require(
             length <= limits.max_input_tokens,
             f"`inputs` must have less than {limits.max_input_tokens} tokens. Given: {length}",
         )
-        return request
+        return replace(request, max_new_tokens=room if wanted is None else min(wanted, room))
 
     def _check_counts(self, parameters: GenerateParameters) -> None:
         stops, limits = len(parameters.stop_sequences), self._requests

@@ -42,9 +42,16 @@ def prefill(pb, *requests, **fields):
     return pb.PrefillRequest(batch=pb.Batch(id=5, requests=requests), **fields)
 
 
+def test_what_a_request_has_generated_follows_its_prompt(shard, engine):
+    shard.v3.Prefill(prefill(pb_v3, request(pb_v3, generated_ids=[7, 8], resumable=True)))
+    (got,) = engine.last.requests
+    assert (got.prompt_ids[-2:], got.generated, got.stopping.resumable) == ((7, 8), 2, True)
+
+
 def test_v3_info_bytes(shard):
     expected = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda"
-    expected += bytes.fromhex("30 01 38 01 42 0a") + b"flashinfer" + bytes.fromhex("48 01 c0 3e ac 02")
+    expected += bytes.fromhex("30 01 38 01 42 0a") + b"flashinfer" + bytes.fromhex("48 01")
+    expected += bytes.fromhex("a0 06 01 c0 3e ac 02")  # our own: requests may be resumed; the size of the vocabulary
     assert shard.raw("generate.v3.TextGenerationService/Info") == expected
 
 

@@ -227,39 +227,24 @@ def request(**body) -> GenerateRequest:
     return GenerateRequest.model_validate_json(json.dumps(body))
 
 
-@pytest.mark.parametrize(
-    ("wanted", "now", "in_all"), [(5, 5, 5), (1024, 1024, 1024), (3000, 1024, 3000), (3995, 1024, 3994)]
-)
-async def test_new_tokens_are_asked_for_in_pieces(validator, wanted, now, in_all):
-    valid = await validator.validate(request(inputs="Hello", parameters={"max_new_tokens": wanted}))
-    assert (valid.max_new_tokens, valid.total_new_tokens) == (now, in_all)
+@pytest.mark.parametrize(("wanted", "given"), [(5, 5), (3000, 3000), (3994, 3994), (99999, 3994), (None, 3994)])
+@pytest.mark.parametrize("grammar", [None, {"type": "regex", "value": "a*"}])
+async def test_the_answer_ends_with_the_room_there_is(validator, wanted, given, grammar):
+    valid = await validator.validate(request(inputs="Hello", parameters={"max_new_tokens": wanted, "grammar": grammar}))
+    assert valid.max_new_tokens == given
 
 
-async def test_an_answer_with_a_grammar_is_asked_for_whole(validator):
-    parameters = {"max_new_tokens": 3000, "grammar": {"type": "regex", "value": "a*"}}
-    valid = await validator.validate(request(inputs="Hello", parameters=parameters))
-    assert (valid.max_new_tokens, valid.total_new_tokens) == (3000, 3000)
-    valid = await validator.validate(request(inputs="Hello", parameters=parameters | {"max_new_tokens": 2**32 - 1}))
-    assert (valid.max_new_tokens, valid.total_new_tokens) == (3994, 3994)
-
-
-async def test_without_a_wish_the_answer_may_fill_the_context(validator):
-    valid = await validator.validate(request(inputs="Hello"))
-    assert (valid.max_new_tokens, valid.total_new_tokens) == (1024, 3994)
+async def test_of_too_many_new_tokens_some_must_fit(validator):
+    parameters = {"max_new_tokens": 1026}
+    valid = await validator.validate(request(inputs="x" * 2975, parameters=parameters))
+    assert valid.max_new_tokens == 1024
+    with pytest.raises(InvalidInput, match="must be <= 4000"):
+        await validator.validate(request(inputs="x" * 2976, parameters=parameters))
 
 
 async def test_a_truncated_prompt_keeps_its_beginning_token_and_its_end(validator):
     valid = await validator.validate(request(inputs="abcdef", parameters={"truncate": 3}))
     assert valid.input_ids == (256, ord("e") - ord("!"), ord("f") - ord("!")) and valid.truncate == 3
-
-
-async def test_what_goes_on_repeats_all_but_the_prompts_details(validator):
-    first = await validator.validate(request(inputs="ab", parameters={"decoder_input_details": True, "seed": 3}))
-    longer = await validator.follow_up(first, "cd", 7)
-    assert longer is not None
-    assert (longer.inputs, len(longer.input_ids), longer.max_new_tokens) == ("abcd", 5, 7)
-    assert longer.sampling == first.sampling and not longer.prefill_logprobs
-    assert await validator.follow_up(first, "x" * 3000, 7) is None
 
 
 async def test_one_sample_only_where_only_one_is_allowed(validator):

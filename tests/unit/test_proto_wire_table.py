@@ -91,6 +91,9 @@ WarmupRequest.max_total_tokens 4 uint32 -
 """
 
 ONLY_V3 = """
+InfoResponse.support_resuming 100 bool -
+Request.generated_ids 100 repeated-uint32 -
+Request.resumable 101 bool -
 InfoResponse.support_chunking 6 bool -
 InfoResponse.use_prefix_caching 7 bool -
 InfoResponse.attention_impl 8 string -

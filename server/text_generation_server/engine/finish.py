@@ -24,10 +24,12 @@ def finish_tokens(sequence: Sequence, chosen: HostSampled, rows: range, tokenize
         token_id = chosen.ids[row]
         sequence.output_ids.append(token_id)
         text = sequence.text.append(token_id)
+        reason = _reason(sequence, token_id)
+        if reason is not None:
+            text += sequence.text.rest()
         tokens.append(token_id, chosen.logprobs[row], text, token_id in tokenizer.special_ids)
         if sequence.request.top_n_tokens:
             top_tokens.append(_alternatives(chosen.top[row], tokenizer))
-        reason = sequence.stop.accept(token_id, text)
         if reason is not None:
             break
     return Generation(
@@ -35,8 +37,14 @@ def finish_tokens(sequence: Sequence, chosen: HostSampled, rows: range, tokenize
         tokens=tokens,
         prefill_tokens=_prompt_tokens(sequence, tokenizer) if first and sequence.request.prefill_logprobs else None,
         top_tokens=tuple(top_tokens),
-        finished=None if reason is None else _whole_text(sequence, reason),
+        finished=None if reason is None and not sequence.stop.stay_over else _end(sequence, reason),
     )
+
+
+def _reason(sequence: Sequence, token_id: int) -> FinishReason | None:
+    """Why the generation ends with this token, whose text has been made: ids come before texts."""
+    reason = sequence.stop.accept(token_id)
+    return FinishReason.STOP_SEQUENCE if reason is None and sequence.text.stopped else reason
 
 
 def _failed(sequence: Sequence, failure: InvalidRequest, token_id: int) -> Generation:
@@ -45,7 +53,7 @@ def _failed(sequence: Sequence, failure: InvalidRequest, token_id: int) -> Gener
         request_id=sequence.request.id,
         tokens=TokenList([token_id], [0.0], [""], [True]),
         top_tokens=(TokenList([], [], [], []),) if sequence.request.top_n_tokens else (),
-        finished=Failure(str(failure), len(sequence.output_ids) + 1),
+        finished=Failure(str(failure), sequence.stop.generated + 1),
     )
 
 
@@ -70,11 +78,12 @@ def _alternatives(top: list[tuple[int, float]], tokenizer: Tokenizer) -> TokenLi
     )
 
 
-def _whole_text(sequence: Sequence, reason: FinishReason) -> GeneratedText:
+def _end(sequence: Sequence, reason: FinishReason | None) -> GeneratedText:
+    """Without a reason it is the stay that ends, which looks like an end by length: there is no text to make yet."""
     sampling = sequence.request.sampling
     return GeneratedText(
-        text=sequence.text.generated_text(),
-        generated_tokens=len(sequence.output_ids),
-        finish_reason=reason,
+        text="" if reason is None else sequence.text.generated_text(),
+        generated_tokens=sequence.stop.generated,
+        finish_reason=FinishReason.LENGTH if reason is None else reason,
         seed=sampling.seed if sampling.samples else None,
     )

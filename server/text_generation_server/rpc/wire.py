@@ -183,9 +183,10 @@ def _grammar_kind(number: int) -> GrammarKind:
         raise InvalidRequest(f"grammar_type is {number}, expected one of {kinds}") from None
 
 
-def stopping_params(message: Message) -> StoppingParams:
+def stopping_params(message: Message, resumable: bool = False) -> StoppingParams:
     """StoppingCriteriaParameters."""
     return StoppingParams(
+        resumable=resumable,
         max_new_tokens=message.max_new_tokens,
         stop_sequences=tuple(message.stop_sequences),
         ignore_eos=message.ignore_eos_token,
