@@ -37,10 +37,10 @@ def json_error(error: ApiError) -> Response:
     return Response(error_body(error), error.status, dict(error.headers), media_type="application/json")
 
 
-def error_body(error: ApiError) -> bytes:
+def error_body(error: ApiError) -> str:
     """The object that clients read errors from."""
     body = {"error": str(error), "error_type": error.error_type}
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
 def counting(metrics: RequestMetrics) -> ErrorHandler:
