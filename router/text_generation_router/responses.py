@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from text_generation_router.errors import ApiError, InvalidBody
 from text_generation_router.metrics import RequestMetrics
+from text_generation_server.errors import excerpt
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -77,7 +78,7 @@ def _invalid(error: ValidationError) -> InvalidBody:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return InvalidBody(400, f"Failed to parse the request body as JSON: {first['msg']}")
-    path = ".".join(map(str, first["loc"]))
+    path, problem = ".".join(map(str, first["loc"])), excerpt(first["msg"])  # which quotes an unknown `type` of grammar
     return InvalidBody(
-        422, f"Failed to deserialize the JSON body into the target type: {path + ': ' if path else ''}{first['msg']}"
+        422, f"Failed to deserialize the JSON body into the target type: {path + ': ' if path else ''}{problem}"
     )

@@ -11,6 +11,7 @@ from text_generation_router.grammar import valid_grammar
 from text_generation_router.schemas import GenerateParameters, GenerateRequest
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.types import Limits, Sampling, ValidRequest
+from text_generation_server.errors import excerpt
 
 MAX_CHUNK = 1024
 """Most new tokens asked of the shards at once: cache space is reserved for all of them. The rest is asked for later."""
@@ -97,7 +98,7 @@ class Validator:
         try:
             return await self._tokenizer.encode(text, truncate, add_special_tokens=True)
         except Exception as error:  # tokenizers raise what they like
-            raise InvalidInput(f"tokenizer error {error}") from error
+            raise InvalidInput(f"tokenizer error {excerpt(str(error))}") from error
 
     def _measured(self, request: ValidRequest, wanted: int | None) -> ValidRequest:
         """The rules of length; without a wish the answer may be as long as fits."""
@@ -161,7 +162,8 @@ def _check_features(request: GenerateRequest) -> None:
     }
     for name, values in named.items():
         for value in values:
-            _require(value in _BASE_MODEL, f"`{name}` is not supported by this version of the router. Given: {value}")
+            given = excerpt(value or "")
+            _require(value in _BASE_MODEL, f"`{name}` is not supported by this version of the router. Given: {given}")
 
 
 def _sampling(p: GenerateParameters) -> Sampling:
