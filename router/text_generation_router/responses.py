@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from text_generation_router.errors import ApiError, ClientGone, InvalidBody
+from text_generation_server.errors import excerpt
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -35,10 +36,10 @@ def json_error(error: ApiError) -> Response:
     return Response(error_body(error), error.status, dict(error.headers), media_type="application/json")
 
 
-def error_body(error: ApiError) -> bytes:
+def error_body(error: ApiError) -> str:
     """The object that clients read errors from."""
     body = {"error": str(error), "error_type": error.error_type}
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
 async def unknown_route(_: Request, error: Exception) -> Response:
@@ -64,7 +65,7 @@ def _invalid(error: ValidationError) -> InvalidBody:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return InvalidBody(400, f"Failed to parse the request body as JSON: {first['msg']}")
-    path = ".".join(map(str, first["loc"]))
+    path, problem = ".".join(map(str, first["loc"])), excerpt(first["msg"])  # which quotes an unknown `type` of grammar
     return InvalidBody(
-        422, f"Failed to deserialize the JSON body into the target type: {path + ': ' if path else ''}{first['msg']}"
+        422, f"Failed to deserialize the JSON body into the target type: {path + ': ' if path else ''}{problem}"
     )

@@ -15,9 +15,23 @@ T = TypeVar("T")
 _KEEP_ALIVE = b":\n\n"
 _END = {"type": "http.response.body", "body": b"", "more_body": False}
 
+_LINE_BREAKS = tuple((mark, f"\\u{ord(mark):04x}") for mark in "\x85\u2028\u2029")
+"""What str.splitlines takes for a line's end and JSON leaves as it is, and how JSON may write it too."""
+
+
+def event_data(content: str) -> bytes:
+    """The server-sent event that carries a JSON text without line feeds.
+
+    By the format only line feeds and carriage returns end lines, but many clients (httpx, so huggingface_hub) split at
+    every line break of Unicode. In JSON those can only stand in strings, where an escape means the same.
+    """
+    for mark, escape in _LINE_BREAKS:
+        content = content.replace(mark, escape)
+    return f"data: {content}\n\n".encode()
+
 
 class EventStream:
-    """An ASGI answer that sends each text of `events` as one server-sent event.
+    """An ASGI answer that sends each JSON text of `events` as one server-sent event.
 
     The status is decided by what comes first: an error is answered with its own status and a JSON body; a text, or
     keep_alive_s seconds of silence, start the stream, in which a later error is the last event. It is sent within
@@ -53,10 +67,10 @@ class EventStream:
         try:
             async with aclosing(self._events) as events:
                 async for event in events:
-                    await self._send(send, f"data: {event}\n\n".encode())
+                    await self._send(send, event_data(event))
         except ApiError as error:
             if self._started:
-                await self._send(send, b"data: " + error_body(error.in_stream()) + b"\n\n")
+                await self._send(send, event_data(error_body(error.in_stream())))
                 await send(_END)
             raise
         finally:

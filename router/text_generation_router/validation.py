@@ -11,6 +11,7 @@ from text_generation_router.grammar import valid_grammar
 from text_generation_router.schemas import GenerateParameters, GenerateRequest
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.types import Limits, Sampling, ValidRequest
+from text_generation_server.errors import excerpt
 from text_generation_server.grammar.compiler import GrammarCompiler
 
 LEAST_ROOM = 1024
@@ -93,7 +94,7 @@ class Validator:
         try:
             ids = await self._tokenizer.encode(text, truncate, add_special_tokens=True)
         except Exception as error:  # tokenizers raise what they like
-            raise InvalidInput(f"tokenizer error {error}") from error
+            raise InvalidInput(f"tokenizer error {excerpt(str(error))}") from error
         largest, size = max(ids, default=0), self._vocab_size
         _require(
             size is None or largest < size,
@@ -163,7 +164,8 @@ def _check_features(request: GenerateRequest) -> None:
     }
     for name, values in named.items():
         for value in values:
-            _require(value in _BASE_MODEL, f"`{name}` is not supported by this version of the router. Given: {value}")
+            given = excerpt(value or "")
+            _require(value in _BASE_MODEL, f"`{name}` is not supported by this version of the router. Given: {given}")
 
 
 def _sampling(p: GenerateParameters) -> Sampling:

@@ -126,6 +126,11 @@ def test_schemas_that_say_so_are_open() -> None:
     assert follower.allowed() == {256}
 
 
+@pytest.mark.parametrize("pattern", ["", "(?:)", "^$", "()"])
+def test_an_empty_pattern_is_the_empty_answer(pattern: str) -> None:
+    assert Follower(GrammarKind.REGEX, pattern).allowed() == {END, STOP}
+
+
 @pytest.mark.parametrize("pattern", ["^abc$", "abc", "(?:abc)", "abc$"])
 def test_anchors_change_nothing(pattern: str) -> None:
     follower = Follower(GrammarKind.REGEX, pattern)
