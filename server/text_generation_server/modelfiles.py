@@ -4,6 +4,7 @@ Knows no file by name and no key: readers say what they expect.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,9 @@ BEGINNING = 64
 
 _SHOWN = 80
 """Characters of a wrong value that a message quotes."""
+
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Half a character, unless the other half follows: JSON allows it, and UTF-8 has no bytes for it."""
 
 _KINDS: Mapping[type, str] = {
     str: "a string",
@@ -80,6 +84,8 @@ def read_object(path: Path) -> JsonObject:
     text = read_bytes(path)
     try:
         values = json.loads(text.decode())
+        if _ESCAPED_SURROGATE.search(text):
+            json.dumps(values, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         reason = f"{path} is not valid JSON ({_reason(text, error)}); download or export the model again"
         raise UnsupportedModel(reason) from error

@@ -21,6 +21,7 @@ BROKEN = {
     '{"a": "b': "(it ends in the middle, after 8 bytes)",
     "{'a': 1}": "is not valid JSON (Expecting property name",
     "[" * 100_000: "(it is nested too deeply)",
+    '{"a": "\\ud83d"}': "surrogates not allowed",
     "[1]": "holds a list, expected a JSON object",
 }
 FILES = [
@@ -37,6 +38,11 @@ def test_what_is_no_json_object_is_explained(tmp_path: Path, content: str) -> No
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(UnsupportedModel, match=f"x.json.*{re.escape(BROKEN[content])}"):
         read_object(tmp_path / "x.json")
+
+
+def test_a_character_in_two_halves_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": "\\ud83d\\ude00"}')
+    assert read_object(tmp_path / "x.json").get("a", str) == chr(0x1F600)
 
 
 def test_bytes_that_are_no_text_are_explained(tmp_path: Path) -> None:
@@ -64,6 +70,13 @@ def test_every_file_about_tokens_is_read_so(tmp_path: Path, name: str) -> None:
 def test_a_tokenizer_that_is_a_pointer_is_called_that(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(POINTER)
     with pytest.raises(UnsupportedModel, match=f"{name} is a Git LFS pointer"):
+        TokenizerAdapter.load(tmp_path)
+
+
+def test_a_tokenizer_that_the_library_panics_at_is_refused(tmp_path: Path) -> None:
+    model = {"type": "BPE", "vocab": {"ab": 0, "a": 1, "": 2}, "merges": [["a", ""]], "continuing_subword_prefix": "x"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))
+    with pytest.raises(UnsupportedModel, match=r"tokenizer\.json is not a tokenizer"):
         TokenizerAdapter.load(tmp_path)
 
 

@@ -71,8 +71,10 @@ def _converted(directory: Path, files: TokenizerFiles, trust_remote_code: bool) 
 def _read_tokenizer(path: Path) -> tokenizers.Tokenizer:
     content = read_bytes(path)
     try:
-        return tokenizers.Tokenizer.from_buffer(content)
-    except Exception as error:  # the library raises plain Exception
+        return tokenizers.Tokenizer.from_str(content.decode())
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises plain Exception, and where it panics, not even that
         raise UnsupportedModel(f"{path} is not a tokenizer ({error}); download or export the model again") from error
 
 
