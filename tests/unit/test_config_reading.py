@@ -102,7 +102,10 @@ def test_an_operator_s_unknown_scaling_is_refused():
             "quantization is .*not quantised; this one is by MLX",
         ),
         ({**LLAMA, "quantization_config": {"quant_algo": "FP8"}}, "quantization_config.quant_algo is 'FP8'"),
-        ({**LLAMA, "quantization_config": {"bits": 4}}, r"not quantised; this one is by a method that it does not name"),
+        (
+            {**LLAMA, "quantization_config": {"bits": 4}},
+            r"not quantised; this one is by a method that it does not name",
+        ),
         (
             {**LLAMA, "compression_config": {"format": "x"}},
             "compression_config is .*not quantised; this one is by compressed-tensors",

@@ -16,7 +16,7 @@ from text_generation_server.weights.remote import HubSettings, Report
 
 _GGUF = ".gguf"
 _FILES = (_GGUF, SAFETENSORS.extension)
-_FORMAT = 1
+_FORMAT = 2
 """Part of a converted directory's name: raise it when conversion changes, so that every file is converted anew."""
 
 
@@ -111,7 +111,7 @@ def _convert(file: Path, draft: Path, target: Path, report: Report) -> None:
 
     report(f"Converting {file.name} ({file.stat().st_size / 1e6:.1f} MB)")
     start = time.monotonic()
-    written = convert(file, draft)
+    written = convert(file, draft, report)
     report(f"Converted {file.name} in {time.monotonic() - start:.1f} s: {written / 1e6:.1f} MB of weights in {target}")
 
 
