@@ -158,25 +158,36 @@ def test_what_looks_like_it_is_none(tmp_path, name):
         checkpoint(tmp_path, {name: torch.zeros(4)}).check_consumed()
 
 
+def file_of(directory, dtype, *names):
+    """A file of tensors of two 32-bit numbers, whatever their type is said to be."""
+    entry = {"dtype": dtype, "shape": [2], "data_offsets": [0, 8]}
+    header = json.dumps(dict.fromkeys(names, entry)).encode()
+    (directory / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    return directory / "x.safetensors"
+
+
 @pytest.mark.parametrize(
-    ("dtype", "name", "reason"),
+    ("dtype", "names", "reason"),
     [
-        ("F4", "w", r"w has elements of type F4, which is not supported; expected one of F64, F32"),
-        ("U32", "w", r"w has elements of type U32, which is not supported"),
-        ("U32", "model.layers.0.mlp.up_proj.biases", "is quantised by MLX"),
-        ("I32", "model.layers.0.mlp.up_proj.qweight", "is quantised by GPTQ or AWQ"),
-        ("U8", "model.layers.0.mlp.up_proj.weight.absmax", "is quantised by bitsandbytes"),
-        ("U8", "w.weight.quant_state.bitsandbytes__nf4", "is quantised by bitsandbytes"),
-        ("F32", "model.layers.0.mlp.up_proj.weight_scale_inv", "is quantised by a method of FP8"),
-        ("U8", "model.layers.0.mlp.experts.gate_up_proj_blocks", "is quantised by MXFP4"),
+        ("F4", ["w"], r"w has elements of type F4, which is not supported; expected one of F64, F32"),
+        ("U32", ["w"], r"w has elements of type U32, which is not supported"),
+        ("U32", ["up.biases", "up.scales", "up.weight"], "is quantised by MLX"),
+        ("I32", ["up.qweight", "up.qzeros", "up.scales"], "is quantised by GPTQ or AWQ"),
+        ("I32", ["up.weight", "up.weight.absmax"], "is quantised by bitsandbytes"),
+        ("F32", ["up.weight", "up.weight_scale_inv"], "is quantised by a method of FP8"),
+        ("I32", ["up.weight_packed"], "is quantised by compressed-tensors"),
+        ("I32", ["experts.gate_up_proj_blocks", "experts.gate_up_proj_scales"], "is quantised by MXFP4"),
     ],
 )
-def test_a_form_that_is_not_read_is_no_damage(tmp_path, dtype, name, reason):
-    header = json.dumps({name: {"dtype": dtype, "shape": [2], "data_offsets": [0, 8]}}).encode()
-    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+def test_a_form_that_is_not_read_is_no_damage(tmp_path, dtype, names, reason):
     with pytest.raises(UnsupportedModel, match=reason) as refused:
-        TensorFile(tmp_path / "x.safetensors")
+        TensorFile(file_of(tmp_path, dtype, *names))
     assert "again" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["attn.biases", "attn.W_q", "vq.codes", "attn.qweight"])
+def test_a_name_alone_is_no_sign(tmp_path, name):
+    assert name in TensorFile(file_of(tmp_path, "F32", name)).tensors
 
 
 def test_a_pointer_is_told_from_a_broken_file(tmp_path):

@@ -1,29 +1,32 @@
 """Which program quantised a checkpoint, by the names of the tensors that it puts beside weights. Knows no config."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 _SIGNS = {
-    r"qweight|qzeros|g_idx": "GPTQ or AWQ",
-    r"biases": "MLX",
-    r"absmax|nested_absmax|quant_map|SCB|bitsandbytes__\w+": "bitsandbytes",
-    r"weight_packed|weight_shape|weight_zero_point": "compressed-tensors",
-    r"weight_scale|weight_scale_inv|weight_scale_2|input_scale": "a method of FP8, FP4 or INT8 scales",
-    r"q_weight|q_scale|q_perm": "EXL2",
-    r"trellis|suh|svh": "EXL3",
-    r"codebooks|codes": "AQLM",
-    r"Qidxs": "QuIP#",
-    r"W_q": "HQQ",
-    r"_data|_scale": "quanto",
-    r"\w+_proj_blocks|blocks": "MXFP4",
+    "qweight": ("GPTQ or AWQ", "scales"),
+    "biases": ("MLX", "scales"),
+    "absmax": ("bitsandbytes", ""),
+    "SCB": ("bitsandbytes", ""),
+    "weight_packed": ("compressed-tensors", ""),
+    "weight_scale": ("a method of FP8, FP4 or INT8 scales", "weight"),
+    "weight_scale_inv": ("a method of FP8 scales", "weight"),
+    "q_weight": ("EXL2", "q_scale"),
+    "trellis": ("EXL3", "suh"),
+    "codes": ("AQLM", "codebooks"),
+    "Qidxs": ("QuIP#", ""),
+    "W_q": ("HQQ", "zero"),
+    "_data": ("quanto", "_scale"),
+    "gate_up_proj_blocks": ("MXFP4", "gate_up_proj_scales"),
 }
+"""By the last part of a name: the method, and the last part of another tensor of the same linear, where one alone might
+be a parameter of a model."""
 
 
-def quantiser(names: Iterable[str]) -> tuple[str, str] | None:
+def quantiser(names: Collection[str]) -> tuple[str, str] | None:
     """The method, and a tensor that shows it; None where all names may be those of a plain checkpoint."""
     for name in names:
-        last = name.rpartition(".")[2]
-        method = next((method for sign, method in _SIGNS.items() if re.fullmatch(sign, last)), None)
-        if method is not None:
+        stem, _, last = name.rpartition(".")
+        method, beside = _SIGNS.get(last, ("", ""))
+        if method and (not beside or f"{stem}.{beside}" in names):
             return method, name
     return None
