@@ -230,6 +230,14 @@ def test_answers_that_will_not_change_are_explained_at_once(
     assert lines == []
 
 
+def test_a_cache_that_cannot_be_written_is_named_at_once(settings: HubSettings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    lines: list[str] = []
+    with pytest.raises(ModelNotFound, match=r"config\.json of o/m cannot be kept in the hub cache .*name another"):
+        _download("o/m", replace(settings, cache_dir=tmp_path / "file"), lines.append)
+    assert lines == []
+
+
 def test_offline_never_asks(hub: Hub, settings: HubSettings) -> None:
     with pytest.raises(ModelNotFound, match="unset HF_HUB_OFFLINE, or name a local directory"):
         _download("o/m", replace(settings, offline=True))
