@@ -119,6 +119,7 @@ def download_weights(
     """Make a model's files local: find, download, convert."""
     _set_up_log(logger_level, json_output)
     from text_generation_server.weights.dummy import locate_without_weights  # the hub's library imports slowly
+    from text_generation_server.weights.hub import weight_bytes
     from text_generation_server.weights.source import prepare
 
     try:
@@ -127,9 +128,7 @@ def download_weights(
             directory = locate_without_weights(model_id, revision, hub, logger.info)
         else:
             directory = prepare(model_id, revision, extension, hub, trust_remote_code, convert, report=logger.info)
-        if merge_lora and (directory / "adapter_config.json").is_file():
-            raise StartError(f"{model_id} is a LoRA adapter; merging it is not served yet, name its base model")
-        weights = sum(file.stat().st_size for file in directory.glob(f"*{extension}"))
+        weights = weight_bytes(directory, extension)
         report = logger.bind(phase="download", path=str(directory), bytes=weights)
         report.info("{} is ready in {}: {:.0f} MB of weights", model_id, directory, weights / 1e6)
     except StartError as error:

@@ -11,6 +11,7 @@ from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.build import DecoderBuilder
 from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.quantised import refuse_quantised
 from text_generation_server.models.registry import has_architecture, read_spec
 from text_generation_server.models.ropeconfig import override_scaling
 from text_generation_server.models.step import ServedModel
@@ -53,6 +54,7 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
         UnsupportedModel: something about the model is not supported; the text says what.
     """
     config = ConfigDict.load(directory / "config.json")
+    refuse_quantised(config)
     if not has_architecture(config):
         return _through_transformers(directory, config, options, group, progress)
     if options.rope_scaling is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
+from text_generation_server.errors import UnsupportedModel
 from text_generation_server.tokenization.converted import ConvertedTokenizer
 from text_generation_server.tokenization.fast import FastTokenizer, Place, Text
 from text_generation_server.tokenization.files import TokenizerFiles
@@ -61,8 +62,11 @@ class TokenizerAdapter:
             ModelNotFound: the directory has no tokenizer at all.
             UnsupportedModel: a file is damaged, or of a format that cannot be read.
         """
-        files = TokenizerFiles.read(directory)
-        return cls(load_backend(directory, files, trust_remote_code), files)
+        try:
+            files = TokenizerFiles.read(directory)
+            return cls(load_backend(directory, files, trust_remote_code), files)
+        except OSError as error:
+            raise UnsupportedModel(f"{directory} cannot be read: {error}") from error
 
     def encode(self, text: str, truncate: int = 0, add_special_tokens: bool = True) -> list[int]:
         """The ids of `text`; if `truncate` is not 0, at most that many: special tokens and the last of the rest."""
