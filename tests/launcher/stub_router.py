@@ -49,7 +49,6 @@ def serve() -> None:
     if behaviour == "hang":
         time.sleep(60)
     if behaviour == "wait":
-        time.sleep(0.5)  # a poll or more of the launcher's finds the impostor
         while not (FOLDER / "go").exists():
             time.sleep(0.02)
     port = int(sys.argv[sys.argv.index("--port") + 1])

@@ -3,6 +3,9 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,19 +109,30 @@ def test_a_refused_launch_keeps_nothing(tmp_path: Path):
         pass
 
 
+IMPOSTOR = """
+import socket, sys
+place = socket.socket(fileno=int(sys.argv[1]))
+print("ready", flush=True)
+while True:
+    connection, _ = place.accept()
+    try:
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\n")
+    except OSError:
+        pass
+    connection.close()
+"""
+
+
 @contextmanager
-def impostor(place: socket.socket, answer: bytes) -> Iterator[socket.socket]:
-    """A server of somebody else's, which answers everyone."""
-    child = os.fork()
-    if child == 0:
-        while True:
-            connection, _ = place.accept()
-            connection.sendall(answer)
-            connection.close()
-    place.close()
-    yield place
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+def impostor(place: socket.socket) -> Iterator[None]:
+    """A server of somebody else's, a process of its own, which answers everyone."""
+    command = [sys.executable, "-c", IMPOSTOR, str(place.fileno())]
+    with subprocess.Popen(command, pass_fds=[place.fileno()], stdout=subprocess.PIPE) as server:
+        place.close()
+        assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+        time.sleep(0.5)  # several questions of a launcher that waits
+        yield
+        server.kill()
 
 
 def test_another_server_at_the_port_is_not_taken_for_the_router(launcher: Launcher):
@@ -126,7 +140,7 @@ def test_another_server_at_the_port_is_not_taken_for_the_router(launcher: Launch
     first = launcher.start(behaviour={"router": "wait"})
     first.seen("router")
     stolen = socket.create_server(("127.0.0.1", first.port))
-    with impostor(stolen, b"HTTP/1.1 200 OK\r\n\r\n"):
+    with impostor(stolen):
         (first.folder / "go").touch()
         code, out, err = first.end()
     assert code == 1 and READY not in out
@@ -141,7 +155,7 @@ def test_another_server_at_the_socket_is_not_taken_for_the_shard_and_survives(la
     stolen = socket.socket(socket.AF_UNIX)
     stolen.bind(str(path))
     stolen.listen()
-    with impostor(stolen, b""):
+    with impostor(stolen):
         (first.folder / "go").touch()
         wait_for(lambda: first.process.poll() is not None, "its end")
         assert path.exists()

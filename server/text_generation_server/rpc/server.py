@@ -54,21 +54,24 @@ class ShardServer:
         )
 
     def start(self) -> None:
-        """Open the socket and serve: from here on the file's existence says that the shard is ready.
+        """Serve and open the socket: from here on the file's existence says that the shard is ready.
 
         Raises:
             StartError: the socket cannot be opened; SocketInUse if another server has it.
         """
         make_way(self.path)
+        # gRPC removes whatever is at its path before and after; of its own name for the socket only this server knows.
+        private = self.path.with_name(f"{self.path.name}~")
         for name in ("", *SERVICE_NAMES):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         try:
             with private_files():
-                self._server.add_insecure_port(socket_url(self.path))
-        except RuntimeError as error:
+                self._server.add_insecure_port(socket_url(private))
+            self._server.start()
+            self._bound = private.stat()
+            private.rename(self.path)
+        except (RuntimeError, OSError) as error:
             raise StartError(f"cannot listen on {self.path}: {error}") from error
-        self._bound = self.path.stat()
-        self._server.start()
 
     def stop(self, grace_s: float) -> None:
         """Take no more calls, give those running `grace_s` seconds, and remove the socket if it is this server's."""
