@@ -16,7 +16,6 @@ from text_generation_server.reservations.holders import Taken
 from text_generation_server.reservations.ports import PortReservation, reserve_port
 from text_generation_server.reservations.sockets import Unusable, reserve_socket
 
-_LOCAL = ("localhost", "127.0.0.1")
 _EVERY_ADDRESS = "0.0.0.0"
 
 
@@ -36,7 +35,7 @@ class Places:
             self.metrics_port, self.master_port = options.prometheus_port, options.master_port
             if options.prometheus_port not in (0, options.port):
                 self.metrics_port = self._reserve_metrics(launch, held)
-            if num_shard > 1 and options.master_addr in _LOCAL:
+            if num_shard > 1:
                 self.master_port = self._reserve_master(launch, held)
             self.socket_prefix = self._reserve_sockets(launch, num_shard, held)
             self._held = held.pop_all()
@@ -72,7 +71,7 @@ class Places:
         return place.port
 
     def _reserve_master(self, launch: Launch, held: ExitStack) -> int:
-        # Rank 0 listens at every address, whatever the others call it.
+        # Rank 0 is always on this host, and listens at every address, whatever --master-addr calls it.
         try:
             place = held.enter_context(_reserve_port("master_port", _EVERY_ADDRESS, launch.options.master_port))
         except LaunchError as error:

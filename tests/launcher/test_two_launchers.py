@@ -69,7 +69,7 @@ def test_a_socket_path_is_taken_before_it_exists(launcher: Launcher, phase: str)
 
 def test_other_ports_that_were_asked_for_are_taken_too(launcher: Launcher):
     metrics, master = str(free_port()), str(free_port())
-    options = ["--num-shard", "2", "--prometheus-port", metrics, "--master-port", master]
+    options = ["--num-shard", "2", "--prometheus-port", metrics, "--master-port", master, "--master-addr", "::1"]
     first = launcher.start(*options, behaviour={"download": "hang"})
     first.seen("download")
     err = refused(launcher.start("--prometheus-port", metrics))

@@ -158,7 +158,7 @@ async def test_a_router_that_cannot_listen_ends_and_says_so(directory, monkeypat
         thieves.append(socket.create_server(("127.0.0.1", place.port)))
 
     monkeypatch.setattr(PortReservation, "share", share_and_lose)
-    with pytest.raises(StartError, match="cannot listen.*ddress already in use"):
+    with pytest.raises(StartError, match=r"cannot listen.*ddress already in use"):
         async with running_router(directory):
             pass
     thieves[0].close()
