@@ -132,7 +132,7 @@ def _absolute(path: str | None) -> str | None:
 
 
 async def _healthy(router: int, host: str, port: int, api_key: str | None) -> bool:
-    known = listeners(port)
+    known = await asyncio.to_thread(listeners, port)  # a look at every process of the host
     if known and not any(belongs_to(pid, router) for pid in known):
         return False
     try:
