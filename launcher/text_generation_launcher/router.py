@@ -17,7 +17,7 @@ from text_generation_launcher.polling import wait_until
 from text_generation_launcher.programs import find_router
 from text_generation_launcher.resolve import ResolvedArgs
 from text_generation_launcher.settings import names_used_in, table
-from text_generation_server.reservations.holders import belongs_to, listeners
+from text_generation_server.reservations.holders import belongs_to, listeners, listens
 
 _PROBE_SECONDS = 60
 _ANSWER_SECONDS = 10.0
@@ -132,9 +132,10 @@ def _absolute(path: str | None) -> str | None:
 
 
 async def _healthy(router: int, host: str, port: int, api_key: str | None) -> bool:
-    known = await asyncio.to_thread(listeners, port)  # a look at every process of the host
-    if known and not any(belongs_to(pid, router) for pid in known):
-        return False
+    if not listens(router, port):
+        known = await asyncio.to_thread(listeners, port)  # a look at every process of the host
+        if known and not any(belongs_to(pid, router) for pid in known):
+            return False
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             return await _health_status(host, port, api_key) == 200

@@ -38,10 +38,15 @@ def listener(peer: socket.socket) -> int | None:
 
 def listeners(port: int) -> frozenset[int]:
     """The processes that listen on a TCP port at any address, as far as this one may look."""
-    wanted = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    wanted = _listening(port)
     if not wanted:
         return frozenset()
     return frozenset(pid for pid in _processes() if not wanted.isdisjoint(_open_files(pid)))
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether the process listens on a TCP port: a look at one process, not at all."""
+    return not _listening(port).isdisjoint(_open_files(pid))
 
 
 def belongs_to(pid: int, child: int) -> bool:
@@ -81,6 +86,11 @@ def _ancestors(pid: int) -> Iterator[int]:
         while pid > 1:
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
             yield pid
+
+
+def _listening(port: int) -> set[str]:
+    """Its listening sockets, as open files name them."""
+    return {f"socket:[{inode}]" for inode in _listening_inodes(port)}
 
 
 def _listening_inodes(port: int) -> Iterator[str]:
