@@ -24,7 +24,7 @@ from text_generation_server.placement import Placement, place
 from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.service import EngineService, FollowerService, Shard
-from text_generation_server.rpc.sockets import make_way, socket_path, socket_url
+from text_generation_server.rpc.sockets import reserve, socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
 from text_generation_server.settings import LoadFormat, ServerConfig
@@ -64,7 +64,7 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
         StartError: the model cannot be found or served, or the socket is taken.
     """
     path = socket_path(config.options.uds_path, config.ranks.rank)
-    make_way(path)  # a taken socket is noticed before minutes of loading
+    lifetime.keeps.enter_context(reserve(path))  # before minutes of loading, in which nobody else shall begin there
     part = load_part(config)
     about = describe(config, part)
     wires = WireV2(), WireV3(config.prefill_logprobs)

@@ -1,12 +1,12 @@
 """Rewrites PyTorch .bin and .pt files as safetensors. Knows no hub, and never runs code that a pickle holds."""
 
 import json
-import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors import SafetensorError
@@ -58,12 +58,11 @@ def _convert_file(source: Path) -> Path:
 @contextmanager
 def _whole(target: Path) -> Iterator[Path]:
     """A draft beside `target`, which takes its place at the end unless something fails."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    # A folder of its own: servers in two containers that share the directory may have the same process id.
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        draft = Path(folder) / target.name
         yield draft
         draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _load(source: Path) -> dict[str, torch.Tensor]:

@@ -47,6 +47,22 @@ def test_tied_and_overlapping_tensors_keep_their_names(tmp_path: Path) -> None:
     assert torch.equal(loaded["part"], whole[1:3])
 
 
+def test_two_servers_with_one_process_id_do_not_share_a_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in two containers that share the directory."""
+    torch.save({"a": torch.ones(3)}, tmp_path / "pytorch_model.bin")
+    save = convert.save_file
+
+    def meanwhile(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(convert, "save_file", save)
+        save(*arguments, **options)
+        convert_torch_files(tmp_path, _silent)
+
+    monkeypatch.setattr(convert, "save_file", meanwhile)
+    convert_torch_files(tmp_path, _silent)
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["a"], torch.ones(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "pytorch_model.bin"]
+
+
 def test_shards_keep_their_index(tmp_path: Path) -> None:
     names = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
     for number, name in enumerate(names):
