@@ -32,6 +32,8 @@ def shard_command(launch: Launch, resolved: ResolvedArgs, model: Downloaded) -> 
         command += ["--revision", options.revision]
     if options.longest_prompt is not None:
         command += ["--max-input-tokens", str(options.longest_prompt)]
+    if options.deterministic:
+        command.append("--deterministic")
     return [*command, *(["--disable-flashinfer"] if options.disable_flashinfer else [])]
 
 

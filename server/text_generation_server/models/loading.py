@@ -1,16 +1,17 @@
 """From a model directory to one rank of a model. Knows the order of things, and nothing about any of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from loguru import logger
 
-from text_generation_server.attention.base import AUTO
+from text_generation_server.attention.base import AUTO, TOKENWISE
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.build import DecoderBuilder
 from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.invariant import invariant
 from text_generation_server.models.registry import has_architecture, read_spec
 from text_generation_server.models.ropeconfig import override_scaling
 from text_generation_server.models.step import ServedModel
@@ -30,6 +31,7 @@ class ModelOptions:
     trust_remote_code: lets transformers run Python code of the directory of a model without an architecture here.
     random_weights: makes weights up instead of reading any, for measurements.
     kernel_choices: file that remembers which matrix kernels are fastest on a GPU, None to measure at each start.
+    deterministic: makes a token's numbers independent of what else is in its step, on a CPU; `attention` is not asked.
     """
 
     dtype: torch.dtype
@@ -40,6 +42,7 @@ class ModelOptions:
     trust_remote_code: bool = False
     random_weights: bool = False
     kernel_choices: Path | None = None
+    deterministic: bool = False
 
 
 def load_model(directory: Path, options: ModelOptions, group: TensorParallel, progress: Progress) -> ServedModel:
@@ -52,6 +55,9 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
         ModelNotFound: config.json or weights are missing.
         UnsupportedModel: something about the model is not supported; the text says what.
     """
+    if options.deterministic:
+        plain = replace(options, deterministic=False, attention=TOKENWISE)
+        return invariant(load_model(directory, plain, group, progress), group)
     config = ConfigDict.load(directory / "config.json")
     if not has_architecture(config):
         return _through_transformers(directory, config, options, group, progress)
