@@ -23,6 +23,9 @@ SIZES = (16, 8, 4, 2, 1)
 """Tokens of a piece, if they prove to be interchangeable. Larger ones save little, since 16 tokens share the reading of
 the weights, and norms of more tokens than that are computed otherwise."""
 
+ONE_BY_ONE = (1,)
+"""For models in which a token's kernels depend on more than the size of the step: no trial could tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class InvariantModel:
@@ -107,11 +110,11 @@ def _filled(x: Tensor, size: int) -> Tensor:
     return x if len(x) == size else torch.cat((x, x[-1:].expand(size - len(x), *x.shape[1:])))
 
 
-def invariant(model: ServedModel, group: TensorParallel) -> InvariantModel:
-    """The model in pieces of sizes that are interchangeable on this machine: all of `SIZES` or some, at least one."""
+def invariant(model: ServedModel, group: TensorParallel, allowed: tuple[int, ...] = SIZES) -> InvariantModel:
+    """The model in pieces of sizes that are interchangeable here, of those `allowed`, which fall to 1."""
     trial = _Trial(model, lambda alike: bool(group.min(alike)))
-    base = next(size for size in SIZES if trial.ignores_company(size))
-    sizes = base, *(size for size in SIZES if size < base and trial.agree(size, base))
+    base = next(size for size in allowed if trial.ignores_company(size))
+    sizes = base, *(size for size in allowed if size < base and trial.agree(size, base))
     logger.info("Deterministic: steps are computed in pieces of {} tokens", ", ".join(map(str, sizes)))
     return InvariantModel(model, sizes)
 

@@ -11,7 +11,7 @@ from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.build import DecoderBuilder
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.invariant import invariant
+from text_generation_server.models.invariant import ONE_BY_ONE, SIZES, invariant
 from text_generation_server.models.registry import has_architecture, read_spec
 from text_generation_server.models.ropeconfig import override_scaling
 from text_generation_server.models.step import ServedModel
@@ -57,7 +57,8 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     """
     if options.deterministic:
         plain = replace(options, deterministic=False, attention=TOKENWISE)
-        return invariant(load_model(directory, plain, group, progress), group)
+        model = load_model(directory, plain, group, progress)
+        return invariant(model, group, SIZES if _token_by_token(directory) else ONE_BY_ONE)
     config = ConfigDict.load(directory / "config.json")
     if not has_architecture(config):
         return _through_transformers(directory, config, options, group, progress)
@@ -80,6 +81,12 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     if tuner is not None:
         tuner.tune()
     return model
+
+
+def _token_by_token(directory: Path) -> bool:
+    """Whether products have a row for each token: experts have others, and generic code is unknown."""
+    config = ConfigDict.load(directory / "config.json")
+    return has_architecture(config) and read_spec(config).moe is None
 
 
 def _through_transformers(
