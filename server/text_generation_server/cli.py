@@ -93,7 +93,8 @@ def serve(
     )
     options = ServeOptions(
         *(model_id, revision, sharded, dtype, trust_remote_code),
-        *(uds_path, run_ahead, speculate, use_flashinfer, load_format, deterministic),
+        *(uds_path, run_ahead, speculate, use_flashinfer, load_format),
+        deterministic=deterministic,
     )
     try:
         config = server_config(options)
