@@ -33,6 +33,8 @@ def shard_command(launch: Launch, places: Places, resolved: ResolvedArgs, model:
         command += ["--revision", options.revision]
     if options.longest_prompt is not None:
         command += ["--max-input-tokens", str(options.longest_prompt)]
+    if options.deterministic:
+        command.append("--deterministic")
     return [*command, *(["--disable-flashinfer"] if options.disable_flashinfer else [])]
 
 

@@ -76,6 +76,9 @@ def serve(
     diffusion: Annotated[bool, typer.Option(help="Not served yet.")] = False,
     run_ahead: Annotated[bool, typer.Option(help="Launch the next step before reading the last one.")] = True,
     load_format: LoadFormatOption = LoadFormat.AUTO,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same tokens whatever else is computed; slower, on a CPU only.")
+    ] = False,
 ) -> None:
     """Load a model and serve it on a Unix socket until a signal comes."""
     _set_up_log(logger_level, json_output)
@@ -91,6 +94,7 @@ def serve(
     options = ServeOptions(
         *(model_id, revision, sharded, dtype, trust_remote_code),
         *(uds_path, run_ahead, speculate, use_flashinfer, load_format),
+        deterministic=deterministic,
     )
     try:
         config = server_config(options)

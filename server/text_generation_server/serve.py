@@ -83,7 +83,7 @@ def load_part(config: ServerConfig) -> Part:
     """Find the model, meet the other ranks, and load what this one computes."""
     options, ranks = config.options, config.ranks
     directory = find_model(config)
-    placement = place(ranks.rank, ranks.world_size, options.dtype, config.threads)
+    placement = place(ranks.rank, ranks.world_size, options.dtype, config.threads, options.deterministic)
     torch.set_num_threads(placement.threads)
     if placement.device.type == "cuda":
         torch.cuda.set_device(placement.device)  # where libraries launch that are not told
@@ -98,6 +98,7 @@ def load_part(config: ServerConfig) -> Part:
         trust_remote_code=config.options.trust_remote_code,
         kernel_choices=config.kernel_choices,
         random_weights=options.load_format is LoadFormat.DUMMY,
+        deterministic=options.deterministic,
     )
     model = load_model(directory, model_options, group, LoadProgress())
     seconds = time.monotonic() - began

@@ -79,6 +79,12 @@ def test_flashinfer_is_wanted_or_not(run, served, arguments, asked):
     assert served[0].options.use_flashinfer is asked
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_invariance_is_wanted_or_not(run, served, asked):
+    assert run("serve", "model", *(["--deterministic"] if asked else [])).exit_code == 7
+    assert served[0].options.deterministic is asked
+
+
 @pytest.mark.parametrize("load_format", ["auto", "safetensors", "dummy"])
 def test_weights_have_a_source(run, served, load_format):
     assert run("serve", "model", "--load-format", load_format).exit_code == 7
