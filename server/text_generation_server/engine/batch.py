@@ -1,4 +1,4 @@
-"""A cached batch: an id, its unfinished sequences, the slots they hold and the step that is already running for them."""
+"""A cached batch: its unfinished sequences, the slots they hold and the step that is already running for them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
