@@ -123,6 +123,15 @@ def test_filter_keeps_the_given_order(engine):
     assert start.batch.max_tokens > view.max_tokens
 
 
+def test_a_batch_counts_a_slot_that_two_share_once(engine):
+    prompt = "shared prefix!"
+    first = prefill(engine, 0, request(1, prompt, slots=tuple(range(18))))
+    second = request(2, prompt, slots=(*range(8), *range(40, 50)), cached=8)
+    both = prefill(engine, 1, second, cached=0)
+    assert (first.batch.max_tokens, both.batch.max_tokens) == (18, 28)
+    assert engine.filter(0, [2]).max_tokens == 18
+
+
 def test_filter_errors_keep_the_batch(engine):
     prefill(engine, 0, request(1))
     with pytest.raises(UnknownBatch):

@@ -197,7 +197,7 @@ class Engine:
         for sequence in batch.sequences:
             if sequence.request.id not in place:
                 self.pool.release(sequence)
-        batch.sequences = kept
+        batch.keep(kept)
         return batch.view()
 
     def clear(self, batch_id: int | None) -> None:
@@ -225,7 +225,7 @@ class Engine:
         except Exception:
             self._drop(merged)
             raise
-        batch = joined[0] if joined else Batch(batch_id, [])
+        batch = joined[0] if joined else Batch(batch_id, self.pool.new_references())
         return StepResult(
             generations=tuple(generations),
             batch=self._keep(batch, [s for s in merged if not s.released], ahead),
@@ -295,7 +295,8 @@ class Engine:
             for sequence in sequences:
                 sequence.guess(self.settings.speculate)
             schedule_chunks(sequences, self.max_prefill_tokens)
-        batch.sequences, batch.in_flight = sequences, ahead
+        batch.keep(sequences)
+        batch.in_flight = ahead
         self._batches[batch.id] = batch
         return batch.view()
 

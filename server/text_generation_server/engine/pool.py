@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text_generation_server.cache.blocks import LocalBlocks
+from text_generation_server.cache.references import SlotReferences
 from text_generation_server.cache.tags import PrefixTags, PromptPart, PromptWrites, SlotTags
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
@@ -75,6 +76,10 @@ class SequencePool:
                 self.release(sequence)
             raise
         return admitted, refused
+
+    def new_references(self) -> SlotReferences:
+        """For the slots that the sequences of one batch hold."""
+        return SlotReferences(self.limits.num_slots + SCRATCH_SLOTS)
 
     def release(self, sequence: Sequence) -> None:
         """Take back everything the sequence holds; steps in flight may still touch it, later ones come after them."""

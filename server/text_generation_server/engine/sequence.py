@@ -88,6 +88,11 @@ class Sequence:
         self.released = False
 
     @property
+    def held_slots(self) -> NDArray[np.int64]:
+        """Slots that nobody else gets while it lives: whole blocks, if they are local."""
+        return np.array(self.local_slots, dtype=np.int64) if self.local_slots else self.slots
+
+    @property
     def remaining_prompt(self) -> int:
         """Prompt tokens that no launched step has computed."""
         return max(len(self.request.prompt_ids) - self.computed, 0)
