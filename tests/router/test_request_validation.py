@@ -7,9 +7,8 @@ import pytest
 from mocks.running_router import running_router
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_router.errors import InvalidInput, Overloaded
-from text_generation_router.grammar import valid_grammar
 from text_generation_router.inference import Permits
-from text_generation_router.schemas import GenerateRequest, JsonGrammar
+from text_generation_router.schemas import GenerateParameters, GenerateRequest, JsonGrammar
 from text_generation_router.tokenizer import PromptTokenizer, load_backend
 from text_generation_router.types import Limits
 from text_generation_router.validation import RequestLimits, Validator
@@ -169,9 +168,11 @@ async def test_a_grammar_of_no_known_form_is_no_request(router):
         assert answer.status_code == 422 and "grammar" in answer.json()["error"]
 
 
-async def test_numbers_that_python_does_not_write_are_refused():
+async def test_numbers_that_python_does_not_write_are_refused(validator):
+    grammar = JsonGrammar.model_construct(type="json", value={"properties": {}, "minimum": 10**5000})
+    parameters = GenerateParameters.model_construct(max_new_tokens=5, grammar=grammar)
     with pytest.raises(InvalidInput, match="numbers are too long"):
-        await valid_grammar(JsonGrammar(type="json", value={"properties": {}, "minimum": 10**5000}))
+        await validator.validate(GenerateRequest.model_construct(inputs="Hello", parameters=parameters))
 
 
 async def test_grammars_can_be_switched_off(directory):

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher
 from pydantic import BaseModel
 
+from mocks.byte_tokenizer import ByteTokenizer
 from text_generation_server.engine.types import GrammarKind
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.grammar.closing import closed
-from text_generation_server.grammar.syntax import check, to_library_grammar
+from text_generation_server.grammar.compiler import GrammarCompiler
+from text_generation_server.grammar.syntax import to_library_grammar
 from text_generation_server.grammar.vocabulary import build_vocabulary
 
 VOCABULARY = build_vocabulary([bytes([value]) for value in range(256)] + [b"</s>"], frozenset({256}), frozenset(), 257)
@@ -113,7 +115,7 @@ def test_a_value_is_taken_when_it_fits_all_parts_and_one_alternative(all_of, bas
 def test_explicitly_closed_parts_that_need_more_are_told_so() -> None:
     parts = [{**part, "additionalProperties": False} for part in (A, B)]
     with pytest.raises(InvalidRequest, match="`additionalProperties: false` in a part of an allOf forbids"):
-        check(GrammarKind.JSON, json.dumps({"allOf": parts}))
+        GrammarCompiler(ByteTokenizer(), 257).start(GrammarKind.JSON, json.dumps({"allOf": parts})).result()
 
 
 def test_references_that_multiply_are_refused() -> None:
@@ -126,7 +128,7 @@ def test_references_that_multiply_are_refused() -> None:
 def test_references_to_themselves_end() -> None:
     schema = {"$defs": {"A": {"allOf": [{"$ref": "#/$defs/A"}, A]}}, "allOf": [{"$ref": "#/$defs/A"}, B]}
     with pytest.raises(InvalidRequest, match="grammar"):
-        check(GrammarKind.JSON, json.dumps(schema))
+        GrammarCompiler(ByteTokenizer(), 257).start(GrammarKind.JSON, json.dumps(schema)).result()
 
 
 def test_what_is_no_composition_stays_as_it_is() -> None:

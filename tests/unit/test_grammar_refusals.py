@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from mocks.byte_tokenizer import ByteTokenizer
 from text_generation_server.engine.types import GrammarKind
 from text_generation_server.errors import QUOTED, InvalidRequest, excerpt
-from text_generation_server.grammar.syntax import check
+from text_generation_server.grammar.compiler import GrammarCompiler
 
 LONG = "z" * 5000
 OVERLAP = {"oneOf": [{"type": "integer"}, {"type": "number"}]}
@@ -31,7 +32,7 @@ OVERLAP = {"oneOf": [{"type": "integer"}, {"type": "number"}]}
 )
 def test_a_refusal_is_one_line_that_quotes_little(kind: GrammarKind, text: str, reason: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        check(kind, text)
+        GrammarCompiler(ByteTokenizer(), 257).start(kind, text).result()
     told = str(refused.value)
     assert reason in told and "\n" not in told and told.count("z") <= QUOTED
     assert "x-guidance" not in told and "option" not in told and "sys." not in told and "llguidance" not in told
