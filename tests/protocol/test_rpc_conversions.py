@@ -158,13 +158,23 @@ def test_v3_adapters(shard, engine, adapter_id, adapter):
     [
         ([], b"ab"),
         ([pb_v3.InputChunk(text="c")], b"c"),
-        ([pb_v3.InputChunk(text="c"), IMAGE, pb_v3.InputChunk(text="d")], b"cd"),
+        ([pb_v3.InputChunk(text="c"), pb_v3.InputChunk(text="d")], b"cd"),
     ],
-    ids=["none", "one", "an image between"],
+    ids=["none", "one", "two"],
 )
-def test_v3_chunks_come_before_inputs_and_images_are_ignored(shard, engine, chunks, prompt):
+def test_v3_chunks_come_before_inputs(shard, engine, chunks, prompt):
     shard.v3.Prefill(prefill(pb_v3, request(pb_v3, input_chunks=pb_v3.Input(chunks=chunks))))
     assert engine.prompts == [tuple(prompt)]
+
+
+@pytest.mark.parametrize("chunks", [[IMAGE], [pb_v3.InputChunk(text="c"), IMAGE]], ids=["alone", "with text"])
+def test_an_image_is_refused_by_name(shard, engine, chunks):
+    requests = request(pb_v3, input_chunks=pb_v3.Input(chunks=chunks)), request(pb_v3, id=2)
+    shard.v3.Prefill(prefill(pb_v3, *requests))
+    assert [r.id for r in engine.last.requests] == [2]
+    assert [r.reason for r in engine.last.refused] == [
+        "request 0: the prompt has an image, and this model takes text only: leave it out"
+    ]
 
 
 def test_each_request_is_truncated_by_its_own_limit(shard, engine):

@@ -78,6 +78,9 @@ class Wire(ABC):
     def prompt(self, message: Message) -> Prompt:
         """A Request's prompt."""
 
+    def check_served(self, message: Message) -> None:
+        """Raises InvalidRequest for a Request with something in it that no model here can take."""
+
     @abstractmethod
     def request(self, message: Message, prompt_ids: tuple[int, ...]) -> Request:
         """Request."""
@@ -87,6 +90,7 @@ class Wire(ABC):
         requests, refused = [], []
         for item, encoded in self._with_ids(message.batch.requests, encode):
             try:
+                self.check_served(item)
                 requests.append(self.request(item, ids_of(encoded)))
             except InvalidRequest as error:
                 refused.append(RefusedRequest(item.id, f"request {item.id}: {error}"))

@@ -9,6 +9,7 @@ from text_generation_server.engine.types import (
     WarmupCommand,
     WarmupResult,
 )
+from text_generation_server.errors import InvalidRequest
 from text_generation_server.rpc.wire import (
     Encode,
     Prompt,
@@ -44,6 +45,12 @@ class WireV3(Wire):
     def prompt(self, message: pb.Request) -> Prompt:
         """A Request's prompt."""
         return Prompt(prompt_text(message), message.truncate, message.add_special_tokens)
+
+    def check_served(self, message: pb.Request) -> None:
+        """Images are passed over in a Warmup only, where routers always send one."""
+        kinds = {chunk.WhichOneof("chunk") for chunk in message.input_chunks.chunks}
+        if "image" in kinds:
+            raise InvalidRequest("the prompt has an image, and this model takes text only: leave it out")
 
     def request(self, message: pb.Request, prompt_ids: tuple[int, ...]) -> Request:
         """Request; slots say all that blocks say, and more. What it generated before comes after its prompt."""
