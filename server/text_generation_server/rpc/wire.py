@@ -78,6 +78,7 @@ class Wire(ABC):
     def prompt(self, message: Message) -> Prompt:
         """A Request's prompt."""
 
+    @abstractmethod
     def check_served(self, message: Message) -> None:
         """Raises InvalidRequest for a Request with something in it that no model here can take."""
 

@@ -42,6 +42,9 @@ class WireV2(Wire):
         """A Request's prompt."""
         return Prompt(message.inputs, message.truncate, add_special_tokens=True)
 
+    def check_served(self, message: pb.Request) -> None:
+        """All of it is text."""
+
     def request(self, message: pb.Request, prompt_ids: tuple[int, ...]) -> Request:
         """Request; kv.run's image-generation fields are not for language models and pass unread."""
         return Request(
