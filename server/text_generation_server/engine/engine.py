@@ -16,8 +16,9 @@ from text_generation_server.engine.finish import finish_tokens, refusal
 from text_generation_server.engine.launch import LaunchedStep
 from text_generation_server.engine.launcher import StepLauncher, StepRunner
 from text_generation_server.engine.plan import AllocateCache
+from text_generation_server.engine.planner import prefill_chunks
 from text_generation_server.engine.pool import SCRATCH_SLOTS, PoolLimits, SequencePool
-from text_generation_server.engine.sequence import Sequence, schedule_chunks
+from text_generation_server.engine.sequence import Sequence
 from text_generation_server.engine.types import (
     BatchView,
     Generation,
@@ -259,8 +260,12 @@ class Engine:
         going_on = [s for s in merged if s.wants_step]
         if not going_on:
             return None
-        schedule_chunks(going_on, self.max_prefill_tokens)
+        self._schedule(going_on)
         return self._launch(going_on)
+
+    def _schedule(self, sequences: list[Sequence]) -> None:
+        for sequence, tokens in zip(sequences, prefill_chunks(sequences, self.max_prefill_tokens), strict=True):
+            sequence.step_tokens = tokens
 
     def _launch(self, sequences: list[Sequence]) -> LaunchedStep:
         return self._launcher.launch(sequences, self.pool.mark_written(sequences))
@@ -294,7 +299,7 @@ class Engine:
         if ahead is None:
             for sequence in sequences:
                 sequence.guess(self.settings.speculate)
-            schedule_chunks(sequences, self.max_prefill_tokens)
+            self._schedule(sequences)
         batch.keep(sequences)
         batch.in_flight = ahead
         self._batches[batch.id] = batch

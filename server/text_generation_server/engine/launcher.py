@@ -56,12 +56,13 @@ class StepLauncher:
             if sequence.grammar is not None:
                 sequence.grammar.newest = _token_of(output, place)
             place += drafted + 1
+        for sequence in sequences:
+            sequence.advance()
         return LaunchedStep(sequences, writes, step.choosing, step.plan.drafted, step.scored, output)
 
     def _sampling_input(self, step: PlannedStep) -> SamplingInput:
-        # Planning has already counted the first token that each sequence chooses.
         choices = [
-            (sequence, sequence.sampled - 1 + guess)
+            (sequence, sequence.sampled + guess)
             for sequence, drafted in zip(step.choosing, step.plan.drafted, strict=True)
             for guess in range(drafted + 1)
         ]

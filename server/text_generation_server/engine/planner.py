@@ -1,4 +1,7 @@
-"""Decides what a step computes for which sequences: sequences in, a `StepPlan` out. Host only, no tensors."""
+"""Decides what a step computes for which sequences: sequences in, chunks and a `StepPlan` out, nothing else changed.
+
+Host only, no tensors.
+"""
 
 from dataclasses import dataclass
 
@@ -15,8 +18,22 @@ class PlannedStep:
     scored: list[Sequence]
 
 
+def prefill_chunks(sequences: list[Sequence], max_prefill_tokens: int) -> list[int]:
+    """How many tokens each sequence computes next: one and its guesses, or a chunk of its prompt (protocol §4.4).
+
+    A step has at most `max_prefill_tokens`, but at least one a sequence. Those that came last are served first.
+    """
+    budget = max_prefill_tokens - (len(sequences) - 1)
+    chunks = []
+    for sequence in reversed(sequences):
+        rest = sequence.remaining_prompt
+        chunks.append(max(min(rest, budget), 1) if rest else 1 + len(sequence.draft))
+        budget -= chunks[-1] if rest else 0
+    return chunks[::-1]
+
+
 def plan_step(sequences: list[Sequence]) -> PlannedStep:
-    """Plan each sequence's next `step_tokens` tokens and count them as launched."""
+    """Plan each sequence's next `step_tokens` tokens."""
     query_lens, kv_lens, prompts = [], [], []
     admissions, chooses, scored = [], [], []
     for index, sequence in enumerate(sequences):
@@ -28,7 +45,7 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         kv_lens.append(start + tokens)
         if sequence.request.prefill_logprobs and (score := min(start + tokens, len(prompt) - 1) - start) > 0:
             scored.append((index, score))
-        if sequence.advance():
+        if start + tokens >= len(prompt):
             chooses.append(index)
     plan = StepPlan(
         rows=tuple(s.row for s in sequences),

@@ -127,19 +127,8 @@ class Sequence:
         self.draft = ()
         return stand
 
-    def advance(self) -> bool:
-        """Count the launch of its next step; tells whether that step chooses a token (with guesses, at least one)."""
+    def advance(self) -> None:
+        """Count the launch of its next step, which chooses a token (with guesses, at least one) behind the prompt."""
         self.admitted = True
         self.computed += self.step_tokens
-        chooses = self.remaining_prompt == 0
-        self.sampled += chooses
-        return chooses
-
-
-def schedule_chunks(sequences: list[Sequence], max_prefill_tokens: int) -> None:
-    """Set how many tokens each sequence computes next: one and its guesses, or a chunk of its prompt (§4.4, step 3)."""
-    budget = max_prefill_tokens - (len(sequences) - 1)
-    for sequence in reversed(sequences):
-        rest = sequence.remaining_prompt
-        sequence.step_tokens = max(min(rest, budget), 1) if rest else 1 + len(sequence.draft)
-        budget -= sequence.step_tokens if rest else 0
+        self.sampled += self.remaining_prompt == 0
