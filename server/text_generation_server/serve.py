@@ -13,7 +13,7 @@ from text_generation_server.attention.base import AUTO, CLASSIC
 from text_generation_server.distributed.group import TensorParallel, join_group
 from text_generation_server.engine.assemble import build_engine, build_follower
 from text_generation_server.engine.engine import Engine, EngineSettings
-from text_generation_server.engine.graphs import usual_sizes
+from text_generation_server.engine.graphs.decodes import usual_sizes
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.ranks import follow
 from text_generation_server.engine.types import ShardInfo

@@ -13,12 +13,12 @@ from conformance.caller import Caller
 from conformance.made_tokenizers import byte_level
 from mocks.launched import Launcher
 from mocks.mock_model import MockModel
+from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.plan import MeasureMemory
 from text_generation_server.engine.runner import Runner
-from text_generation_server.engine.stream import ThreadStream
 from text_generation_server.placement import Placement
 from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer

@@ -7,10 +7,10 @@ import pytest
 from mocks.byte_tokenizer import ByteTokenizer
 from mocks.mock_model import MockModel
 from mocks.plain_recorder import PlainRecorder
+from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.runner import Runner
-from text_generation_server.engine.stream import ThreadStream
 
 MakeEngine = Callable[..., Engine]
 

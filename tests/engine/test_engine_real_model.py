@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mocks.plain_recorder import PlainRecorder
+from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.runner import Runner
-from text_generation_server.engine.stream import ThreadStream
 from text_generation_server.engine.types import PrefillCommand, Request, SamplingParams, StoppingParams
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.tokenization.adapter import TokenizerAdapter

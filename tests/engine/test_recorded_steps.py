@@ -10,13 +10,13 @@ import torch
 from mocks.mock_model import MockModel, next_logits
 from mocks.plain_recorder import PlainRecorder
 from text_generation_server.cache.paged import PagedCache
-from text_generation_server.engine import graphs as graphs_module
+from text_generation_server.cache.rows import RowTable
 from text_generation_server.engine.forward import StepForward
-from text_generation_server.engine.graphs import LARGEST, usual_sizes
-from text_generation_server.engine.plan import Admission, StepPlan
-from text_generation_server.engine.recording import RecordedSteps
-from text_generation_server.engine.rows import RowTable
-from text_generation_server.engine.token_graphs import TOKENS
+from text_generation_server.engine.graphs import decodes as decodes_module
+from text_generation_server.engine.graphs.decodes import LARGEST, usual_sizes
+from text_generation_server.engine.graphs.recorded import RecordedSteps
+from text_generation_server.engine.graphs.tokens import TOKENS
+from text_generation_server.engine.plan import StepPlan
 
 ROWS, SLOTS = 7, 64
 UNTOUCHED = -1.0
@@ -48,7 +48,7 @@ class Steps:
         recorded = RecordedSteps(self.model, self.cache, self.rows)
         recorded.record(sizes, self.recorder)
         self.forward = StepForward(self.model, self.cache, self.rows, recorded)
-        self.rows.admit([Admission(row, tuple(range(8 * row, 8 * row + 8))) for row in range(ROWS - 1)])
+        self.rows.admit(range(ROWS - 1), [range(8 * row, 8 * row + 8) for row in range(ROWS - 1)])
         self.cache.layer(0).fill_(UNTOUCHED)
         self.prompts = {row: tuple(range(10 * row, 11 * row + 1)) for row in range(ROWS - 1)}
         self.run(self.prompts, self.prompts)
@@ -108,7 +108,7 @@ def test_nothing_is_replayed_that_was_not_recorded():
     model = MockModel()
     cache, rows = PagedCache(model.state, SLOTS), RowTable(ROWS, 8, torch.device("cpu"))
     forward = StepForward(model, cache, rows, RecordedSteps(model, cache, rows))
-    rows.admit([Admission(0, (5, 6))])
+    rows.admit([0], [(5, 6)])
     plan = StepPlan((0,), (2,), (2,), ((7, 8),), (), (0,), (0,))
     assert torch.equal(forward(plan).logits, torch.tensor([next_logits([7, 8])]))
 
@@ -130,7 +130,7 @@ def test_only_long_steps_leave_tokens_out_of_the_last_layer():
     model = Asked()
     cache, rows = PagedCache(model.state, SLOTS), RowTable(ROWS, 8, torch.device("cpu"))
     forward = StepForward(model, cache, rows, RecordedSteps(model, cache, rows), whole=3)
-    rows.admit([Admission(0, range(8)), Admission(1, range(8, 16))])
+    rows.admit([0, 1], [range(8), range(8, 16)])
     for prompt in ((7, 8, 9), (7, 8, 9, 10)):
         plan = StepPlan((0,), (len(prompt),), (len(prompt),), (prompt,), (), (0,), (0,))
         assert torch.equal(forward(plan).logits, torch.tensor([next_logits(prompt)]))
@@ -138,7 +138,7 @@ def test_only_long_steps_leave_tokens_out_of_the_last_layer():
 
 
 def test_usual_sizes_grow_with_the_rows():
-    assert doctest.testmod(graphs_module).failed == 0
+    assert doctest.testmod(decodes_module).failed == 0
     assert usual_sizes(1) == [1]
     assert usual_sizes(10 * LARGEST)[-1] == LARGEST
     large = [size for size in usual_sizes(512) if size >= 16]

@@ -6,11 +6,11 @@ import torch
 from mocks.byte_tokenizer import ByteTokenizer
 from oracles.build import build
 from oracles.case import LLAMA, Case
+from text_generation_server.device.recorder import CudaRecorder
+from text_generation_server.device.stream import make_stream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
-from text_generation_server.engine.recorder import CudaRecorder
 from text_generation_server.engine.runner import Runner
-from text_generation_server.engine.stream import make_stream
 from text_generation_server.engine.types import PrefillCommand, Request, SamplingParams, StoppingParams, WarmupCommand
 from text_generation_server.models.loading import ModelOptions, load_model
 

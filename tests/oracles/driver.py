@@ -8,7 +8,8 @@ from torch import Tensor
 
 from text_generation_server.attention.base import RowLayout
 from text_generation_server.cache.paged import PagedCache
-from text_generation_server.models.step import ServedModel, StepInput, forward
+from text_generation_server.cache.rows import RowTable
+from text_generation_server.models.step import ServedModel, StepBuilder, forward
 
 
 class Driver:
@@ -22,7 +23,9 @@ class Driver:
         self.cache = PagedCache(model.state, num_slots)
         slots = random.Random(1).sample(range(num_slots), num_slots)
         self.device = model.state.device
-        self.slots = torch.tensor(slots, device=self.device).view(rows, max_len)
+        table = RowTable(rows, max_len, self.device)
+        table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)])
+        self.slots, self._build = table.slots, StepBuilder(table, self.cache)
         self.lens = [0] * rows
         for layer in range(model.state.num_layers):
             # What was never written must never count, whatever it happens to be.
@@ -43,14 +46,12 @@ class Driver:
         )
         positions = [self.lens[row] + offset for row, tokens in work for offset in range(len(tokens))]
         rows = [row for row, tokens in work for _ in tokens]
-        step = StepInput(
-            token_ids=self._tensor([token for _, tokens in work for token in tokens]),
-            positions=self._tensor(positions),
-            spans=self._tensor([self.spans[row] for row in rows]),
-            slots=self.slots[self._tensor(rows), self._tensor(positions)],
+        step = self._build(
+            self._tensor([token for _, tokens in work for token in tokens]),
+            self._tensor(positions),
+            self._tensor(rows),
+            self.model.attention.plan(layout),
             logit_rows=self._tensor(wanted),
-            attention=self.model.attention.plan(layout),
-            cache=self.cache,
         )
         with torch.inference_mode():
             logits = forward(self.model, step).cpu()

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from text_generation_server.attention.base import RowLayout
 from text_generation_server.cache.paged import PagedCache
-from text_generation_server.engine.numbers import NEWEST, logit_rows, token_numbers
+from text_generation_server.cache.rows import RowTable
+from text_generation_server.device.upload import upload
+from text_generation_server.engine.flat import logit_rows, token_numbers
+from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.plan import StepPlan
-from text_generation_server.engine.recording import RecordedSteps
-from text_generation_server.engine.rows import RowTable
-from text_generation_server.engine.upload import upload
-from text_generation_server.models.step import ServedModel, StepInput
+from text_generation_server.models.step import ServedModel, StepBuilder, StepInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,15 @@ class StepForward:
     ) -> None:
         self._whole = whole
         self._model = model
-        self._cache = cache
         self._rows = rows
+        self._build = StepBuilder(rows, cache)
         self._recorded = recorded
 
     def __call__(self, plan: StepPlan) -> Forwarded:
         """Enqueue the forward of one step."""
         if (replayed := self._recorded.decodes.run(plan)) is not None:
             logits, rows = replayed
-            return Forwarded(logits, rows, lambda: self._rows.last_token[rows])
+            return Forwarded(logits, rows, lambda: self._build.newest(rows))
         if (found := self._recorded.tokens.run(plan)) is not None:
             hidden, ids = found
             at, rows = upload(self._device, logit_rows(plan), plan.rows)
@@ -65,7 +65,8 @@ class StepForward:
         """Each row's newest token."""
         rows, kv_lens, ends = upload(self._device, plan.rows, plan.kv_lens, range(len(plan.rows) + 1))
         layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
-        return self._step(layout, self._rows.last_token[rows], kv_lens - 1, rows, None), rows, None
+        attention = self._model.attention.plan(layout)
+        return self._build(self._build.newest(rows), kv_lens - 1, rows, attention), rows, None
 
     def _input(self, plan: StepPlan) -> tuple[StepInput, Tensor, Tensor | None]:
         """Tokens that the plan brings, and where it brings none the row's newest; and which logits are wanted."""
@@ -78,22 +79,10 @@ class StepForward:
             logit_rows(plan),
         )
         if None in plan.prompts:
-            ids = torch.where(ids == NEWEST, self._rows.last_token[row_of], ids)
+            ids = self._build.token_ids(ids, row_of)
         layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
-        return self._step(layout, ids, positions, row_of, at if len(ids) > self._whole else None), rows, at
-
-    def _step(
-        self, layout: RowLayout, ids: Tensor, positions: Tensor, row_of: Tensor, logit_rows: Tensor | None
-    ) -> StepInput:
-        return StepInput(
-            token_ids=ids,
-            positions=positions,
-            spans=self._rows.spans[row_of],
-            slots=self._rows.slots[row_of, positions],
-            logit_rows=logit_rows,
-            attention=self._model.attention.plan(layout),
-            cache=self._cache,
-        )
+        attention = self._model.attention.plan(layout)
+        return self._build(ids, positions, row_of, attention, at if len(ids) > self._whole else None), rows, at
 
     @property
     def _device(self) -> torch.device:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from text_generation_server.cache.tags import PromptWrites
+from text_generation_server.device.stream import Pending
 from text_generation_server.engine.sequence import Sequence
-from text_generation_server.engine.stream import Pending
 from text_generation_server.sampling.sampler import HostSampled
 
 

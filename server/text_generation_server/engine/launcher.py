@@ -3,12 +3,12 @@
 from typing import Protocol
 
 from text_generation_server.cache.tags import PromptWrites
+from text_generation_server.device.stream import Pending
 from text_generation_server.engine.choosing import ChoosingRows, SamplingInput
 from text_generation_server.engine.launch import LaunchedStep, StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.engine.planner import PlannedStep, plan_step
 from text_generation_server.engine.sequence import Sequence
-from text_generation_server.engine.stream import Pending
 from text_generation_server.engine.types import WatermarkParams
 from text_generation_server.grammar.masks import MaskMaker
 from text_generation_server.grammar.state import TokenSource

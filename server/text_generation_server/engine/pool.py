@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from text_generation_server.cache.blocks import LocalBlocks
 from text_generation_server.cache.references import SlotReferences
+from text_generation_server.cache.rows import FreeRows
 from text_generation_server.cache.tags import PrefixTags, PromptPart, PromptWrites, SlotTags
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
-from text_generation_server.engine.rows import FreeRows
 from text_generation_server.engine.sequence import Sequence
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request

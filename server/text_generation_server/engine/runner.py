@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from text_generation_server.cache.paged import PagedCache
+from text_generation_server.cache.rows import RowTable
+from text_generation_server.device.memory import PeakMemory, available_bytes
+from text_generation_server.device.recorder import Recorder
+from text_generation_server.device.stream import Pending, Reader, Stream
+from text_generation_server.device.upload import upload
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.engine.choosing import Chooser, SamplingInput
 from text_generation_server.engine.forward import Forwarded, StepForward
+from text_generation_server.engine.graphs.recorded import RecordedSteps
+from text_generation_server.engine.graphs.tokens import TOKENS
 from text_generation_server.engine.launch import StepOutput
-from text_generation_server.engine.memory import PeakMemory, available_bytes
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
-from text_generation_server.engine.recorder import Recorder
-from text_generation_server.engine.recording import RecordedSteps
-from text_generation_server.engine.rows import RowTable
-from text_generation_server.engine.stream import Pending, Reader, Stream
-from text_generation_server.engine.token_graphs import TOKENS
-from text_generation_server.engine.upload import upload
 from text_generation_server.errors import GenerationError, ModelError, StepTooLarge
 from text_generation_server.models.step import ServedModel
 from text_generation_server.sampling.sampled import HostCopy, HostSampled, to_host
@@ -146,7 +146,7 @@ class Runner:
         watch = self._stream.stopwatch()
         with torch.inference_mode():
             if plan.admissions:
-                self._rows.admit(plan.admissions)
+                self._rows.admit([a.row for a in plan.admissions], [a.slots for a in plan.admissions])
             forwarded = self._forward(plan)
             sampled = self._choose(plan, forwarded, sampling, self._rows)
             scores = self._score(forwarded.logits, sampling.targets) if sampling else None

@@ -98,6 +98,7 @@ def _cut(step: StepInput, first: int, past: int, size: int) -> StepInput:
         step,
         token_ids=_filled(step.token_ids[first:past], size),
         positions=_filled(step.positions[first:past], size),
+        rows=_filled(step.rows[first:past], size),
         spans=_filled(step.spans[first:past], size),
         slots=_filled(step.slots[first:past], size),
         logit_rows=None,
@@ -155,6 +156,7 @@ class _Trial:
         step = StepInput(
             token_ids=self._ids[numbers],
             positions=positions,
+            rows=places,
             spans=positions + 1,
             slots=places,
             logit_rows=None,

@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from text_generation_server.attention.base import AttentionBackend, AttentionPlan
 from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.cache.rows import RowTable
 
-__all__ = ["ServedModel", "StateSpec", "StepInput"]
+__all__ = ["NEWEST", "ServedModel", "StateSpec", "StepBuilder", "StepInput"]
+
+NEWEST = -1
+"""In place of a token: the last one that its row chose, which never leaves the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +22,7 @@ class StepInput:
 
     token_ids: [T] int64.
     positions: [T] int64, of each token in its sequence.
+    rows: [T] int64, the row of each token's sequence: where whatever is kept by row is found.
     spans: [T] int64, positions that each token's sequence may reach in all.
     slots: [T] int64, where each token's keys and values go.
     logit_rows: [L] int64, indices into T whose logits are wanted; None for all, in order.
@@ -26,11 +32,52 @@ class StepInput:
 
     token_ids: Tensor
     positions: Tensor
+    rows: Tensor
     spans: Tensor
     slots: Tensor
     logit_rows: Tensor | None
     attention: AttentionPlan
     cache: PagedCache
+
+
+@dataclass(frozen=True, slots=True)
+class StepBuilder:
+    """Where every step's input is put together: eager ones, recorded ones, and those that are run by hand.
+
+    table: where the slots, spans and newest tokens of the rows are. cache: where keys and values go.
+    Everything is read from there by row, on the device, so that what is built once may be replayed for other numbers.
+    """
+
+    table: RowTable
+    cache: PagedCache
+
+    def __call__(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        rows: Tensor,
+        attention: AttentionPlan,
+        logit_rows: Tensor | None = None,
+    ) -> StepInput:
+        """A step of tokens [T] at these positions [T] of these rows [T], all int64; for the rest see `StepInput`."""
+        return StepInput(
+            token_ids=token_ids,
+            positions=positions,
+            rows=rows,
+            spans=self.table.spans[rows],
+            slots=self.table.slots[rows, positions],
+            logit_rows=logit_rows,
+            attention=attention,
+            cache=self.cache,
+        )
+
+    def newest(self, rows: Tensor) -> Tensor:
+        """The last token [T] that each of these rows [T] chose."""
+        return self.table.last_token[rows]
+
+    def token_ids(self, given: Tensor, rows: Tensor) -> Tensor:
+        """The tokens [T] that are given, and where NEWEST stands the row's last."""
+        return torch.where(given == NEWEST, self.newest(rows), given)
 
 
 class ServedModel(Protocol):

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from text_generation_server.attention.base import RowLayout
 from text_generation_server.cache.paged import PagedCache
+from text_generation_server.cache.rows import RowTable
 from text_generation_server.models.generic.bridge import SERVING
 from text_generation_server.models.generic.probe import refusal
-from text_generation_server.models.step import ServedModel, StepInput, forward
+from text_generation_server.models.step import ServedModel, StepBuilder, forward
 
 LENS = (20, 13)
 """Tokens of the two sequences."""
@@ -71,25 +72,23 @@ class _Rows:
     def __init__(self, model: ServedModel) -> None:
         self._model = model
         self._device = model.state.device
-        self._cache = PagedCache(model.state, 2 * LENS[0])
-        self._slots = torch.arange(2 * LENS[0], device=self._device).view(2, LENS[0])
+        self._table = RowTable(2, LENS[0], self._device)
+        self._table.admit((0, 1), (range(LENS[0]), range(LENS[0], 2 * LENS[0])))
+        self._build = StepBuilder(self._table, PagedCache(model.state, 2 * LENS[0]))
 
     def step(self, *work: tuple[int, list[int], int]) -> list[Tensor]:
         """Rows, their next tokens and how many came before, to the logits [tokens, vocab] in float32 of each."""
         lens = [len(tokens) for _, tokens, _ in work]
         positions = [before + at for _, tokens, before in work for at in range(len(tokens))]
         ends = [before + len(tokens) for _, tokens, before in work]
-        layout = RowLayout.of([row for row, _, _ in work], lens, ends, self._slots)
-        row_of = [row for row, tokens, _ in work for _ in tokens]
-        step = StepInput(
-            token_ids=self._tensor([token for _, tokens, _ in work for token in tokens]),
-            positions=self._tensor(positions),
-            spans=self._tensor([LENS[0]] * len(positions)),
-            slots=self._slots[self._tensor(row_of), self._tensor(positions)],
+        layout = RowLayout.of([row for row, _, _ in work], lens, ends, self._table.slots)
+        step = self._build(
+            self._tensor([token for _, tokens, _ in work for token in tokens]),
+            self._tensor(positions),
+            self._tensor([row for row, tokens, _ in work for _ in tokens]),
+            self._model.attention.plan(layout),
             # Backwards: code that ignores which rows are wanted would answer them in order.
             logit_rows=self._tensor(list(range(len(positions)))[::-1]),
-            attention=self._model.attention.plan(layout),
-            cache=self._cache,
         )
         with torch.inference_mode():
             return list(torch.split(forward(self._model, step).float().flip(0), lens))

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from text_generation_server.attention.base import TokenPlan
 from text_generation_server.cache.paged import PagedCache
-from text_generation_server.engine.numbers import NEWEST, token_numbers
+from text_generation_server.cache.rows import RowTable
+from text_generation_server.device.recorder import Recorder
+from text_generation_server.device.upload import packed
+from text_generation_server.engine.flat import token_numbers
 from text_generation_server.engine.plan import StepPlan
-from text_generation_server.engine.recorder import Recorder
-from text_generation_server.engine.rows import RowTable
-from text_generation_server.engine.upload import packed
-from text_generation_server.models.step import ServedModel, StepInput
+from text_generation_server.models.step import ServedModel, StepBuilder
 
 TOKENS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 """Recorded sizes. With more tokens the device works longer on a layer than the host takes to launch it."""
@@ -40,8 +40,8 @@ class TokenGraphs:
 
     def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable, padding_row: int) -> None:
         self._model = model
-        self._cache = cache
         self._rows = rows
+        self._build = StepBuilder(rows, cache)
         self._padding = np.array([[0], [0], [padding_row]])
         self._graphs: list[TokenGraph] = []
 
@@ -76,18 +76,9 @@ class TokenGraphs:
         numbers.copy_(host.view(3, -1), non_blocking=True)
 
     def _ids(self, numbers: Tensor) -> Tensor:
-        ids, _, row_of = numbers
-        return torch.where(ids == NEWEST, self._rows.last_token[row_of], ids)
+        ids, _, rows = numbers
+        return self._build.token_ids(ids, rows)
 
     def _hidden(self, numbers: Tensor, plan: TokenPlan) -> Tensor:
-        _, positions, row_of = numbers
-        step = StepInput(
-            token_ids=self._ids(numbers),
-            positions=positions,
-            spans=self._rows.spans[row_of],
-            slots=self._rows.slots[row_of, positions],
-            logit_rows=None,
-            attention=plan,
-            cache=self._cache,
-        )
-        return self._model.hidden(step)
+        _, positions, rows = numbers
+        return self._model.hidden(self._build(self._ids(numbers), positions, rows, plan))

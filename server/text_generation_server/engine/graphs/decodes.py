@@ -14,11 +14,11 @@ from torch import Tensor
 
 from text_generation_server.attention.base import DecodePlan
 from text_generation_server.cache.paged import PagedCache
+from text_generation_server.cache.rows import RowTable
+from text_generation_server.device.recorder import Recorder
+from text_generation_server.device.upload import packed
 from text_generation_server.engine.plan import StepPlan
-from text_generation_server.engine.recorder import Recorder
-from text_generation_server.engine.rows import RowTable
-from text_generation_server.engine.upload import packed
-from text_generation_server.models.step import ServedModel, StepInput, forward
+from text_generation_server.models.step import ServedModel, StepBuilder, forward
 
 LARGEST = 256
 """With more rows the device works longer on a step than the host takes to launch it."""
@@ -38,8 +38,8 @@ class DecodeGraphs:
 
     def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable, padding_row: int) -> None:
         self._model = model
-        self._cache = cache
         self._rows = rows
+        self._build = StepBuilder(rows, cache)
         self._padding_row = padding_row
         self._graphs: list[DecodeGraph] = []
 
@@ -80,16 +80,7 @@ class DecodeGraphs:
 
     def _forward(self, numbers: Tensor, plan: DecodePlan) -> Tensor:
         rows, positions = numbers[0], numbers[1] - 1
-        step = StepInput(
-            token_ids=self._rows.last_token[rows],
-            positions=positions,
-            spans=self._rows.spans[rows],
-            slots=self._rows.slots[rows, positions],
-            logit_rows=None,
-            attention=plan,
-            cache=self._cache,
-        )
-        return forward(self._model, step)
+        return forward(self._model, self._build(self._build.newest(rows), positions, rows, plan))
 
 
 def usual_sizes(most: int) -> list[int]:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from text_generation_server.engine.plan import Admission
-from text_generation_server.engine.upload import upload
+from text_generation_server.device.upload import Integers, upload
 from text_generation_server.errors import OutOfBlocks
 
 
@@ -23,15 +22,15 @@ class RowTable:
         self.slots = torch.zeros(num_rows, max_len, dtype=torch.int64, device=device)
         self.spans = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
-    def admit(self, admissions: Sequence[Admission]) -> None:
-        """Set the slots of the rows' positions; those beyond a request's length are never read."""
-        lens = [len(admission.slots) for admission in admissions]
+    def admit(self, rows: Sequence[int], slots: Sequence[Integers]) -> None:
+        """Give rows the slots of all their positions; those beyond a request's length are never read."""
+        lens = [len(of_row) for of_row in slots]
         table = np.zeros((len(lens), max(lens)), dtype=np.int64)
-        for of_row, admission in zip(table, admissions, strict=True):
-            of_row[: len(admission.slots)] = admission.slots
-        rows, spans, slots = upload(self.slots.device, [a.row for a in admissions], lens, table.ravel())
-        self.spans[rows] = spans
-        self.slots[:, : table.shape[1]].index_copy_(0, rows, slots.view(table.shape))
+        for filled, of_row in zip(table, slots, strict=True):
+            filled[: len(of_row)] = of_row
+        places, spans, flat = upload(self.slots.device, rows, lens, table.ravel())
+        self.spans[places] = spans
+        self.slots[:, : table.shape[1]].index_copy_(0, places, flat.view(table.shape))
 
 
 class FreeRows:

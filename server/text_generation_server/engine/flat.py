@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text_generation_server.engine.plan import StepPlan
-
-NEWEST = -1
-"""In place of a token: the last one that its row chose, which never leaves the device."""
+from text_generation_server.models.step import NEWEST
 
 
 def token_numbers(plan: StepPlan) -> NDArray[np.int64]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from loguru import logger
 
 from text_generation_server.cache.paged import PagedCache
-from text_generation_server.engine.graphs import DecodeGraphs
-from text_generation_server.engine.memory import bytes_used
-from text_generation_server.engine.recorder import Recorder
-from text_generation_server.engine.rows import RowTable
-from text_generation_server.engine.token_graphs import TOKENS, TokenGraphs
+from text_generation_server.cache.rows import RowTable
+from text_generation_server.device.memory import bytes_used
+from text_generation_server.device.recorder import Recorder
+from text_generation_server.engine.graphs.decodes import DecodeGraphs
+from text_generation_server.engine.graphs.tokens import TOKENS, TokenGraphs
 from text_generation_server.models.step import ServedModel
 
 
