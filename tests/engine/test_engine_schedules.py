@@ -16,7 +16,7 @@ from text_generation_server.engine.types import (
 )
 from text_generation_server.errors import GenerationError, OutOfBlocks
 
-SCHEDULES = 1000
+SCHEDULES = 400
 """Of each kind, if `--schedules` does not say how many."""
 SLOTS, ROWS = 160, 10
 

@@ -97,6 +97,6 @@ def test_any_moves_are_answered_exactly(start, explore, run_ahead, speculate, bu
         assert_nothing_held(shard)
         tokens, failures = tokens + router.tokens, failures + router.failures
 
-    explore(MOVES, check, 150)
+    explore(MOVES, check, 400)
     print(f"{tokens} tokens, {failures} failed steps")
     assert tokens > 100 and failures > 0
