@@ -22,7 +22,7 @@ from text_generation_server.engine.flat import token_numbers
 from text_generation_server.engine.plan import StepPlan
 from text_generation_server.models.step import ServedModel, StepBuilder
 
-TOKENS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
+TOKENS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 """Recorded sizes. With more tokens the device works longer on a layer than the host takes to launch it."""
 
 
