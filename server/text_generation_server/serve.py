@@ -17,6 +17,7 @@ from text_generation_server.engine.graphs.decodes import usual_sizes
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.ranks import follow
 from text_generation_server.engine.types import ShardInfo
+from text_generation_server.errors import UnsupportedModel
 from text_generation_server.lifetime import CLEAN, FAILED, Lifetime
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel
@@ -101,6 +102,8 @@ def load_part(config: ServerConfig) -> Part:
         deterministic=options.deterministic,
     )
     model = load_model(directory, model_options, group, LoadProgress())
+    if options.speculate and not all(spec.rewinds for spec in model.states):
+        raise UnsupportedModel("--speculate is not for this model, which cannot take tokens back: leave it out")
     seconds = time.monotonic() - began
     logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
     spare_collector()
@@ -114,6 +117,11 @@ def find_model(config: ServerConfig) -> Path:
         return locate_without_weights(options.model_id, options.revision, config.hub, logger.info)
     convert = options.load_format is LoadFormat.AUTO
     return locate(options.model_id, options.revision, config.hub, logger.info, auto_convert=convert)
+
+
+def shares_prefixes(model: ServedModel) -> bool:
+    """Whether requests may take over what the model computed for others."""
+    return all(spec.shares_prefixes for spec in model.states)
 
 
 def spare_collector() -> None:
@@ -158,7 +166,7 @@ def start_engine(config: ServerConfig, part: Part, tokenizer: TokenizerAdapter) 
         memory_fraction=config.cache.memory_fraction,
         position_limit=min(limits, default=None),
         watermark=config.watermark,
-        shares_prefixes=part.model.shares_prefixes,
+        shares_prefixes=shares_prefixes(part.model),
         speculate=config.options.speculate,
         graphs=tuple(usual_sizes(config.max_rows)) if config.graphs is None else config.graphs,
     )
@@ -193,14 +201,14 @@ class Follower:
 
 def describe(config: ServerConfig, part: Part) -> Shard:
     """What this shard tells routers: to call rank 0 only, and to mind the cache's blocks."""
-    if config.cache.prefix_caching and not part.model.shares_prefixes:
+    if config.cache.prefix_caching and not shares_prefixes(part.model):
         logger.info("Prefix caching is off: this model rotates the same prompt differently in longer requests")
     info = ShardInfo(
         dtype=str(part.placement.dtype),
         device_type=part.placement.device.type,
         attention=config.cache.attention,
         block_size=config.cache.block_size,
-        prefix_caching=config.cache.prefix_caching and part.model.shares_prefixes,
+        prefix_caching=config.cache.prefix_caching and shares_prefixes(part.model),
         # A router that plans chunks counts one token a row and step (protocol §8).
         chunking=config.cache.chunking and not config.options.speculate,
         vocab_size=part.model.vocab_size,

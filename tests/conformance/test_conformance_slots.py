@@ -22,7 +22,7 @@ def caller(shard) -> Caller:
 
 def written_slots(shard) -> set[int]:
     """Slots whose content the last call changed from `MARK`."""
-    keys = shard.engine.runner._cache.keys(0)[:, 0, 0]
+    keys = shard.engine.runner._states[0].keys(0)[:, 0, 0]
     return {slot for slot in range(len(keys)) if keys[slot] != MARK}
 
 
@@ -30,7 +30,7 @@ MARK = -7.0
 
 
 def mark_all(shard) -> None:
-    shard.engine.runner._cache.keys(0).fill_(MARK)
+    shard.engine.runner._states[0].keys(0).fill_(MARK)
 
 
 def test_c053_position_p_is_written_to_the_p_th_slot_and_nowhere_else(shard, caller):

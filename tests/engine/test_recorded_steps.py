@@ -9,8 +9,8 @@ import torch
 
 from mocks.mock_model import MockModel, next_logits
 from mocks.plain_recorder import PlainRecorder
-from text_generation_server.cache.paged import PagedCache
 from text_generation_server.cache.rows import RowTable
+from text_generation_server.cache.states import allocate
 from text_generation_server.engine.forward import StepForward
 from text_generation_server.engine.graphs import decodes as decodes_module
 from text_generation_server.engine.graphs.decodes import LARGEST, usual_sizes
@@ -43,11 +43,12 @@ class Steps:
     def __init__(self, sizes, longest=inf):
         self.model, self.recorder = MockModel(), CountingRecorder()
         self.model.attention.longest = longest
-        self.cache, self.rows = PagedCache(self.model.state, SLOTS), RowTable(ROWS, 8, torch.device("cpu"))
+        self.states, self.rows = allocate(self.model.states, SLOTS, ROWS), RowTable(ROWS, 8, torch.device("cpu"))
+        (self.cache,) = self.states
         self.rows.slots[ROWS - 1] = SLOTS - 1
-        recorded = RecordedSteps(self.model, self.cache, self.rows)
+        recorded = RecordedSteps(self.model, self.states, self.rows)
         recorded.record(sizes, self.recorder)
-        self.forward = StepForward(self.model, self.cache, self.rows, recorded)
+        self.forward = StepForward(self.model, self.states, self.rows, recorded)
         self.rows.admit(range(ROWS - 1), [range(8 * row, 8 * row + 8) for row in range(ROWS - 1)])
         self.cache.layer(0).fill_(UNTOUCHED)
         self.prompts = {row: tuple(range(10 * row, 11 * row + 1)) for row in range(ROWS - 1)}
@@ -106,8 +107,8 @@ def test_padding_writes_its_own_slot_only(prompts):
 
 def test_nothing_is_replayed_that_was_not_recorded():
     model = MockModel()
-    cache, rows = PagedCache(model.state, SLOTS), RowTable(ROWS, 8, torch.device("cpu"))
-    forward = StepForward(model, cache, rows, RecordedSteps(model, cache, rows))
+    states, rows = allocate(model.states, SLOTS, ROWS), RowTable(ROWS, 8, torch.device("cpu"))
+    forward = StepForward(model, states, rows, RecordedSteps(model, states, rows))
     rows.admit([0], [(5, 6)])
     plan = StepPlan((0,), (2,), (2,), ((7, 8),), (), (0,), (0,))
     assert torch.equal(forward(plan).logits, torch.tensor([next_logits([7, 8])]))
@@ -128,8 +129,8 @@ class Asked(MockModel):
 def test_only_long_steps_leave_tokens_out_of_the_last_layer():
     """What may be recorded is computed in the same way when it is not."""
     model = Asked()
-    cache, rows = PagedCache(model.state, SLOTS), RowTable(ROWS, 8, torch.device("cpu"))
-    forward = StepForward(model, cache, rows, RecordedSteps(model, cache, rows), whole=3)
+    states, rows = allocate(model.states, SLOTS, ROWS), RowTable(ROWS, 8, torch.device("cpu"))
+    forward = StepForward(model, states, rows, RecordedSteps(model, states, rows), whole=3)
     rows.admit([0, 1], [range(8), range(8, 16)])
     for prompt in ((7, 8, 9), (7, 8, 9, 10)):
         plan = StepPlan((0,), (len(prompt),), (len(prompt),), (prompt,), (), (0,), (0,))

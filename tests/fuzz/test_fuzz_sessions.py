@@ -66,7 +66,7 @@ MOVES = st.one_of(
 def lent_slots(shard: RunningShard) -> Iterator[tuple[int, ...]]:
     """Slots of a fresh cache that the shard does not give out meanwhile."""
     shard.engine.resize(SLOTS, MAX_LEN)
-    shard.engine.runner._cache.keys(0).fill_(NO_TOKEN)
+    shard.engine.runner._states[0].keys(0).fill_(NO_TOKEN)
     blocks = shard.engine.pool.blocks
     slots = blocks.acquire(ROUTER_SLOTS)
     try:

@@ -69,7 +69,7 @@ def answers(engine, sampling, at_once):
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
 def test_recording_and_running_ahead_change_no_token(model, sampling):
     # Which rows share a step depends on running ahead, and on how many do how products are rounded to 16 bits.
-    at_once = 1 if model.state.dtype is torch.float32 else 8
+    at_once = 1 if model.kv.dtype is torch.float32 else 8
     got = {}
     for run_ahead, graphs in ((False, ()), (True, ()), (False, (1, 2, 4, 8)), (True, (1, 2, 4, 8))):
         engine = start(model, run_ahead=run_ahead, graphs=graphs)

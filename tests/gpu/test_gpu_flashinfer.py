@@ -13,10 +13,10 @@ from text_generation_server.attention.base import (
     AttentionShape,
     AttentionVariant,
     LayerAttention,
-    RowLayout,
     create_backend,
 )
-from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.models.loading import ModelOptions, load_model
 
@@ -37,7 +37,7 @@ HEADS = {"multi-head": (4, 4), "grouped": (8, 2), "odd group": (6, 2), "one key 
 def attended(name, variant, heads, layout_of, slot_major):
     """Output, and the keys and values that were left in the slots."""
     (query_lens, kv_lens), (query_heads, kv_heads) = layout_of, heads
-    state = StateSpec(1, kv_heads, 128, torch.bfloat16, CUDA, slot_major)
+    state = PagedSpec(1, kv_heads, 128, torch.bfloat16, CUDA, slot_major)
     backend = create_backend(name, AttentionShape((variant,), query_heads, state))
     assert (backend.name, backend.slot_major) == (name, slot_major)
     rows, longest = len(kv_lens), max(kv_lens)
@@ -109,11 +109,11 @@ def test_a_model_answers_as_on_the_cpu(model, name):
 
 
 def test_linear_biases_are_left_to_our_own_kernels():
-    state = StateSpec(1, 4, 128, torch.bfloat16, CUDA)
+    state = PagedSpec(1, 4, 128, torch.bfloat16, CUDA)
     shape = AttentionShape((AttentionVariant(alibi=(0.5, 0.25, 0.1, 0.05)),), 4, state)
     assert create_backend("auto", shape).name == "triton"
 
 
 def test_flashinfer_is_preferred():
-    shape = AttentionShape((AttentionVariant(),), 4, StateSpec(1, 4, 128, torch.float16, CUDA))
+    shape = AttentionShape((AttentionVariant(),), 4, PagedSpec(1, 4, 128, torch.float16, CUDA))
     assert create_backend("auto", shape).name == "flashinfer"

@@ -22,6 +22,6 @@ def test_padded_heads_answer_as_on_the_cpu(case, tmp_path):
     reference = build(case, tmp_path)
     options = ModelOptions(torch.bfloat16, torch.device("cuda"), attention="flashinfer")
     driver = Driver(load_model(tmp_path, options, SingleRank(), lambda _done, _total: None), reference.spans)
-    assert driver.model.state.head_dim == 128
+    assert driver.model.kv.head_dim == 128
     for got, expected in zip(driver.follow(reference.sequences, 4), reference.logits, strict=True):
         assert (got.float() - expected).std() < 0.05 * expected.std()

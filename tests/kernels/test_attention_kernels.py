@@ -7,10 +7,11 @@ import pytest
 import torch
 from triton.runtime import interpreter
 
-from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, RowLayout
+from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention
 from text_generation_server.attention.sdpa import SdpaAttention
 from text_generation_server.attention.triton import TritonAttention
-from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.kernels.attention import sizes
 from text_generation_server.kernels.attention.decode import decode
 from text_generation_server.kernels.attention.prefill import blocks_of, prefill
@@ -230,7 +231,7 @@ SHAPE_VARIANTS = AttentionVariant(), AttentionVariant(window=9), AttentionVarian
 
 
 def assert_agrees(device, layout, **options):
-    shape = AttentionShape(SHAPE_VARIANTS, 4, StateSpec(1, 2, 16, torch.float32, device))
+    shape = AttentionShape(SHAPE_VARIANTS, 4, PagedSpec(1, 2, 16, torch.float32, device))
     ours = attended(TritonAttention, shape, *layout, **options)
     for got, expected in zip(ours, attended(SdpaAttention, shape, *layout), strict=True):
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
@@ -251,7 +252,7 @@ def test_a_replayed_step_of_some_tokens_agrees_with_torch(device, layout):
 
 
 def test_a_plan_of_tokens_suits_up_to_so_many_scores(device):
-    shape = AttentionShape((AttentionVariant(),), 4, StateSpec(1, 2, 16, torch.float32, device))
+    shape = AttentionShape((AttentionVariant(),), 4, PagedSpec(1, 2, 16, torch.float32, device))
     table = torch.zeros(2, 64, dtype=torch.int64, device=device)
     apart, with_singles = TritonAttention(shape).token_plans(48, table, most_scores=200)
     assert apart.suits([4, 10], [25, 10]) and with_singles.suits([1, 10], [60, 14])
@@ -260,5 +261,5 @@ def test_a_plan_of_tokens_suits_up_to_so_many_scores(device):
 
 
 def test_what_it_cannot_serve():
-    state = StateSpec(1, 2, 16, torch.float32, torch.device("cpu"))
+    state = PagedSpec(1, 2, 16, torch.float32, torch.device("cpu"))
     assert TritonAttention.why_not(AttentionShape((), 2, state)) == "it needs a CUDA device, not cpu"

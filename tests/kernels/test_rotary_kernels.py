@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.kernels import rotary as module
 from text_generation_server.kernels.rotary import rotate_and_write
 from text_generation_server.layers.rotary import Angles, rotate
@@ -20,7 +20,7 @@ class Case:
         self.heads, self.kv_heads, self.device = heads, kv_heads, device
         self.qkv = self.drawn(tokens, heads + 2 * kv_heads, head_dim).to(dtype)
         self.slots = torch.randperm(SLOTS, generator=self.generator)[:tokens].to(device)
-        state = StateSpec(2, kv_heads, head_dim, dtype, device, slot_major)
+        state = PagedSpec(2, kv_heads, head_dim, dtype, device, slot_major)
         self.cache = PagedCache(state, SLOTS)
         for layer in range(2):
             self.cache.layer(layer).fill_(7.0)

@@ -11,9 +11,10 @@ import numpy
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import LayerAttention, RowLayout
-from text_generation_server.cache.paged import PagedCache
-from text_generation_server.models.step import StateSpec, StepInput
+from text_generation_server.attention.base import LayerAttention
+from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.paged import PagedCache, PagedSpec
+from text_generation_server.models.step import StepInput
 
 VOCAB_SIZE = 257
 EOS = 256
@@ -160,16 +161,24 @@ class MockModel:
         fail_on: int | None = None,
         logits: LogitsOf = next_logits,
     ) -> None:
-        device = torch.device("cpu")
-        self.state = StateSpec(num_layers=1, kv_heads=1, head_dim=1, dtype=torch.float64, device=device)
+        self.device, self.dtype, self.mixing = torch.device("cpu"), torch.float32, "mock"
+        self.states = (PagedSpec(num_layers=1, kv_heads=1, head_dim=1, dtype=torch.float64, device=self.device),)
         self.attention = MockAttention()
         self.vocab_size = VOCAB_SIZE
         self.max_positions = max_positions
-        self.shares_prefixes = True
         self.records = True
         self.fail_on = fail_on
         self.logits_of = logits
         self.computed_tokens = 0
+
+    def prepare(self, layout: RowLayout) -> MockPlan:
+        return self.attention.plan(layout)
+
+    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> list[MockDecodePlan]:
+        return self.attention.decode_plans(rows, kv_lens, slot_table)
+
+    def token_plans(self, tokens: int, slot_table: Tensor) -> list[MockTokenPlan]:
+        return self.attention.token_plans(tokens, slot_table)
 
     def hidden(self, step: StepInput) -> Tensor:
         """Where each wanted token's history is, [L, 1]."""
@@ -178,8 +187,9 @@ class MockModel:
         self.computed_tokens += len(step.token_ids)
         self.attention.histories.clear()
         q = step.token_ids.double()[:, None, None]
-        step.cache.write(0, step.slots, q.repeat(1, 2, 1))
-        places = step.attention.run(q, LayerAttention(0, 0, 1.0), step.cache)
+        (cache,) = step.states
+        cache.write(0, step.slots, q.repeat(1, 2, 1))
+        places = step.prepared.run(q, LayerAttention(0, 0, 1.0), cache)
         return places if step.logit_rows is None else places[step.logit_rows]
 
     def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from oracles.driver import Driver
 from oracles.generic import SERVED
 from text_generation_server.attention import base, flashinfer
 from text_generation_server.attention.base import AttentionShape, AttentionVariant
-from text_generation_server.cache.paged import StateSpec
+from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.models.loading import ModelOptions, load_model
 
@@ -59,14 +59,14 @@ def check(model, reference, tolerance):
 @pytest.mark.parametrize("oracle", CASES, indirect=True)
 def test_answers_stay_the_same(oracle):
     model = oracle.load(PADDED)
-    assert model.state.head_dim == oracle.load().state.head_dim + PADDING
+    assert model.kv.head_dim == oracle.load().kv.head_dim + PADDING
     check(model, oracle.reference, oracle.case.tolerance)
 
 
 def test_models_through_transformers_are_padded_as_they_run(tmp_path):
     reference = build(SERVED[0], tmp_path)
     model = load_model(tmp_path, PADDED, SingleRank(), lambda _done, _total: None)
-    assert model.state.head_dim == 8 + PADDING
+    assert model.kv.head_dim == 8 + PADDING
     check(model, reference, SERVED[0].tolerance)
 
 
@@ -78,7 +78,7 @@ def test_the_log_tells_the_cost(oracle_of, log):
 
 def test_flashinfer_takes_heads_up_to_its_widest(monkeypatch):
     def why_not(head_dim):
-        state = StateSpec(1, 4, head_dim, torch.bfloat16, torch.device("cuda"))
+        state = PagedSpec(1, 4, head_dim, torch.bfloat16, torch.device("cuda"))
         return flashinfer.FlashInferAttention.why_not(AttentionShape((AttentionVariant(),), 4, state))
 
     monkeypatch.setattr(flashinfer, "find_spec", lambda _name: object())

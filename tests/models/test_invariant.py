@@ -12,13 +12,13 @@ from text_generation_server.attention.tokenwise import TokenwiseAttention
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.models.invariant import invariant, pieces
 from text_generation_server.models.loading import ModelOptions
-from text_generation_server.models.step import StateSpec
+from text_generation_server.models.step import PagedSpec
 
 KINDS = ("llama", "mistral", "mpt", "gemma2", "mixtral", "opt")
 """Full attention, windows, linear biases, soft caps, experts, plain activations."""
 
 DTYPES = (torch.float32, torch.bfloat16)
-STATE = StateSpec(1, 1, 8, torch.float32, torch.device("cpu"))
+STATE = PagedSpec(1, 1, 8, torch.float32, torch.device("cpu"))
 
 
 def options(dtype):

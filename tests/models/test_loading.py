@@ -45,7 +45,7 @@ def logits(model, tokens):
 def test_a_model_says_what_the_engine_must_know(oracle_of):
     model = oracle_of("llama").load()
     assert (model.vocab_size, model.max_positions) == (97, 128)
-    assert (model.state.num_layers, model.state.kv_heads, model.state.head_dim) == (2, 2, 8)
+    assert (model.kv.num_layers, model.kv.kv_heads, model.kv.head_dim) == (2, 2, 8)
     assert oracle_of("bloom").load().max_positions is None
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import RowLayout
-from text_generation_server.cache.paged import PagedCache
+from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.rows import RowTable
+from text_generation_server.cache.states import allocate
 from text_generation_server.models.step import ServedModel, StepBuilder, forward
 
 
@@ -20,16 +20,17 @@ class Driver:
         self.spans = spans
         rows, max_len = len(spans), max(spans)
         num_slots = rows * max_len
-        self.cache = PagedCache(model.state, num_slots)
+        self.states = allocate(model.states, num_slots, rows)
         slots = random.Random(1).sample(range(num_slots), num_slots)
-        self.device = model.state.device
+        self.device = model.device
         table = RowTable(rows, max_len, self.device)
         table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)])
-        self.slots, self._build = table.slots, StepBuilder(table, self.cache)
+        self.slots, self._build = table.slots, StepBuilder(table, self.states)
         self.lens = [0] * rows
-        for layer in range(model.state.num_layers):
-            # What was never written must never count, whatever it happens to be.
-            self.cache.layer(layer).fill_(torch.nan)
+        for spec, state in zip(model.states, self.states, strict=True):
+            for layer in range(spec.num_layers):
+                # What was never written must never count, whatever it happens to be.
+                state.layer(layer).fill_(torch.nan)
 
     def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
         """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each."""
@@ -50,7 +51,7 @@ class Driver:
             self._tensor([token for _, tokens in work for token in tokens]),
             self._tensor(positions),
             self._tensor(rows),
-            self.model.attention.plan(layout),
+            self.model.prepare(layout),
             logit_rows=self._tensor(wanted),
         )
         with torch.inference_mode():

@@ -16,7 +16,7 @@ from text_generation_server import cli
 from text_generation_server.attention import flashinfer, flashinfer_modules
 from text_generation_server.attention.base import AttentionShape, AttentionVariant
 from text_generation_server.attention.flashinfer_modules import compile_modules, embed_modules, modules_of
-from text_generation_server.cache.paged import StateSpec
+from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.errors import StartError
 
 PLAIN = (AttentionVariant(),)
@@ -81,7 +81,7 @@ def played(monkeypatch, tmp_path):
 
 
 def shape_of(heads=8, head_dim=128, variants=PLAIN):
-    return AttentionShape(variants, heads, StateSpec(2, 8, head_dim, torch.bfloat16, torch.device("cuda")))
+    return AttentionShape(variants, heads, PagedSpec(2, 8, head_dim, torch.bfloat16, torch.device("cuda")))
 
 
 @pytest.mark.parametrize(

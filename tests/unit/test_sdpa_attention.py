@@ -10,15 +10,15 @@ from text_generation_server.attention.base import (
     AttentionShape,
     AttentionVariant,
     LayerAttention,
-    RowLayout,
     create_backend,
 )
 from text_generation_server.attention.sdpa import MANY_KEYS, QUERY_BLOCK
-from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.errors import UnsupportedModel
 
 KV_HEADS, GROUP, HEAD_DIM = 2, 3, 8
-STATE = StateSpec(1, KV_HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
+STATE = PagedSpec(1, KV_HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
 VARIANTS = {
     "plain": AttentionVariant(),
     "window": AttentionVariant(window=5),

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import accumulate
-from typing import Protocol, Self
+from typing import Protocol
 
-import torch
 from loguru import logger
 from torch import Tensor
 
-from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.cache.layout import DecodePreparation, RowLayout, TokenPreparation
+from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.errors import UnsupportedModel
 
 BACKENDS = {
@@ -49,33 +48,6 @@ class LayerAttention:
     scale: float
 
 
-@dataclass(frozen=True, slots=True)
-class RowLayout:
-    """The rows of one step, R of them, as the host knows them and on the device.
-
-    rows: row of the slot table of each sequence in the step.
-    query_lens: tokens of each that are computed now.
-    kv_lens: keys that the last of them sees.
-    slot_table: [rows, positions] int64 on the device, the slot of each position of each row.
-    device_rows, device_kv_lens: [R] int64. device_query_ends: [R + 1] int64, from 0.
-    """
-
-    rows: Sequence[int]
-    query_lens: Sequence[int]
-    kv_lens: Sequence[int]
-    slot_table: Tensor
-    device_rows: Tensor
-    device_kv_lens: Tensor
-    device_query_ends: Tensor
-
-    @classmethod
-    def of(cls, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int], slot_table: Tensor) -> Self:
-        """A layout whose numbers are copied to the slot table's device one by one."""
-        lists = rows, kv_lens, [*accumulate(query_lens, initial=0)]
-        copies = (torch.tensor(numbers, dtype=torch.int64, device=slot_table.device) for numbers in lists)
-        return cls(rows, query_lens, kv_lens, slot_table, *copies)
-
-
 class AttentionPlan(Protocol):
     """A backend's preparations for one step, made once and used by every layer."""
 
@@ -83,27 +55,15 @@ class AttentionPlan(Protocol):
         """Attend with queries [T, H, d] to keys and values that are in their slots already; [T, H · d]."""
 
 
-class DecodePlan(AttentionPlan, Protocol):
-    """A plan for steps of one token a row that is made once: every step's rows are read from the same tensors."""
-
-    def suits(self, kv_lens: Sequence[int]) -> bool:
-        """Whether it is made for rows of these lengths."""
-
-    def prepare(self, kv_lens: Sequence[int]) -> None:
-        """The host's part of a step, before `run` is replayed: the numbers are in the tensors by then."""
+class DecodePlan(AttentionPlan, DecodePreparation, Protocol):
+    """A plan for steps of one token a row that is made once."""
 
 
-class TokenPlan(AttentionPlan, Protocol):
-    """A plan for steps of so many tokens, of whichever rows, that is made once. Tokens behind a step's are padding.
+class TokenPlan(AttentionPlan, TokenPreparation, Protocol):
+    """A plan for steps of so many tokens, of whichever rows, that is made once.
 
     The answer is in the same tensor each time; what it has for padding is some finite number.
     """
-
-    def suits(self, query_lens: Sequence[int], kv_lens: Sequence[int]) -> bool:
-        """Whether it is made for rows with so many tokens and keys each."""
-
-    def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
-        """Before `run` is replayed for rows of the table, laid end to end, as in `RowLayout`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +72,7 @@ class AttentionShape:
 
     variants: tuple[AttentionVariant, ...]
     heads: int
-    state: StateSpec
+    state: PagedSpec
 
 
 class AttentionBackend(Protocol):

@@ -27,12 +27,12 @@ from text_generation_server.attention.base import (
     AttentionVariant,
     DecodePlan,
     LayerAttention,
-    RowLayout,
     TokenPlan,
 )
 from text_generation_server.attention.flashinfer_modules import HEAD_DIMS, compile_modules, modules_of, padded_head_dim
 from text_generation_server.attention.triton import TritonAttention
 from text_generation_server.attention.triton_plans import scores
+from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache
 
 WORKSPACE_BYTES = 256 << 20

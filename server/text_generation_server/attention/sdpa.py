@@ -22,10 +22,10 @@ from text_generation_server.attention.base import (
     AttentionVariant,
     DecodePlan,
     LayerAttention,
-    RowLayout,
     TokenPlan,
 )
-from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.paged import PagedCache, PagedSpec
 
 QUERY_BLOCK = 256
 """Queries of a prompt that share a mask."""
@@ -44,7 +44,7 @@ class Bias:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, variant: AttentionVariant, state: StateSpec) -> "Bias":
+    def of(cls, variant: AttentionVariant, state: PagedSpec) -> "Bias":
         """The variant's, with its slopes by key/value head."""
         slopes = None
         if variant.alibi is not None:

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionShape, DecodePlan, LayerAttention, RowLayout, TokenPlan
+from text_generation_server.attention.base import AttentionShape, DecodePlan, LayerAttention, TokenPlan
 from text_generation_server.attention.sdpa import Bias
+from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache
 
 

@@ -14,8 +14,9 @@ from math import inf
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionShape, RowLayout
+from text_generation_server.attention.base import AttentionShape
 from text_generation_server.attention.triton_plans import HEADER, Mixed, ReplayedMixed, SingleTokens, Work
+from text_generation_server.cache.layout import RowLayout
 
 WIDEST_HEAD = 256
 """Numbers of a head whose queries, keys and sums a program still holds."""

@@ -7,10 +7,11 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class StateSpec:
-    """What one rank of a model keeps for every token. `kv_heads` are those of the rank.
+class PagedSpec:
+    """The keys and values that one rank of a model keeps for every token; satisfies `StateSpec`.
 
-    slot_major: a token's heads lie together, as GPU kernels want them, instead of a head's tokens.
+    kv_heads: of the rank. slot_major: a token's heads lie together, as GPU kernels want them, instead of a head's
+    tokens. shares_prefixes: whether keys are the same whatever length their sequence may reach.
     """
 
     num_layers: int
@@ -19,6 +20,18 @@ class StateSpec:
     dtype: torch.dtype
     device: torch.device
     slot_major: bool = False
+    shares_prefixes: bool = True
+    rewinds: bool = True
+    bytes_per_row: int = 0
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Bytes of one token in all layers."""
+        return 2 * self.num_layers * self.kv_heads * self.head_dim * self.dtype.itemsize
+
+    def allocate(self, num_slots: int, num_rows: int) -> "PagedCache":
+        """See `StateSpec`."""
+        return PagedCache(self, num_slots)
 
 
 class PagedCache:
@@ -30,7 +43,7 @@ class PagedCache:
     The pool is not cleared. Whoever reads a slot must have written it.
     """
 
-    def __init__(self, state: StateSpec, num_slots: int) -> None:
+    def __init__(self, state: PagedSpec, num_slots: int) -> None:
         shape: tuple[int, ...] = (2 * state.kv_heads, num_slots, state.head_dim)
         if state.slot_major:
             shape = (num_slots, 2, state.kv_heads, state.head_dim)
@@ -39,10 +52,8 @@ class PagedCache:
         self._slot_major = state.slot_major
         self._layers = [torch.empty(shape, dtype=state.dtype, device=state.device) for _ in range(state.num_layers)]
 
-    @staticmethod
-    def bytes_per_slot(state: StateSpec) -> int:
-        """Bytes of one token in all layers."""
-        return 2 * state.num_layers * state.kv_heads * state.head_dim * state.dtype.itemsize
+    def admit(self, rows: Tensor) -> None:
+        """See `State`: a sequence reads only what it has written, so there is nothing to forget."""
 
     def write(self, layer: int, slots: Tensor, kv: Tensor) -> None:
         """Put keys and values [T, 2 · kv_heads, head_dim], keys first, into slots [T] int64."""

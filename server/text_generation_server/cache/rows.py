@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from text_generation_server.device.upload import Integers, upload
 from text_generation_server.errors import OutOfBlocks
@@ -22,8 +23,11 @@ class RowTable:
         self.slots = torch.zeros(num_rows, max_len, dtype=torch.int64, device=device)
         self.spans = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
-    def admit(self, rows: Sequence[int], slots: Sequence[Integers]) -> None:
-        """Give rows the slots of all their positions; those beyond a request's length are never read."""
+    def admit(self, rows: Sequence[int], slots: Sequence[Integers]) -> Tensor:
+        """Give rows the slots of all their positions, and return the rows [N] int64 on the device.
+
+        Slots beyond a request's length are never read.
+        """
         lens = [len(of_row) for of_row in slots]
         table = np.zeros((len(lens), max(lens)), dtype=np.int64)
         for filled, of_row in zip(table, slots, strict=True):
@@ -31,6 +35,7 @@ class RowTable:
         places, spans, flat = upload(self.slots.device, rows, lens, table.ravel())
         self.spans[places] = spans
         self.slots[:, : table.shape[1]].index_copy_(0, places, flat.view(table.shape))
+        return places
 
 
 class FreeRows:

@@ -32,5 +32,5 @@ def build_follower(
 
 
 def _runner(model: ServedModel, group: TensorParallel) -> Runner:
-    device = model.state.device
+    device = model.device
     return Runner(model, group, make_stream(device), CudaRecorder if device.type == "cuda" else None)

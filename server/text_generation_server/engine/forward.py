@@ -1,15 +1,15 @@
 """Runs the model on a step plan, from host numbers to logits; replays it where such a step is recorded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import RowLayout
-from text_generation_server.cache.paged import PagedCache
+from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.rows import RowTable
+from text_generation_server.cache.states import State
 from text_generation_server.device.upload import upload
 from text_generation_server.engine.flat import logit_rows, token_numbers
 from text_generation_server.engine.graphs.recorded import RecordedSteps
@@ -31,19 +31,19 @@ class Forwarded:
 
 
 class StepForward:
-    """A model with its cache, its rows and its recorded steps.
+    """A model with its states, its rows and its recorded steps.
 
     whole: up to so many tokens go through all layers whole, as they do where a step is replayed: products of another
     number of rows may be rounded otherwise. Of longer steps the last layer goes on with the wanted tokens only.
     """
 
     def __init__(
-        self, model: ServedModel, cache: PagedCache, rows: RowTable, recorded: RecordedSteps, whole: int = 0
+        self, model: ServedModel, states: Sequence[State], rows: RowTable, recorded: RecordedSteps, whole: int = 0
     ) -> None:
         self._whole = whole
         self._model = model
         self._rows = rows
-        self._build = StepBuilder(rows, cache)
+        self._build = StepBuilder(rows, states)
         self._recorded = recorded
 
     def __call__(self, plan: StepPlan) -> Forwarded:
@@ -65,8 +65,8 @@ class StepForward:
         """Each row's newest token."""
         rows, kv_lens, ends = upload(self._device, plan.rows, plan.kv_lens, range(len(plan.rows) + 1))
         layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
-        attention = self._model.attention.plan(layout)
-        return self._build(self._build.newest(rows), kv_lens - 1, rows, attention), rows, None
+        prepared = self._model.prepare(layout)
+        return self._build(self._build.newest(rows), kv_lens - 1, rows, prepared), rows, None
 
     def _input(self, plan: StepPlan) -> tuple[StepInput, Tensor, Tensor | None]:
         """Tokens that the plan brings, and where it brings none the row's newest; and which logits are wanted."""
@@ -81,8 +81,8 @@ class StepForward:
         if None in plan.prompts:
             ids = self._build.token_ids(ids, row_of)
         layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
-        attention = self._model.attention.plan(layout)
-        return self._build(ids, positions, row_of, attention, at if len(ids) > self._whole else None), rows, at
+        prepared = self._model.prepare(layout)
+        return self._build(ids, positions, row_of, prepared, at if len(ids) > self._whole else None), rows, at
 
     @property
     def _device(self) -> torch.device:

@@ -54,9 +54,13 @@ class AllocateCache:
 
 @dataclass(frozen=True, slots=True)
 class MeasureMemory:
-    """Report how many slots fit beside recorded decode steps of `graphs` rows: the ranks find the minimum together."""
+    """Report how many slots fit beside what `num_rows` rows hold, and recorded decode steps of `graphs` rows.
+
+    The ranks find the minimum together.
+    """
 
     memory_fraction: float
+    num_rows: int
     graphs: tuple[int, ...] = ()
 
 

@@ -10,8 +10,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from text_generation_server.cache.paged import PagedCache
 from text_generation_server.cache.rows import RowTable
+from text_generation_server.cache.states import State, allocate, bytes_per_row, bytes_per_slot
 from text_generation_server.device.memory import PeakMemory, available_bytes
 from text_generation_server.device.recorder import Recorder
 from text_generation_server.device.stream import Pending, Reader, Stream
@@ -43,8 +43,9 @@ class Runner:
         self._model = model
         self._group = group
         self._stream = stream
-        self._chooser = Chooser(model.vocab_size, model.state.device)
-        self._cache: PagedCache | None = None
+        self._chooser = Chooser(model.vocab_size, model.device)
+        self._states: tuple[State, ...] = ()
+        self._held = 0, 0
         self._rows: RowTable | None = None
         self._forward: StepForward | None = None
         self._peak: PeakMemory | None = None
@@ -57,7 +58,7 @@ class Runner:
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
-        return self._model.state.device
+        return self._model.device
 
     @property
     def vocab_size(self) -> int:
@@ -67,7 +68,7 @@ class Runner:
     @property
     def bytes_per_slot(self) -> int:
         """Cache bytes of one token on this rank."""
-        return PagedCache.bytes_per_slot(self._model.state)
+        return bytes_per_slot(self._model.states)
 
     def allocate(self, command: AllocateCache) -> Pending[None]:
         """Replace the cache, the row table and recorded steps, and start measuring the peak of what follows."""
@@ -90,28 +91,32 @@ class Runner:
 
     def _allocate(self, command: AllocateCache) -> Reader[None]:
         # Free first: old and new cache together may not fit.
-        self._cache = self._rows = self._forward = None
+        self._rows = self._forward = None
+        self._states = ()
         # A slot and a row more than asked for: those of the rows that pad recorded steps.
-        cache = PagedCache(self._model.state, command.num_slots + 1)
+        self._held = command.num_slots + 1, command.num_rows + 1
+        states = allocate(self._model.states, *self._held)
         rows = RowTable(command.num_rows + 1, command.max_len, self.device)
         rows.slots[command.num_rows] = command.num_slots
-        self._cache, self._rows = cache, rows
-        recorded = RecordedSteps(self._model, cache, rows)
+        self._states, self._rows = states, rows
+        recorded = RecordedSteps(self._model, states, rows)
         if self._make_recorder is not None and command.graphs:
             recorded.record(command.graphs, self._make_recorder())
-            self._chooser.rehearse(self._model.state.dtype)
+            self._chooser.rehearse(self._model.dtype)
         whole = TOKENS[-1] if self._make_recorder is not None else 0
-        self._forward = StepForward(self._model, cache, rows, recorded, whole)
+        self._forward = StepForward(self._model, states, rows, recorded, whole)
         self._peak = PeakMemory(self.device)
         return lambda: None
 
     def _fitting_slots(self, command: MeasureMemory) -> Reader[int]:
-        held = self._cache.num_slots * self.bytes_per_slot if self._cache else 0
+        num_slots, num_rows = self._held
+        held = num_slots * self.bytes_per_slot + num_rows * bytes_per_row(self._model.states)
         transient = self._peak.transient_bytes() if self._peak else 0
         free = available_bytes(self.device, self._group.world_size, command.memory_fraction, held)
-        if self._make_recorder is not None and command.graphs and self._cache and self._rows:
-            recorded = RecordedSteps(self._model, self._cache, self._rows)
+        if self._make_recorder is not None and command.graphs and self._rows:
+            recorded = RecordedSteps(self._model, self._states, self._rows)
             free -= recorded.trial_bytes(command.graphs, self._make_recorder())
+        free -= (command.num_rows + 1) * bytes_per_row(self._model.states)
         fitting = self._group.min(max(0, free - transient) // self.bytes_per_slot)
         return lambda: fitting
 
@@ -146,7 +151,9 @@ class Runner:
         watch = self._stream.stopwatch()
         with torch.inference_mode():
             if plan.admissions:
-                self._rows.admit([a.row for a in plan.admissions], [a.slots for a in plan.admissions])
+                rows = self._rows.admit([a.row for a in plan.admissions], [a.slots for a in plan.admissions])
+                for state in self._states:
+                    state.admit(rows)
             forwarded = self._forward(plan)
             sampled = self._choose(plan, forwarded, sampling, self._rows)
             scores = self._score(forwarded.logits, sampling.targets) if sampling else None

@@ -72,7 +72,9 @@ class CacheSizer:
         return self._limits(self._fitting_slots(), WarmupCommand((), max_prefill_tokens=1))
 
     def _fitting_slots(self) -> int:
-        slots = self._runner.fitting_slots(MeasureMemory(self._memory_fraction, self._graphs)).result()
+        slots = self._runner.fitting_slots(
+            MeasureMemory(self._memory_fraction, self._max_rows + 1, self._graphs)
+        ).result()
         return slots // self._block_size * self._block_size
 
     def _limits(self, slots: int, command: WarmupCommand) -> WarmupResult:

@@ -3,7 +3,7 @@
 import torch
 
 from text_generation_server.attention.base import AttentionShape, AttentionVariant
-from text_generation_server.cache.paged import StateSpec
+from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.layers.alibi import spec_slopes
 from text_generation_server.models.spec import DecoderSpec
 from text_generation_server.weights.layout import Heads
@@ -12,7 +12,7 @@ from text_generation_server.weights.layout import Heads
 def attention_shape(spec: DecoderSpec, mine: Heads, dtype: torch.dtype, device: torch.device) -> AttentionShape:
     """For a rank with these heads."""
     variants = tuple(dict.fromkeys(layer_variants(spec, mine)))
-    state = StateSpec(spec.num_layers, len(mine.kv), spec.attention.head_dim, dtype, device)
+    state = PagedSpec(spec.num_layers, len(mine.kv), spec.attention.head_dim, dtype, device)
     return AttentionShape(variants, len(mine.query), state)
 
 

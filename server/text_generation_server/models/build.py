@@ -53,11 +53,10 @@ class DecoderBuilder:
         # First, because these are the largest tensors: while they are read, little else is in memory.
         table = reader.table(spec.names.embedding, spec.vocab_size, self._embedding_size, self._vocab)
         return Decoder(
-            state=attention.state,
+            kv=attention.state,
             attention=attention.backend,
             vocab_size=spec.vocab_size,
             max_positions=spec.max_positions,
-            shares_prefixes=attention.shares_prefixes,
             embedding=self._embedding(table),
             head=self._head(table),
             rotaries=attention.rotaries,

@@ -47,11 +47,15 @@ class AttentionBuilder:
         shape = attention_shape(spec, self._heads, reader.dtype, reader.device)
         self._variant_of = [shape.variants.index(variant) for variant in layer_variants(spec, self._heads)]
         self.backend = create_backend(backend, shape)
-        self.state = replace(shape.state, slot_major=self.backend.slot_major, head_dim=self.backend.head_dim)
         ropes = dict.fromkeys(rope for layer in layers if (rope := attention.rope_of(layer)) is not None)
         self._ropes = list(ropes)
         self.rotaries = [Rotary(rope, reader.dtype, reader.device) for rope in ropes]
-        self.shares_prefixes = not any(rope.depends_on_span for rope in ropes)
+        self.state = replace(
+            shape.state,
+            slot_major=self.backend.slot_major,
+            head_dim=self.backend.head_dim,
+            shares_prefixes=not any(rope.depends_on_span for rope in ropes),
+        )
 
     def layer(self, prefix: str, layer: int) -> SelfAttention:
         """The attention of a layer whose tensors' names start with `prefix`."""

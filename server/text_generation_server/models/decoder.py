@@ -5,14 +5,15 @@ The hidden state travels as a pair (last branch's output, residual stream): "add
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionBackend, AttentionPlan, LayerAttention
-from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.attention.base import AttentionBackend, AttentionPlan, DecodePlan, LayerAttention, TokenPlan
+from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
@@ -246,13 +247,12 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """One rank of a decoder; satisfies `ServedModel`."""
+    """One rank of a decoder; satisfies `ServedModel`. kv: its one state."""
 
-    state: StateSpec
+    kv: PagedSpec
     attention: AttentionBackend
     vocab_size: int
     max_positions: int | None
-    shares_prefixes: bool
     embedding: Embedding
     rotaries: Sequence[Rotary]
     blocks: Sequence[Block]
@@ -261,12 +261,45 @@ class Decoder:
     head: ParallelLMHead
     records: bool = True
 
+    @property
+    def states(self) -> tuple[PagedSpec]:
+        """See `ServedModel`."""
+        return (self.kv,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See `ServedModel`."""
+        return self.kv.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """See `ServedModel`."""
+        return self.kv.device
+
+    @property
+    def mixing(self) -> str:
+        """See `ServedModel`."""
+        return f"{self.attention.name} attention"
+
+    def prepare(self, layout: RowLayout) -> AttentionPlan:
+        """See `ServedModel`."""
+        return self.attention.plan(layout)
+
+    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
+        """See `ServedModel`."""
+        return self.attention.decode_plans(rows, kv_lens, slot_table)
+
+    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
+        """See `ServedModel`."""
+        return self.attention.token_plans(tokens, slot_table)
+
     def hidden(self, step: StepInput) -> Tensor:
         """See `ServedModel`."""
         delta = self.embedding(step.token_ids, step.positions)
         residual = torch.zeros_like(delta)
         angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
-        layer_step = LayerStep(step.attention, step.cache, step.slots, angles)
+        attention, cache = cast(AttentionPlan, step.prepared), cast(PagedCache, step.states[0])
+        layer_step = LayerStep(attention, cache, step.slots, angles)
         *blocks, last = self.blocks
         for block in blocks:
             delta, residual = block(delta, residual, layer_step)

@@ -6,16 +6,16 @@ these are is tried when the model is loaded, on the model itself, so that nothin
 kernels. One token at a time is invariant whatever kernels do; larger sizes are what make it cheap. Knows no engine.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from loguru import logger
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionBackend, RowLayout
 from text_generation_server.attention.tokenwise import TokenwisePlan
-from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.states import StateSpec, allocate
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.models.step import ServedModel, StepInput
 
@@ -36,14 +36,24 @@ class InvariantModel:
     records: bool = False
 
     @property
-    def state(self) -> StateSpec:
+    def states(self) -> Sequence[StateSpec]:
         """See `ServedModel`."""
-        return self.model.state
+        return self.model.states
 
     @property
-    def attention(self) -> AttentionBackend:
+    def dtype(self) -> torch.dtype:
         """See `ServedModel`."""
-        return self.model.attention
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """See `ServedModel`."""
+        return self.model.device
+
+    @property
+    def mixing(self) -> str:
+        """See `ServedModel`."""
+        return self.model.mixing
 
     @property
     def vocab_size(self) -> int:
@@ -55,10 +65,17 @@ class InvariantModel:
         """See `ServedModel`."""
         return self.model.max_positions
 
-    @property
-    def shares_prefixes(self) -> bool:
+    def prepare(self, layout: RowLayout) -> object:
         """See `ServedModel`."""
-        return self.model.shares_prefixes
+        return self.model.prepare(layout)
+
+    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> tuple[()]:
+        """See `ServedModel`: none, as steps are cut into pieces."""
+        return ()
+
+    def token_plans(self, tokens: int, slot_table: Tensor) -> tuple[()]:
+        """See `ServedModel`: none."""
+        return ()
 
     def hidden(self, step: StepInput) -> Tensor:
         """See `ServedModel`."""
@@ -93,7 +110,7 @@ def pieces(tokens: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int, int]
 
 def _cut(step: StepInput, first: int, past: int, size: int) -> StepInput:
     """What fills up is the last token again: it writes what is written already."""
-    assert isinstance(step.attention, TokenwisePlan)
+    assert isinstance(step.prepared, TokenwisePlan)
     return replace(
         step,
         token_ids=_filled(step.token_ids[first:past], size),
@@ -102,7 +119,7 @@ def _cut(step: StepInput, first: int, past: int, size: int) -> StepInput:
         spans=_filled(step.spans[first:past], size),
         slots=_filled(step.slots[first:past], size),
         logit_rows=None,
-        attention=step.attention.piece(first, past, size),
+        prepared=step.prepared.piece(first, past, size),
     )
 
 
@@ -126,7 +143,7 @@ class _Trial:
     def __init__(self, model: ServedModel, agreed: Callable[[bool], bool]) -> None:
         self._model = model
         self._agreed = agreed
-        self._cache = PagedCache(model.state, SIZES[0])
+        self._states = allocate(model.states, SIZES[0], SIZES[0])
         randomness = torch.Generator().manual_seed(0)
         self._ids = torch.randint(model.vocab_size, (2 * SIZES[0],), generator=randomness)
 
@@ -160,8 +177,8 @@ class _Trial:
             spans=positions + 1,
             slots=places,
             logit_rows=None,
-            attention=model.attention.plan(layout),
-            cache=self._cache,
+            prepared=model.prepare(layout),
+            states=self._states,
         )
         hidden = model.hidden(step)
         return torch.cat((hidden, model.logits(hidden, None)), -1)

@@ -1,16 +1,15 @@
 """The seam between engine and models: what a step brings, what a model promises. Knows neither requests nor layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionBackend, AttentionPlan
-from text_generation_server.cache.paged import PagedCache, StateSpec
+from text_generation_server.cache.layout import DecodePreparation, RowLayout, TokenPreparation
 from text_generation_server.cache.rows import RowTable
-
-__all__ = ["NEWEST", "ServedModel", "StateSpec", "StepBuilder", "StepInput"]
+from text_generation_server.cache.states import State, StateSpec
 
 NEWEST = -1
 """In place of a token: the last one that its row chose, which never leaves the device."""
@@ -26,8 +25,8 @@ class StepInput:
     spans: [T] int64, positions that each token's sequence may reach in all.
     slots: [T] int64, where each token's keys and values go.
     logit_rows: [L] int64, indices into T whose logits are wanted; None for all, in order.
-    attention: made for this step by the model's own backend.
-    cache: where the step's keys and values go.
+    prepared: what the model's `prepare`, or a plan of its own, made for this step.
+    states: the model's, in the order of its `states`.
     """
 
     token_ids: Tensor
@@ -36,27 +35,27 @@ class StepInput:
     spans: Tensor
     slots: Tensor
     logit_rows: Tensor | None
-    attention: AttentionPlan
-    cache: PagedCache
+    prepared: object
+    states: Sequence[State]
 
 
 @dataclass(frozen=True, slots=True)
 class StepBuilder:
     """Where every step's input is put together: eager ones, recorded ones, and those that are run by hand.
 
-    table: where the slots, spans and newest tokens of the rows are. cache: where keys and values go.
+    table: where the slots, spans and newest tokens of the rows are. states: the model's.
     Everything is read from there by row, on the device, so that what is built once may be replayed for other numbers.
     """
 
     table: RowTable
-    cache: PagedCache
+    states: Sequence[State]
 
     def __call__(
         self,
         token_ids: Tensor,
         positions: Tensor,
         rows: Tensor,
-        attention: AttentionPlan,
+        prepared: object,
         logit_rows: Tensor | None = None,
     ) -> StepInput:
         """A step of tokens [T] at these positions [T] of these rows [T], all int64; for the rest see `StepInput`."""
@@ -67,8 +66,8 @@ class StepBuilder:
             spans=self.table.spans[rows],
             slots=self.table.slots[rows, positions],
             logit_rows=logit_rows,
-            attention=attention,
-            cache=self.cache,
+            prepared=prepared,
+            states=self.states,
         )
 
     def newest(self, rows: Tensor) -> Tensor:
@@ -84,12 +83,20 @@ class ServedModel(Protocol):
     """One rank of a loaded model."""
 
     @property
-    def state(self) -> StateSpec:
+    def states(self) -> Sequence[StateSpec]:
         """What to allocate for it."""
 
     @property
-    def attention(self) -> AttentionBackend:
-        """Makes the plans of its steps."""
+    def dtype(self) -> torch.dtype:
+        """Of its logits."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def mixing(self) -> str:
+        """The name, for logs, of what lets tokens see each other."""
 
     @property
     def vocab_size(self) -> int:
@@ -100,12 +107,21 @@ class ServedModel(Protocol):
         """Positions it can address, None if unbounded."""
 
     @property
-    def shares_prefixes(self) -> bool:
-        """Whether a prefix's keys and values are the same whatever length its sequence may reach."""
-
-    @property
     def records(self) -> bool:
         """Whether steps can be recorded: nothing in them waits for the device or depends on numbers of the host."""
+
+    def prepare(self, layout: RowLayout) -> object:
+        """What it needs to know of one step beyond its tokens, for `StepInput.prepared`."""
+
+    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePreparation]:
+        """The same for recorded steps of one token a row, of as many rows as there are in `rows` [R] and `kv_lens` [R].
+
+        Those are int64 on the device, read anew by every replay. The first plan that suits is to be used, the last
+        suits always; there are none if the model cannot be replayed.
+        """
+
+    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPreparation]:
+        """The same for recorded steps of `tokens` tokens, prompts among them: the first that suits, if one does."""
 
     def hidden(self, step: StepInput) -> Tensor:
         """What `logits` is to be made of [L, …]; the last layer need not go on with any other token."""

@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import DecodePlan
-from text_generation_server.cache.paged import PagedCache
+from text_generation_server.cache.layout import DecodePreparation
 from text_generation_server.cache.rows import RowTable
+from text_generation_server.cache.states import State
 from text_generation_server.device.recorder import Recorder
 from text_generation_server.device.upload import packed
 from text_generation_server.engine.plan import StepPlan
@@ -29,17 +29,17 @@ class DecodeGraph:
     """A recorded step of `numbers.shape[1]` rows. numbers: their rows and key lengths [2, rows] int64 on the device."""
 
     numbers: Tensor
-    plan: DecodePlan
+    plan: DecodePreparation
     replay: Callable[[], Tensor]
 
 
 class DecodeGraphs:
-    """All recorded sizes of one model, cache and row table. `padding_row` is held by no sequence."""
+    """All recorded sizes of one model, its states and a row table. `padding_row` is held by no sequence."""
 
-    def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable, padding_row: int) -> None:
+    def __init__(self, model: ServedModel, states: Sequence[State], rows: RowTable, padding_row: int) -> None:
         self._model = model
         self._rows = rows
-        self._build = StepBuilder(rows, cache)
+        self._build = StepBuilder(rows, states)
         self._padding_row = padding_row
         self._graphs: list[DecodeGraph] = []
 
@@ -50,7 +50,7 @@ class DecodeGraphs:
         """Record steps of these numbers of rows; the largest first, whose memory the others then share."""
         for size in sorted(sizes, reverse=True):
             numbers = torch.empty(2, size, dtype=torch.int64, device=self._rows.slots.device)
-            for plan in self._model.attention.decode_plans(numbers[0], numbers[1], self._rows.slots):
+            for plan in self._model.decode_plans(numbers[0], numbers[1], self._rows.slots):
                 self._fill(numbers, [], [])
                 plan.prepare([1] * size)
                 replay = recorder.record(partial(self._forward, numbers, plan))
@@ -78,7 +78,7 @@ class DecodeGraphs:
         host = packed([*rows, *[self._padding_row] * more], [*kv_lens, *[1] * more], pinned=numbers.is_cuda)
         numbers.copy_(host.view(2, -1), non_blocking=True)
 
-    def _forward(self, numbers: Tensor, plan: DecodePlan) -> Tensor:
+    def _forward(self, numbers: Tensor, plan: DecodePreparation) -> Tensor:
         rows, positions = numbers[0], numbers[1] - 1
         return forward(self._model, self._build(self._build.newest(rows), positions, rows, plan))
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from loguru import logger
 
-from text_generation_server.cache.paged import PagedCache
 from text_generation_server.cache.rows import RowTable
+from text_generation_server.cache.states import State
 from text_generation_server.device.memory import bytes_used
 from text_generation_server.device.recorder import Recorder
 from text_generation_server.engine.graphs.decodes import DecodeGraphs
@@ -20,11 +20,11 @@ class RecordedSteps:
     The last row and the last slot belong to no sequence.
     """
 
-    def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable) -> None:
-        self._device = model.state.device
-        self._attention = model.attention.name
-        self.decodes = DecodeGraphs(model, cache, rows, padding_row=len(rows.slots) - 1)
-        self.tokens = TokenGraphs(model, cache, rows, padding_row=len(rows.slots) - 1)
+    def __init__(self, model: ServedModel, states: Sequence[State], rows: RowTable) -> None:
+        self._device = model.device
+        self._mixing = model.mixing
+        self.decodes = DecodeGraphs(model, states, rows, padding_row=len(rows.slots) - 1)
+        self.tokens = TokenGraphs(model, states, rows, padding_row=len(rows.slots) - 1)
 
     def record(self, decode_rows: Sequence[int], recorder: Recorder) -> None:
         """Record decode steps of these numbers of rows, and steps of few tokens; log what that took."""
@@ -32,7 +32,7 @@ class RecordedSteps:
         self.tokens.record(TOKENS, recorder)
         self.decodes.record(decode_rows, recorder)
         if not self.decodes:
-            logger.warning("No step is recorded: attention by {} cannot be replayed", self._attention)
+            logger.warning("No step is recorded: {} cannot be replayed", self._mixing)
             return
         seconds, taken = time.monotonic() - began, bytes_used(self._device) - before
         logger.bind(phase="graphs", seconds=seconds, bytes=taken).info(

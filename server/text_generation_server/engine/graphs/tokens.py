@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import TokenPlan
-from text_generation_server.cache.paged import PagedCache
+from text_generation_server.cache.layout import TokenPreparation
 from text_generation_server.cache.rows import RowTable
+from text_generation_server.cache.states import State
 from text_generation_server.device.recorder import Recorder
 from text_generation_server.device.upload import packed
 from text_generation_server.engine.flat import token_numbers
@@ -31,17 +31,17 @@ class TokenGraph:
     """A recorded step. numbers: ids (or NEWEST), positions and rows of its tokens [3, size] int64 on the device."""
 
     numbers: Tensor
-    plan: TokenPlan
+    plan: TokenPreparation
     replay: Callable[[], Tensor]
 
 
 class TokenGraphs:
-    """All recorded sizes of one model, cache and row table. `padding_row` is held by no sequence."""
+    """All recorded sizes of one model, its states and a row table. `padding_row` is held by no sequence."""
 
-    def __init__(self, model: ServedModel, cache: PagedCache, rows: RowTable, padding_row: int) -> None:
+    def __init__(self, model: ServedModel, states: Sequence[State], rows: RowTable, padding_row: int) -> None:
         self._model = model
         self._rows = rows
-        self._build = StepBuilder(rows, cache)
+        self._build = StepBuilder(rows, states)
         self._padding = np.array([[0], [0], [padding_row]])
         self._graphs: list[TokenGraph] = []
 
@@ -52,7 +52,7 @@ class TokenGraphs:
         """Record steps of these numbers of tokens; the largest first, whose memory the others then share."""
         for size in sorted(sizes, reverse=True):
             numbers = torch.from_numpy(self._padding.repeat(size, 1)).to(self._rows.slots.device)
-            for plan in self._model.attention.token_plans(size, self._rows.slots):
+            for plan in self._model.token_plans(size, self._rows.slots):
                 replay = recorder.record(partial(self._hidden, numbers, plan))
                 self._graphs.append(TokenGraph(numbers, plan, replay))
         self._graphs.sort(key=lambda graph: graph.numbers.shape[1])
@@ -79,6 +79,6 @@ class TokenGraphs:
         ids, _, rows = numbers
         return self._build.token_ids(ids, rows)
 
-    def _hidden(self, numbers: Tensor, plan: TokenPlan) -> Tensor:
+    def _hidden(self, numbers: Tensor, plan: TokenPreparation) -> Tensor:
         _, positions, rows = numbers
         return self._model.hidden(self._build(self._ids(numbers), positions, rows, plan))

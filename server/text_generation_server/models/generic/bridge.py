@@ -6,14 +6,15 @@ not every model hands keyword arguments down to its layers.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from text_generation_server.attention.base import LayerAttention
+from text_generation_server.attention.base import AttentionPlan, LayerAttention
+from text_generation_server.cache.paged import PagedCache
 from text_generation_server.models.step import StepInput
 
 SERVING = "kvrun"
@@ -77,8 +78,9 @@ def _serve(
     step, layer = note.step, note.layers[module.layer_idx]  # type: ignore[index]
     heads, tokens, head_dim = query.shape[1:]
     q, kv = (F.pad(x.transpose(0, 1), (0, note.padding)) for x in (query[0], torch.cat((key[0], value[0]))))
-    step.cache.write(layer.layer, step.slots, kv.contiguous())
-    out = step.attention.run(q, layer, step.cache)
+    cache = cast(PagedCache, step.states[0])
+    cache.write(layer.layer, step.slots, kv.contiguous())
+    out = cast(AttentionPlan, step.prepared).run(q, layer, cache)
     return out.view(1, tokens, heads, -1)[..., :head_dim], None
 
 

@@ -14,7 +14,7 @@ from loguru import logger
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, create_backend
-from text_generation_server.cache.paged import StateSpec
+from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.generic.bridge import PROBING, Call, Note, attach, register
 from text_generation_server.models.generic.model import GenericModel
@@ -119,13 +119,13 @@ def _served(
         LayerAttention(call.layer, distinct.index(variant), call.scale)
         for call, variant in zip(calls, variants, strict=True)
     )
-    state = StateSpec(len(calls), kv_heads, head_dim, dtype, device)
+    state = PagedSpec(len(calls), kv_heads, head_dim, dtype, device)
     backend = create_backend(attention, AttentionShape(tuple(distinct), heads, state))
     note.padding = backend.head_dim - head_dim
     return GenericModel(
         model=model,
         note=note,
-        state=replace(state, slot_major=backend.slot_major, head_dim=backend.head_dim),
+        kv=replace(state, slot_major=backend.slot_major, head_dim=backend.head_dim),
         attention=backend,
         vocab_size=config.vocab_size,
         max_positions=getattr(config, "max_position_embeddings", None),

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import RowLayout
-from text_generation_server.cache.paged import PagedCache
+from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.rows import RowTable
+from text_generation_server.cache.states import allocate
 from text_generation_server.models.generic.bridge import SERVING
 from text_generation_server.models.generic.probe import refusal
 from text_generation_server.models.step import ServedModel, StepBuilder, forward
@@ -33,7 +33,7 @@ def check_answers(model: Any, served: ServedModel) -> None:
         got = _answers_together(served)
     except Exception as error:  # code that we do not know may raise anything
         raise refusal(model, f"it fails when it is tried ({type(error).__name__}: {error})") from error
-    allowed = TOLERANCE[served.state.dtype]
+    allowed = TOLERANCE[served.dtype]
     for answer, wanted in zip(got, expected, strict=True):
         if answer.shape != wanted.shape:
             raise refusal(model, f"its logits have shape {list(answer.shape)}, expected {list(wanted.shape)}")
@@ -46,7 +46,7 @@ def _answers_alone(model: Any, served: ServedModel) -> list[Tensor]:
     model.set_attn_implementation("eager")
     with torch.inference_mode():
         return [
-            model(input_ids=torch.tensor([tokens], device=served.state.device), use_cache=False).logits[0].float()
+            model(input_ids=torch.tensor([tokens], device=served.device), use_cache=False).logits[0].float()
             for tokens in _sequences(served.vocab_size)
         ]
 
@@ -71,10 +71,10 @@ class _Rows:
 
     def __init__(self, model: ServedModel) -> None:
         self._model = model
-        self._device = model.state.device
+        self._device = model.device
         self._table = RowTable(2, LENS[0], self._device)
         self._table.admit((0, 1), (range(LENS[0]), range(LENS[0], 2 * LENS[0])))
-        self._build = StepBuilder(self._table, PagedCache(model.state, 2 * LENS[0]))
+        self._build = StepBuilder(self._table, allocate(model.states, 2 * LENS[0], 2))
 
     def step(self, *work: tuple[int, list[int], int]) -> list[Tensor]:
         """Rows, their next tokens and how many came before, to the logits [tokens, vocab] in float32 of each."""
@@ -86,7 +86,7 @@ class _Rows:
             self._tensor([token for _, tokens, _ in work for token in tokens]),
             self._tensor(positions),
             self._tensor([row for row, tokens, _ in work for _ in tokens]),
-            self._model.attention.plan(layout),
+            self._model.prepare(layout),
             # Backwards: code that ignores which rows are wanted would answer them in order.
             logit_rows=self._tensor(list(range(len(positions)))[::-1]),
         )
