@@ -56,7 +56,7 @@ class DecoderBuilder:
             state=attention.state,
             attention=attention.backend,
             vocab_size=spec.vocab_size,
-            max_positions=spec.max_positions,
+            max_positions=None if spec.max_positions is None else spec.max_positions.tokens,
             shares_prefixes=attention.shares_prefixes,
             embedding=self._embedding(table),
             head=self._head(table),
@@ -110,7 +110,8 @@ class DecoderBuilder:
         spec, names = self._spec, self._spec.names
         positions = None
         if names.positions:
-            first, size = spec.position_offset, spec.max_positions or 0
+            assert spec.max_positions is not None
+            first, size = spec.position_offset, spec.max_positions.tokens
             part = Part(first, first + size, size)
             positions = self._reader.table(names.positions, first + size, spec.hidden_size, part)
         return Embedding(
