@@ -4,6 +4,7 @@ Names come from the spec, rows and their order from `weights/layout.py`, the for
 """
 
 import torch
+from loguru import logger
 from torch import Tensor
 
 from text_generation_server.distributed.group import TensorParallel
@@ -22,7 +23,7 @@ from text_generation_server.models.decoder import (
     SequentialBlock,
 )
 from text_generation_server.models.layerwise import build_layers
-from text_generation_server.models.spec import DecoderSpec, HeadTie, NormKind, Wiring
+from text_generation_server.models.spec import DIFFERENT_HEAD, DecoderSpec, HeadTie, NormKind, Wiring
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.quantization.base import LinearKernel
 from text_generation_server.weights.layout import Part, part_of
@@ -124,9 +125,7 @@ class DecoderBuilder:
 
     def _head(self, table: Tensor) -> ParallelLMHead:
         spec, head, reader = self._spec, self._spec.head, self._reader
-        tied = head.tie is HeadTie.TIED
-        if head.tie is HeadTie.IF_ABSENT:
-            tied = not reader.checkpoint.has(f"{spec.names.head}.weight")
+        tied = self._is_tied()
         stored = StoredLinear(spec.names.embedding if tied else spec.names.head, spec.vocab_size, self._embedding_size)
         bias = f"{spec.names.head}.bias" if head.bias else None
         if tied:
@@ -135,3 +134,17 @@ class DecoderBuilder:
         else:
             kernel = reader.head(stored, self._vocab, bias, head.normalised)
         return ParallelLMHead(kernel, spec.vocab_size, self._group, head.scale, head.softcap)
+
+    def _is_tied(self) -> bool:
+        """Whether the embedding is the head. A head that differs counts more than a config that calls it tied."""
+        spec, checkpoint = self._spec, self._reader.checkpoint
+        embedding, head = f"{spec.names.embedding}.weight", f"{spec.names.head}.weight"
+        if spec.head.tie is HeadTie.SEPARATE or not checkpoint.has(head):
+            return spec.head.tie is not HeadTie.SEPARATE
+        if spec.head.tie is HeadTie.IF_ABSENT:
+            return False
+        shape = (spec.vocab_size, self._embedding_size)
+        if torch.equal(checkpoint.view(head, shape), checkpoint.view(embedding, shape)):
+            return True
+        logger.warning(DIFFERENT_HEAD, head, embedding)
+        return False

@@ -8,6 +8,8 @@ and keys at the top fill what that one leaves open; the other object counts for 
 
 import math
 
+from loguru import logger
+
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.layers.frequencies import (
     DynamicScaling,
@@ -18,7 +20,7 @@ from text_generation_server.layers.frequencies import (
     RopeSpec,
     YarnScaling,
 )
-from text_generation_server.models.configdict import REQUIRED, ConfigDict
+from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.spec import PositionLimit
 
 _ORIGINAL = "original_max_position_embeddings"
@@ -70,6 +72,12 @@ def read_max_positions(config: ConfigDict, *keys: str, default: int | None = Non
     if stretched <= trained:
         return PositionLimit(trained, source)
     return PositionLimit(stretched, f"{parameters.source('factor')} times {holder.source(_ORIGINAL) or source}")
+
+
+def log_positions(limit: PositionLimit | None) -> None:
+    """Tell how long sequences may get, and which file and keys say so."""
+    if limit is not None:
+        logger.info("Sequences of up to {} tokens: {}", limit.tokens, limit.source)
 
 
 def override_scaling(config: ConfigDict, kind: str, factor: float) -> ConfigDict:

@@ -163,6 +163,13 @@ class HeadTie(Enum):
     """A tensor of its own if the checkpoint has it, otherwise the embedding."""
 
 
+DIFFERENT_HEAD = (
+    "tie_word_embeddings of config.json is true, but the checkpoint's {} differs from its {}: it is used as the head; "
+    "set tie_word_embeddings to false to say so"
+)
+"""The warning, with places for the names of head and embedding."""
+
+
 @dataclass(frozen=True, slots=True)
 class MoeNames:
     """Where a sparse layer's tensors are. Those of experts are complete, `router` and `shared_…` without `.weight`.

@@ -1,6 +1,7 @@
 """Phi 3 mini and medium, 3.5 mini, 4 and 4 mini: Mistral with fused projections. Checked against transformers 5.23.
 
-Traps: longrope is called `su` in older files; it is from 4096 positions on where the top of the file does not say. The window of the 128k files is longer than what they were made for.
+Traps: longrope is called `su` in older files, and begins at 4096 positions where the top of the file does not say. The
+window of the 128k files is longer than what they were made for.
 Phi 3 small and Phi 3.5 MoE are other architectures.
 """
 
