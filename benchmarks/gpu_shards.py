@@ -16,9 +16,11 @@ MASTER = "127.0.0.1"
 
 
 @contextlib.contextmanager
-def serving(directory: Path, options: Sequence[str], log: Path, shards: int = 1) -> Iterator[Path]:
+def serving(
+    directory: Path, options: Sequence[str], log: Path, shards: int = 1, prefix: Path | None = None
+) -> Iterator[Path]:
     """The first shard's socket, from when all are there. They are stopped by their pids; what they say is in `log`."""
-    prefix = directory / "shard"
+    prefix = prefix or directory / "shard"
     command = [sys.executable, "-m", "text_generation_server", "serve", str(directory), "--load-format", "dummy"]
     command += ["--dtype", "bfloat16", "--uds-path", str(prefix), *options]
     if shards > 1:

@@ -23,7 +23,7 @@ from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.launch import StepOutput
 from text_generation_server.engine.launcher import StepLauncher
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
-from text_generation_server.engine.stopping import StopState
+from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import PrefillCommand, Request, SamplingParams, StoppingParams
 from text_generation_server.rpc.wire_v3 import WireV3
 from text_generation_server.sampling.sampler import HostSampled, TokenCounts
@@ -168,12 +168,16 @@ def _instrument_texts(engine: Engine, stages: Stages) -> None:
     class TimedText(IncrementalText):
         append = stages.around("detokenise", IncrementalText.append)
 
-    class TimedStop(StopState):
-        accept = stages.around("stop", StopState.accept)
+    class TimedTextRule(TextRule):
+        append = stages.around("stop", TextRule.append)
+
+    class TimedIdRule(IdRule):
+        accept = stages.around("stop", IdRule.accept)
 
     for sequence in engine._batches[1].sequences:
-        sequence.text.__class__ = TimedText
-        sequence.stop.__class__ = TimedStop
+        sequence.text._text.__class__ = TimedText
+        sequence.text.__class__ = TimedTextRule
+        sequence.stop.__class__ = TimedIdRule
 
 
 def _request(index: int, text: Sequence[int]) -> Request:

@@ -47,10 +47,11 @@ class ShardInfo:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a request ended: its number of tokens, and their text."""
+    """How a request ended: its number of tokens, and their text; failed: the text says why it has no answer."""
 
     tokens: int
     text: str
+    failed: bool
 
 
 class Answer:
@@ -76,9 +77,10 @@ class Answer:
     def endings(self) -> dict[int, Ending]:
         """The requests that ended."""
         return {
-            generation.request_id: Ending(generation.generated_text.generated_tokens, generation.generated_text.text)
+            generation.request_id: Ending(end.generated_tokens, end.text, end.HasField("failure"))
             for generation in self._generations()
             if generation.HasField("generated_text")
+            for end in [generation.generated_text]
         }
 
     def forward_s(self) -> float:

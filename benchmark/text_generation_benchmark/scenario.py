@@ -63,6 +63,8 @@ def _check_prompts(asked: set[int], prefilled: Sequence[Answer]) -> None:
 def _check_endings(asked: set[int], answers: Sequence[Answer], decode_length: int) -> None:
     endings = {request_id: ending for answer in answers for request_id, ending in answer.endings().items()}
     for request_id, ending in endings.items():
+        if ending.failed:
+            raise BenchmarkError(f"request {request_id} failed: {ending.text}")
         if ending.tokens != decode_length:
             raise BenchmarkError(
                 f"request {request_id} ended after {ending.tokens} of {decode_length} tokens, with {ending.text!r}"

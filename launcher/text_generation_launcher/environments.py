@@ -14,8 +14,8 @@ def download_environment(launch: Launch) -> dict[str, str]:
     return env | _hub(launch) | _given(WEIGHTS_CACHE_OVERRIDE=options.weights_cache_override)
 
 
-def shard_environment(launch: Launch, resolved: ResolvedArgs, rank: int) -> dict[str, str]:
-    """What a download gets, and this rank's place in the group."""
+def shard_environment(launch: Launch, resolved: ResolvedArgs, rank: int, master_port: int) -> dict[str, str]:
+    """What a download gets, and this rank's place in the group, which meets at `master_port`."""
     options, world = launch.options, resolved.num_shard
     # NVLink multicast fails on hosts that give a container some of their GPUs only; who has all can ask for it.
     inherited = {"NCCL_NVLS_ENABLE": "0"} | download_environment(launch)
@@ -25,7 +25,7 @@ def shard_environment(launch: Launch, resolved: ResolvedArgs, rank: int) -> dict
         "RANK": str(rank),
         "WORLD_SIZE": str(world),
         "MASTER_ADDR": options.master_addr,
-        "MASTER_PORT": str(options.master_port),
+        "MASTER_PORT": str(master_port),
         "TORCH_NCCL_AVOID_RECORD_STREAMS": "1",
         "CUDA_MEMORY_FRACTION": format(options.cuda_memory_fraction, "g"),
         "SAFETENSORS_FAST_GPU": "1",

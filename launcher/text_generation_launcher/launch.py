@@ -1,7 +1,6 @@
 """What one launch was asked for and found on this host. Decides nothing."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from text_generation_launcher.hardware import Hardware
 from text_generation_launcher.options import EMBEDDED, Options
@@ -23,12 +22,3 @@ class Launch:
     def embedded_router(self) -> bool:
         """Whether the router is ours."""
         return self.options.router == EMBEDDED
-
-    @property
-    def socket_prefix(self) -> str:
-        """--shard-uds-path from any folder."""
-        return str(Path(self.options.shard_uds_path).absolute())
-
-    def socket_path(self, rank: int) -> str:
-        """Where a rank answers (protocol §2.1)."""
-        return f"{self.socket_prefix}-{rank}"

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 _FILE = "config.json"
+_LARGEST = 1 << 53
+"""From here on whole numbers are not exact in the arithmetic they are used in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ def read_model(folder: Path) -> ModelFacts | None:
     """The facts of the model in a folder; None if there is no config.json that can be read."""
     try:
         config = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return model_facts(config) if isinstance(config, dict) else None
 
@@ -62,8 +64,9 @@ def model_facts(config: Mapping[str, Any]) -> ModelFacts:
 
 
 def _integer(config: Mapping[str, Any], *names: str) -> int | None:
+    """The first that can be a size; what else a file says there is for the shard to refuse."""
     values = (config.get(name) for name in names)
-    return next((value for value in values if isinstance(value, int)), None)
+    return next((value for value in values if type(value) is int and 0 < value < _LARGEST), None)
 
 
 def _head_dim(config: Mapping[str, Any], heads: int | None) -> int | None:

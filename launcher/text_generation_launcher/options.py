@@ -173,6 +173,7 @@ class Options:
     lora_ids: Annotated[str, refused(_NO_LORA, "Adapters to load, separated by semicolons")] = "empty"
     disable_flashinfer: Annotated[bool, used(Use.SHARD, "Compute attention without FlashInfer")] = False
     load_format: Annotated[LoadFormat, used(_MODEL, "Form of the weights")] = LoadFormat.AUTO
+    deterministic: Annotated[bool, used(Use.SHARD, "The same tokens whatever the batch, on a CPU; slower")] = False
     router: Annotated[str, used(Use.LAUNCHER, "embedded, or name or path of another text-generation-router")] = EMBEDDED
 
     @property

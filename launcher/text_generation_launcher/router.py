@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from text_generation_launcher.child import Child
 from text_generation_launcher.download import Downloaded
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.launch import Launch
 from text_generation_launcher.options import Use, flag
+from text_generation_launcher.places import Places
 from text_generation_launcher.polling import wait_until
-from text_generation_launcher.preflight import metrics_port
 from text_generation_launcher.programs import find_router
 from text_generation_launcher.resolve import ResolvedArgs
 from text_generation_launcher.settings import names_used_in, table
+from text_generation_server.reservations.holders import belongs_to, listeners, listens
 
 _PROBE_SECONDS = 60
 _ANSWER_SECONDS = 10.0
@@ -54,18 +56,20 @@ def choose_router(launch: Launch) -> RouterProgram:
     return program
 
 
-def router_command(launch: Launch, program: RouterProgram, resolved: ResolvedArgs, model: Downloaded) -> list[str]:
+def router_command(
+    launch: Launch, program: RouterProgram, places: Places, resolved: ResolvedArgs, model: Downloaded
+) -> list[str]:
     """The command of protocol §9.4, of the flags the program takes."""
     options, limits = launch.options, resolved.limits
     values: dict[str, object] = {name: getattr(options, name) for name in names_used_in(Use.ROUTER)}
     values |= {
-        "master_shard_uds_path": launch.socket_path(0),
+        "master_shard_uds_path": places.socket_path(0),
         "tokenizer_name": model.path or options.model_id,
         "revision": options.revision if model.path is None else None,
         "max_input_tokens": limits.max_input_tokens,
         "max_total_tokens": limits.max_total_tokens,
         "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,
-        "prometheus_port": metrics_port(launch),
+        "prometheus_port": places.metrics_port,
         "tokenizer_config_path": _absolute(options.tokenizer_config_path),
     }
     # Ours logs what the launcher shows in its own way; the key goes by the environment.
@@ -77,10 +81,13 @@ def router_command(launch: Launch, program: RouterProgram, resolved: ResolvedArg
     ]
 
 
-async def wait_until_healthy(launch: Launch, waiting: Callable[[], None]) -> str:
-    """Wait until the router's /health answers 200, which is after warm-up; its URL. `waiting`: every ten seconds."""
+async def wait_until_healthy(launch: Launch, router: Child, waiting: Callable[[], None]) -> str:
+    """Wait until the router's /health answers 200, which is after warm-up; its URL. `waiting`: every ten seconds.
+
+    Nobody else is asked: while it is known that others listen at the port, the router does not.
+    """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(launch.options.hostname, launch.options.hostname)
-    await wait_until(lambda: _healthy(host, launch.options.port, launch.options.api_key), waiting)
+    await wait_until(lambda: _healthy(router.pid, host, launch.options.port, launch.options.api_key), waiting)
     return f"http://{f'[{host}]' if ':' in host else host}:{launch.options.port}"
 
 
@@ -124,7 +131,11 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
 
 
-async def _healthy(host: str, port: int, api_key: str | None) -> bool:
+async def _healthy(router: int, host: str, port: int, api_key: str | None) -> bool:
+    if not listens(router, port):
+        known = await asyncio.to_thread(listeners, port)  # a look at every process of the host
+        if known and not any(belongs_to(pid, router) for pid in known):
+            return False
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             return await _health_status(host, port, api_key) == 200

@@ -2,22 +2,23 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 from text_generation_launcher.child import Child, spawn
 from text_generation_launcher.download import Downloaded, load_format
 from text_generation_launcher.environments import shard_environment
 from text_generation_launcher.launch import Launch
+from text_generation_launcher.places import Places
 from text_generation_launcher.polling import wait_until
 from text_generation_launcher.resolve import ResolvedArgs
 from text_generation_launcher.startup import StartUp
+from text_generation_server.reservations.holders import belongs_to, listener
 
 
-def shard_command(launch: Launch, resolved: ResolvedArgs, model: Downloaded) -> list[str]:
+def shard_command(launch: Launch, places: Places, resolved: ResolvedArgs, model: Downloaded) -> list[str]:
     """The command of protocol §9.4; the same for every rank."""
     options = launch.options
     command = [*launch.programs.server, "serve", model.path or options.model_id]
-    command += ["--uds-path", launch.socket_prefix]
+    command += ["--uds-path", places.socket_prefix]
     command += ["--logger-level", launch.environment.log_level.upper(), "--json-output"]
     if options.trust_remote_code:
         command.append("--trust-remote-code")
@@ -32,36 +33,36 @@ def shard_command(launch: Launch, resolved: ResolvedArgs, model: Downloaded) -> 
         command += ["--revision", options.revision]
     if options.longest_prompt is not None:
         command += ["--max-input-tokens", str(options.longest_prompt)]
+    if options.deterministic:
+        command.append("--deterministic")
     return [*command, *(["--disable-flashinfer"] if options.disable_flashinfer else [])]
 
 
-def spawn_shard(launch: Launch, resolved: ResolvedArgs, model: Downloaded, rank: int, start_up: StartUp) -> Child:
+def spawn_shard(
+    launch: Launch, places: Places, resolved: ResolvedArgs, model: Downloaded, rank: int, start_up: StartUp
+) -> Child:
     """Start one rank."""
     name = f"shard-{rank}"
     return spawn(
         name,
-        shard_command(launch, resolved, model),
-        shard_environment(launch, resolved, rank),
+        shard_command(launch, places, resolved, model),
+        shard_environment(launch, resolved, rank, places.master_port),
         python=launch.programs.python,
         stdout=start_up.stdout_of(name),
         stderr=start_up.stderr_of(name),
     )
 
 
-async def wait_until_accepting(path: str, waiting: Callable[[], None]) -> None:
-    """Wait until a server accepts connections on a Unix socket; `waiting` is called every ten seconds."""
-    await wait_until(lambda: _accepts(path), waiting)
+async def wait_until_accepting(path: str, shard: Child, waiting: Callable[[], None]) -> None:
+    """Wait until this shard accepts connections on a Unix socket; `waiting` is called every ten seconds."""
+    await wait_until(lambda: _accepts(path, shard.pid), waiting)
 
 
-def remove_socket(path: str) -> None:
-    """A shard that was killed could not do it itself."""
-    Path(path).unlink(missing_ok=True)
-
-
-async def _accepts(path: str) -> bool:
+async def _accepts(path: str, shard: int) -> bool:
     try:
         _, writer = await asyncio.open_unix_connection(path)
     except OSError:
         return False
+    pid = listener(writer.get_extra_info("socket"))
     writer.close()
-    return True
+    return pid is None or belongs_to(pid, shard)

@@ -5,10 +5,10 @@ and no socket stays. Does not know how any child is started.
 """
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from text_generation_launcher.child import Child, spawn
@@ -18,10 +18,10 @@ from text_generation_launcher.environments import router_environment
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.launch import Launch
 from text_generation_launcher.modelconfig import read_model
-from text_generation_launcher.preflight import check_host
+from text_generation_launcher.places import Places
 from text_generation_launcher.resolve import ResolvedArgs, check_limits, resolve, resolve_num_shard
 from text_generation_launcher.router import RouterProgram, choose_router, router_command, wait_until_healthy
-from text_generation_launcher.shards import remove_socket, spawn_shard, wait_until_accepting
+from text_generation_launcher.shards import spawn_shard, wait_until_accepting
 from text_generation_launcher.signals import StopSignals
 from text_generation_launcher.startup import StartUp
 
@@ -39,7 +39,7 @@ class _Supervisor:
         self._start_up = StartUp(console)
         self._shards: list[Child] = []
         self._routers: list[Child] = []
-        self._folders: list[Path] = []
+        self._kept = ExitStack()
         self._first_death: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -57,20 +57,22 @@ class _Supervisor:
             hurry.cancel()
 
     async def _serve(self) -> None:
-        num_shard, program = self._check()
+        num_shard, program, places = self._check()
         model = await download(self._launch, self._start_up)
         self._start_up.downloaded(model.path, model.bytes)
         resolved = self._resolve(num_shard, program, model)
-        await self._start_shards(resolved, model)
-        await self._start_router(program, resolved, model)
+        await self._start_shards(places, resolved, model)
+        await self._start_router(program, places, resolved, model)
         await asyncio.wait({self._first_death})
 
-    def _check(self) -> tuple[int, RouterProgram]:
+    def _check(self) -> tuple[int, RouterProgram, Places]:
         check_limits(self._launch.options)
         num_shard, why = resolve_num_shard(self._launch.options, self._launch.environment, self._launch.hardware)
         self._console.info(why)
-        check_host(self._launch, num_shard)
-        return num_shard, choose_router(self._launch)
+        places = self._kept.enter_context(Places(self._launch, num_shard))
+        for reason in places.reasons:
+            self._console.info(reason)
+        return num_shard, choose_router(self._launch), places
 
     def _resolve(self, num_shard: int, program: RouterProgram, model: Downloaded) -> ResolvedArgs:
         facts = read_model(Path(model.path)) if model.path else None
@@ -82,21 +84,25 @@ class _Supervisor:
             self._console.info(reason)
         return resolved
 
-    async def _start_shards(self, resolved: ResolvedArgs, model: Downloaded) -> None:
+    async def _start_shards(self, places: Places, resolved: ResolvedArgs, model: Downloaded) -> None:
         self._start_up.begin()
+        places.admit_shards()
         for rank in range(resolved.num_shard):
-            shard = spawn_shard(self._launch, resolved, model, rank, self._start_up)
+            shard = spawn_shard(self._launch, places, resolved, model, rank, self._start_up)
             self._shards.append(shard)
             self._watch(shard)
-        for rank in range(resolved.num_shard):
-            await wait_until_accepting(self._launch.socket_path(rank), self._notice(f"waiting for shard {rank}"))
+        for rank, shard in enumerate(self._shards):
+            await wait_until_accepting(places.socket_path(rank), shard, self._notice(f"waiting for shard {rank}"))
         self._start_up.loaded(resolved.num_shard)
 
-    async def _start_router(self, program: RouterProgram, resolved: ResolvedArgs, model: Downloaded) -> None:
+    async def _start_router(
+        self, program: RouterProgram, places: Places, resolved: ResolvedArgs, model: Downloaded
+    ) -> None:
         self._start_up.begin()
+        places.admit_router()
         router = spawn(
             "router",
-            router_command(self._launch, program, resolved, model),
+            router_command(self._launch, program, places, resolved, model),
             router_environment(self._launch, resolved),
             python=self._launch.programs.python,
             stdout=self._start_up.stdout_of("router") if self._launch.embedded_router else self._console.raw,
@@ -105,15 +111,15 @@ class _Supervisor:
         )
         self._routers.append(router)
         self._watch(router)
-        url = await wait_until_healthy(self._launch, self._notice("waiting for the router"))
+        url = await wait_until_healthy(self._launch, router, self._notice("waiting for the router"))
         self._start_up.ready(url)
 
     def _router_folder(self) -> Path | None:
         """Other routers write into the folder they run in, and two must not meet there (§9.7)."""
         if self._launch.embedded_router:
             return None
-        self._folders.append(Path(tempfile.mkdtemp(prefix="text-generation-router-")))
-        return self._folders[-1]
+        folder = TemporaryDirectory(prefix="text-generation-router-", ignore_cleanup_errors=True)
+        return Path(self._kept.enter_context(folder))
 
     def _notice(self, message: str) -> Callable[[], None]:
         return lambda: self._console.info(message)
@@ -145,8 +151,5 @@ class _Supervisor:
         grace = self._launch.options.graceful_termination_timeout
         for children in (self._routers, self._shards):
             await asyncio.gather(*(child.stop(grace, hurry) for child in children))
-        for rank in range(len(self._shards)):
-            remove_socket(self._launch.socket_path(rank))
-        for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        self._kept.close()
         await asyncio.gather(*self._watchers)

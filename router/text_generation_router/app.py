@@ -32,7 +32,7 @@ def make_app(services: Services, cors_allow_origin: Sequence[str], api_key: str 
     async def answer_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, ApiError):
             raise error
-        return services.on_error(error)
+        return json_error(error)
 
     return Starlette(
         routes=[*NativeRoutes(services).routes(), *ServiceRoutes(services).routes()],

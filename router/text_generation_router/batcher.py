@@ -7,7 +7,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loguru import logger
 
@@ -17,7 +17,7 @@ from text_generation_router.errors import ApiError, GenerationFailed, Incomplete
 from text_generation_router.metrics import Metrics
 from text_generation_router.queue import Budget, WaitingQueue
 from text_generation_router.shards import ShardedClient
-from text_generation_router.types import CachedBatch, StepAnswer, ValidRequest
+from text_generation_router.types import CachedBatch, FinishReason, Generation, StepAnswer, ValidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,17 @@ class BatchPolicy:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A Prefill or Decode under way, and the requests it brings tokens for."""
+    """A Prefill or Decode under way, and the requests it brings tokens for.
+
+    paused: those of which a stay ends with it, but not the request.
+    """
 
     method: str
     answer: Awaitable[StepAnswer]
     members: dict[int, Entry]
     batch_ids: list[int]
     started: float
+    paused: set[int] = field(default_factory=set)
 
 
 class Batcher:
@@ -184,12 +188,10 @@ class Batcher:
         self.healthy = True
         if self._uncomputed:
             self._note_computed(answer)
-        finished = set(answer.finished_ids())
+        finished = {generation.request_id: generation for generation in answer.finished()}
         leaving = [entry for entry in call.members.values() if entry.id in finished or entry.cancelled]
         for entry in leaving:
             del self._entries[entry.id]
-        if len(leaving) > len(finished):
-            self._metrics.requests.failure["dropped"].add(len(leaving) - len(finished))
         batch = answer.batch
         if batch is not None and batch.size != len(call.members) - len(leaving):
             batch = await self._filter(batch)
@@ -198,6 +200,16 @@ class Batcher:
         # Only now has every shard stopped writing for them.
         for entry in [*leaving, *self._forgotten(call, batch)]:
             self._release(entry)
+        for entry in leaving:
+            if entry.resumable and entry.id in finished:
+                self._resume(call, entry, finished[entry.id])
+
+    def _resume(self, call: _Call, entry: Entry, last: Generation) -> None:
+        """Queue a request again if only its stay has ended: it goes on behind all that it has generated."""
+        if last.final is not None and last.final.finish_reason is FinishReason.LENGTH:
+            call.paused.add(entry.id)
+            entry.generated_ids += [token.id for token in last.tokens]
+            self._queue.put_first(entry)
 
     def _note_computed(self, answer: StepAnswer) -> None:
         """A request's first token says that its whole prompt is in the cache."""
@@ -268,6 +280,10 @@ class Batcher:
             entry = call.members.get(generation.request_id)
             if entry is None:
                 continue
+            if generation.failure is not None:
+                logger.error(f"A request failed alone: {generation.failure}")
+                entry.push(GenerationFailed(generation.failure))
+                continue
             timeline = entry.timeline
             if timeline.last_token:
                 requests.inter_token_latency.observe(now - timeline.last_token)
@@ -275,6 +291,10 @@ class Batcher:
                 requests.time_to_first_token.observe(now - timeline.started)
             timeline.last_token = now
             requests.skipped_tokens.observe(len(generation.tokens) - 1)
+            if generation.final is None:
+                entry.generated_ids += [token.id for token in generation.tokens]
+            elif generation.request_id in call.paused:
+                generation.final = None
             entry.push(generation)
 
     async def _answer_probes(self) -> None:
@@ -303,8 +323,9 @@ class Batcher:
         if not added:
             return
         batches.next_size.observe(len(added))
-        cache.prompt_tokens.add(sum(len(entry.request.input_ids) for entry in added))
-        cache.hit_tokens.add(sum(entry.allocation.cached_tokens for entry in added if entry.allocation is not None))
+        fresh = [entry for entry in added if not entry.generated_ids]
+        cache.prompt_tokens.add(sum(len(entry.request.input_ids) for entry in fresh))
+        cache.hit_tokens.add(sum(entry.allocation.cached_tokens for entry in fresh if entry.allocation is not None))
         if self._batches and self._policy.chunking:
             batches.concat["chunking"].add()
         elif self._batches:

@@ -1,7 +1,7 @@
 """One request on its way through queue and batch, and the stream of its tokens. Knows neither queue nor batch."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from text_generation_router.blocks import Allocation
 from text_generation_router.errors import ApiError
@@ -19,21 +19,52 @@ class Timeline:
 
 
 class Entry:
-    """A request from being queued to its last token.
+    """A request from being queued to its last token, in one stay with the shards or more.
 
+    generated_ids: of its tokens so far. stay: how many tokens it has cache space for this time.
+    resumable: it may come back for more.
     Its stream needs no bound of its own: a request makes at most `max_new_tokens`, however slowly they are read.
     """
 
-    __slots__ = ("_events", "allocation", "cancelled", "chunk_len", "id", "request", "timeline")
+    __slots__ = (
+        "_events",
+        "allocation",
+        "cancelled",
+        "chunk_len",
+        "generated_ids",
+        "id",
+        "request",
+        "resumable",
+        "stay",
+        "timeline",
+    )
 
     def __init__(self, request: ValidRequest, timeline: Timeline) -> None:
         self.request = request
         self.timeline = timeline
         self.cancelled = False
         self.id = 0
+        self.generated_ids: list[int] = []
+        self.stay = 0
+        self.resumable = False
         self.allocation: Allocation | None = None
         self.chunk_len: int | None = None
         self._events: asyncio.Queue[Generation | ApiError] = asyncio.Queue()
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """What the shards compute before its next token."""
+        return self.request.input_ids + tuple(self.generated_ids)
+
+    @property
+    def missing(self) -> int:
+        """How many tokens it may still generate."""
+        return self.request.max_new_tokens - len(self.generated_ids)
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the prompt's log-probabilities are still to be made."""
+        return self.request.prefill_logprobs and not self.generated_ids
 
     def push(self, event: Generation | ApiError) -> None:
         """Hand a step, or the error that ends it all, to the reader. Never waits."""
@@ -55,4 +86,6 @@ class Entry:
         space = self.allocation
         if space is None:
             raise RuntimeError(f"request {self.id} goes to the shards without cache space")
-        return WireRequest(self.id, self.request, space.blocks, space.slots, space.cached_tokens, self.chunk_len)
+        request = replace(self.request, max_new_tokens=self.stay, prefill_logprobs=self.scores_prompt)
+        place = space.blocks, space.slots, space.cached_tokens
+        return WireRequest(self.id, request, *place, self.chunk_len, self.generated_ids, self.resumable)

@@ -21,12 +21,12 @@ class ApiError(Exception):
     """An error that a client is told about.
 
     status: of the HTTP answer. error_type: the wire name clients map to their exceptions. failure: the label under
-    which `tgi_request_failure` counts it, None if it is no failed request. headers: to be sent along.
+    which `tgi_request_failure` counts a request that ends so. headers: to be sent along.
     """
 
     status = 500
     error_type = "internal"
-    failure: str | None = None
+    failure = "internal"
     headers: tuple[tuple[str, str], ...] = ()
 
     def in_stream(self) -> "ApiError":
@@ -98,6 +98,17 @@ class IncompleteGenerationStream(IncompleteGeneration):
     """The same in a stream."""
 
     error_type = "incomplete_generation_stream"
+
+
+class ClientGone(ApiError):
+    """The client hung up before its answer was complete; nobody reads this."""
+
+    status = 499
+    error_type = "dropped"
+    failure = "dropped"
+
+    def __init__(self) -> None:
+        super().__init__("The client has gone")
 
 
 class Unhealthy(ApiError):

@@ -12,35 +12,50 @@ from text_generation_router.schemas import JsonGrammar, RegexGrammar, SchemaGram
 from text_generation_router.types import Grammar, GrammarType
 from text_generation_server.engine.types import GrammarKind
 from text_generation_server.errors import InvalidRequest
-from text_generation_server.grammar.syntax import check
+from text_generation_server.grammar.compiler import GrammarCompiler
+from text_generation_server.grammar.syntax import read_schema
 
 _KINDS = {GrammarType.JSON: GrammarKind.JSON, GrammarType.REGEX: GrammarKind.REGEX}
 
 
-async def valid_grammar(given: JsonGrammar | SchemaGrammar | RegexGrammar) -> Grammar:
-    """What the shards get. Raises InvalidInput if they could not use it: there it would fail with its batch."""
+TRIAL_TOKENS = 32
+"""How far a grammar is followed before it is taken: most that cannot be followed fail within a few tokens."""
+
+_EMPTY = "(?:)"
+"""What an empty regular expression means. On the wire an empty grammar is none."""
+
+_SCHEMA_KEYS = frozenset(("properties", "allOf", "anyOf", "oneOf", "$ref"))
+
+
+async def valid_grammar(given: JsonGrammar | SchemaGrammar | RegexGrammar, compiler: GrammarCompiler) -> Grammar:
+    """What the shards get. Raises InvalidInput if they could not use it: `compiler` has their vocabulary."""
     match given:
         case RegexGrammar(value=pattern):
-            grammar = Grammar(GrammarType.REGEX, pattern)
+            grammar = Grammar(GrammarType.REGEX, pattern or _EMPTY)
         case JsonGrammar(value=schema):
-            grammar = Grammar(GrammarType.JSON, json.dumps(_schema(schema)))
+            grammar = Grammar(GrammarType.JSON, _text(schema))
         case SchemaGrammar(value=named):
-            grammar = Grammar(GrammarType.JSON, json.dumps(_schema(named.json_schema)))
+            grammar = Grammar(GrammarType.JSON, _text(named.json_schema))
     try:
-        await asyncio.to_thread(check, _KINDS[grammar.type], grammar.text)
+        if grammar.type is GrammarType.JSON:
+            await asyncio.to_thread(_require_object, grammar.text)
+        compiling = compiler.start(_KINDS[grammar.type], grammar.text)
+        await asyncio.shield(asyncio.wrap_future(compiling))  # others may wait for the same one
     except InvalidRequest as error:
         raise InvalidInput(f"grammar is not valid: {error}") from error
     return grammar
 
 
-def _schema(value: Any) -> dict[str, Any]:
-    """A schema given as an object, or as its text."""
+def _text(value: Any) -> str:
+    """The text of a schema that is given as an object, or as its text."""
     if not isinstance(value, dict | str):
-        raise InvalidInput("grammar is not supported")
+        raise InvalidInput("grammar is not supported: expected a JSON schema as an object, or as its text")
     try:
-        schema = json.loads(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise InvalidInput(f"grammar is not valid: {error}") from error
-    if not isinstance(schema, dict) or "properties" not in schema:
-        raise InvalidInput("grammar is not valid: Grammar must have a 'properties' field")
-    return schema
+        return value if isinstance(value, str) else json.dumps(value)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or too deep
+        raise InvalidInput("grammar is not valid: its numbers are too long, or it is nested too deeply") from error
+
+
+def _require_object(schema: str) -> None:
+    if not _SCHEMA_KEYS & read_schema(schema).keys():
+        raise InvalidRequest("Grammar must have a 'properties' field, or be composed by allOf, anyOf, oneOf or $ref")

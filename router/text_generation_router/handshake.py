@@ -150,7 +150,6 @@ def _warmup_request(length: int, new_tokens: int) -> ValidRequest:
             watermark=True,
         ),
         max_new_tokens=new_tokens,
-        total_new_tokens=new_tokens,
         prefill_logprobs=True,
         top_n_tokens=20,
     )

@@ -1,4 +1,4 @@
-"""A client's generation from queue to last token: admission, continuations, several samples, and its record.
+"""A client's generation from queue to last token: admission, several samples, and its record.
 
 Knows neither HTTP nor how batches are made.
 """
@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from loguru import logger
 
 from text_generation_router.batcher import Batcher
-from text_generation_router.entry import Entry, Timeline
+from text_generation_router.entry import Timeline
 from text_generation_router.errors import IncompleteGeneration, Overloaded
 from text_generation_router.metrics import RequestMetrics
-from text_generation_router.types import Final, FinishReason, Generation, Token, ValidRequest
-from text_generation_router.validation import Validator, random_seed
+from text_generation_router.types import Final, Generation, Token, ValidRequest
+from text_generation_router.validation import random_seed
 
 
 class Permits:
@@ -57,43 +57,38 @@ class Completion:
 class Inference:
     """Runs valid requests."""
 
-    def __init__(self, batcher: Batcher, validator: Validator, metrics: RequestMetrics) -> None:
+    def __init__(self, batcher: Batcher, metrics: RequestMetrics) -> None:
         self._batcher = batcher
-        self._validator = validator
         self._metrics = metrics
 
-    async def stream(self, request: ValidRequest, timeline: Timeline) -> AsyncGenerator[Generation, None]:
-        """Every step; the last has `final`, with the whole text. Closing the generator cancels the request."""
+    async def stream(
+        self, request: ValidRequest, timeline: Timeline, measured: bool = True
+    ) -> AsyncGenerator[Generation, None]:
+        """Every step; the last has `final`, with the whole text. Closing the generator cancels the request.
+
+        measured: whether it is a client's request, not one of several samples for it.
+        """
+        if measured:
+            self._note_size(request)
         timeline.queued = time.monotonic()
-        piece, text, produced = request, "", 0
-        entry = self._submit(piece, timeline)
+        entry = self._batcher.submit(request, timeline)
         try:
             while True:
                 generation = await entry.next()
-                end = generation.final
-                if end is None:
-                    yield generation
-                    continue
-                text, produced = text + end.text, produced + end.generated_tokens
-                longer = await self._longer(piece, end, request.total_new_tokens - produced)
-                if longer is None:
-                    generation.final = replace(end, text=text, generated_tokens=produced)
+                if generation.final is not None and measured:
                     self._record(request, generation.final, timeline)
-                    yield generation
-                    return
-                generation.final = None
                 yield generation
-                piece = longer
-                entry = self._submit(piece, timeline)
+                if generation.final is not None:
+                    return
         finally:
             entry.cancel()
 
-    async def complete(self, request: ValidRequest, timeline: Timeline) -> Completion:
-        """The whole generation at once."""
+    async def complete(self, request: ValidRequest, timeline: Timeline, measured: bool = True) -> Completion:
+        """The whole generation at once. measured: as for `stream`."""
         tokens: list[Token] = []
         top_tokens: list[list[Token]] = []
         prefill: list[Token] = []
-        async with aclosing(self.stream(request, timeline)) as generations:
+        async with aclosing(self.stream(request, timeline, measured)) as generations:
             async for generation in generations:
                 tokens += generation.tokens
                 top_tokens += generation.top_tokens
@@ -103,11 +98,14 @@ class Inference:
         raise IncompleteGeneration
 
     async def best_of(self, request: ValidRequest, timeline: Timeline, count: int) -> list[Completion]:
-        """`count` independent samples, the likeliest first."""
+        """`count` independent samples, the likeliest first; in the metrics one request, whose answer that one is."""
+        self._note_size(request)
         samples = [
             asyncio.ensure_future(
                 self.complete(
-                    replace(request, sampling=replace(request.sampling, seed=random_seed())), replace(timeline)
+                    replace(request, sampling=replace(request.sampling, seed=random_seed())),
+                    replace(timeline),
+                    measured=False,
                 )
             )
             for _ in range(count)
@@ -117,24 +115,18 @@ class Inference:
         finally:
             for sample in samples:
                 sample.cancel()
-        return sorted(completions, key=lambda completion: completion.mean_logprob, reverse=True)
+        completions = sorted(completions, key=lambda completion: completion.mean_logprob, reverse=True)
+        self._record(request, completions[0].final, completions[0].timeline)
+        return completions
 
-    def _submit(self, request: ValidRequest, timeline: Timeline) -> Entry:
+    def _note_size(self, request: ValidRequest) -> None:
         self._metrics.input_length.observe(len(request.input_ids))
         self._metrics.max_new_tokens.observe(request.max_new_tokens)
-        return self._batcher.submit(request, timeline)
-
-    async def _longer(self, piece: ValidRequest, end: Final, missing: int) -> ValidRequest | None:
-        """What to ask next when only the chunk of new tokens was used up, not what the client wants."""
-        if end.finish_reason is not FinishReason.LENGTH or missing <= 0:
-            return None
-        return await self._validator.follow_up(piece, end.text, missing)
 
     def _record(self, request: ValidRequest, final: Final, timeline: Timeline) -> None:
-        """Count a finished generation, and log its one line."""
+        """Measure a finished generation, and log its one line."""
         times = Times.of(timeline, final.generated_tokens)
         metrics = self._metrics
-        metrics.success.add()
         metrics.duration.observe(times.total)
         metrics.validation_duration.observe(times.validation)
         metrics.queue_duration.observe(times.queue)

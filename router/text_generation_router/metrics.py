@@ -8,7 +8,7 @@ from text_generation_router.exposition import Counter, Gauge, Histogram, Labelle
 from text_generation_router.types import Limits, StepTimings
 
 METHODS = ("prefill", "decode")
-FAILURES = ("validation", "overloaded", "generation", "incomplete", "template", "dropped")
+FAILURES = ("validation", "overloaded", "generation", "incomplete", "template", "dropped", "internal")
 CONCAT_REASONS = ("backpressure", "wait_exceeded", "chunking")
 
 _SECONDS = tuple(0.0001 * 1.5**i for i in range(1, 36))
@@ -33,7 +33,7 @@ class RequestMetrics:
     def __init__(self, make: "_Maker", limits: Limits, speculate: int) -> None:
         total = _steps(limits.max_total_tokens)
         self.count = make.counter("tgi_request_count", "Requests received")
-        self.success = make.counter("tgi_request_success", "Generations finished")
+        self.success = make.counter("tgi_request_success", "Requests answered")
         self.failure = make.counters("tgi_request_failure", "Requests failed", "err", FAILURES)
         self.duration = make.duration("tgi_request_duration", "Whole request")
         self.validation_duration = make.duration("tgi_request_validation_duration", "Arrival to queue")

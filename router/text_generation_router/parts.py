@@ -1,23 +1,26 @@
 """Makes the router's parts from options and what the shards said, and ties them together. The only place that does."""
 
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from text_generation_router.batcher import Batcher, BatchPolicy
 from text_generation_router.blocks import BlockAllocator
+from text_generation_router.grammar import TRIAL_TOKENS
 from text_generation_router.handshake import Ready
 from text_generation_router.inference import Inference, Permits
 from text_generation_router.metrics import Metrics
 from text_generation_router.queue import WaitingQueue
-from text_generation_router.responses import counting
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings
-from text_generation_router.tokenizer import PromptTokenizer
+from text_generation_router.tokenizer import Backend, PromptTokenizer
+from text_generation_router.types import ShardInfo
 from text_generation_router.validation import RequestLimits, Validator
+from text_generation_server.grammar.compiler import GrammarCompiler
 
 
 def make_services(
-    settings: Settings, ready: Ready, tokenizer: PromptTokenizer, model_sha: str | None, keep_alive_s: float
+    settings: Settings, ready: Ready, backend: Backend, model_sha: str | None, keep_alive_s: float
 ) -> Services:
     """Everything that handlers need. model_sha: the hub's commit, if the model is from the hub."""
     info, limits = ready.info, ready.limits
@@ -26,7 +29,9 @@ def make_services(
         limits.max_batch_total_tokens // info.block_size, info.block_size, info.use_prefix_caching
     )
     metrics.cache.blocks.set(allocator.usable_blocks)
-    queue = WaitingQueue(allocator, info.speculate, info.support_chunking, metrics.requests)
+    queue = WaitingQueue(
+        allocator, info.speculate, info.support_chunking, _longest_resumed(settings, info), metrics.requests
+    )
     batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready), metrics)
     ceilings = RequestLimits(
         max_best_of=settings.max_best_of,
@@ -34,22 +39,30 @@ def make_services(
         max_top_n_tokens=settings.max_top_n_tokens,
         grammars=not settings.disable_grammar_support,
     )
-    validator = Validator(tokenizer, ceilings, limits)
+    tokenizer = PromptTokenizer(backend, settings.validation_workers)
+    grammars = GrammarCompiler(backend, info.vocab_size or backend.vocab_size, TRIAL_TOKENS)
+    validator = Validator(tokenizer, grammars, ceilings, limits, info.vocab_size)
     return Services(
         shards=ready.shards,
         batcher=batcher,
         validator=validator,
-        inference=Inference(batcher, validator, metrics.requests),
+        inference=Inference(batcher, metrics.requests),
         tokenizer=tokenizer,
         permits=Permits(settings.max_concurrent_requests),
         metrics=metrics,
-        on_error=counting(metrics.requests),
         info=_info(settings, ready, model_sha),
         full_text_by_default=True,  # as for every model whose pipeline the hub does not tell
         compute_type=settings.compute_type,
         payload_limit=settings.payload_limit,
         keep_alive_s=keep_alive_s,
     )
+
+
+def _longest_resumed(settings: Settings, info: ShardInfo) -> int:
+    """With how many tokens a request may come back for another stay: what was generated becomes prompt."""
+    if not info.support_resuming:
+        return 0
+    return sys.maxsize if info.support_chunking else settings.max_batch_prefill_tokens
 
 
 def _policy(settings: Settings, ready: Ready) -> BatchPolicy:

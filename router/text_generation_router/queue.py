@@ -21,22 +21,41 @@ class Budget:
     max_size: int
 
 
+STAY = 1024
+"""Most tokens that a request gets cache space for at once, where it can be resumed: few answers are as long as they may
+be, and what is reserved for one keeps another waiting."""
+
+
 class WaitingQueue:
-    """First in, first out.
+    """First in, first out; but who comes back for another stay comes first.
 
     speculate: tokens a step may accept beyond the first. chunking: the shards take a prompt in pieces.
+    longest_resumed: prompt and generated tokens with which a request may come back.
     """
 
-    def __init__(self, allocator: BlockAllocator, speculate: int, chunking: bool, metrics: RequestMetrics) -> None:
+    def __init__(
+        self,
+        allocator: BlockAllocator,
+        speculate: int,
+        chunking: bool,
+        longest_resumed: int,
+        metrics: RequestMetrics,
+    ) -> None:
         self._allocator = allocator
         self._speculate = speculate
         self._chunking = chunking
+        self._longest_resumed = longest_resumed
         self._metrics = metrics
         self._waiting: deque[Entry] = deque()
 
     def append(self, entry: Entry) -> None:
         """Let a request wait."""
         self._waiting.append(entry)
+        self._note_size()
+
+    def put_first(self, entry: Entry) -> None:
+        """Let a request wait for another stay, before all that have had none."""
+        self._waiting.appendleft(entry)
         self._note_size()
 
     def take(self, budget: Budget) -> list[Entry]:
@@ -48,13 +67,12 @@ class WaitingQueue:
         while room > 0 and len(taken) < budget.max_size and self._waiting:
             entry = self._waiting.popleft()
             if entry.cancelled:
-                self._metrics.failure["dropped"].add()
-            elif (tokens := self._fit(entry, room)) is None:
+                continue
+            if (tokens := self._fit(entry, room)) is None:
                 self._waiting.appendleft(entry)
                 break
-            else:
-                room -= tokens
-                taken.append(entry)
+            room -= tokens
+            taken.append(entry)
         if len(taken) < budget.min_size:
             self._put_back(taken)
             taken = []
@@ -70,15 +88,16 @@ class WaitingQueue:
 
     def _fit(self, entry: Entry, room: int) -> int | None:
         """Give the request its space, and say how many of its tokens the next pass computes; None if it must wait."""
-        request = entry.request
+        prompt = entry.prompt
+        # One that could not come back gets space for all that it may generate.
+        entry.resumable = entry.missing > STAY and len(prompt) + STAY <= self._longest_resumed
+        entry.stay = STAY if entry.resumable else entry.missing
         # The last token is never written to the cache, as nothing comes after it.
-        needed = len(request.input_ids) + request.max_new_tokens + self._speculate - 1
-        space = self._allocator.allocate(
-            needed, request.input_ids, request.adapter_id, reuse=not request.prefill_logprobs
-        )
+        needed = len(prompt) + entry.stay + self._speculate - 1
+        space = self._allocator.allocate(needed, prompt, entry.request.adapter_id, reuse=not entry.scores_prompt)
         if space is None:
             return None
-        rest = len(request.input_ids) - space.cached_tokens
+        rest = len(prompt) - space.cached_tokens
         if rest > room and not self._chunking:
             self._allocator.release(space)
             return None

@@ -1,31 +1,30 @@
 """Reads request bodies, and turns errors into answers. Knows no route."""
 
 import json
-from collections.abc import Callable
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from text_generation_router.errors import ApiError, InvalidBody
-from text_generation_router.metrics import RequestMetrics
+from text_generation_router.errors import ApiError, ClientGone, InvalidBody
+from text_generation_server.errors import excerpt
 
 B = TypeVar("B", bound=BaseModel)
 
-ErrorHandler = Callable[[ApiError], Response]
-"""Counts an error and makes its answer."""
-
 
 async def read_json(request: Request, kind: type[B], limit: int) -> B:
-    """The body as `kind`. Raises InvalidBody with 415, 413, 400 or 422."""
+    """The body as `kind`. Raises InvalidBody with 415, 413, 400 or 422, ClientGone if the body does not end."""
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type != "application/json" and not (
         content_type.startswith("application/") and content_type.endswith("+json")
     ):
         raise InvalidBody(415, "Expected request with `Content-Type: application/json`")
-    body = await _read(request, limit)
+    try:
+        body = await _read(request, limit)
+    except ClientDisconnect as error:
+        raise ClientGone from error
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
@@ -37,21 +36,10 @@ def json_error(error: ApiError) -> Response:
     return Response(error_body(error), error.status, dict(error.headers), media_type="application/json")
 
 
-def error_body(error: ApiError) -> bytes:
+def error_body(error: ApiError) -> str:
     """The object that clients read errors from."""
     body = {"error": str(error), "error_type": error.error_type}
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def counting(metrics: RequestMetrics) -> ErrorHandler:
-    """An error handler that counts."""
-
-    def handle(error: ApiError) -> Response:
-        if error.failure is not None:
-            metrics.failure[error.failure].add()
-        return json_error(error)
-
-    return handle
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
 async def unknown_route(_: Request, error: Exception) -> Response:
@@ -77,7 +65,7 @@ def _invalid(error: ValidationError) -> InvalidBody:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return InvalidBody(400, f"Failed to parse the request body as JSON: {first['msg']}")
-    path = ".".join(map(str, first["loc"]))
+    path, problem = ".".join(map(str, first["loc"])), excerpt(first["msg"])  # which quotes an unknown `type` of grammar
     return InvalidBody(
-        422, f"Failed to deserialize the JSON body into the target type: {path + ': ' if path else ''}{first['msg']}"
+        422, f"Failed to deserialize the JSON body into the target type: {path + ': ' if path else ''}{problem}"
     )

@@ -1,9 +1,22 @@
 """Request bodies: their keys, types and defaults. What the values may be is the business of `validation`."""
 
+from ctypes import c_float
+from math import isinf
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
+
+def _on_the_wire(value: float) -> float:
+    """The value as the shards get it: with 32 bits, of which some numbers are 0 or infinite."""
+    rounded = c_float(value).value
+    if isinf(rounded):
+        raise PydanticCustomError("float32", "{value} is beyond what 32 bits hold, 3.4e38", {"value": value})
+    return rounded
+
+
+Float = Annotated[float, AfterValidator(_on_the_wire)]
 Count = Annotated[int, Field(ge=0, lt=2**32)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
@@ -49,12 +62,12 @@ class GenerateParameters(_Body):
     """`parameters` of the native routes."""
 
     best_of: Count | None = None
-    temperature: float | None = None
-    repetition_penalty: float | None = None
-    frequency_penalty: float | None = None
+    temperature: Float | None = None
+    repetition_penalty: Float | None = None
+    frequency_penalty: Float | None = None
     top_k: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
-    top_p: float | None = None
-    typical_p: float | None = None
+    top_p: Float | None = None
+    typical_p: Float | None = None
     do_sample: bool | None = None
     max_new_tokens: Count | None = None
     return_full_text: bool | None = None

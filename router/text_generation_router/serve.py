@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
@@ -17,7 +16,9 @@ from text_generation_router.handshake import shake_hands
 from text_generation_router.parts import make_services
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings, listen_address
-from text_generation_router.tokenizer import Backend, PromptTokenizer, find_model, load_backend
+from text_generation_router.tokenizer import Backend, find_model, load_backend
+from text_generation_server.reservations.holders import Taken
+from text_generation_server.reservations.ports import PortReservation, reserve_port
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a stream gets a comment."""
@@ -31,7 +32,7 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
 
     Raises StartError. The port is taken at once, but opens only after warm-up.
     """
-    with _bind(settings.hostname, settings.port) as listener:
+    with _reserve(settings.hostname, settings.port) as place:
         starting = asyncio.ensure_future(_start(settings, keep_alive_s))
         if not await _finishes_before(starting, stop):
             return 0
@@ -39,7 +40,7 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
         try:
             app = make_app(services, settings.cors_allow_origin, settings.api_key)
             async with _metrics_port(services, settings):
-                return await _run(_Server(app, _tell_address), services, listener, stop)
+                return await _run(_Server(app, _tell_address), services, place, stop)
         finally:
             services.tokenizer.close()
             await services.shards.close()
@@ -58,8 +59,7 @@ async def _start(settings: Settings, keep_alive_s: float) -> Services:
     except BaseException:
         await ready.shards.close()
         raise
-    tokenizer = PromptTokenizer(backend, settings.validation_workers)
-    return make_services(settings, ready, tokenizer, sha, keep_alive_s)
+    return make_services(settings, ready, backend, sha, keep_alive_s)
 
 
 def _load_tokenizer(settings: Settings) -> tuple[Backend, str | None]:
@@ -67,9 +67,9 @@ def _load_tokenizer(settings: Settings) -> tuple[Backend, str | None]:
     return load_backend(directory, settings.trust_remote_code), sha
 
 
-async def _run(server: "_Server", services: Services, listener: socket.socket, stop: asyncio.Event) -> int:
-    """Serve until stopped or a shard is lost; the result is the exit code."""
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+async def _run(server: "_Server", services: Services, place: PortReservation, stop: asyncio.Event) -> int:
+    """Serve until stopped or a shard is lost; the result is the exit code. Raises StartError if it cannot listen."""
+    serving = asyncio.ensure_future(server.serve_at(place))
     stopping = asyncio.ensure_future(stop.wait())
     faults = [asyncio.ensure_future(services.batcher.run()), asyncio.ensure_future(services.shards.lost())]
     try:
@@ -84,6 +84,8 @@ async def _run(server: "_Server", services: Services, listener: socket.socket, s
             await asyncio.sleep(_LAST_ANSWERS_S)
             server.should_exit = server.force_exit = True
             await serving
+        if serving.done():
+            serving.result()
         return 1 if lost else 0
     finally:
         await _cancel([serving, stopping, *faults])
@@ -109,18 +111,30 @@ async def _metrics_port(services: Services, settings: Settings) -> AsyncIterator
         yield
         return
     try:
-        listener = _bind(settings.hostname, settings.prometheus_port)
+        place = _reserve(settings.hostname, settings.prometheus_port)
     except StartError as error:
-        logger.warning("Metrics are only on the main port: {}", error)
+        _warn_of_metrics(error)
         yield
         return
     server = _Server(make_metrics_app(services))
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    with place:
+        serving = asyncio.ensure_future(_serve_metrics(server, place))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def _serve_metrics(server: "_Server", place: PortReservation) -> None:
     try:
-        yield
-    finally:
-        server.should_exit = True
-        await serving
+        await server.serve_at(place)
+    except StartError as error:
+        _warn_of_metrics(error)
+
+
+def _warn_of_metrics(error: StartError) -> None:
+    logger.warning("Metrics are only on the main port: {}", error)
 
 
 async def _finishes_before(task: asyncio.Future[Services], stop: asyncio.Event) -> bool:
@@ -161,9 +175,17 @@ class _Server(uvicorn.Server):
             )
         )
 
+    async def serve_at(self, place: PortReservation) -> None:
+        """Serve at a reserved port until told to stop. Raises StartError if others have taken it all the same."""
+        place.share()  # a socket that shares nothing cannot listen while connections of an earlier server linger
+        await self.serve(sockets=[place.socket])
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            raise StartError(f"cannot listen: {error}") from error
         if self._tell is not None:
             for listener in sockets or ():
                 self._tell(listener)
@@ -173,18 +195,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _bind(hostname: str, port: int) -> socket.socket:
-    """A socket with the address, not yet listening. Raises StartError if the address cannot be had."""
+def _reserve(hostname: str, port: int) -> PortReservation:
+    """An address that is ours, but not open yet. Raises StartError if it cannot be had."""
     address = listen_address(hostname)
     if address is None:
         logger.warning("The host name {!r} is no IP address; listening on 0.0.0.0", hostname)
         address = "0.0.0.0"
-    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((address, port))
-    except OSError as error:
-        listener.close()
-        raise StartError(f"cannot listen on {address}:{port}: {error.strerror}; choose another --port") from error
-    return listener
+        return reserve_port(address, port)
+    except (OSError, Taken) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StartError(f"cannot listen on {address}:{port}: {reason}; choose another port") from error

@@ -95,6 +95,8 @@ class ShardedClient:
             use_prefix_caching=answer.use_prefix_caching,
             attention_impl=answer.attention_impl,
             block_size=answer.block_size,
+            support_resuming=answer.support_resuming,
+            vocab_size=answer.vocab_size if answer.HasField("vocab_size") else None,
         )
 
     async def health(self) -> None:
@@ -162,11 +164,16 @@ class _StepAnswer:
         self.timings = StepTimings(slowest.forward_ns, slowest.decode_ns, concat_ns)
 
     def request_ids(self) -> list[int]:
-        return [generation.request_id for answer in self._answers for generation in answer.generations]
-
-    def finished_ids(self) -> list[int]:
         return [
             generation.request_id
+            for answer in self._answers
+            for generation in answer.generations
+            if not generation.generated_text.HasField("failure")
+        ]
+
+    def finished(self) -> list[Generation]:
+        return [
+            _generation(generation)
             for answer in self._answers
             for generation in answer.generations
             if generation.HasField("generated_text")
@@ -177,6 +184,9 @@ class _StepAnswer:
 
 
 def _generation(message: pb.Generation) -> Generation:
+    if message.generated_text.HasField("failure"):
+        # In the words of a call that fails, as it does when the request is all there is.
+        return Generation(message.request_id, [], [], [], None, f"Server error: {message.generated_text.failure}")
     final = _final(message.generated_text) if message.HasField("generated_text") else None
     top = [_tokens(tokens) for tokens in message.top_tokens]
     prefill = _prompt_tokens(message.prefill_tokens) if message.HasField("prefill_tokens") else []
@@ -219,6 +229,8 @@ def _request(wire: WireRequest, ignore_eos: bool) -> pb.Request:
         slots=wire.slots,
         cache_len=wire.cached_tokens,
         chunk_len=wire.chunk_len,
+        generated_ids=wire.generated_ids,
+        resumable=wire.resumable,
         prefill_logprobs=request.prefill_logprobs,
         top_n_tokens=request.top_n_tokens,
         parameters=pb.NextTokenChooserParameters(
@@ -247,7 +259,6 @@ def _probe_request() -> WireRequest:
         truncate=1,
         sampling=Sampling(seed=0),
         max_new_tokens=1,
-        total_new_tokens=1,
         add_special_tokens=False,
     )
     return WireRequest(_PROBE_ID, request, blocks=[0], slots=[0], cached_tokens=0, chunk_len=None)

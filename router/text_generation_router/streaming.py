@@ -2,33 +2,53 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from text_generation_router.errors import ApiError
-from text_generation_router.responses import ErrorHandler, error_body
+from text_generation_router.errors import ApiError, ClientGone
+from text_generation_router.responses import error_body, json_error
 
 T = TypeVar("T")
 
 _KEEP_ALIVE = b":\n\n"
+_END = {"type": "http.response.body", "body": b"", "more_body": False}
+
+_LINE_BREAKS = tuple((mark, f"\\u{ord(mark):04x}") for mark in "\x85\u2028\u2029")
+"""What str.splitlines takes for a line's end and JSON leaves as it is, and how JSON may write it too."""
+
+
+def event_data(content: str) -> bytes:
+    """The server-sent event that carries a JSON text without line feeds.
+
+    By the format only line feeds and carriage returns end lines, but many clients (httpx, so huggingface_hub) split at
+    every line break of Unicode. In JSON those can only stand in strings, where an escape means the same.
+    """
+    for mark, escape in _LINE_BREAKS:
+        content = content.replace(mark, escape)
+    return f"data: {content}\n\n".encode()
 
 
 class EventStream:
-    """An ASGI answer that sends each text of `events` as one server-sent event.
+    """An ASGI answer that sends each JSON text of `events` as one server-sent event.
 
     The status is decided by what comes first: an error is answered with its own status and a JSON body; a text, or
-    keep_alive_s seconds of silence, start the stream, in which a later error is the last event.
+    keep_alive_s seconds of silence, start the stream, in which a later error is the last event. It is sent within
+    `whole`, which is left by every error, sent or not.
     """
 
     def __init__(
-        self, events: AsyncGenerator[str, None], headers: Mapping[str, str], keep_alive_s: float, on_error: ErrorHandler
+        self,
+        events: AsyncGenerator[str, None],
+        headers: Mapping[str, str],
+        keep_alive_s: float,
+        whole: AbstractContextManager[object],
     ) -> None:
         self._events = events
         self._headers = headers
         self._keep_alive_s = keep_alive_s
-        self._on_error = on_error
+        self._whole = whole
         self._started = False
         self._sent_at = 0.0
         self._sending = asyncio.Lock()
@@ -36,24 +56,26 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the events end, or the client goes."""
         try:
-            await until_disconnect(receive, self._run(send))
+            with self._whole:
+                await until_disconnect(receive, self._run(send))
         except ApiError as error:
-            await self._on_error(error)(scope, receive, send)
+            if not self._started:
+                await json_error(error)(scope, receive, send)
 
     async def _run(self, send: Send) -> None:
         keep_alive = asyncio.ensure_future(self._keep_alive(send))
         try:
             async with aclosing(self._events) as events:
                 async for event in events:
-                    await self._send(send, f"data: {event}\n\n".encode())
+                    await self._send(send, event_data(event))
         except ApiError as error:
-            if not self._started:
-                raise
-            self._on_error(error)
-            await self._send(send, b"data: " + error_body(error.in_stream()) + b"\n\n")
+            if self._started:
+                await self._send(send, event_data(error_body(error.in_stream())))
+                await send(_END)
+            raise
         finally:
             keep_alive.cancel()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send(_END)
 
     async def _keep_alive(self, send: Send) -> None:
         """Fill every silence of `keep_alive_s` with a comment, so that proxies keep the connection."""
@@ -74,13 +96,18 @@ class EventStream:
             self._sent_at = asyncio.get_running_loop().time()
 
 
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, or None if the client hangs up before; then `work` is cancelled. The body must be read."""
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`. The body must be read.
+
+    Raises ClientGone, after cancelling `work`, if the client hangs up before.
+    """
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
+        if not task.done():
+            raise ClientGone
+        return task.result()
     finally:
         task.cancel()
         watch.cancel()

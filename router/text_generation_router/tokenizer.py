@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from text_generation_router.errors import StartError
 from text_generation_server.errors import StartError as ServerStartError
-from text_generation_server.tokenization.adapter import TokenizerAdapter
+from text_generation_server.tokenization.adapter import Tokenizer, TokenizerAdapter
 from text_generation_server.tokenization.fast import Place
 
 _FILES = ("*token*", "*.model", "*.tiktoken", "vocab*", "merges.txt", "config.json", "generation_config.json")
@@ -29,8 +29,11 @@ class Piece(NamedTuple):
     stop: int
 
 
-class Backend(Protocol):
-    """A tokenizer that any thread may call."""
+class Backend(Tokenizer, Protocol):
+    """A tokenizer that any thread may call. vocab_size: number of tokens."""
+
+    @property
+    def vocab_size(self) -> int: ...
 
     def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
         """Token ids; with `truncate` > 0 at most that many, dropping content on the left."""

@@ -3,7 +3,7 @@
 Knows neither HTTP nor protobuf.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -42,6 +42,7 @@ class Generation:
 
     tokens: one, or more when speculated tokens were accepted. top_tokens: the alternatives to each, if asked for.
     prefill: the prompt's tokens, with the first step and if asked for. final: with the last step.
+    failure: why the request failed alone, instead of all this.
     """
 
     request_id: int
@@ -49,6 +50,7 @@ class Generation:
     top_tokens: list[list[Token]]
     prefill: list[Token]
     final: Final | None
+    failure: str | None = None
 
 
 class GrammarType(StrEnum):
@@ -87,7 +89,6 @@ class ValidRequest:
     """A request that keeps all rules.
 
     input_ids: of the prompt, after truncation. truncate: most prompt tokens the shard may keep.
-    max_new_tokens: how many the shard is asked for at once; total_new_tokens: how many the client wants in all.
     adapter_id: None is the base model.
     """
 
@@ -96,7 +97,6 @@ class ValidRequest:
     truncate: int
     sampling: Sampling
     max_new_tokens: int
-    total_new_tokens: int
     stop_sequences: tuple[str, ...] = ()
     prefill_logprobs: bool = False
     top_n_tokens: int = 0
@@ -106,7 +106,10 @@ class ValidRequest:
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """A request as a shard gets it: with its id, its place in the cache, and its first chunk (None: the whole rest)."""
+    """A request as a shard gets it: with its id, its place in the cache, and its first chunk (None: the whole rest).
+
+    generated_ids: what it has generated in earlier stays. resumable: it may come back after this one.
+    """
 
     id: int
     request: ValidRequest
@@ -114,6 +117,8 @@ class WireRequest:
     slots: list[int]
     cached_tokens: int
     chunk_len: int | None
+    generated_ids: Sequence[int] = ()
+    resumable: bool = False
 
 
 class CachedBatch(Protocol):
@@ -150,8 +155,8 @@ class StepAnswer(Protocol):
     def request_ids(self) -> list[int]:
         """The requests that got tokens."""
 
-    def finished_ids(self) -> list[int]:
-        """The requests that got their last token."""
+    def finished(self) -> list[Generation]:
+        """What the requests got that have left the batch, or failed."""
 
     def generations(self) -> Iterator[Generation]:
         """What each request got, made while being read."""
@@ -159,7 +164,7 @@ class StepAnswer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """What the shards say about themselves."""
+    """What the shards say about themselves. vocab_size: token ids they can serve are below, None if they do not say."""
 
     requires_padding: bool
     dtype: str
@@ -170,6 +175,8 @@ class ShardInfo:
     use_prefix_caching: bool
     attention_impl: str
     block_size: int
+    support_resuming: bool = False
+    vocab_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

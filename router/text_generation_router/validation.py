@@ -11,9 +11,11 @@ from text_generation_router.grammar import valid_grammar
 from text_generation_router.schemas import GenerateParameters, GenerateRequest
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.types import Limits, Sampling, ValidRequest
+from text_generation_server.errors import excerpt
+from text_generation_server.grammar.compiler import GrammarCompiler
 
-MAX_CHUNK = 1024
-"""Most new tokens asked of the shards at once: cache space is reserved for all of them. The rest is asked for later."""
+LEAST_ROOM = 1024
+"""So many new tokens must fit if more are asked for than there is room for; the answer then ends with the room."""
 
 _BASE_MODEL = (None, "", "empty")
 
@@ -29,12 +31,21 @@ class RequestLimits:
 
 
 class Validator:
-    """Turns what a client sent into what the shards get."""
+    """Turns what a client sent into what the shards get. vocab_size: token ids must be below, if that is known."""
 
-    def __init__(self, tokenizer: PromptTokenizer, requests: RequestLimits, tokens: Limits) -> None:
+    def __init__(
+        self,
+        tokenizer: PromptTokenizer,
+        grammars: GrammarCompiler,
+        requests: RequestLimits,
+        tokens: Limits,
+        vocab_size: int | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._grammars = grammars
         self._requests = requests
         self._tokens = tokens
+        self._vocab_size = vocab_size
 
     def check_form(self, parameters: GenerateParameters, stream: bool) -> int:
         """The rules that come before admission: what the form of the answer forbids. Returns `best_of`, at least 1."""
@@ -68,55 +79,47 @@ class Validator:
             truncate=truncate or limit,
             sampling=_sampling(parameters),
             max_new_tokens=0,
-            total_new_tokens=0,
             stop_sequences=parameters.stop_sequences,
             prefill_logprobs=bool(parameters.decoder_input_details),
             top_n_tokens=parameters.top_n_tokens or 0,
         )
-        valid = self._measured(valid, parameters.max_new_tokens)
+        valid = self._fitting(valid, parameters.max_new_tokens)
         if parameters.grammar is None:
             return valid
         _require(self._requests.grammars, "grammar is not supported")
-        sampling = replace(valid.sampling, grammar=await valid_grammar(parameters.grammar))
-        # Asked for in pieces, each piece would begin the grammar anew.
-        whole = replace(valid, sampling=sampling, max_new_tokens=valid.total_new_tokens)
-        return self._fitting(whole)
-
-    async def follow_up(self, request: ValidRequest, text: str, new_tokens: int) -> ValidRequest | None:
-        """The request that goes on after `text`, for `new_tokens` more; None if it would not fit any more."""
-        inputs = request.inputs + text
-        # Only a limit that the client set cuts the prompt; the default one must refuse what is too long.
-        truncate = request.truncate if request.truncate < self._tokens.max_input_tokens else 0
-        longer = replace(request, inputs=inputs, input_ids=await self._encode(inputs, truncate), prefill_logprobs=False)
-        try:
-            return self._measured(longer, new_tokens)
-        except InvalidInput:
-            return None
+        sampling = replace(valid.sampling, grammar=await valid_grammar(parameters.grammar, self._grammars))
+        return replace(valid, sampling=sampling)
 
     async def _encode(self, text: str, truncate: int) -> tuple[int, ...]:
         try:
-            return await self._tokenizer.encode(text, truncate, add_special_tokens=True)
+            ids = await self._tokenizer.encode(text, truncate, add_special_tokens=True)
         except Exception as error:  # tokenizers raise what they like
-            raise InvalidInput(f"tokenizer error {error}") from error
-
-    def _measured(self, request: ValidRequest, wanted: int | None) -> ValidRequest:
-        """The rules of length; without a wish the answer may be as long as fits."""
-        total = max(self._tokens.max_total_tokens - len(request.input_ids), 0) if wanted is None else wanted
-        return self._fitting(replace(request, max_new_tokens=min(total, MAX_CHUNK), total_new_tokens=total))
-
-    def _fitting(self, request: ValidRequest) -> ValidRequest:
-        """The request, if its prompt fits with what is asked for now."""
-        length, now, limits = len(request.input_ids), request.max_new_tokens, self._tokens
+            raise InvalidInput(f"tokenizer error {excerpt(str(error))}") from error
+        largest, size = max(ids, default=0), self._vocab_size
         _require(
-            length + now <= limits.max_total_tokens,
+            size is None or largest < size,
+            f"`inputs` has a token that the model does not know: id {largest}, expected less than {size}; leave it out",
+        )
+        return ids
+
+    def _fitting(self, request: ValidRequest, wanted: int | None) -> ValidRequest:
+        """The request with what it may generate, by the rules of length; without a wish all there is room for.
+
+        As with text-generation-inference 3, the answer to a longer wish ends where the room does.
+        """
+        length, limits = len(request.input_ids), self._tokens
+        room = max(limits.max_total_tokens - length, 0)
+        least = min(room if wanted is None else wanted, LEAST_ROOM)
+        _require(
+            length + least <= limits.max_total_tokens,
             f"`inputs` tokens + `max_new_tokens` must be <= {limits.max_total_tokens}. "
-            f"Given: {length} `inputs` tokens and {now} `max_new_tokens`",
+            f"Given: {length} `inputs` tokens and {least} `max_new_tokens`",
         )
         _require(
             length <= limits.max_input_tokens,
             f"`inputs` must have less than {limits.max_input_tokens} tokens. Given: {length}",
         )
-        return request
+        return replace(request, max_new_tokens=room if wanted is None else min(wanted, room))
 
     def _check_counts(self, parameters: GenerateParameters) -> None:
         stops, limits = len(parameters.stop_sequences), self._requests
@@ -161,7 +164,8 @@ def _check_features(request: GenerateRequest) -> None:
     }
     for name, values in named.items():
         for value in values:
-            _require(value in _BASE_MODEL, f"`{name}` is not supported by this version of the router. Given: {value}")
+            given = excerpt(value or "")
+            _require(value in _BASE_MODEL, f"`{name}` is not supported by this version of the router. Given: {given}")
 
 
 def _sampling(p: GenerateParameters) -> Sampling:

@@ -76,6 +76,9 @@ def serve(
     diffusion: Annotated[bool, typer.Option(help="Not served yet.")] = False,
     run_ahead: Annotated[bool, typer.Option(help="Launch the next step before reading the last one.")] = True,
     load_format: LoadFormatOption = LoadFormat.AUTO,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same tokens whatever else is computed; slower, on a CPU only.")
+    ] = False,
 ) -> None:
     """Load a model and serve it on a Unix socket until a signal comes."""
     _set_up_log(logger_level, json_output)
@@ -91,6 +94,7 @@ def serve(
     options = ServeOptions(
         *(model_id, revision, sharded, dtype, trust_remote_code),
         *(uds_path, run_ahead, speculate, use_flashinfer, load_format),
+        deterministic=deterministic,
     )
     try:
         config = server_config(options)
@@ -119,6 +123,7 @@ def download_weights(
     """Make a model's files local: find, download, convert."""
     _set_up_log(logger_level, json_output)
     from text_generation_server.weights.dummy import locate_without_weights  # the hub's library imports slowly
+    from text_generation_server.weights.hub import weight_bytes
     from text_generation_server.weights.source import prepare
 
     try:
@@ -127,9 +132,7 @@ def download_weights(
             directory = locate_without_weights(model_id, revision, hub, logger.info)
         else:
             directory = prepare(model_id, revision, extension, hub, trust_remote_code, convert, report=logger.info)
-        if merge_lora and (directory / "adapter_config.json").is_file():
-            raise StartError(f"{model_id} is a LoRA adapter; merging it is not served yet, name its base model")
-        weights = sum(file.stat().st_size for file in directory.glob(f"*{extension}"))
+        weights = weight_bytes(directory, extension)
         report = logger.bind(phase="download", path=str(directory), bytes=weights)
         report.info("{} is ready in {}: {:.0f} MB of weights", model_id, directory, weights / 1e6)
     except StartError as error:

@@ -1,5 +1,14 @@
 """What can go wrong, as exceptions with a text for the user. Knows no transport: `rpc/` turns them into statuses."""
 
+QUOTED = 200
+"""Most characters of what is refused that a text repeats."""
+
+
+def excerpt(text: str) -> str:
+    """A text that may come from a client, with the middle left out where it is longer than `QUOTED` characters."""
+    half = QUOTED // 2
+    return text if len(text) <= QUOTED else f"{text[:half]} … {text[-half:]}"
+
 
 class StartError(Exception):
     """The server cannot start as asked; the text says what to change."""

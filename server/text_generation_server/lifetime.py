@@ -6,6 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import NoReturn, Protocol
 
@@ -30,7 +31,7 @@ class Startable(Protocol):
 
 
 class Lifetime:
-    """The end of the process, decided once, by whoever calls `end` first.
+    """The end of the process, decided once, by whoever calls `end` first. `keeps`: what is closed after the server.
 
     The main thread only waits, so signals are obeyed at once in every phase, also while another thread loads a model.
     """
@@ -41,6 +42,7 @@ class Lifetime:
         self._guard = threading.Lock()
         self._server: Startable | None = None
         self._ended = False
+        self.keeps = ExitStack()
 
     def end(self, code: int) -> None:
         """End the process with this exit code; later calls change nothing."""
@@ -59,6 +61,7 @@ class Lifetime:
             self._ended = True
             if self._server is not None:
                 self._server.stop(GRACE_S)
+        self.keeps.close()
         return code
 
     def _start(self, make_server: Callable[[], Startable]) -> None:

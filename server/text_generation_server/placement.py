@@ -21,14 +21,21 @@ class Placement:
     threads: int
 
 
-def place(rank: int, world_size: int, dtype: Dtype | None, threads: int | None) -> Placement:
+def place(
+    rank: int, world_size: int, dtype: Dtype | None, threads: int | None, deterministic: bool = False
+) -> Placement:
     """A GPU each where there are GPUs, otherwise an equal part of the processors that this process may use.
 
     Raises:
-        InvalidSettings: there are GPUs, but fewer than ranks.
+        InvalidSettings: there are GPUs, but fewer than ranks; or tokens are to be the same whatever the batch.
     """
     device = torch.device("cpu")
     if torch.cuda.is_available():
+        if deterministic:
+            raise InvalidSettings(
+                "--deterministic is for CPUs: on a GPU the kernels of products and attention are chosen by the size of "
+                "the step; leave it out, or hide the GPUs with CUDA_VISIBLE_DEVICES="
+            )
         device = torch.device("cuda", _gpu(rank, world_size, torch.cuda.device_count()))
     chosen = default_dtype(device) if dtype is None else getattr(torch, dtype.value)
     return Placement(device, chosen, threads or max(1, len(os.sched_getaffinity(0)) // world_size))

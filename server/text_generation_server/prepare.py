@@ -9,9 +9,10 @@ from text_generation_server.models.attention_shape import attention_shape
 from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.registry import has_architecture, read_spec
 from text_generation_server.settings import Dtype
+from text_generation_server.weights.hub import CONFIGURATION
 from text_generation_server.weights.layout import heads_of
 from text_generation_server.weights.remote import HubSettings, Report
-from text_generation_server.weights.source import CONFIGURATION, locate
+from text_generation_server.weights.source import locate
 
 
 def prepare_kernels(

@@ -24,7 +24,7 @@ from text_generation_server.placement import Placement, place
 from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.service import EngineService, FollowerService, Shard
-from text_generation_server.rpc.sockets import make_way, socket_path, socket_url
+from text_generation_server.rpc.sockets import reserve, socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
 from text_generation_server.settings import LoadFormat, ServerConfig
@@ -64,12 +64,13 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
         StartError: the model cannot be found or served, or the socket is taken.
     """
     path = socket_path(config.options.uds_path, config.ranks.rank)
-    make_way(path)  # a taken socket is noticed before minutes of loading
+    lifetime.keeps.enter_context(reserve(path))  # before minutes of loading, in which nobody else shall begin there
     part = load_part(config)
     about = describe(config, part)
     wires = WireV2(), WireV3(config.prefill_logprobs)
     if config.ranks.rank == 0:
         tokenizer = TokenizerAdapter.load(part.directory, config.options.trust_remote_code)
+        warn_of_unknown_ids(tokenizer, part.model.vocab_size)
         loop = start_engine(config, part, tokenizer)
         v2, v3 = (EngineService(wire, about, loop, PromptEncoder(tokenizer), spare_collector) for wire in wires)
         return ShardServer(path, v2, v3, on_fatal=lambda: lifetime.end(FAILED))
@@ -82,7 +83,7 @@ def load_part(config: ServerConfig) -> Part:
     """Find the model, meet the other ranks, and load what this one computes."""
     options, ranks = config.options, config.ranks
     directory = find_model(config)
-    placement = place(ranks.rank, ranks.world_size, options.dtype, config.threads)
+    placement = place(ranks.rank, ranks.world_size, options.dtype, config.threads, options.deterministic)
     torch.set_num_threads(placement.threads)
     if placement.device.type == "cuda":
         torch.cuda.set_device(placement.device)  # where libraries launch that are not told
@@ -97,6 +98,7 @@ def load_part(config: ServerConfig) -> Part:
         trust_remote_code=config.options.trust_remote_code,
         kernel_choices=config.kernel_choices,
         random_weights=options.load_format is LoadFormat.DUMMY,
+        deterministic=options.deterministic,
     )
     model = load_model(directory, model_options, group, LoadProgress())
     seconds = time.monotonic() - began
@@ -133,6 +135,17 @@ class LoadProgress:
         self._logged_at = time.monotonic()
         report = logger.bind(phase="load", done=done, total=total)
         report.info("Loading: {:.0f} of {:.0f} MB", done / 1e6, total / 1e6)
+
+
+def warn_of_unknown_ids(tokenizer: TokenizerAdapter, vocab_size: int) -> None:
+    """Tell which tokens no prompt can have, as the model has no embedding of them."""
+    beyond = tokenizer.ids_beyond(vocab_size)
+    if beyond:
+        logger.warning(
+            "The tokenizer has {} tokens beyond the {} that the model knows, {!r} ({}) the first; "
+            "prompts with them are refused",
+            *(len(beyond), vocab_size, beyond[min(beyond)], min(beyond)),
+        )
 
 
 def start_engine(config: ServerConfig, part: Part, tokenizer: TokenizerAdapter) -> EngineLoop[Engine]:
@@ -205,6 +218,7 @@ def describe(config: ServerConfig, part: Part) -> Shard:
         prefix_caching=config.cache.prefix_caching and part.model.shares_prefixes,
         # A router that plans chunks counts one token a row and step (protocol §8).
         chunking=config.cache.chunking and not config.options.speculate,
+        vocab_size=part.model.vocab_size,
         speculate=config.options.speculate,
     )
     return Shard(info, (socket_url(socket_path(config.options.uds_path, 0)),))

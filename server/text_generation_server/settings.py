@@ -71,7 +71,11 @@ class RopeScaling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """The options of `serve`, as given. use_flashinfer: None to decide by machine and model."""
+    """The options of `serve`, as given.
+
+    use_flashinfer: None to decide by machine and model.
+    deterministic: the same tokens whatever else is computed at the time, to the bit.
+    """
 
     model_id: str
     revision: str | None = None
@@ -83,6 +87,7 @@ class ServeOptions:
     speculate: int = 0
     use_flashinfer: bool | None = None
     load_format: LoadFormat = LoadFormat.AUTO
+    deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,14 @@ def test_requests_that_end_early_are_filtered_out_and_named(connect, monkeypatch
     assert shard.calls[3][1] == [0, 2]
 
 
+def test_a_request_that_fails_alone_is_no_measurement(connect):
+    client, shard = connect()
+    prefills = batches_for(client).prefills(1)
+    shard.fail_after[prefills[0].batch.requests[0].inputs] = 0
+    with pytest.raises(BenchmarkError, match="request 0 failed: no room"):
+        run_once(client, prefills, 1)
+
+
 def test_end_of_sequence_in_spite_of_the_request_is_an_error(connect):
     client, _ = connect(eos_after=2)
     with pytest.raises(BenchmarkError, match="ended after 2 of 4 tokens"):

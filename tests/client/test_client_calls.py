@@ -239,6 +239,21 @@ def test_events_may_be_cut_anywhere_and_hold_any_character(server: Server, strea
     assert [event.token.text for event in stream(server.url, "p")] == [text, text]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_any_server_is_read_by_the_rule_of_events(server: Server, stream: Stream, end: str) -> None:
+    """Byte by byte: a mark in front, each line end, data in several lines, other fields, no event without an end."""
+    first, last = (json.dumps(json.loads(event[6:]), indent=1) for event in (_event("One"), _last("Two")))
+    events = [
+        "id: 7\nevent: token\n" + "\n".join(f"data:{line}" for line in text.split("\n")) for text in (first, last)
+    ]
+    text = "\ufeff" + "\n\n: data: no\n\n".join(events) + "\ndatabase: 1\ndata\n\ndata: [DONE]\n\ndata: cut off"
+    body = text.replace("\n", end).encode()
+    server.stream(*(body[i : i + 1] for i in range(len(body))))
+    assert [event.token.text for event in stream(server.url, "p")] == ["One", "Two"]
+    server.stream(body)
+    assert [event.token.text for event in stream(server.url, "p")] == ["One", "Two"]
+
+
 def test_an_error_event_ends_the_stream(server: Server, stream: Stream) -> None:
     failure = {"error": "Request failed during generation: gone", "error_type": "generation"}
     server.stream(_event("Hello"), b"data: " + json.dumps(failure).encode() + b"\n\n")

@@ -44,7 +44,7 @@ def test_a_bad_request_in_company_ends_alone_and_says_why(shard, name):
     (ended,) = (g for g in step.generations if g.request_id == 2)
     assert len(ended.tokens.ids) == len(ended.tokens.texts) == ended.generated_text.generated_tokens == 1
     assert ended.generated_text.finish_reason == EOS_TOKEN
-    assert BAD[name][1] in ended.generated_text.text
+    assert BAD[name][1] in ended.generated_text.text == ended.generated_text.failure
     assert batch_of(step) == (0, [1, 3], 2)
     rest = caller.run_out(step)
     assert ids_of([*first.generations, *rest[1]]) == expected("running", 6)

@@ -59,7 +59,8 @@ def test_c097_a_bad_grammar_fails_alone(shard, kind, grammar):
     rest = caller.run_out(step)
     assert ids_of([*first.generations, *rest[2]]) == greedy_continuation(b"steady", 6, ignore_eos=True)
     assert ids_of(rest[4]) == greedy_continuation(b"mate", 4, ignore_eos=True)
-    assert text_of(rest[3]) and len(ids_of(rest[3])) == 1
+    assert text_of(rest[3]) == rest[3][-1].generated_text.failure != "" and len(ids_of(rest[3])) == 1
+    assert not rest[4][-1].generated_text.HasField("failure")
     shard.assert_idle()
 
 

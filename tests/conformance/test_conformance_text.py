@@ -126,9 +126,20 @@ def test_c073_a_stop_sequence_ends_the_text_and_stays_in_it(caller):
     assert ended(answer) == ("what a foo", STOP_SEQUENCE, 10)
 
 
-def test_c074_a_stop_sequence_within_a_token_is_none(pieces):
-    answer = pieces("the", ["▁world", "▁day"], stops=["worl", "or", " da"])
-    assert ended(answer) == (" world day", LENGTH, 2)
+def test_c074_a_stop_sequence_within_a_token_cuts_its_text(pieces):
+    answer = pieces("the", ["▁world", "▁day", "▁the"], stops=["d", "worlds", "dx", "s d"])
+    assert texts_of(answer) == [" world"]
+    assert ended(answer) == (" world", STOP_SEQUENCE, 1)
+    answer = pieces("the", ["▁world", "▁day", "▁the"], stops=["rl", "orld", "ay"])
+    assert texts_of(answer) == [" worl"] and ended(answer) == (" worl", STOP_SEQUENCE, 1)
+    answer = pieces("the", ["▁world", "▁day", "▁the"], stops=["d d"])
+    assert texts_of(answer) == [" world", " d"] and ended(answer) == (" world d", STOP_SEQUENCE, 2)
+
+
+def test_a_stop_sequence_may_be_characters_of_several_tokens(caller):
+    answer = caller.answer(caller.request(1, f"aé🙂🙃b{SAY}", 20, stops=["🙂🙃", "é🙃"]))
+    assert ended(answer) == ("aé🙂🙃", STOP_SEQUENCE, 11)
+    assert "".join(texts_of(answer)) == "aé🙂🙃"
 
 
 def test_c075_a_stop_sequence_may_span_tokens(caller):

@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,6 +53,36 @@ def test_a_signal_while_starting_leaves_nothing(launch, delay):
     pids = running.descendants()
     assert running.stop(signal.SIGINT) == 0, running.output
     running.assert_nothing_left(pids)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def test_nobody_gets_the_places_of_a_server_that_starts(launch):
+    """Neither a second launcher nor a shard or a router by hand, from before anything listens."""
+    first = launch(ready=False)
+    holder = f"is taken by process {first.process.pid} (text_generation_launcher)"
+    while not Path(f"{first.prefix}-0.lock").exists():
+        assert first.process.poll() is None, first.output
+        time.sleep(0.02)
+    same_port = launch("--port", str(first.port), ready=False)
+    same_socket = launch("--shard-uds-path", first.prefix, ready=False)
+    shard = [sys.executable, "-m", "text_generation_server", "serve", "smollm2", "--uds-path", first.prefix]
+    by_hand = subprocess.run(shard, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    for second, place in ((same_port, f"port {first.port} on 127.0.0.1"), (same_socket, f"{first.prefix}-0")):
+        assert second.process.wait(60) == 1
+        assert f"{place} {holder}" in second.output and "weights are here" not in second.output
+    assert by_hand.returncode == 1 and f"{first.prefix}-0 {holder}" in by_hand.stderr
+    first.wait_ready()
+    router = [sys.executable, "-m", "text_generation_router", "--hostname", "127.0.0.1", "--port", str(first.port)]
+    by_hand = subprocess.run(router, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert by_hand.returncode == 1 and f"port {first.port} on 127.0.0.1 {holder}" in by_hand.stdout
+    body = {"inputs": "Hello", "parameters": {"max_new_tokens": 3}}
+    assert httpx.post(f"{first.url}/generate", json=body, timeout=60).status_code == 200
+    pids = first.descendants()
+    assert first.stop() == 0
+    first.assert_nothing_left(pids)
 
 
 def test_a_missing_model_is_named(launch):

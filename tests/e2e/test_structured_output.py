@@ -72,7 +72,17 @@ def test_clients_send_grammars(server):
     assert set(json.loads(text)) == set(PERSON["properties"])
 
 
-def test_a_bad_grammar_is_refused_before_it_reaches_a_batch(server):
-    body = {"inputs": "a", "parameters": {"grammar": {"type": "regex", "value": "(a|b"}}}
+@pytest.mark.parametrize(
+    ("kind", "value", "problem"),
+    [
+        ("regex", "(a|b", "unclosed group"),
+        ("regex", r"(\w{1,100}\s?){1,100}x", "too many expressions"),
+        ("json", {"properties": {f"p{i}": {"type": "string"} for i in range(600)}}, "Current row has"),
+        ("json", {"properties": {"a": {"$ref": "#/properties/a"}}, "required": ["a"]}, "NoExtensionBias"),
+    ],
+    ids=["syntax", "states", "wide", "circular"],
+)
+def test_a_bad_grammar_is_refused_before_it_reaches_a_batch(server, kind, value, problem):
+    body = {"inputs": "a", "parameters": {"grammar": {"type": kind, "value": value}}}
     answer = httpx.post(f"{server.url}/generate", json=body, timeout=60)
-    assert answer.status_code == 422 and "unclosed group" in answer.json()["error"]
+    assert answer.status_code == 422 and problem in answer.json()["error"]

@@ -8,6 +8,7 @@ import pytest
 from mocks.mock_model import EOS, MockModel, greedy_continuation
 from mocks.word_grammar import WORDS, word_continuation, word_grammar
 from text_generation_server.engine.types import (
+    Failure,
     FinishReason,
     Generation,
     GrammarKind,
@@ -138,7 +139,7 @@ def test_a_bad_grammar_among_others_ends_alone_and_says_why(make_engine, run_ahe
     good = ask(3, b"good", 9, word_grammar(WORDS[0]))
     answers = start(engine, 1, ask(1, b"free", 9), ask(2, b"bad", 9, bad, top_n_tokens=2), good)
     failed = answers.pop(2)[0].finished
-    assert "grammar" in failed.text and failed.finish_reason == FinishReason.EOS_TOKEN
+    assert isinstance(failed, Failure) and "grammar" in failed.reason and failed.generated_tokens == 1
     assert finish(engine, [1], answers) == {
         1: greedy_continuation(b"free", 9),
         3: word_continuation(WORDS[0], b"good", 9),

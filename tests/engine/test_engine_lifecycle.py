@@ -9,6 +9,7 @@ import pytest
 from mocks.mock_model import EOS, UNSPOKEN, MockModel, greedy_continuation, next_logits
 from text_generation_server.engine.types import (
     HEALTH_REQUEST_ID,
+    Failure,
     FinishReason,
     PrefillCommand,
     Request,
@@ -120,6 +121,15 @@ def test_filter_keeps_the_given_order(engine):
     assert view.request_ids == (3, 1)
     assert set(tokens_of(engine.decode([0]))) == {1, 3}
     assert start.batch.max_tokens > view.max_tokens
+
+
+def test_a_batch_counts_a_slot_that_two_share_once(engine):
+    prompt = "shared prefix!"
+    first = prefill(engine, 0, request(1, prompt, slots=tuple(range(18))))
+    second = request(2, prompt, slots=(*range(8), *range(40, 50)), cached=8)
+    both = prefill(engine, 1, second, cached=0)
+    assert (first.batch.max_tokens, both.batch.max_tokens) == (18, 28)
+    assert engine.filter(0, [2]).max_tokens == 18
 
 
 def test_filter_errors_keep_the_batch(engine):
@@ -258,7 +268,7 @@ def test_a_prompt_without_enough_memory_ends_alone(make_engine):
     slots = tuple(range(40))
     joined = prefill(engine, 1, request(1, "x" * 30, 3, slots=slots), cached=0)
     told = {generation.request_id: generation for generation in joined.generations}
-    assert "not enough memory for a step of 30 tokens" in told[1].finished.text
+    assert "not enough memory for a step of 30 tokens" in told[1].finished.reason
     assert joined.batch.request_ids == (0,)
     answer = run_out(engine, joined)[0]
     assert answer == greedy_continuation(b"hello", 8, True)[1:]
@@ -321,8 +331,8 @@ def test_a_bad_request_is_refused_by_name_and_ends_alone(engine, bad, text):
     assert len(engine.pool.rows) == 16 and engine.pool.blocks.free_tokens == 512 and engine.batch_ids == ()
     step = prefill(engine, 0, request(0, "good"), request(1, "bad", **bad))
     ended = step.generations[1]
-    assert (ended.request_id, ended.finished.finish_reason) == (1, FinishReason.EOS_TOKEN)
-    assert re.search(text, ended.finished.text)
+    assert ended.request_id == 1 and isinstance(ended.finished, Failure)
+    assert re.search(text, ended.finished.reason)
     assert tokens_of(step)[0] + run_out(engine, engine.decode([0]))[0] == greedy_continuation(b"good", 5, True)
     assert len(engine.pool.rows) == 16 and engine.pool.blocks.free_tokens == 512
 

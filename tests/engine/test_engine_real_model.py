@@ -1,5 +1,6 @@
 """The engine over the real small model: run-ahead, batch company and chunks change no token."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,16 @@ def test_joining_later_and_in_chunks_changes_no_token(engine, tokenizer, expecte
 
 def test_the_model_knows_its_capital(tokenizer, expected):
     assert tokenizer.decode(expected[SamplingParams()][0]).startswith(" Paris")
+
+
+@pytest.mark.parametrize("sampling", [SamplingParams(), SAMPLED], ids=["greedy", "sampled"])
+def test_stays_change_no_token(engine, tokenizer, sampling):
+    request = ask(tokenizer, 1, sampling)
+    whole = answers(engine, PrefillCommand(1, (request,)))[1]
+    said: list[int] = []
+    for stay in (5, 10, 1):
+        stopping = StoppingParams(stay, ignore_eos=True, resumable=len(said) + stay < 16)
+        ids = request.prompt_ids + tuple(said)
+        again = replace(request, prompt_ids=ids, stopping=stopping, generated=len(said))
+        said += answers(engine, PrefillCommand(1, (again,)))[1]
+    assert said == whole

@@ -187,4 +187,4 @@ def _alike(text: str, other: str) -> int:
 
 def _lacked_memory(generation: Message) -> bool:
     """Whether a request was ended by its prompt's step, in company that goes on."""
-    return "not enough memory" in generation.generated_text.text
+    return "not enough memory" in generation.generated_text.failure

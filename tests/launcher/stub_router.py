@@ -48,6 +48,9 @@ def serve() -> None:
         sys.exit(0)
     if behaviour == "hang":
         time.sleep(60)
+    if behaviour == "wait":
+        while not (FOLDER / "go").exists():
+            time.sleep(0.02)
     port = int(sys.argv[sys.argv.index("--port") + 1])
     with socket.create_server(("127.0.0.1", port)) as listener:
         print("the router listens", flush=True)

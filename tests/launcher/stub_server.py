@@ -63,6 +63,8 @@ def serve() -> None:
         sys.exit(7)
     if behaviour == "hang":
         hang()
+    if behaviour == "late":
+        hang(FOLDER / "go")
     if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if behaviour == "flood":

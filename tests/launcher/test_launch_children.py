@@ -8,12 +8,6 @@ from typing import Any
 import pytest
 
 from mocks.launched import Launched, Launcher, free_port, write_router
-from text_generation_launcher.hardware import Hardware
-from text_generation_launcher.launch import Launch
-from text_generation_launcher.options import Options
-from text_generation_launcher.preflight import metrics_port
-from text_generation_launcher.programs import Programs
-from text_generation_launcher.settings import read_environment
 
 OLD_FLAGS = """
 max-concurrent-requests max-best-of max-stop-sequences max-top-n-tokens max-input-tokens max-total-tokens
@@ -61,13 +55,14 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         *["--dtype", "float32", "--max-input-tokens", "100", "--max-total-tokens", "200", "--max-batch-size", "8"],
         *["--rope-factor", "2", "--enable-prefill-logprobs", "--disable-custom-kernels", "--disable-flashinfer"],
         *["--cuda-memory-fraction", "0.5", "--huggingface-hub-cache", "/cache", "--trust-remote-code"],
-        *["--watermark-gamma", "0.25", "--watermark-delta", "1.5"],
+        *["--watermark-gamma", "0.25", "--watermark-delta", "1.5", "--deterministic"],
         env={"HF_API_TOKEN": "secret", "CUDA_GRAPHS": "0", "ATTENTION": "paged"},
     )
     (seen,) = seen_and_ended(running, "shard-0")
     argv, env = seen["argv"], seen["env"]
     assert value(argv, "--dtype") == "float32" and value(argv, "--max-input-tokens") == "100"
     assert "--trust-remote-code" in argv and "--disable-flashinfer" in argv and "--sharded" not in argv
+    assert "--deterministic" in argv
     expected = {
         "MAX_TOTAL_TOKENS": "200",
         "MAX_BATCH_SIZE": "8",
@@ -169,16 +164,6 @@ def test_a_router_that_is_none_is_refused(launcher: Launcher, tmp_path: Path):
     assert code == 1 and "--router no-such-router" in err
     code, _, err = launcher.start("--router", str(write_router(tmp_path)), behaviour={"flags": ["port"]}).end()
     assert code == 1 and "is no text-generation-router" in err
-
-
-@pytest.mark.parametrize("asked_for", [True, False])
-def test_only_a_default_metrics_port_is_given_up_when_it_is_taken(asked_for: bool):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        options = Options(hostname="127.0.0.1", prometheus_port=port)
-        given = frozenset(["prometheus_port"] if asked_for else [])
-        launch = Launch(options, given, read_environment({}), Programs("", (), ()), Hardware((), 1))
-        assert metrics_port(launch) == (port if asked_for else 0)
 
 
 def test_a_metrics_port_that_was_asked_for_must_be_free(launcher: Launcher):

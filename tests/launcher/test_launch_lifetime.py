@@ -139,7 +139,7 @@ def test_a_socket_of_a_living_server_is_named_and_left_alone(launcher: Launcher)
     second = launcher.start("--shard-uds-path", str(first.folder / "socket"))
     code, _, err = second.end()
     assert code == 1
-    assert f"a server already answers at {first.folder / 'socket-0'}" in err
+    assert f"{first.folder / 'socket-0'} is taken by process {first.process.pid}" in err
     assert (first.folder / "socket-0").exists()
     assert first.end(signal.SIGTERM)[0] == 0
 

@@ -4,6 +4,7 @@ A wrong slot therefore changes the text at once. Everything a router must not do
 """
 
 import asyncio
+import json
 import math
 import zlib
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
 
 PROBE_ID = 2**64 - 1
-BOS = "<s>"
+BOS, EOS = "<s>", "</s>"
 
 
 def save_tokenizer(directory: Path) -> tokenizers.Tokenizer:
@@ -28,11 +29,12 @@ def save_tokenizer(directory: Path) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens([tokenizers.AddedToken(BOS, special=True)])
+    tokenizer.add_special_tokens([tokenizers.AddedToken(text, special=True) for text in (BOS, EOS)])
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, len(alphabet))]
     )
     tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": EOS}))
     return tokenizer
 
 
@@ -63,8 +65,9 @@ class FakeShard:
 
     keep_finished: leave finished requests in the batch, as text-generation-inference does. eos_after: tokens after
     which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
-    alive: whether Health succeeds. forget: drop all requests after the next step.
+    resuming: requests may be resumed. alive: whether Health succeeds. forget: drop all requests after the next step.
     running: cleared, it holds calls back. failures: method → message with which its next call fails.
+    fail_after: prompt → tokens after which its request fails alone.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -73,6 +76,7 @@ class FakeShard:
     world_size: int = 1
     num_slots: int = 4096
     block_size: int = 1
+    vocab_size: int | None = None
     chunking: bool = True
     prefix_caching: bool = True
     max_total_tokens: int | None = None
@@ -82,6 +86,7 @@ class FakeShard:
     step_s: float = 0.0
     alive: bool = True
     forget: bool = False
+    resuming: bool = True
 
     def __post_init__(self) -> None:
         self.running = asyncio.Event()
@@ -89,6 +94,7 @@ class FakeShard:
         self.violations: list[str] = []
         self.calls: list[tuple[str, Any]] = []
         self.failures: dict[str, str] = {}
+        self.fail_after: dict[str, int] = {}
         self.max_prefill_tokens = 0
         self.warmup: Any = None
         self.batches: dict[int, list[Row]] = {}
@@ -131,6 +137,8 @@ class FakeShard:
             use_prefix_caching=self.prefix_caching,
             attention_impl="paged",
             block_size=self.block_size,
+            support_resuming=self.resuming,
+            vocab_size=self.vocab_size,
         )
 
     async def Health(self, _: Any, context: Any) -> Any:
@@ -211,6 +219,8 @@ class FakeShard:
         self._seen.add(wire.id)
         prompt = self.tokenizer.encode(wire.inputs).ids
         prompt = prompt[:1] + prompt[1:][-(wire.truncate - 1) :] if len(prompt) > wire.truncate else prompt
+        prompt += wire.generated_ids
+        self._check(self.resuming or not (wire.resumable or wire.generated_ids), "this shard does not resume requests")
         slots, size = list(wire.slots), self.block_size
         self._check(len(slots) == len(prompt) + wire.stopping_parameters.max_new_tokens - 1, "wrong number of slots")
         in_blocks = [wire.blocks[i // size] * size + i % size for i in range(len(slots))]
@@ -230,7 +240,8 @@ class FakeShard:
         rest = len(prompt) - wire.cache_len
         if wire.HasField("chunk_len"):
             self._check(self.chunking and last and 1 <= wire.chunk_len < rest, f"chunk of {wire.chunk_len} of {rest}")
-        return Row(wire, prompt, wire.cache_len, wire.chunk_len if wire.HasField("chunk_len") else rest)
+        text = self.tokenizer.decode(wire.generated_ids)
+        return Row(wire, prompt, wire.cache_len, wire.chunk_len if wire.HasField("chunk_len") else rest, text=text)
 
     async def _step(self, response: Any, batch_id: int, rows: list[Row], joined: bool) -> Any:
         """One step of all rows."""
@@ -268,7 +279,9 @@ class FakeShard:
         return None if row.prefilling else self._generate(row)
 
     def _generate(self, row: Row) -> Any:
-        wire, first = row.request, not row.outputs
+        wire, first = row.request, not row.outputs and not row.request.generated_ids
+        if self.fail_after.get(wire.inputs) == len(row.outputs):
+            return _failed(wire.id)
         read = [self.slots[slot] for slot in list(wire.slots)[: row.computed]]
         letter = next_letter(read)
         row.outputs.append(self.tokenizer.token_to_id(letter))
@@ -289,16 +302,20 @@ class FakeShard:
 
     def _end(self, row: Row) -> Any | None:
         stopping = row.request.stopping_parameters
-        if len(row.outputs) >= stopping.max_new_tokens:
+        generated = len(row.request.generated_ids) + len(row.outputs)
+        stay_over = len(row.outputs) >= stopping.max_new_tokens
+        if stay_over and not row.request.resumable:
             reason = pb.FINISH_REASON_LENGTH
-        elif self.eos_after is not None and len(row.outputs) >= self.eos_after:
+        elif self.eos_after is not None and generated >= self.eos_after:
             reason = pb.FINISH_REASON_EOS_TOKEN
         elif any(row.text.endswith(stop) for stop in stopping.stop_sequences):
             reason = pb.FINISH_REASON_STOP_SEQUENCE
+        elif stay_over:
+            return pb.GeneratedText(generated_tokens=generated, finish_reason=pb.FINISH_REASON_LENGTH)
         else:
             return None
         seed = row.request.parameters.seed if row.request.parameters.do_sample else None
-        return pb.GeneratedText(text=row.text, generated_tokens=len(row.outputs), finish_reason=reason, seed=seed)
+        return pb.GeneratedText(text=row.text, generated_tokens=generated, finish_reason=reason, seed=seed)
 
     def _cached(self, batch_id: int) -> Any:
         rows = self.batches[batch_id]
@@ -309,6 +326,17 @@ class FakeShard:
             max_tokens=sum(len(row.request.slots) for row in rows),
             current_tokens=sum(row.planned for row in rows),
         )
+
+
+def _failed(request_id: int) -> Any:
+    """The end of a request that fails alone."""
+    return pb.Generation(
+        request_id=request_id,
+        tokens=pb.Tokens(ids=[0], logprobs=[0.0], texts=[""], is_special=[True]),
+        generated_text=pb.GeneratedText(
+            text="no room", generated_tokens=1, finish_reason=pb.FINISH_REASON_EOS_TOKEN, failure="no room"
+        ),
+    )
 
 
 def _top(count: int) -> Any:

@@ -70,22 +70,35 @@ async def running_router(
     shards = [FakeShard(tokenizer, directory / "s", rank, world_size, **shard) for rank in range(world_size)]
     for one in shards:
         await one.start()
-    settings = replace(_settings(directory), **(options or {}))
+    settings = replace(router_settings(directory, directory / "s-0"), **(options or {}))
+    try:
+        async with listening(settings, keep_alive_s) as (client, stop, exit_code):
+            try:
+                yield RunningRouter(str(client.base_url), shards, client, stop, exit_code)
+            finally:
+                for one in shards:
+                    one.running.set()
+    finally:
+        for one in shards:
+            await one.stop()
+    assert [violation for one in shards for violation in one.violations] == []
+
+
+@asynccontextmanager
+async def listening(
+    settings: Settings, keep_alive_s: float = 15.0
+) -> AsyncIterator[tuple[httpx.AsyncClient, asyncio.Event, "asyncio.Future[int]"]]:
+    """A router with these settings: a client of it, what stops it, and its exit code."""
     stop = asyncio.Event()
     exit_code = asyncio.ensure_future(serve(settings, stop, keep_alive_s))
     url = f"http://127.0.0.1:{settings.port}"
     try:
         async with httpx.AsyncClient(base_url=url, timeout=20, limits=_NO_LIMITS, verify=False) as client:
             await _until_open(client, exit_code)
-            yield RunningRouter(url, shards, client, stop, exit_code)
+            yield client, stop, exit_code
     finally:
         stop.set()
-        for one in shards:
-            one.running.set()
         await asyncio.wait((exit_code,), timeout=10)
-        for one in shards:
-            await one.stop()
-    assert [violation for one in shards for violation in one.violations] == []
 
 
 def free_port() -> int:
@@ -103,12 +116,13 @@ async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
             yield json.loads(line.removeprefix("data: "))
 
 
-def _settings(directory: Path) -> Settings:
+def router_settings(directory: Path, shard: Path) -> Settings:
+    """Settings of a router with a directory's tokenizer before the shard at a socket."""
     return Settings(
         hostname="127.0.0.1",
         port=free_port(),
         prometheus_port=0,
-        master_shard_uds_path=str(directory / "s-0"),
+        master_shard_uds_path=str(shard),
         tokenizer_name=str(directory),
         max_batch_prefill_tokens=256,
     )

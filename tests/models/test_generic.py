@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import __version__ as version
 
@@ -129,6 +130,37 @@ def test_a_rotation_that_grows_with_its_neighbours_is_refused(nemotron, tmp_path
 def test_tensors_that_do_not_fit_are_named(nemotron, tmp_path):
     with pytest.raises(UnsupportedModel, match=r"missing keys \(model\.layers\.2"):
         load(changed(nemotron, tmp_path, num_hidden_layers=3))
+
+
+def with_tensor(directory, to, name, shape):
+    """The directory with one more tensor in its checkpoint."""
+    shutil.copytree(directory, to, dirs_exist_ok=True)
+    save_file({**load_file(to / "model.safetensors"), name: torch.zeros(shape)}, to / "model.safetensors")
+    return to
+
+
+def test_what_other_trainers_save_beside_parameters_is_skipped(nemotron, tmp_path):
+    load(with_tensor(nemotron, tmp_path / "state", "model.layers.0.mlp.up_proj._extra_state", (3,)))
+    load(with_tensor(nemotron, tmp_path / "mask", "model.layers.0.self_attn.bias", (1, 1, 4, 4)))
+    with pytest.raises(UnsupportedModel, match=r"unexpected keys \(model\.layers\.0\.self_attn\.bias\)"):
+        load(with_tensor(nemotron, tmp_path / "bias", "model.layers.0.self_attn.bias", (4,)))
+
+
+def test_the_weights_are_those_of_a_complete_index(nemotron, tmp_path):
+    shutil.copytree(nemotron, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-1.safetensors")
+    listed = {"weight_map": dict.fromkeys(load_file(tmp_path / "model-1.safetensors"), "model-1.safetensors")}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, **listed}))
+    save_file({"another": torch.zeros(1)}, tmp_path / "model.safetensors")
+    load(tmp_path)
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(UnsupportedModel, match="missing keys"):
+        load(tmp_path)
+
+
+def test_a_quantised_model_is_called_that(nemotron, tmp_path):
+    with pytest.raises(UnsupportedModel, match=r"quantization is .* not quantised; this one is by MLX"):
+        load(changed(nemotron, tmp_path, quantization={"group_size": 64, "bits": 4}))
 
 
 @pytest.fixture

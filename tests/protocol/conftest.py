@@ -28,6 +28,7 @@ INFO = ShardInfo(
     block_size=1,
     prefix_caching=True,
     chunking=True,
+    vocab_size=300,
 )
 
 BOS = 300

@@ -12,7 +12,7 @@ from text_generation_server.lifetime import FAILED, Lifetime, leave
 from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.service import EngineService, Shard
-from text_generation_server.rpc.sockets import socket_url
+from text_generation_server.rpc.sockets import reserve, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
 
@@ -39,8 +39,10 @@ class ObedientEngine(ScriptedEngine):
 
 def make_server(path: Path, start: str, lifetime: Lifetime) -> ShardServer:
     print("starting", flush=True)
+    lifetime.keeps.enter_context(reserve(path))
     match start:
         case "slow":
+            print("loading", flush=True)
             time.sleep(60)
         case "impossible":
             raise StartError("there is no such model")

@@ -9,6 +9,7 @@ from text_generation_protocol.v2 import generate_pb2 as pb_v2
 from text_generation_protocol.v3 import generate_pb2 as pb_v3
 from text_generation_server.engine.types import (
     BatchView,
+    Failure,
     FinishReason,
     GeneratedText,
     Generation,
@@ -41,14 +42,23 @@ def prefill(pb, *requests, **fields):
     return pb.PrefillRequest(batch=pb.Batch(id=5, requests=requests), **fields)
 
 
+def test_what_a_request_has_generated_follows_its_prompt(shard, engine):
+    shard.v3.Prefill(prefill(pb_v3, request(pb_v3, generated_ids=[7, 8], resumable=True)))
+    (got,) = engine.last.requests
+    assert (got.prompt_ids[-2:], got.generated, got.stopping.resumable) == ((7, 8), 2, True)
+
+
 def test_v3_info_bytes(shard):
     expected = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda"
     expected += bytes.fromhex("30 01 38 01 42 0a") + b"flashinfer" + bytes.fromhex("48 01")
+    expected += bytes.fromhex("a0 06 01 c0 3e ac 02")  # our own: requests may be resumed; the size of the vocabulary
     assert shard.raw("generate.v3.TextGenerationService/Info") == expected
 
 
-def test_v2_info_has_the_first_five_fields_only(shard):
-    expected = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda"
+def test_v2_info_has_the_first_five_fields_and_ours(shard):
+    expected = (
+        bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda" + bytes.fromhex("c0 3e ac 02")
+    )
     assert shard.raw("generate.v2.TextGenerationService/Info") == expected
 
 
@@ -148,13 +158,23 @@ def test_v3_adapters(shard, engine, adapter_id, adapter):
     [
         ([], b"ab"),
         ([pb_v3.InputChunk(text="c")], b"c"),
-        ([pb_v3.InputChunk(text="c"), IMAGE, pb_v3.InputChunk(text="d")], b"cd"),
+        ([pb_v3.InputChunk(text="c"), pb_v3.InputChunk(text="d")], b"cd"),
     ],
-    ids=["none", "one", "an image between"],
+    ids=["none", "one", "two"],
 )
-def test_v3_chunks_come_before_inputs_and_images_are_ignored(shard, engine, chunks, prompt):
+def test_v3_chunks_come_before_inputs(shard, engine, chunks, prompt):
     shard.v3.Prefill(prefill(pb_v3, request(pb_v3, input_chunks=pb_v3.Input(chunks=chunks))))
     assert engine.prompts == [tuple(prompt)]
+
+
+@pytest.mark.parametrize("chunks", [[IMAGE], [pb_v3.InputChunk(text="c"), IMAGE]], ids=["alone", "with text"])
+def test_an_image_is_refused_by_name(shard, engine, chunks):
+    requests = request(pb_v3, input_chunks=pb_v3.Input(chunks=chunks)), request(pb_v3, id=2)
+    shard.v3.Prefill(prefill(pb_v3, *requests))
+    assert [r.id for r in engine.last.requests] == [2]
+    assert [r.reason for r in engine.last.refused] == [
+        "request 0: the prompt has an image, and this model takes text only: leave it out"
+    ]
 
 
 def test_each_request_is_truncated_by_its_own_limit(shard, engine):
@@ -235,6 +255,16 @@ def test_every_part_of_a_result_arrives(shard, engine, version, pb):
     assert (response.batch.id, list(response.batch.request_ids), response.batch.size) == (9, [3, 4], 2)
     assert (response.batch.max_tokens, response.forward_ns, response.decode_ns) == (64, 11, 12)
     assert response.total_ns > 0
+
+
+@pytest.mark.parametrize(("version", "pb"), [("v2", pb_v2), ("v3", pb_v3)], ids=["v2", "v3"])
+def test_a_failure_is_marked_beside_what_every_router_reads(shard, engine, version, pb):
+    failed = replace(full_result().generations[0], finished=Failure("no room", 3))
+    engine.result = replace(full_result(), generations=(failed,))
+    (generation,) = getattr(shard, version).Prefill(prefill(pb, request(pb))).generations
+    assert generation.generated_text == pb.GeneratedText(
+        text="no room", generated_tokens=3, finish_reason=pb.FINISH_REASON_EOS_TOKEN, failure="no room"
+    )
 
 
 def test_the_times_of_a_step_that_ran_ahead_stay_within_the_whole(shard, engine):

@@ -1,5 +1,6 @@
 """A shard's socket: private, ready when it exists, never taken from a living process; what followers answer there."""
 
+import os
 import socket
 import stat
 import threading
@@ -12,9 +13,10 @@ from text_generation_protocol.v3 import generate_pb2 as pb_v3
 from text_generation_protocol.v3 import generate_pb2_grpc as grpc_v3
 from text_generation_server.engine.types import ShardInfo
 from text_generation_server.errors import SocketInUse, StartError
+from text_generation_server.reservations.sockets import LONGEST_PATH
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.service import FollowerService, Shard
-from text_generation_server.rpc.sockets import LONGEST_PATH, make_way, socket_path, socket_url
+from text_generation_server.rpc.sockets import make_way, reserve, socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
 
@@ -86,7 +88,7 @@ def test_a_stale_socket_does_not_hinder_a_start(tmp_path, start_shard, engine):
 
 
 def test_a_living_server_keeps_its_socket(shard, start_shard, engine):
-    with pytest.raises(SocketInUse, match="another server is using"):
+    with pytest.raises(SocketInUse, match=f"is taken by process {os.getpid()}.*--uds-path"):
         make_way(shard.path)
     assert shard.v3.Health(pb_v3.HealthRequest()) == pb_v3.HealthResponse()
 
@@ -100,9 +102,9 @@ def test_other_files_are_left_alone(tmp_path):
 
 def test_impossible_paths_are_explained(tmp_path):
     with pytest.raises(StartError, match="is no directory"):
-        make_way(tmp_path / "absent" / "tgi-0")
-    with pytest.raises(StartError, match="longer than 107 bytes"):
-        make_way(tmp_path / ("x" * LONGEST_PATH))
+        reserve(tmp_path / "absent" / "tgi-0")
+    with pytest.raises(StartError, match=f"longer than {LONGEST_PATH} bytes"):
+        reserve(tmp_path / ("x" * LONGEST_PATH))
 
 
 def test_a_second_server_does_not_start(tmp_path):
@@ -113,6 +115,16 @@ def test_a_second_server_does_not_start(tmp_path):
     servers[1].stop(grace_s=0)
     assert servers[0].path.exists()
     servers[0].stop(grace_s=0)
+
+
+def test_a_server_leaves_the_socket_that_took_the_place_of_its_own(tmp_path):
+    path = tmp_path / "tgi-0"
+    server = follower_server(path, Worker())
+    server.start()
+    path.rename(tmp_path / "old")
+    left_behind(path)
+    server.stop(grace_s=0)
+    assert path.exists()
 
 
 def test_followers_answer_status_calls(follower):

@@ -135,5 +135,15 @@ def test_a_shard_refuses_the_socket_of_a_living_one(process):
     first = process()
     first.wait_for_socket()
     code, stderr = process().end()
-    assert code == 1 and "another server is using" in stderr
+    assert code == 1 and f"is taken by process {first.child.pid} (scripted_shard.py)" in stderr
     assert first.child.poll() is None and first.socket.exists()
+
+
+def test_a_shard_refuses_the_socket_of_one_that_still_loads(process):
+    first = process("slow")
+    assert first.says() == "loading" and not first.socket.exists()
+    code, stderr = process().end()
+    assert code == 1 and f"is taken by process {first.child.pid} (scripted_shard.py)" in stderr
+    first.child.send_signal(signal.SIGTERM)
+    assert first.end()[0] == 0
+    assert not list(first.socket.parent.glob("tgi*"))

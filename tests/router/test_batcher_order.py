@@ -45,8 +45,8 @@ class Answer:
     def request_ids(self):
         return [generation.request_id for generation in self.made]
 
-    def finished_ids(self):
-        return [generation.request_id for generation in self.made if generation.final is not None]
+    def finished(self):
+        return [generation for generation in self.made if generation.final is not None]
 
     def generations(self):
         self.log.append("tokens are read")
@@ -92,7 +92,7 @@ class Scene:
         self.shards = ManualShards(self.log)
         metrics = Metrics(Limits(100, 200, 100, 64), 0)
         self.allocator = BlockAllocator(64, 1, prefix_caching=True)
-        queue = WaitingQueue(self.allocator, 0, True, metrics.requests)
+        queue = WaitingQueue(self.allocator, 0, True, 0, metrics.requests)
         self.batcher = Batcher(self.shards, queue, self.allocator, BatchPolicy(True, 100, None, 1.2, 20), metrics)
         self.running = asyncio.ensure_future(self.batcher.run())
         self.readers = []
@@ -112,7 +112,6 @@ class Scene:
             truncate=100,
             sampling=Sampling(seed=1),
             max_new_tokens=10,
-            total_new_tokens=10,
         )
         entry = self.batcher.submit(request, Timeline(0.0))
         if read:

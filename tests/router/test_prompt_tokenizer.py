@@ -43,3 +43,10 @@ def test_a_directory_without_tokenizer_files_is_refused(directory):
     (directory / "tokenizer.json").write_text("{}")
     with pytest.raises(StartError, match="no tokenizer: "):
         load_backend(directory, trust_remote_code=False)
+
+
+def test_a_value_of_another_type_is_refused_by_file_and_key(directory):
+    save_tokenizer(directory)
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": ["T"]}')
+    with pytest.raises(StartError, match=r"no tokenizer: .*tokenizer_config\.json: tokenizer_class is \['T'\]"):
+        load_backend(directory, trust_remote_code=False)

@@ -8,12 +8,14 @@ from mocks.running_router import running_router
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_router.errors import InvalidInput, Overloaded
 from text_generation_router.inference import Permits
-from text_generation_router.schemas import GenerateRequest
+from text_generation_router.schemas import GenerateParameters, GenerateRequest, JsonGrammar
 from text_generation_router.tokenizer import PromptTokenizer, load_backend
 from text_generation_router.types import Limits
 from text_generation_router.validation import RequestLimits, Validator
+from text_generation_server.grammar.compiler import GrammarCompiler
 
 LONG = "x" * 100
+DEEP = '{"properties": {"a": ' + "[" * 1500
 
 RULES = [
     ({"best_of": 2}, "`best_of` is > 1"),
@@ -26,6 +28,11 @@ RULES = [
     ({"top_p": 1.1}, "`top_p`"),
     ({"typical_p": 0.0}, "`typical_p`"),
     ({"typical_p": 1.0}, "`typical_p`"),
+    ({"temperature": 1e-300}, "`temperature` must be strictly positive"),
+    ({"repetition_penalty": 1e-46}, "`repetition_penalty` must be strictly positive"),
+    ({"top_p": 1e-300}, "`top_p` must be > 0.0"),
+    ({"typical_p": 1e-300}, "`typical_p` must be > 0.0"),
+    ({"typical_p": 0.999999999}, "`typical_p` must be > 0.0 and < 1.0"),
     ({"top_k": 0}, "`top_k`"),
     ({"top_k": -1}, "`top_k`"),
     ({"max_new_tokens": 0}, "`max_new_tokens`"),
@@ -36,8 +43,16 @@ RULES = [
     ({"truncate": 51}, "`truncate` must be strictly positive and less than 50. Given: 51"),
     ({"max_new_tokens": 96}, "must be <= 101. Given: 6 `inputs` tokens and 96 `max_new_tokens`"),
     ({"grammar": {"type": "regex", "value": "(a|b"}}, "grammar is not valid: the grammar cannot be used: "),
+    (
+        {"grammar": {"type": "json", "value": {"properties": {"a": {"$ref": "#/properties/a"}}, "required": ["a"]}}},
+        "grammar is not valid: the grammar cannot be used: NoExtensionBias",
+    ),
     ({"grammar": {"type": "json", "value": 5}}, "grammar is not supported"),
     ({"grammar": {"type": "json", "value": "{"}}, "grammar is not valid: "),
+    ({"grammar": {"type": "json", "value": DEEP}}, "nested too deeply"),
+    ({"grammar": {"type": "json_schema", "value": {"schema": DEEP}}}, "nested too deeply"),
+    ({"grammar": {"type": "json", "value": "[]"}}, "a JSON list, expected an object"),
+    ({"grammar": {"type": LONG * 9, "value": 5}}, "does not match any of the expected tags"),
     ({"grammar": {"type": "json", "value": {"type": "string"}}}, "must have a 'properties' field"),
     ({"grammar": {"type": "json_object", "value": '{"properties": {"a": {"type": "b"}}}'}}, "Invalid type: b"),
     ({"grammar": {"type": "json_schema", "value": {"schema": {}}}}, "must have a 'properties' field"),
@@ -46,6 +61,7 @@ RULES = [
         "`adapter_id` is not supported by this version of the router. Given: some/ad",
     ),
     ({"lora_id": "some/adapter"}, "`lora_id`"),
+    ({"lora_id": LONG * 9}, "`lora_id`"),
 ]
 STREAM_RULES = [
     ({"best_of": 2, "do_sample": True}, "`best_of` != 1 is not supported when streaming"),
@@ -65,6 +81,21 @@ BODIES = [
     (b'{"inputs": "a", "parameters": {"max_new_tokens": 1.5}}', "application/json", 422, "parameters.max_new_tokens"),
     (b'{"inputs": "a", "parameters": {"do_sample": "yes"}}', "application/json", 422, "parameters.do_sample"),
     (b'{"inputs": "a", "parameters": {"temperature": NaN}}', "application/json", 422, "parameters.temperature"),
+    *(
+        (b'{"inputs": "a", "parameters": {"%b": %b}}' % (name, value), "application/json", 422, text)
+        for name in (b"temperature", b"repetition_penalty", b"frequency_penalty", b"top_p", b"typical_p")
+        for value, text in (
+            (b"1e300", f"parameters.{name.decode()}: 1e+300 is beyond what 32 bits hold"),
+            (b"-3.41e38", f"parameters.{name.decode()}: -3.41e+38 is beyond what 32 bits hold"),
+            (b"1e999", f"parameters.{name.decode()}: "),
+            (b"1" * 400, f"parameters.{name.decode()}: "),
+        )
+    ),
+    *(
+        (b'{"inputs": "a", "parameters": {"%b": %d}}' % (name, 2**bits), "application/json", 422, f"{name.decode()}: ")
+        for name, bits in ((b"seed", 64), (b"max_new_tokens", 32), (b"truncate", 32), (b"top_n_tokens", 32))
+    ),
+    (b'{"inputs": "a", "parameters": {"seed": ' + b"9" * 1900 + b"}}", "application/json", 422, "parameters.seed: "),
     (b'{"inputs": "a"}', "text/plain", 415, "Expected request with `Content-Type: application/json`"),
     (b'{"inputs": "a"}', "", 415, "Expected request with `Content-Type: application/json`"),
     (b'{"inputs": "' + b"a" * 3000 + b'"}', "application/json", 413, "Failed to buffer the request body"),
@@ -93,7 +124,7 @@ async def test_every_rule_is_refused_with_its_text(router):
             if "best_of" in parameters and path == "/generate_stream":
                 continue
             error = await refusal(router, path, {"inputs": "Hello", "parameters": parameters})
-            assert error.startswith("Input validation error: ") and text in error
+            assert text in error and error.count("x") <= 220
     assert "Prefill" not in router.shard.steps()
 
 
@@ -107,6 +138,7 @@ async def test_grammars_and_watermarks_reach_the_shards(router):
     schema = {"properties": {"b": {"type": "integer"}, "a": {"type": "null"}}}
     given = [
         ({"type": "regex", "value": "[0-9]+"}, pb.GRAMMAR_TYPE_REGEX, "[0-9]+"),
+        ({"type": "regex", "value": ""}, pb.GRAMMAR_TYPE_REGEX, "(?:)"),
         ({"type": "json", "value": schema}, pb.GRAMMAR_TYPE_JSON, json.dumps(schema)),
         ({"type": "json_object", "value": json.dumps(schema)}, pb.GRAMMAR_TYPE_JSON, json.dumps(schema)),
         (
@@ -114,6 +146,7 @@ async def test_grammars_and_watermarks_reach_the_shards(router):
             pb.GRAMMAR_TYPE_JSON,
             json.dumps(schema),
         ),
+        ({"type": "json", "value": {"allOf": [schema]}}, pb.GRAMMAR_TYPE_JSON, json.dumps({"allOf": [schema]})),
         (None, pb.GRAMMAR_TYPE_NONE, ""),
     ]
     for grammar, kind, text in given:
@@ -135,10 +168,26 @@ async def test_a_grammar_of_no_known_form_is_no_request(router):
         assert answer.status_code == 422 and "grammar" in answer.json()["error"]
 
 
+async def test_numbers_that_python_does_not_write_are_refused(validator):
+    grammar = JsonGrammar.model_construct(type="json", value={"properties": {}, "minimum": 10**5000})
+    parameters = GenerateParameters.model_construct(max_new_tokens=5, grammar=grammar)
+    with pytest.raises(InvalidInput, match="numbers are too long"):
+        await validator.validate(GenerateRequest.model_construct(inputs="Hello", parameters=parameters))
+
+
 async def test_grammars_can_be_switched_off(directory):
     async with running_router(directory, options={"disable_grammar_support": True}) as router:
         body = {"inputs": "Hello", "parameters": {"grammar": {"type": "regex", "value": "a"}}}
         assert (await refusal(router, "/generate", body)).endswith("grammar is not supported")
+
+
+async def test_tokens_that_the_model_does_not_know_are_refused(directory):
+    """The end token has id 257."""
+    async with running_router(directory, vocab_size=257) as router:
+        error = await refusal(router, "/generate", {"inputs": "a </s>"})
+        assert error.endswith("a token that the model does not know: id 257, expected less than 257; leave it out")
+        assert (await router.generate("<s>", max_new_tokens=1)).status_code == 200
+        assert router.shard.steps().count("Prefill") == 1
 
 
 async def test_best_of_is_limited(router):
@@ -183,8 +232,9 @@ def validator(directory):
     from mocks.fake_shard import save_tokenizer
 
     save_tokenizer(directory)
-    tokenizer = PromptTokenizer(load_backend(directory, trust_remote_code=False), workers=1)
-    yield Validator(tokenizer, RequestLimits(1, 4, 5), Limits(3000, 4000, 4096, 8192))
+    backend = load_backend(directory, trust_remote_code=False)
+    tokenizer, grammars = PromptTokenizer(backend, workers=1), GrammarCompiler(backend, backend.vocab_size)
+    yield Validator(tokenizer, grammars, RequestLimits(1, 4, 5), Limits(3000, 4000, 4096, 8192))
     tokenizer.close()
 
 
@@ -192,37 +242,24 @@ def request(**body) -> GenerateRequest:
     return GenerateRequest.model_validate_json(json.dumps(body))
 
 
-@pytest.mark.parametrize(("wanted", "now", "in_all"), [(5, 5, 5), (1024, 1024, 1024), (3000, 1024, 3000)])
-async def test_new_tokens_are_asked_for_in_pieces(validator, wanted, now, in_all):
-    valid = await validator.validate(request(inputs="Hello", parameters={"max_new_tokens": wanted}))
-    assert (valid.max_new_tokens, valid.total_new_tokens) == (now, in_all)
+@pytest.mark.parametrize(("wanted", "given"), [(5, 5), (3000, 3000), (3994, 3994), (99999, 3994), (None, 3994)])
+@pytest.mark.parametrize("grammar", [None, {"type": "regex", "value": "a*"}])
+async def test_the_answer_ends_with_the_room_there_is(validator, wanted, given, grammar):
+    valid = await validator.validate(request(inputs="Hello", parameters={"max_new_tokens": wanted, "grammar": grammar}))
+    assert valid.max_new_tokens == given
 
 
-async def test_an_answer_with_a_grammar_is_asked_for_whole(validator):
-    parameters = {"max_new_tokens": 3000, "grammar": {"type": "regex", "value": "a*"}}
-    valid = await validator.validate(request(inputs="Hello", parameters=parameters))
-    assert (valid.max_new_tokens, valid.total_new_tokens) == (3000, 3000)
+async def test_of_too_many_new_tokens_some_must_fit(validator):
+    parameters = {"max_new_tokens": 1026}
+    valid = await validator.validate(request(inputs="x" * 2975, parameters=parameters))
+    assert valid.max_new_tokens == 1024
     with pytest.raises(InvalidInput, match="must be <= 4000"):
-        await validator.validate(request(inputs="Hello", parameters=parameters | {"max_new_tokens": 3995}))
-
-
-async def test_without_a_wish_the_answer_may_fill_the_context(validator):
-    valid = await validator.validate(request(inputs="Hello"))
-    assert (valid.max_new_tokens, valid.total_new_tokens) == (1024, 3994)
+        await validator.validate(request(inputs="x" * 2976, parameters=parameters))
 
 
 async def test_a_truncated_prompt_keeps_its_beginning_token_and_its_end(validator):
     valid = await validator.validate(request(inputs="abcdef", parameters={"truncate": 3}))
     assert valid.input_ids == (256, ord("e") - ord("!"), ord("f") - ord("!")) and valid.truncate == 3
-
-
-async def test_what_goes_on_repeats_all_but_the_prompts_details(validator):
-    first = await validator.validate(request(inputs="ab", parameters={"decoder_input_details": True, "seed": 3}))
-    longer = await validator.follow_up(first, "cd", 7)
-    assert longer is not None
-    assert (longer.inputs, len(longer.input_ids), longer.max_new_tokens) == ("abcd", 5, 7)
-    assert longer.sampling == first.sampling and not longer.prefill_logprobs
-    assert await validator.follow_up(first, "x" * 3000, 7) is None
 
 
 async def test_one_sample_only_where_only_one_is_allowed(validator):

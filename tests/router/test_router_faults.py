@@ -1,6 +1,7 @@
 """Shards that fail, forget or die: who is told what, and what goes on."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -35,6 +36,30 @@ async def test_a_failed_prefill_has_its_own_status_even_for_a_stream(directory, 
         assert again.json()["generated_text"] == router.text("Hello", 3)
         cached = [call.batch.requests[0].cache_len for name, call in router.shard.calls if name == "Prefill"]
         assert cached == [0, 0]  # a prompt that was not computed is not shared
+
+
+async def test_a_request_that_fails_alone_in_company_is_no_answer(directory):
+    """Neither at once nor in the middle, and its prompt is not taken for one that is in the cache."""
+    failed = {"error": "Request failed during generation: Server error: no room", "error_type": "generation"}
+    async with running_router(directory) as router:
+        router.shard.fail_after = {"at once": 0, "in the middle": 2}
+        mate = asyncio.ensure_future(router.generate("mate", max_new_tokens=30))
+        for prompt in router.shard.fail_after:
+            answer = await router.generate(prompt, max_new_tokens=9)
+            assert (answer.status_code, answer.json()) == (424, failed)
+            body = {"inputs": prompt, "parameters": {"max_new_tokens": 9}}
+            streamed = await router.client.post("/generate_stream", json=body)
+            if prompt == "at once":
+                assert (streamed.status_code, streamed.json()) == (424, failed)
+            else:
+                *tokens, last = [json.loads(line[5:]) for line in streamed.text.splitlines() if line]
+                assert len(tokens) == 2 and last == failed
+        assert (await mate).json()["generated_text"] == router.text("mate", 30)
+        await router.until_idle()
+        assert await router.metric('tgi_request_failure{err="generation"}') == 4
+        assert await router.metric("tgi_request_success") == 1
+        prefills = [call.batch.requests[0] for name, call in router.shard.calls if name == "Prefill"]
+        assert max(wire.cache_len for wire in prefills if wire.inputs == "at once") <= 1  # what all prompts begin with
 
 
 async def test_an_error_in_a_stream_is_its_last_event(directory):

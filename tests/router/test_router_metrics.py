@@ -1,5 +1,7 @@
 """Metrics: the names, types, labels and buckets that dashboards read, there before the first request."""
 
+import asyncio
+
 import pytest
 
 from mocks.running_router import free_port, running_router
@@ -8,7 +10,10 @@ from text_generation_router.exposition import Histogram, Registry
 COUNTERS = {
     "tgi_request_count": None,
     "tgi_request_success": None,
-    "tgi_request_failure": ("err", ["validation", "overloaded", "generation", "incomplete", "template", "dropped"]),
+    "tgi_request_failure": (
+        "err",
+        ["validation", "overloaded", "generation", "incomplete", "template", "dropped", "internal"],
+    ),
     "tgi_batch_concat": ("reason", ["backpressure", "wait_exceeded", "chunking"]),
     "tgi_batch_inference_count": ("method", ["prefill", "decode"]),
     "tgi_batch_inference_success": ("method", ["prefill", "decode"]),
@@ -101,6 +106,62 @@ async def test_requests_move_them(directory):
             "tgi_batch_current_size": 0,
         }
         assert {line: await router.metric(line) for line in expected} == pytest.approx(expected)
+
+
+async def outcomes(router) -> dict[str, float]:
+    """How requests ended so far, zeros left out."""
+    reasons = [f'tgi_request_failure{{err="{reason}"}}' for reason in COUNTERS["tgi_request_failure"][1]]
+    counts = {line: await router.metric(line) for line in ("tgi_request_count", "tgi_request_success", *reasons)}
+    return {line.partition('"')[2].rstrip('"}') or line: value for line, value in counts.items() if value}
+
+
+async def test_the_best_of_several_is_one_request(directory):
+    async with running_router(directory) as router:
+        answer = await router.generate("Hello", max_new_tokens=3, best_of=2, do_sample=True)
+        assert answer.status_code == 200
+        assert await outcomes(router) == {"tgi_request_count": 1, "tgi_request_success": 1}
+        for series in ("input_length", "generated_tokens", "duration", "max_new_tokens"):
+            assert await router.metric(f"tgi_request_{series}_count") == 1
+        router.shard.failures["Decode"] = "broken"
+        assert (await router.generate("Hello", max_new_tokens=3, best_of=2, do_sample=True)).status_code == 424
+        await router.until_idle()
+        assert await outcomes(router) == {"tgi_request_count": 2, "tgi_request_success": 1, "generation": 1}
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
+async def test_a_fault_of_our_own_is_a_failure_too(directory, monkeypatch, path):
+    def broken(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("text_generation_router.validation._check_features", broken)
+    async with running_router(directory) as router:
+        assert (await router.client.post(path, json={"inputs": "a"})).status_code == 500
+        assert await outcomes(router) == {"tgi_request_count": 1, "internal": 1}
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
+@pytest.mark.parametrize("sent", [b"{", b'{"inputs": "a"}'], ids=["in its body", "before the first batch"])
+async def test_a_client_that_leaves_early_is_a_failure(directory, path, sent):
+    async with running_router(directory) as router:
+        router.shard.running.clear()
+        _, writer = await asyncio.open_connection("127.0.0.1", router.client.base_url.port)
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n"
+        writer.write(head.encode() + sent)
+        while await router.metric("tgi_request_count") < 1:
+            await asyncio.sleep(0.01)
+        writer.close()
+        async with asyncio.timeout(5):
+            while await outcomes(router) != {"tgi_request_count": 1, "dropped": 1}:
+                await asyncio.sleep(0.01)
+        router.shard.running.set()
+        await router.until_idle()
+        assert await outcomes(router) == {"tgi_request_count": 1, "dropped": 1}
+
+
+async def test_other_routes_count_no_requests(directory):
+    async with running_router(directory) as router:
+        assert (await router.client.post("/tokenize", json={})).status_code == 422
+        assert await outcomes(router) == {}
 
 
 async def test_a_port_of_their_own_serves_nothing_else(directory):

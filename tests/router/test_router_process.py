@@ -14,6 +14,8 @@ from loguru import logger
 
 from mocks.fake_shard import FakeShard, save_tokenizer
 from mocks.running_router import free_port, running_router
+from text_generation_router.errors import StartError
+from text_generation_server.reservations.ports import PortReservation
 
 
 @pytest.fixture
@@ -131,6 +133,35 @@ async def test_it_says_why_it_cannot_start(directory, shard, start):
             output, errors = await process.communicate()
             assert process.returncode == 1 and text in (output + errors).decode()
             assert "Traceback" not in (output + errors).decode()
+
+
+async def test_a_second_router_names_the_first_that_does_not_listen_yet(shard, start):
+    shard.running.clear()  # ClearCache, the first call, hangs
+    port = free_port()
+    first = await start(port)
+    while not shard.calls:
+        await asyncio.sleep(0.01)
+    second = await start(port)
+    output, _ = await second.communicate()
+    assert second.returncode == 1
+    assert f"port {port} on 127.0.0.1 is taken by process {first.pid} (text_generation_router)" in output.decode()
+    shard.running.set()
+    await ready(first)
+
+
+async def test_a_router_that_cannot_listen_ends_and_says_so(directory, monkeypatch):
+    """Its port is taken when it is shared with the launcher's children, and others come first."""
+    thieves = []
+
+    def share_and_lose(place):
+        place.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        thieves.append(socket.create_server(("127.0.0.1", place.port)))
+
+    monkeypatch.setattr(PortReservation, "share", share_and_lose)
+    with pytest.raises(StartError, match=r"cannot listen.*ddress already in use"):
+        async with running_router(directory):
+            pass
+    thieves[0].close()
 
 
 async def test_a_socket_that_nobody_serves(directory, start):

@@ -3,9 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy import arange
+from numpy import arange, array
 
 from text_generation_server.cache.blocks import LocalBlocks
+from text_generation_server.cache.references import SlotReferences
 from text_generation_server.cache.tags import PrefixTags, PromptPart, PromptWrites, SlotTags
 from text_generation_server.errors import OutOfBlocks
 
@@ -92,3 +93,15 @@ def test_a_step_that_is_overtaken_tags_nothing():
     tags.settle(late)
     assert tags.matching(arange(2), first, 2) == 1
     assert tags.matching(arange(2), second, 2) == 2
+
+
+def test_a_slot_counts_once_however_many_hold_it():
+    references = SlotReferences(10)
+    references.add(array([1, 2, 3]))
+    references.add(array([2, 3, 4, 5]))
+    assert references.distinct == 5
+    references.remove(array([1, 2, 3]))
+    assert references.distinct == 4
+    references.add(array([1, 5]))
+    references.remove(array([2, 3, 4, 5]))
+    assert references.distinct == 2

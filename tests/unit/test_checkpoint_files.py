@@ -1,6 +1,7 @@
 """Reading safetensors: names, shards, broken files, and what must not be left over."""
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -77,7 +78,6 @@ def header_of(entry):
         struct.pack("<Q", 2) + b"[]",
         header_of({"dtype": "F32", "shape": [2], "data_offsets": [0, 16]}),
         header_of({"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}),
-        header_of({"dtype": "F3", "shape": [2], "data_offsets": [0, 8]}),
         header_of({"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}),
         header_of({"dtype": "F32", "shape": [2]}),
     ],
@@ -111,19 +111,95 @@ def test_what_nobody_read_is_named(tmp_path):
         files.check_consumed()
 
 
-def test_buffers_of_old_files_need_no_reader(tmp_path):
-    buffers = {
-        "model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(4),
-        "h.0.attn.bias": torch.zeros(1, 1, 4, 4),
-        "gpt_neox.layers.0.attention.masked_bias": torch.zeros(()),
-        "model.embeddings.position_ids": torch.zeros(1, 4),
-    }
-    checkpoint(tmp_path, buffers).check_consumed()
+DERIVED = {
+    "model.layers.0.self_attn.rotary_emb.inv_freq": (4,),
+    "model.rotary_emb_local.original_inv_freq": (4,),
+    "model.layers.0.self_attn.rotary_emb.cos_cached": (1, 1, 4, 4),
+    "model.layers.0.self_attn.rotary_emb.sin_cached": (4, 4),
+    "transformer.rotary_pos_emb.inv_freq": (4,),
+    "transformer.h.0.attn.rotary.scale": (4,),
+    "rope.freqs": (4,),
+    "freqs_cis": (4, 2),
+    "h.0.attn.bias": (1, 1, 4, 4),
+    "transformer.h.0.attn.bias": (4, 4),
+    "model.layers.0.self_attn.bias": (1, 4, 4),
+    "transformer.h.0.attn.causal_mask": (1, 1, 4, 4),
+    "model.causal_mask": (4, 4),
+    "model.future_mask": (2, 4, 4),
+    "gpt_neox.layers.0.attention.masked_bias": (),
+    "model.layers.0.self_attention.linear_qkv._extra_state": (9,),
+    "model.layers.0.alibi": (4,),
+    "model.embeddings.position_ids": (1, 4),
+    "transformer.h.0.attn.embed_positions": (4, 4),
+    "model.embed_positions._float_tensor": (1,),
+    "decoder.version": (1,),
+    "model.layers.0.mlp.total_ops": (1,),
+}
 
 
-def test_a_bias_is_no_causal_mask(tmp_path):
-    with pytest.raises(UnsupportedModel, match=r"layers\.0\.attn\.bias"):
-        checkpoint(tmp_path, {"layers.0.attn.bias": torch.zeros(4)}).check_consumed()
+@pytest.mark.parametrize("name", DERIVED)
+def test_what_follows_from_the_config_needs_no_reader(tmp_path, name):
+    checkpoint(tmp_path, {name: torch.zeros(DERIVED[name])}).check_consumed()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layers.0.attn.bias",
+        "layers.0.attention.dense.bias",
+        "embed_positions.weight",
+        "layers.0.rotary_attn.weight",
+        "layers.0.rotary_attn.bias",
+        "layers.0.attention.scale",
+    ],
+)
+def test_what_looks_like_it_is_none(tmp_path, name):
+    with pytest.raises(UnsupportedModel, match=re.escape(f"({name})")):
+        checkpoint(tmp_path, {name: torch.zeros(4)}).check_consumed()
+
+
+def file_of(directory, dtype, *names):
+    """A file of tensors of two 32-bit numbers, whatever their type is said to be."""
+    entry = {"dtype": dtype, "shape": [2], "data_offsets": [0, 8]}
+    header = json.dumps(dict.fromkeys(names, entry)).encode()
+    (directory / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    return directory / "x.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "names", "reason"),
+    [
+        ("F4", ["w"], r"w has elements of type F4, which is not supported; expected one of F64, F32"),
+        ("U32", ["w"], r"w has elements of type U32, which is not supported"),
+        ("U32", ["up.biases", "up.scales", "up.weight"], "is quantised by MLX"),
+        ("I32", ["up.qweight", "up.qzeros", "up.scales"], "is quantised by GPTQ or AWQ"),
+        ("I32", ["up.weight", "up.weight.absmax"], "is quantised by bitsandbytes"),
+        ("F32", ["up.weight", "up.weight_scale_inv"], "is quantised by a method of FP8"),
+        ("I32", ["up.weight_packed"], "is quantised by compressed-tensors"),
+        ("I32", ["experts.gate_up_proj_blocks", "experts.gate_up_proj_scales"], "is quantised by MXFP4"),
+    ],
+)
+def test_a_form_that_is_not_read_is_no_damage(tmp_path, dtype, names, reason):
+    with pytest.raises(UnsupportedModel, match=reason) as refused:
+        TensorFile(file_of(tmp_path, dtype, *names))
+    assert "again" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["attn.biases", "attn.W_q", "vq.codes", "attn.qweight"])
+def test_a_name_alone_is_no_sign(tmp_path, name):
+    assert name in TensorFile(file_of(tmp_path, "F32", name)).tensors
+
+
+def test_a_pointer_is_told_from_a_broken_file(tmp_path):
+    (tmp_path / "x.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UnsupportedModel, match=r"x\.safetensors is a Git LFS pointer .*git lfs pull"):
+        TensorFile(tmp_path / "x.safetensors")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "x.safetensors").mkdir()
+    with pytest.raises(UnsupportedModel, match=r"x\.safetensors cannot be read: Is a directory"):
+        TensorFile(tmp_path / "x.safetensors")
 
 
 def test_progress_ends_at_the_size_of_all_tensors(tmp_path):
@@ -150,7 +226,7 @@ def test_shards_are_found_by_their_index(tmp_path):
 def test_a_missing_shard_is_named(tmp_path):
     index = {"weight_map": {"a": "one.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelNotFound, match=r"no .*one\.safetensors, which the model's index names"):
+    with pytest.raises(ModelNotFound, match=r"no one\.safetensors, which model\.safetensors\.index\.json lists"):
         SavedCheckpoint(tmp_path, "", silent)
 
 
@@ -161,5 +237,7 @@ def test_pickled_weights_are_refused_with_the_way_out(tmp_path):
 
 
 def test_a_directory_without_weights_is_refused(tmp_path):
-    with pytest.raises(ModelNotFound, match=r"has no \*\.safetensors files"):
+    with pytest.raises(
+        ModelNotFound, match=r"neither model\.safetensors nor model\.safetensors\.index\.json, no weights"
+    ):
         SavedCheckpoint(tmp_path, "", silent)

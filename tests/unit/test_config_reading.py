@@ -105,6 +105,19 @@ def test_an_operator_s_unknown_scaling_is_refused():
         ),
         ({**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "quantization_config.quant_method is 'gptq'"),
         (
+            {**LLAMA, "quantization": {"group_size": 64, "bits": 4}},
+            "quantization is .*not quantised; this one is by MLX",
+        ),
+        ({**LLAMA, "quantization_config": {"quant_algo": "FP8"}}, "quantization_config.quant_algo is 'FP8'"),
+        (
+            {**LLAMA, "quantization_config": {"bits": 4}},
+            r"not quantised; this one is by a method that it does not name",
+        ),
+        (
+            {**LLAMA, "compression_config": {"format": "x"}},
+            "compression_config is .*not quantised; this one is by compressed-tensors",
+        ),
+        (
             {**LLAMA, "model_type": "gemma", "use_bidirectional_attention": "all"},
             "use_bidirectional_attention is 'all'",
         ),

@@ -126,6 +126,11 @@ def test_schemas_that_say_so_are_open() -> None:
     assert follower.allowed() == {256}
 
 
+@pytest.mark.parametrize("pattern", ["", "(?:)", "^$", "()"])
+def test_an_empty_pattern_is_the_empty_answer(pattern: str) -> None:
+    assert Follower(GrammarKind.REGEX, pattern).allowed() == {END, STOP}
+
+
 @pytest.mark.parametrize("pattern", ["^abc$", "abc", "(?:abc)", "abc$"])
 def test_anchors_change_nothing(pattern: str) -> None:
     follower = Follower(GrammarKind.REGEX, pattern)
@@ -241,3 +246,22 @@ def test_grammars_are_compiled_once_and_the_oldest_forgotten() -> None:
     for number in range(REMEMBERED):
         compiler.start(GrammarKind.REGEX, "c" * (number + 1))
     assert compiler.start(GrammarKind.REGEX, "a") is not first
+
+
+UNFOLLOWABLE = [
+    (GrammarKind.JSON, json.dumps({"properties": {f"p{i}": {"type": "null"} for i in range(600)}}), "Current row"),
+    (GrammarKind.JSON, '{"properties": {"a": {"$ref": "#/properties/a"}}, "required": ["a"]}', "NoExtensionBias"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "problem"), UNFOLLOWABLE, ids=["wide", "circular"])
+def test_a_trial_finds_what_compiles_but_cannot_be_followed(kind, text, problem) -> None:
+    assert GrammarCompiler(BYTES, 257).start(kind, text).result()
+    with pytest.raises(InvalidRequest, match=problem):
+        GrammarCompiler(BYTES, 257, trial_tokens=32).start(kind, text).result()
+
+
+@pytest.mark.parametrize("text", ["ab", "a*", r"\s*"])
+def test_a_trial_lets_pass_what_ends_or_goes_on_for_ever(text) -> None:
+    trying = GrammarCompiler(BYTES, 257, trial_tokens=32)
+    assert trying.start(GrammarKind.REGEX, text).result()

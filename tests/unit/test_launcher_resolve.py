@@ -174,11 +174,18 @@ def test_every_choice_has_its_reason():
     assert "head dimension 80" in reasons and "512: the model's positions" in reasons
 
 
-@pytest.mark.parametrize("text", [None, "{no json", "[]"])
+@pytest.mark.parametrize("text", [None, "{no json", "[]", "[" * 100_000])
 def test_a_config_that_cannot_be_read_is_none(tmp_path, text):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     assert read_model(tmp_path) is None
+
+
+@pytest.mark.parametrize("size", [-1, 0, True, 10**400, "9", [8, 8], None])
+@pytest.mark.parametrize("key", LLAMA)
+def test_a_size_that_is_none_is_left_to_the_shard(key, size):
+    got = resolved({**LLAMA, key: size}, hardware=TWO_GPUS, numeric=True)
+    assert got.limits.max_batch_prefill_tokens > 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ InfoResponse.dtype 2 string -
 InfoResponse.device_type 3 string -
 InfoResponse.window_size 4 uint32 opt
 InfoResponse.speculate 5 uint32 -
+InfoResponse.vocab_size 1000 uint32 opt
 ServiceDiscoveryResponse.urls 1 repeated-string -
 ClearCacheRequest.id 1 uint64 opt
 NextTokenChooserParameters.temperature 1 float -
@@ -48,6 +49,7 @@ GeneratedText.text 1 string -
 GeneratedText.generated_tokens 2 uint32 -
 GeneratedText.finish_reason 3 FinishReason -
 GeneratedText.seed 4 uint64 opt
+GeneratedText.failure 1000 string opt
 Tokens.ids 1 repeated-uint32 -
 Tokens.logprobs 2 repeated-float -
 Tokens.texts 3 repeated-string -
@@ -89,6 +91,9 @@ WarmupRequest.max_total_tokens 4 uint32 -
 """
 
 ONLY_V3 = """
+InfoResponse.support_resuming 100 bool -
+Request.generated_ids 100 repeated-uint32 -
+Request.resumable 101 bool -
 InfoResponse.support_chunking 6 bool -
 InfoResponse.use_prefix_caching 7 bool -
 InfoResponse.attention_impl 8 string -

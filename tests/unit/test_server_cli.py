@@ -79,6 +79,12 @@ def test_flashinfer_is_wanted_or_not(run, served, arguments, asked):
     assert served[0].options.use_flashinfer is asked
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_invariance_is_wanted_or_not(run, served, asked):
+    assert run("serve", "model", *(["--deterministic"] if asked else [])).exit_code == 7
+    assert served[0].options.deterministic is asked
+
+
 @pytest.mark.parametrize("load_format", ["auto", "safetensors", "dummy"])
 def test_weights_have_a_source(run, served, load_format):
     assert run("serve", "model", "--load-format", load_format).exit_code == 7
@@ -136,7 +142,8 @@ def test_a_bad_variable_is_named(run, served):
 def test_download_weights_hands_everything_on(run, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(source, "prepare", lambda *args, **kwargs: calls.append(args) or tmp_path)
-    (tmp_path / "weights.bin").write_bytes(bytes(7))
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(7))
+    (tmp_path / "training_args.bin").write_bytes(bytes(5))
     arguments = ("--extension", ".bin", "--revision", "v1", "--no-auto-convert", "--merge-lora", "--json-output")
     result = run("download-weights", "owner/model", *arguments, HF_HUB_OFFLINE="1")
     assert result.exit_code == 0, result.output
@@ -172,11 +179,3 @@ def test_download_weights_says_why_it_failed(run, monkeypatch):
     result = run("download-weights", "owner/model")
     assert result.exit_code == 1
     assert "Error: there is no such model; check the spelling" in result.stderr
-
-
-def test_merging_an_adapter_is_refused(run, monkeypatch, tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    monkeypatch.setattr(source, "prepare", lambda *_, **__: tmp_path)
-    result = run("download-weights", str(tmp_path), "--merge-lora")
-    assert result.exit_code == 1
-    assert "is a LoRA adapter" in result.stderr

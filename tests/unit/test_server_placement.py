@@ -53,6 +53,14 @@ def test_each_rank_has_its_own_gpu(host):
     assert place(1, 2, None, None) == Placement(torch.device("cuda", 1), torch.float16, 4)
 
 
+def test_invariance_is_refused_where_it_cannot_be_had(host):
+    host(gpus=1)
+    with pytest.raises(InvalidSettings, match="--deterministic is for CPUs"):
+        place(0, 1, None, None, deterministic=True)
+    host()
+    assert place(0, 1, None, None, deterministic=True).device.type == "cpu"
+
+
 def test_more_ranks_than_gpus_are_refused(host):
     host(gpus=2)
     with pytest.raises(InvalidSettings, match="WORLD_SIZE is 3, but only 2 GPUs are visible"):

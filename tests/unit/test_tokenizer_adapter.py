@@ -172,6 +172,13 @@ def test_emoji_decode_from_their_pieces(pair: Pair) -> None:
         assert ours.decode(ids[:-1]).endswith("\N{REPLACEMENT CHARACTER}")
 
 
+def test_tokens_that_a_model_does_not_know_are_told(pair: Pair) -> None:
+    ours, theirs = pair
+    last = len(theirs) - 1
+    assert ours.ids_beyond(last + 1) == {}
+    assert ours.ids_beyond(last) == {last: theirs.convert_ids_to_tokens(last)}
+
+
 def test_ids_beyond_the_vocabulary_decode_to_nothing(pair: Pair) -> None:
     ours, _ = pair
     assert ours.decode([ours.vocab_size + 5]) == ""

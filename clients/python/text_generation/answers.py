@@ -1,14 +1,14 @@
-"""Reads what a server answers: whole bodies and server-sent events. Knows no sockets."""
+"""Reads what a server answers: whole bodies and streams of tokens. Knows no sockets."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from text_generation.errors import IncompleteGenerationError, TextGenerationError, UnknownError, parse_error
+from text_generation.events import EventDecoder
 from text_generation.types import Response, StreamResponse
 
-_EVENT = b"data:"
-_END = b"[DONE]"
+_END = "[DONE]"
 
 
 def read_answer(status: int, body: str) -> Response:
@@ -32,17 +32,14 @@ class EventReader:
     """Turns the bytes of one stream into its tokens, and knows at the end whether the stream was whole."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._events = EventDecoder()
         self._finished = False
 
     def feed(self, chunk: bytes) -> Iterator[StreamResponse]:
         """The tokens that these bytes complete. Raises the error of an error event."""
-        # Only a line feed ends a line here: the text of a token may hold what str.splitlines takes for another end.
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines:
-            data = line.removeprefix(_EVENT).strip()
-            if line.startswith(_EVENT) and data != _END:
-                yield self._token(data.decode())
+        for data in self._events.feed(chunk):
+            if data.strip() != _END:
+                yield self._token(data)
 
     def close(self) -> None:
         """Raises IncompleteGenerationError where the last token never came."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, ExitStack, aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +11,7 @@ from starlette.routing import Route
 from text_generation_router import render
 from text_generation_router.entry import Timeline
 from text_generation_router.inference import Completion, Times
+from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
 from text_generation_router.routes.services import Services
 from text_generation_router.schemas import GenerateRequest
@@ -33,29 +34,30 @@ class NativeRoutes:
 
     async def generate(self, request: Request) -> Response:
         """One JSON object."""
-        timeline = self._arrived()
-        body = await self._body(request)
-        return await self._whole(request, body, timeline, full_text=bool(body.parameters.return_full_text))
+        with counted(self._services.metrics.requests):
+            timeline = Timeline(time.monotonic())
+            body = await self._body(request)
+            return await self._whole(request, body, timeline, full_text=bool(body.parameters.return_full_text))
 
     async def generate_stream(self, request: Request) -> EventStream:
         """An event for each token."""
-        timeline = self._arrived()
-        body = await self._body(request)
-        return self._stream(body, timeline, full_text=bool(body.parameters.return_full_text))
+        with ExitStack() as whole:
+            whole.enter_context(counted(self._services.metrics.requests))
+            timeline = Timeline(time.monotonic())
+            body = await self._body(request)
+            return self._stream(body, timeline, bool(body.parameters.return_full_text), whole.pop_all())
 
     async def compat(self, request: Request) -> Response | EventStream:
         """The same, in the shape of the old inference API: a list of one object, or a stream."""
-        timeline = self._arrived()
-        body = await self._body(request)
-        wish = body.parameters.return_full_text
-        full_text = wish if wish is not None else self._services.full_text_by_default
-        if body.stream:
-            return self._stream(body, timeline, full_text)
-        return await self._whole(request, body, timeline, full_text, as_list=True)
-
-    def _arrived(self) -> Timeline:
-        self._services.metrics.requests.count.add()
-        return Timeline(time.monotonic())
+        with ExitStack() as whole:
+            whole.enter_context(counted(self._services.metrics.requests))
+            timeline = Timeline(time.monotonic())
+            body = await self._body(request)
+            wish = body.parameters.return_full_text
+            full_text = wish if wish is not None else self._services.full_text_by_default
+            if body.stream:
+                return self._stream(body, timeline, full_text, whole.pop_all())
+            return await self._whole(request, body, timeline, full_text, as_list=True)
 
     async def _body(self, request: Request) -> GenerateRequest:
         return await read_json(request, GenerateRequest, self._services.payload_limit)
@@ -64,8 +66,6 @@ class NativeRoutes:
         self, request: Request, body: GenerateRequest, timeline: Timeline, full_text: bool, as_list: bool = False
     ) -> Response:
         completions = await until_disconnect(request.receive, self._complete(body, timeline))
-        if completions is None:
-            return Response(status_code=499)  # nobody reads it
         best, *others = completions
         prompt = body.inputs if full_text else ""
         wanted = body.parameters.details or body.parameters.decoder_input_details
@@ -83,15 +83,17 @@ class NativeRoutes:
                 return [await services.inference.complete(valid, timeline)]
             return await services.inference.best_of(valid, timeline, count)
 
-    def _stream(self, body: GenerateRequest, timeline: Timeline, full_text: bool) -> EventStream:
+    def _stream(
+        self, body: GenerateRequest, timeline: Timeline, full_text: bool, whole: AbstractContextManager[object]
+    ) -> EventStream:
+        """The answer that is sent later, and then within `whole`."""
         headers = {
             "content-type": "text/event-stream",
             "cache-control": "no-cache",
             "x-accel-buffering": "no",
             **self._headers(body),
         }
-        services = self._services
-        return EventStream(self._events(body, timeline, full_text), headers, services.keep_alive_s, services.on_error)
+        return EventStream(self._events(body, timeline, full_text), headers, self._services.keep_alive_s, whole)
 
     async def _events(self, body: GenerateRequest, timeline: Timeline, full_text: bool) -> AsyncGenerator[str, None]:
         services, parameters = self._services, body.parameters

@@ -6,7 +6,6 @@ from typing import Any
 from text_generation_router.batcher import Batcher
 from text_generation_router.inference import Inference, Permits
 from text_generation_router.metrics import Metrics
-from text_generation_router.responses import ErrorHandler
 from text_generation_router.shards import ShardedClient
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.validation import Validator
@@ -27,7 +26,6 @@ class Services:
     tokenizer: PromptTokenizer
     permits: Permits
     metrics: Metrics
-    on_error: ErrorHandler
     info: dict[str, Any]
     full_text_by_default: bool
     compute_type: str

@@ -17,11 +17,12 @@ BACKENDS = {
     "flashinfer": "text_generation_server.attention.flashinfer:FlashInferAttention",
     "triton": "text_generation_server.attention.triton:TritonAttention",
     "sdpa": "text_generation_server.attention.sdpa:SdpaAttention",
+    "tokenwise": "text_generation_server.attention.tokenwise:TokenwiseAttention",
 }
-"""Where each backend's class is, the preferred first; imported when tried, so that none needs the others' libraries."""
+"""Where each backend's class is; imported when tried, so that none needs the others' libraries."""
 
-AUTO, CLASSIC = "auto", "classic"
-GROUPS = {AUTO: tuple(BACKENDS), CLASSIC: ("triton", "sdpa")}
+AUTO, CLASSIC, TOKENWISE = "auto", "classic", "tokenwise"
+GROUPS = {AUTO: ("flashinfer", "triton", "sdpa"), CLASSIC: ("triton", "sdpa")}
 """Names that stand for the first backend that can serve the model: of all, or of those with nothing to install."""
 
 

@@ -146,7 +146,7 @@ class Engine:
     def prefill(self, command: PrefillCommand) -> StepResult:
         """Admit the requests and run their first step, with a step of the cached batch they join.
 
-        A request that cannot be served ends alone, with the reason as its text. On an error the new requests are gone,
+        A request that cannot be served ends alone, as a `Failure`. On an error the new requests are gone,
         and the cached batch with them (protocol §2.7).
 
         Raises:
@@ -200,7 +200,7 @@ class Engine:
         for sequence in batch.sequences:
             if sequence.request.id not in place:
                 self.pool.release(sequence)
-        batch.sequences = kept
+        batch.keep(kept)
         return batch.view()
 
     def clear(self, batch_id: int | None) -> None:
@@ -228,7 +228,7 @@ class Engine:
         except Exception:
             self._drop(merged)
             raise
-        batch = joined[0] if joined else Batch(batch_id, [])
+        batch = joined[0] if joined else Batch(batch_id, self.pool.new_references())
         return StepResult(
             generations=tuple(generations),
             batch=self._keep(batch, [s for s in merged if not s.released], ahead),
@@ -298,7 +298,8 @@ class Engine:
             for sequence in sequences:
                 sequence.guess(self.settings.speculate)
             schedule_chunks(sequences, self.max_prefill_tokens)
-        batch.sequences, batch.in_flight = sequences, ahead
+        batch.keep(sequences)
+        batch.in_flight = ahead
         self._batches[batch.id] = batch
         return batch.view()
 
@@ -329,4 +330,4 @@ def _raise_if_all_failed(sequences: list[Sequence]) -> None:
     """An error reaches every request of a call: only where all have failed may one be raised."""
     failures = [s.grammar.failure for s in sequences if s.grammar is not None and s.grammar.failure is not None]
     if failures and len(failures) == len(sequences):
-        raise failures[0]
+        raise InvalidRequest("; ".join(dict.fromkeys(map(str, failures))))

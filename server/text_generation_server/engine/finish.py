@@ -1,7 +1,14 @@
 """Turns chosen tokens into a `Generation`: text, stop check, prompt tokens, the whole text at the end. Host only."""
 
 from text_generation_server.engine.sequence import Sequence
-from text_generation_server.engine.types import FinishReason, GeneratedText, Generation, RefusedRequest, TokenList
+from text_generation_server.engine.types import (
+    Failure,
+    FinishReason,
+    GeneratedText,
+    Generation,
+    RefusedRequest,
+    TokenList,
+)
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.sampling.sampled import HostSampled
 from text_generation_server.tokenization.adapter import Tokenizer
@@ -17,10 +24,12 @@ def finish_tokens(sequence: Sequence, chosen: HostSampled, rows: range, tokenize
         token_id = chosen.ids[row]
         sequence.output_ids.append(token_id)
         text = sequence.text.append(token_id)
+        reason = _reason(sequence, token_id)
+        if reason is not None:
+            text += sequence.text.rest()
         tokens.append(token_id, chosen.logprobs[row], text, token_id in tokenizer.special_ids)
         if sequence.request.top_n_tokens:
             top_tokens.append(_alternatives(chosen.top[row], tokenizer))
-        reason = sequence.stop.accept(token_id, text)
         if reason is not None:
             break
     return Generation(
@@ -28,26 +37,32 @@ def finish_tokens(sequence: Sequence, chosen: HostSampled, rows: range, tokenize
         tokens=tokens,
         prefill_tokens=_prompt_tokens(sequence, tokenizer) if first and sequence.request.prefill_logprobs else None,
         top_tokens=tuple(top_tokens),
-        finished=None if reason is None else _whole_text(sequence, reason),
+        finished=None if reason is None and not sequence.stop.stay_over else _end(sequence, reason),
     )
 
 
+def _reason(sequence: Sequence, token_id: int) -> FinishReason | None:
+    """Why the generation ends with this token, whose text has been made: ids come before texts."""
+    reason = sequence.stop.accept(token_id)
+    return FinishReason.STOP_SEQUENCE if reason is None and sequence.text.stopped else reason
+
+
 def _failed(sequence: Sequence, failure: InvalidRequest, token_id: int) -> Generation:
-    """The end of a request that failed alone: the protocol has no errors of single requests, so the text says why."""
+    """The end of a request that failed alone while it ran."""
     return Generation(
         request_id=sequence.request.id,
         tokens=TokenList([token_id], [0.0], [""], [True]),
         top_tokens=(TokenList([], [], [], []),) if sequence.request.top_n_tokens else (),
-        finished=GeneratedText(str(failure), len(sequence.output_ids) + 1, FinishReason.EOS_TOKEN, None),
+        finished=Failure(str(failure), sequence.stop.generated + 1),
     )
 
 
 def refusal(refused: RefusedRequest, tokenizer: Tokenizer) -> Generation:
-    """The end of a request that was never started, told in the same way."""
+    """The end of a request that was never started."""
     return Generation(
         request_id=refused.id,
         tokens=TokenList([min(tokenizer.eos_ids, default=0)], [0.0], [""], [True]),
-        finished=GeneratedText(refused.reason, 1, FinishReason.EOS_TOKEN, None),
+        finished=Failure(refused.reason, 1),
     )
 
 
@@ -63,11 +78,12 @@ def _alternatives(top: list[tuple[int, float]], tokenizer: Tokenizer) -> TokenLi
     )
 
 
-def _whole_text(sequence: Sequence, reason: FinishReason) -> GeneratedText:
+def _end(sequence: Sequence, reason: FinishReason | None) -> GeneratedText:
+    """Without a reason it is the stay that ends, which looks like an end by length: there is no text to make yet."""
     sampling = sequence.request.sampling
     return GeneratedText(
-        text=sequence.text.generated_text(),
-        generated_tokens=len(sequence.output_ids),
-        finish_reason=reason,
+        text="" if reason is None else sequence.text.generated_text(),
+        generated_tokens=sequence.stop.generated,
+        finish_reason=FinishReason.LENGTH if reason is None else reason,
         seed=sampling.seed if sampling.samples else None,
     )

@@ -71,7 +71,10 @@ class StepLauncher:
         grammars = [s.grammar for s in choosing if s.grammar is not None]
         return SamplingInput(
             rows=self._choosing_rows,
-            uniforms=[uniform(s.request.sampling.seed, chosen) if s.samples else 0.0 for s, chosen in choices],
+            uniforms=[
+                uniform(s.request.sampling.seed, s.request.generated + chosen) if s.samples else 0.0
+                for s, chosen in choices
+            ],
             lengths=[len(s.request.prompt_ids) + chosen for s, chosen in choices],
             histories=tuple(
                 (s.counts_row, s.request.prompt_ids) for s, chosen in choices if s.counts_row is not None and not chosen

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text_generation_server.cache.blocks import LocalBlocks
+from text_generation_server.cache.references import SlotReferences
 from text_generation_server.cache.tags import PrefixTags, PromptPart, PromptWrites, SlotTags
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.rows import FreeRows
 from text_generation_server.engine.sequence import Sequence
-from text_generation_server.engine.stopping import StopState
-from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request, SamplingParams
+from text_generation_server.engine.stopping import IdRule, TextRule
+from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
@@ -75,6 +76,10 @@ class SequencePool:
                 self.release(sequence)
             raise
         return admitted, refused
+
+    def new_references(self) -> SlotReferences:
+        """For the slots that the sequences of one batch hold."""
+        return SlotReferences(self.limits.num_slots + SCRATCH_SLOTS)
 
     def release(self, sequence: Sequence) -> None:
         """Take back everything the sequence holds; steps in flight may still touch it, later ones come after them."""
@@ -142,9 +147,11 @@ class SequencePool:
             cached=cached,
             tags=tags,
             counts_row=self._counts.take() if request.sampling.penalises else None,
-            grammar=self._grammar(request.sampling),
-            stop=StopState(request.stopping, self._tokenizer.eos_ids),
-            text=IncrementalText(request.prompt_ids, self._tokenizer),
+            grammar=self._grammar(request),
+            stop=IdRule(request.stopping, self._tokenizer.eos_ids, request.generated),
+            text=TextRule(
+                IncrementalText(request.prompt_ids, self._tokenizer, request.generated), request.stopping.stop_sequences
+            ),
             drafts=self._drafts(request),
         )
 
@@ -154,11 +161,13 @@ class SequencePool:
             return None
         return NgramDrafts(request.prompt_ids)
 
-    def _grammar(self, sampling: SamplingParams) -> GrammarState | None:
+    def _grammar(self, request: Request) -> GrammarState | None:
         """Starts compiling it; whether it can be used shows when the first token is chosen."""
+        sampling = request.sampling
         if not sampling.grammar:
             return None
-        return GrammarState(self._grammars.start(sampling.grammar_kind, sampling.grammar))
+        compiled = self._grammars.start(sampling.grammar_kind, sampling.grammar)
+        return GrammarState(compiled, request.prompt_ids[len(request.prompt_ids) - request.generated :])
 
     def _check(self, request: Request) -> None:
         prompt, limits = request.prompt_ids, self.limits
@@ -193,7 +202,7 @@ def _fitted(request: Request, slots: int) -> Request:
     room = slots - request.stopping.max_new_tokens + 1
     if room >= len(request.prompt_ids):
         return request
-    if room < 1:
+    if room <= request.generated:
         raise InvalidRequest(
             f"request {request.id}: {slots} slots cannot hold a prompt and {request.stopping.max_new_tokens} "
             "new tokens; allocate prompt + max_new_tokens - 1"

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text_generation_server.cache.tags import PrefixTags
-from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
-from text_generation_server.engine.stopping import StopState
+from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import Request
 from text_generation_server.grammar.state import GrammarState
 
@@ -61,8 +60,8 @@ class Sequence:
         tags: PrefixTags | None,
         counts_row: int | None,
         grammar: GrammarState | None,
-        stop: StopState,
-        text: IncrementalText,
+        stop: IdRule,
+        text: TextRule,
         drafts: NgramDrafts | None = None,
     ) -> None:
         self.request = request
@@ -87,6 +86,11 @@ class Sequence:
         rest = len(request.prompt_ids) - cached
         self.step_tokens = rest if request.chunk is None else min(max(request.chunk, 1), rest)
         self.released = False
+
+    @property
+    def held_slots(self) -> NDArray[np.int64]:
+        """Slots that nobody else gets while it lives: whole blocks, if they are local."""
+        return np.array(self.local_slots, dtype=np.int64) if self.local_slots else self.slots
 
     @property
     def remaining_prompt(self) -> int:

@@ -1,43 +1,77 @@
-"""Decides after each token whether a generation has ended. Knows nothing of batches, devices or how texts are made."""
+"""Decides after each token whether a generation has ended, by two rules that share nothing.
 
+`IdRule` looks at ids alone, so the thread that launches steps can run it. `TextRule` looks at the text that the ids
+make and may run anywhere after. Knows nothing of batches or devices.
+"""
+
+from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.types import FinishReason, StoppingParams
 
-_KEPT_CHARACTERS = 200
-_TRIM_AFTER = 100
 
+class IdRule:
+    """What ids decide: the budget, which comes before the end tokens (protocol §6.7).
 
-class StopState:
-    """One request's stop rules and how far it has come: `generated` counts its tokens, the last one included."""
+    `generated` counts all tokens, those before this stay included. `stay_over`: there is no room for more now, but
+    the request may be resumed.
+    """
 
-    def __init__(self, stopping: StoppingParams, eos_ids: frozenset[int]) -> None:
-        self.generated = 0
-        self._max_new_tokens = stopping.max_new_tokens
+    def __init__(self, stopping: StoppingParams, eos_ids: frozenset[int], generated: int = 0) -> None:
+        self.generated = generated
+        self._room = generated + stopping.max_new_tokens
+        self._resumable = stopping.resumable
         self._eos_ids: frozenset[int] = frozenset() if stopping.ignore_eos else eos_ids
-        self._sequences = tuple(sequence for sequence in stopping.stop_sequences if sequence)
-        self._kept = max(_KEPT_CHARACTERS, max(map(len, self._sequences), default=0))
-        self._tail = ""
 
-    def accept(self, token_id: int, text: str) -> FinishReason | None:
-        """Count a token and its text ("" while bytes are held back); say why the generation ends with it, if it does.
-
-        Length comes before end-of-sequence, which comes before stop sequences (protocol §6.7).
-        """
+    def accept(self, token_id: int) -> FinishReason | None:
+        """Count a token; say why the generation ends with it, if it does."""
         self.generated += 1
-        if self.generated >= self._max_new_tokens:
+        if self.generated >= self._room and not self._resumable:
             return FinishReason.LENGTH
-        if token_id in self._eos_ids:
-            return FinishReason.EOS_TOKEN
-        return FinishReason.STOP_SEQUENCE if self._stopped(text) else None
+        return FinishReason.EOS_TOKEN if token_id in self._eos_ids else None
 
-    def _stopped(self, text: str) -> bool:
-        """Whether the generated text now ends with a stop sequence, taken literally (protocol §7.6).
+    @property
+    def stay_over(self) -> bool:
+        return self._resumable and self.generated >= self._room
 
-        A sequence that ends inside a token's text does not match, and a newline after it makes no exception. Only the
-        end of the text is kept: 200 to 300 characters, or more for a longer sequence.
-        """
+
+class TextRule:
+    """The text of one generation, which nothing follows once it contains a stop sequence, taken literally.
+
+    Characters count once they are complete, also those that the text holds back for an unfinished one behind them.
+    Work and memory a token depend on the longest stop sequence, not on the text so far.
+    """
+
+    def __init__(self, text: IncrementalText, sequences: tuple[str, ...]) -> None:
+        self.stopped = False
+        self._text = text
+        self._sequences = tuple(sequence for sequence in sequences if sequence)
+        self._kept = max(map(len, self._sequences), default=1) - 1
+        self._tail = text.end(self._kept)  # the end of the text so far: what a stop sequence may have begun in
+        self._surplus = ""  # what the last token says after the stop sequence
+
+    def append(self, token_id: int) -> str:
+        """The characters that `token_id` completes, up to and with the stop sequence that is `stopped` by."""
+        text = self._text.append(token_id)
         if not self._sequences:
-            return False
-        self._tail += text
-        if len(self._tail) > self._kept + _TRIM_AFTER:
-            self._tail = self._tail[-self._kept :]
-        return self._tail.endswith(self._sequences)
+            return text
+        begun = len(self._tail)
+        seen = self._tail + text + self._text.held
+        end = self._end_of_match(seen, begun)
+        if end is not None:
+            self.stopped, self._surplus = True, seen[end:]
+            return seen[begun:end]
+        seen = self._tail + text
+        self._tail = seen[max(len(seen) - self._kept, 0) :]
+        return text
+
+    def rest(self) -> str:
+        """The complete characters that are still held back, for the last token to bring."""
+        return "" if self.stopped else self._text.held
+
+    def generated_text(self) -> str:
+        """All that was generated, special tokens left out: the texts of the tokens with `rest`."""
+        return self._text.generated_text(self._surplus)
+
+    def _end_of_match(self, seen: str, begun: int) -> int | None:
+        """Where the first stop sequence ends that ends behind `begun`."""
+        found = ((seen.find(one, max(begun + 1 - len(one), 0)), len(one)) for one in self._sequences)
+        return min((start + length for start, length in found if start >= 0), default=None)

@@ -69,11 +69,15 @@ class WatermarkParams:
 
 @dataclass(frozen=True, slots=True)
 class StoppingParams:
-    """When a generation ends. `max_new_tokens` counts generated tokens, at least 1."""
+    """When a generation ends. `max_new_tokens` counts generated tokens, at least 1.
+
+    resumable: there is room for so many tokens now, but the request may come back for more.
+    """
 
     max_new_tokens: int
     stop_sequences: tuple[str, ...] = ()
     ignore_eos: bool = False
+    resumable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Request:
 
     `slots` are the router's cache slots, position by position, or None when the engine allocates.
     The first `cached` positions are believed to be in those slots already; `chunk` caps the prompt tokens of the first
-    step.
+    step. The last `generated` ids of the prompt are this request's own, from earlier stays.
     """
 
     id: int
@@ -95,6 +99,7 @@ class Request:
     slots: tuple[int, ...] | None = None
     cached: int = 0
     chunk: int | None = None
+    generated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,10 @@ class TokenList:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedText:
-    """The end of a generation: its whole text without the prompt. `seed` is None for greedy requests."""
+    """The end of a generation: its whole text without the prompt. `seed` is None for greedy requests.
+
+    Of a resumable request's stay that ends by length it has no text: there is more to come.
+    """
 
     text: str
     generated_tokens: int
@@ -125,14 +133,25 @@ class GeneratedText:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """The end of a request that failed alone, and why. `generated_tokens` counts its token too."""
+
+    reason: str
+    generated_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
-    """What one step produced for one request; `finished` is set on its last one only."""
+    """What one step produced for one request; `finished` is set on its last one only.
+
+    The token beside a failure means nothing: callers expect one in every generation.
+    """
 
     request_id: int
     tokens: TokenList
     prefill_tokens: TokenList | None = None
     top_tokens: tuple[TokenList, ...] = ()
-    finished: GeneratedText | None = None
+    finished: GeneratedText | Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +225,7 @@ class WarmupResult:
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """What a shard tells routers about itself (protocol §3.1)."""
+    """What a shard tells routers about itself (protocol §3.1). `vocab_size`: of the model, if that is to be told."""
 
     dtype: str
     device_type: str
@@ -215,3 +234,4 @@ class ShardInfo:
     prefix_caching: bool
     chunking: bool
     speculate: int = 0
+    vocab_size: int | None = None

@@ -1,6 +1,6 @@
 """Where one sequence stands in its grammar. Knows nothing of other sequences, devices or how tokens are chosen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from llguidance import LLMatcher
@@ -19,15 +19,17 @@ class GrammarState:
     happens in the thread that makes masks.
 
     newest: the token that the sequence's last launched step chooses, None before its first.
+    history: what the sequence has said before, as far as its grammar goes.
     failure: why the grammar cannot be followed any more, None while it is: the sequence must end.
     """
 
-    __slots__ = ("_compiled", "_matcher", "failure", "newest")
+    __slots__ = ("_compiled", "_history", "_matcher", "failure", "newest")
 
-    def __init__(self, compiled: Future[LLMatcher]) -> None:
+    def __init__(self, compiled: Future[LLMatcher], history: Sequence[int] = ()) -> None:
         self.newest: TokenSource | None = None
         self.failure: InvalidRequest | None = None
         self._compiled = compiled
+        self._history = list(history)
         self._matcher: LLMatcher | None = None
 
     def advanced(self, newest: TokenSource | None) -> LLMatcher | None:
@@ -39,6 +41,7 @@ class GrammarState:
         if self._matcher is None and self.failure is None:
             try:
                 self._matcher = self._compiled.result().deep_copy()
+                self._matcher.consume_tokens(self._history)
             except InvalidRequest as error:
                 self.failure = error
             except BaseException as error:  # what the library's native code throws is no `Exception`

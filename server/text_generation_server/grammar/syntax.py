@@ -1,16 +1,14 @@
-"""What clients write as a grammar, in the form that the grammar library compiles. Knows no vocabulary.
-
-Routers check grammars with it before they send them on, so it imports nothing heavy.
-"""
+"""What clients write as a grammar, in the form that the grammar library compiles. Knows no vocabulary."""
 
 import json
-from collections.abc import Mapping
+import re
 from typing import Any
 
 from llguidance import LLMatcher
 
 from text_generation_server.engine.types import GrammarKind
-from text_generation_server.errors import InvalidRequest
+from text_generation_server.errors import InvalidRequest, excerpt
+from text_generation_server.grammar.closing import closed
 
 MAX_CHARACTERS = 2**20
 """Longest text of a grammar. One of 20 MB takes a minute and 5 GB to be refused."""
@@ -21,9 +19,26 @@ _OPTIONS = '%llguidance {"no_forcing": true}\n'
 _LAYOUT = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{0,20}"}
 """Space between the parts of JSON: free, but a model cannot go on with it for ever."""
 
-_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_MAPS = ("$defs", "$functions", "definitions", "patternProperties", "properties")
-_ONE = ("additionalProperties", "items")
+_LISTING = f"\n   1 | {_OPTIONS}"
+"""Where the library begins to show what we gave it, which is not what the client wrote."""
+
+_REPEATED = re.compile(r'^at \d+\(\d+\): |invalid regex ".*" \(in regex\)[:;] | in regex /.*/$', re.DOTALL)
+"""Where in that text, and the whole of a regular expression, which may be long."""
+
+_ADVICE = (
+    (
+        "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf",
+        "oneOf is followed only where its schemas cannot both match; write anyOf, or require in each of them a "
+        "property with another `const`",
+    ),
+    (
+        "is unsatisfiable",
+        "cannot be met; `additionalProperties: false` in a part of an allOf forbids what others add",
+    ),
+)
+"""Advice of the library that only a program can follow, and what a client can do."""
+
+_TOO_DEEP = "the grammar is nested too deeply, expected a JSON schema of less depth"
 
 
 def to_library_grammar(kind: GrammarKind, text: str) -> str:
@@ -32,8 +47,7 @@ def to_library_grammar(kind: GrammarKind, text: str) -> str:
     Raises:
         InvalidRequest: the text is no grammar of this kind.
     """
-    if len(text) > MAX_CHARACTERS:
-        raise InvalidRequest(f"the grammar has {len(text)} characters, expected at most {MAX_CHARACTERS}")
+    _check_length(text)
     match kind:
         case GrammarKind.REGEX:
             lark = json.loads(LLMatcher.grammar_from_regex(text))["grammars"][0]["lark_grammar"]
@@ -46,50 +60,46 @@ def to_library_grammar(kind: GrammarKind, text: str) -> str:
             )
 
 
-def check(kind: GrammarKind, text: str) -> None:
-    """Raises InvalidRequest, with what the library says, for a grammar that cannot be compiled."""
-    problem = LLMatcher.validate_grammar(to_library_grammar(kind, text))
-    if problem and not problem.startswith("WARNING"):
-        raise unusable(problem)
-
-
 def unusable(problem: str) -> InvalidRequest:
-    """The error for a grammar that the library rejected with `problem`."""
+    """The error for a grammar that the library rejected with `problem`, in one line that a client can act on."""
     reason, _, _ = problem.partition("<state>")
-    return InvalidRequest(f"the grammar cannot be used: {reason.strip()}")
+    reason, _, _ = reason.partition(_LISTING)
+    head, _, cause = reason.rpartition("\nerror: ")
+    if head:  # regular expressions are shown in lines of their own
+        reason = f"{head.partition(chr(10))[0]} {cause}"
+    for advice, ours in _ADVICE:
+        reason = reason.replace(advice, ours)
+    return InvalidRequest(f"the grammar cannot be used: {excerpt(_REPEATED.sub('', reason).strip())}")
 
 
-def closed(schema: Any) -> Any:
-    """A JSON schema in which whatever has `properties` is an object, and has no others unless it says so.
+def read_schema(text: str) -> dict[str, Any]:
+    """The JSON schema in a text.
 
-    That is what clients of this protocol are used to: servers of it have always read schemas like this.
+    Raises:
+        InvalidRequest: it is none; the text says why.
     """
-    if not isinstance(schema, Mapping):
-        return schema
-    result = dict(schema)
-    for key in _ONE:
-        if key in result:
-            result[key] = closed(result[key])
-    for key in _LISTS:
-        if isinstance(result.get(key), list):
-            result[key] = [closed(part) for part in result[key]]
-    for key in _MAPS:
-        if isinstance(result.get(key), Mapping):
-            result[key] = {name: closed(part) for name, part in result[key].items()}
-    if isinstance(result.get("properties"), Mapping):
-        result.setdefault("type", "object")
-        result.setdefault("additionalProperties", False)
-    return result
+    _check_length(text)
+    try:
+        schema = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"the grammar is no JSON ({error}), expected a JSON schema") from error
+    except ValueError as error:  # Python reads no longer numbers
+        raise InvalidRequest("the grammar has a number of thousands of digits, expected shorter ones") from error
+    except RecursionError as error:
+        raise InvalidRequest(_TOO_DEEP) from error
+    if not isinstance(schema, dict):
+        raise InvalidRequest(f"the grammar is a JSON {type(schema).__name__}, expected an object: a JSON schema")
+    return schema
 
 
 def _json_grammar(text: str) -> str:
     """A schema as the library is to read it."""
     try:
-        schema = closed(json.loads(text))
-    except ValueError as error:
-        raise InvalidRequest(f"the grammar is no JSON ({error}), expected a JSON schema") from error
+        return json.dumps(closed(read_schema(text)) | {"x-guidance": _LAYOUT})
     except RecursionError as error:
-        raise InvalidRequest("the grammar is nested too deeply, expected a JSON schema of less depth") from error
-    if not isinstance(schema, dict):
-        raise InvalidRequest(f"the grammar is a JSON {type(schema).__name__}, expected an object: a JSON schema")
-    return json.dumps(schema | {"x-guidance": _LAYOUT})
+        raise InvalidRequest(_TOO_DEEP) from error
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidRequest(f"the grammar has {len(text)} characters, expected at most {MAX_CHARACTERS}")

@@ -3,7 +3,6 @@
 Plain JSON on purpose: library classes rewrite fields as they load, and do not know the names of older remote code.
 """
 
-import json
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from text_generation_server.errors import ModelNotFound, UnsupportedModel
 from text_generation_server.layers.activation import ACTIVATION_NAMES, Activation
+from text_generation_server.modelfiles import read_object
 from text_generation_server.models.spec import HeadSpec, HeadTie, PositionLimit
 
 
@@ -39,14 +39,9 @@ class ConfigDict:
     def load(cls, path: Path) -> "ConfigDict":
         """Raises ModelNotFound if there is no such file, UnsupportedModel if it is not a JSON object."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ModelNotFound(f"there is no {path}: expected a model directory with config.json") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UnsupportedModel(f"{path} is not valid JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise UnsupportedModel(f"{path} holds a {type(values).__name__}, expected a JSON object")
-        return cls(values, str(path))
+            return cls(read_object(path).values, str(path))
+        except ModelNotFound as error:
+            raise ModelNotFound(f"{error}: expected a model directory with config.json") from error
 
     def get(self, *keys: str) -> Any:
         """The raw value of the first of these keys that is present, None if none is."""

@@ -1,16 +1,18 @@
 """From a model directory to one rank of a model. Knows the order of things, and nothing about any of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from loguru import logger
 
-from text_generation_server.attention.base import AUTO
+from text_generation_server.attention.base import AUTO, TOKENWISE
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.build import DecoderBuilder
 from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.invariant import ONE_BY_ONE, SIZES, invariant
+from text_generation_server.models.quantised import refuse_quantised
 from text_generation_server.models.registry import has_architecture, read_spec
 from text_generation_server.models.ropeconfig import log_positions, override_scaling
 from text_generation_server.models.step import ServedModel
@@ -30,6 +32,7 @@ class ModelOptions:
     trust_remote_code: lets transformers run Python code of the directory of a model without an architecture here.
     random_weights: makes weights up instead of reading any, for measurements.
     kernel_choices: file that remembers which matrix kernels are fastest on a GPU, None to measure at each start.
+    deterministic: makes a token's numbers independent of what else is in its step, on a CPU; `attention` is not asked.
     """
 
     dtype: torch.dtype
@@ -40,6 +43,7 @@ class ModelOptions:
     trust_remote_code: bool = False
     random_weights: bool = False
     kernel_choices: Path | None = None
+    deterministic: bool = False
 
 
 def load_model(directory: Path, options: ModelOptions, group: TensorParallel, progress: Progress) -> ServedModel:
@@ -52,7 +56,12 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
         ModelNotFound: config.json or weights are missing.
         UnsupportedModel: something about the model is not supported; the text says what.
     """
+    if options.deterministic:
+        plain = replace(options, deterministic=False, attention=TOKENWISE)
+        model = load_model(directory, plain, group, progress)
+        return invariant(model, group, SIZES if _token_by_token(directory) else ONE_BY_ONE)
     config = ConfigDict.load(directory / "config.json")
+    refuse_quantised(config)
     if not has_architecture(config):
         return _through_transformers(directory, config, options, group, progress)
     if options.rope_scaling is not None:
@@ -75,6 +84,12 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     if tuner is not None:
         tuner.tune()
     return model
+
+
+def _token_by_token(directory: Path) -> bool:
+    """Whether products have a row for each token: experts have others, and generic code is unknown."""
+    config = ConfigDict.load(directory / "config.json")
+    return has_architecture(config) and read_spec(config).moe is None
 
 
 def _through_transformers(

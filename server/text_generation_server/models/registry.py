@@ -32,6 +32,7 @@ from text_generation_server.models.architectures.smollm3 import smollm3
 from text_generation_server.models.architectures.stablelm import stablelm
 from text_generation_server.models.architectures.starcoder2 import starcoder2
 from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.quantised import refuse_quantised
 from text_generation_server.models.spec import DecoderSpec
 
 ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
@@ -86,5 +87,5 @@ def read_spec(config: ConfigDict) -> DecoderSpec:
         UnsupportedModel: something it asks for is not supported.
     """
     model_type = config.text("model_type")
-    config.reject_section("quantization_config", "quant_method")
+    refuse_quantised(config)
     return ARCHITECTURES[model_type](config)

@@ -4,8 +4,10 @@ A threaded server: a call waits in its own thread for the engine's, which costs 
 event loop. Knows nothing of what the calls do.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ class ShardServer:
 
     def __init__(self, path: Path, v2: StatusService, v3: StatusService, on_fatal: Callable[[], None]) -> None:
         self.path = path
-        self._bound = False
+        self._bound: os.stat_result | None = None
         self._health = health.HealthServicer()
         interceptors: list[Any] = [ErrorInterceptor(on_fatal)]
         self._server = grpc.server(
@@ -52,25 +54,29 @@ class ShardServer:
         )
 
     def start(self) -> None:
-        """Open the socket and serve: from here on the file's existence says that the shard is ready.
+        """Serve and open the socket: from here on the file's existence says that the shard is ready.
 
         Raises:
             StartError: the socket cannot be opened; SocketInUse if another server has it.
         """
         make_way(self.path)
+        # gRPC removes whatever is at its path before and after; of its own name for the socket only this server knows.
+        private = self.path.with_name(f"{self.path.name}~")
         for name in ("", *SERVICE_NAMES):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         try:
             with private_files():
-                self._server.add_insecure_port(socket_url(self.path))
-        except RuntimeError as error:
+                self._server.add_insecure_port(socket_url(private))
+            self._server.start()
+            self._bound = private.stat()
+            private.rename(self.path)
+        except (RuntimeError, OSError) as error:
             raise StartError(f"cannot listen on {self.path}: {error}") from error
-        self._bound = True
-        self._server.start()
 
     def stop(self, grace_s: float) -> None:
         """Take no more calls, give those running `grace_s` seconds, and remove the socket if it is this server's."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
-        if self._bound:
-            self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if self._bound is not None and os.path.samestat(self._bound, self.path.stat()):
+                self.path.unlink()

@@ -1,16 +1,13 @@
-"""Unix sockets of shards: their paths, and taking one over safely. Knows no grpc."""
+"""Unix sockets of shards: their paths, and having one alone. Knows no grpc."""
 
 import os
-import socket
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from text_generation_server.errors import SocketInUse, StartError
-
-LONGEST_PATH = 107
-"""Bytes that the kernel keeps of a Unix socket's path."""
+from text_generation_server.reservations.holders import Taken
+from text_generation_server.reservations.sockets import SocketReservation, Unusable, clear_stale, reserve_socket
 
 
 def socket_path(uds_path: Path, rank: int) -> Path:
@@ -23,34 +20,31 @@ def socket_url(path: Path) -> str:
     return f"unix://{path}"
 
 
-def make_way(path: Path) -> None:
-    """Remove a socket that a dead process has left at `path`.
+def reserve(path: Path) -> SocketReservation:
+    """Take the path for this process, long before it listens there, and remove what a dead one has left.
 
     Raises:
-        SocketInUse: a living process accepts connections there.
+        SocketInUse: a living process has it, other than the launcher that started this one.
         StartError: there is something else, or a socket cannot be made there.
     """
-    if len(os.fsencode(path)) > LONGEST_PATH:
-        raise StartError(f"the socket path {path} is longer than {LONGEST_PATH} bytes; choose a shorter --uds-path")
-    if not path.parent.is_dir():
-        raise StartError(f"{path.parent} is no directory; create it or choose another --uds-path")
-    if not path.exists():
-        return
-    if not stat.S_ISSOCK(path.stat().st_mode):
-        raise StartError(f"{path} exists and is no socket; remove it or choose another --uds-path")
-    if accepts_connections(path):
-        raise SocketInUse(f"another server is using {path}; stop it or choose another --uds-path")
-    path.unlink()
+    with _explained():
+        return reserve_socket(path)
 
 
-def accepts_connections(path: Path) -> bool:
-    """Whether a process listens at `path`."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return False
-    return True
+def make_way(path: Path) -> None:
+    """Remove a socket that a dead process has left at a path that is reserved. Raises as `reserve`."""
+    with _explained():
+        clear_stale(path)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except Taken as error:
+        raise SocketInUse(f"{error}; stop it or choose another --uds-path") from None
+    except Unusable as error:
+        raise StartError(f"{error}; choose another --uds-path") from None
 
 
 @contextmanager

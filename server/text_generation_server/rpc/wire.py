@@ -9,6 +9,8 @@ from loguru import logger
 
 from text_generation_server.engine.types import (
     BatchView,
+    Failure,
+    FinishReason,
     GeneratedText,
     Generation,
     GrammarKind,
@@ -77,6 +79,10 @@ class Wire(ABC):
         """A Request's prompt."""
 
     @abstractmethod
+    def check_served(self, message: Message) -> None:
+        """Raises InvalidRequest for a Request with something in it that no model here can take."""
+
+    @abstractmethod
     def request(self, message: Message, prompt_ids: tuple[int, ...]) -> Request:
         """Request."""
 
@@ -85,6 +91,7 @@ class Wire(ABC):
         requests, refused = [], []
         for item, encoded in self._with_ids(message.batch.requests, encode):
             try:
+                self.check_served(item)
                 requests.append(self.request(item, ids_of(encoded)))
             except InvalidRequest as error:
                 refused.append(RefusedRequest(item.id, f"request {item.id}: {error}"))
@@ -181,9 +188,10 @@ def _grammar_kind(number: int) -> GrammarKind:
         raise InvalidRequest(f"grammar_type is {number}, expected one of {kinds}") from None
 
 
-def stopping_params(message: Message) -> StoppingParams:
+def stopping_params(message: Message, resumable: bool = False) -> StoppingParams:
     """StoppingCriteriaParameters."""
     return StoppingParams(
+        resumable=resumable,
         max_new_tokens=message.max_new_tokens,
         stop_sequences=tuple(message.stop_sequences),
         ignore_eos=message.ignore_eos_token,
@@ -198,7 +206,8 @@ def _generation(generation: Generation) -> dict[str, Any]:
     if generation.top_tokens:
         fields["top_tokens"] = [_tokens(tokens) for tokens in generation.top_tokens]
     if generation.finished is not None:
-        fields["generated_text"] = _generated_text(generation.finished)
+        end = generation.finished
+        fields["generated_text"] = _failure(end) if isinstance(end, Failure) else _generated_text(end)
     return fields
 
 
@@ -219,6 +228,16 @@ def _generated_text(text: GeneratedText) -> dict[str, Any]:
         "generated_tokens": text.generated_tokens,
         "finish_reason": text.finish_reason.value,
         "seed": text.seed,
+    }
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    """GeneratedText of a request that failed alone; routers that do not know `failure` see an answer that says why."""
+    return {
+        "text": failure.reason,
+        "generated_tokens": failure.generated_tokens,
+        "finish_reason": FinishReason.EOS_TOKEN.value,
+        "failure": failure.reason,
     }
 
 

@@ -31,12 +31,19 @@ class WireV2(Wire):
     def info(self, info: ShardInfo) -> pb.InfoResponse:
         """InfoResponse: the router counts blocks of 16 whatever it is told, so there is nothing to tell."""
         return pb.InfoResponse(
-            requires_padding=False, dtype=info.dtype, device_type=info.device_type, speculate=info.speculate
+            requires_padding=False,
+            dtype=info.dtype,
+            device_type=info.device_type,
+            speculate=info.speculate,
+            vocab_size=info.vocab_size,
         )
 
     def prompt(self, message: pb.Request) -> Prompt:
         """A Request's prompt."""
         return Prompt(message.inputs, message.truncate, add_special_tokens=True)
+
+    def check_served(self, message: pb.Request) -> None:
+        """All of it is text."""
 
     def request(self, message: pb.Request, prompt_ids: tuple[int, ...]) -> Request:
         """Request; kv.run's image-generation fields are not for language models and pass unread."""

@@ -9,6 +9,7 @@ from text_generation_server.engine.types import (
     WarmupCommand,
     WarmupResult,
 )
+from text_generation_server.errors import InvalidRequest
 from text_generation_server.rpc.wire import (
     Encode,
     Prompt,
@@ -37,25 +38,34 @@ class WireV3(Wire):
             use_prefix_caching=info.prefix_caching,
             attention_impl=info.attention,
             block_size=info.block_size,
+            support_resuming=True,
+            vocab_size=info.vocab_size,
         )
 
     def prompt(self, message: pb.Request) -> Prompt:
         """A Request's prompt."""
         return Prompt(prompt_text(message), message.truncate, message.add_special_tokens)
 
+    def check_served(self, message: pb.Request) -> None:
+        """Images are passed over in a Warmup only, where routers always send one."""
+        kinds = {chunk.WhichOneof("chunk") for chunk in message.input_chunks.chunks}
+        if "image" in kinds:
+            raise InvalidRequest("the prompt has an image, and this model takes text only: leave it out")
+
     def request(self, message: pb.Request, prompt_ids: tuple[int, ...]) -> Request:
-        """Request; slots say all that blocks say, and more."""
+        """Request; slots say all that blocks say, and more. What it generated before comes after its prompt."""
         return Request(
             id=message.id,
-            prompt_ids=prompt_ids,
+            prompt_ids=(*prompt_ids, *message.generated_ids),
             sampling=sampling_params(message.parameters),
-            stopping=stopping_params(message.stopping_parameters),
+            stopping=stopping_params(message.stopping_parameters, message.resumable),
             prefill_logprobs=message.prefill_logprobs and self._prefill_logprobs,
             top_n_tokens=message.top_n_tokens,
             adapter=message.adapter_id or None,
             slots=tuple(message.slots) or None,
             cached=message.cache_len,
             chunk=message.chunk_len if message.HasField("chunk_len") else None,
+            generated=len(message.generated_ids),
         )
 
     def joined_batch(self, message: pb.PrefillRequest) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
+from text_generation_server.errors import UnsupportedModel
 from text_generation_server.tokenization.converted import ConvertedTokenizer
 from text_generation_server.tokenization.fast import FastTokenizer, Place, Text
 from text_generation_server.tokenization.files import TokenizerFiles
@@ -61,8 +62,11 @@ class TokenizerAdapter:
             ModelNotFound: the directory has no tokenizer at all.
             UnsupportedModel: a file is damaged, or of a format that cannot be read.
         """
-        files = TokenizerFiles.read(directory)
-        return cls(load_backend(directory, files, trust_remote_code), files)
+        try:
+            files = TokenizerFiles.read(directory)
+            return cls(load_backend(directory, files, trust_remote_code), files)
+        except OSError as error:
+            raise UnsupportedModel(f"{directory} cannot be read: {error}") from error
 
     def encode(self, text: str, truncate: int = 0, add_special_tokens: bool = True) -> list[int]:
         """The ids of `text`; if `truncate` is not 0, at most that many: special tokens and the last of the rest."""
@@ -90,6 +94,10 @@ class TokenizerAdapter:
         spellings = self._backend.spellings()
         every_id = range(max(spellings, default=-1) + 1)
         return token_bytes([spellings.get(token_id, "") for token_id in every_id], self._backend.added_ids())
+
+    def ids_beyond(self, vocab_size: int) -> dict[int, str]:
+        """The tokens that a model of so many ids does not know, and how the vocabulary calls them."""
+        return {token_id: text for token_id, text in self._backend.spellings().items() if token_id >= vocab_size}
 
     def _id_set(self, token: str | None) -> frozenset[int]:
         token_id = None if token is None else self._backend.id_of(token)

@@ -3,13 +3,12 @@
 Reads JSON only. Knows nothing of how text is split.
 """
 
-import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from text_generation_server.errors import UnsupportedModel
+from text_generation_server.modelfiles import JsonObject, read_optional_object
 
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MORE_TOKENS = ("additional_special_tokens", "extra_special_tokens")
@@ -54,24 +53,25 @@ class TokenizerFiles:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Read what there is; every file may be missing. UnsupportedModel names a file that is not a JSON object."""
-        config = _json(directory / "special_tokens_map.json") | _json(directory / "tokenizer_config.json")
-        named = {name: token for name in _NAMED_TOKENS if (token := _special(config.get(name)))}
-        more = [token for name in _MORE_TOKENS for entry in _entries(config.get(name)) if (token := _special(entry))]
+        """Read what there is; every file may be missing. UnsupportedModel names file and key of what cannot be used."""
+        config = read_optional_object(directory / "tokenizer_config.json")
+        files = (config, read_optional_object(directory / "special_tokens_map.json"))
+        named = {name: token for name in _NAMED_TOKENS if (token := _named_token(name, files))}
+        more = [token for name in _MORE_TOKENS for token in _more_tokens(name, files)]
         special = {token.content: token for token in [*named.values(), *more]}
-        limit = config.get("model_max_length")
-        tokenizer_class = config.get("tokenizer_class")
+        limit = config.get("model_max_length", float)
+        tokenizer_class = config.get("tokenizer_class", str)
         return cls(
             tokenizer_class=tokenizer_class.removesuffix("Fast") if tokenizer_class else None,
-            remote_code="auto_map" in config,
+            remote_code="auto_map" in config.values,
             bos=named["bos_token"].content if "bos_token" in named else None,
             eos=named["eos_token"].content if "eos_token" in named else None,
             special=tuple(special.values()),
-            added=_added_tokens(config, _json(directory / "added_tokens.json"), special),
-            add_bos=config.get("add_bos_token"),
-            add_eos=config.get("add_eos_token"),
-            legacy=config.get("legacy"),
-            clean_up=bool(config.get("clean_up_tokenization_spaces")),
+            added=_added_tokens(config, read_optional_object(directory / "added_tokens.json"), special),
+            add_bos=config.get("add_bos_token", bool),
+            add_eos=config.get("add_eos_token", bool),
+            legacy=config.get("legacy", bool),
+            clean_up=bool(config.get("clean_up_tokenization_spaces", bool)),
             model_max_length=int(limit) if limit is not None and limit < _NO_LIMIT else None,
             eos_ids=_eos_ids(directory),
         )
@@ -79,46 +79,67 @@ class TokenizerFiles:
 
 def _eos_ids(directory: Path) -> frozenset[int]:
     """The union over all configurations: checkpoints of one family disagree on which file is complete."""
-    config = _json(directory / "config.json")
-    sources = (config, config.get("text_config") or {}, _json(directory / "generation_config.json"))
-    return frozenset(token for source in sources for token in _entries(source.get("eos_token_id")))
+    config = read_optional_object(directory / "config.json")
+    sources = (config, config.section("text_config"), read_optional_object(directory / "generation_config.json"))
+    return frozenset(token for source in sources for token in _ids(source, "eos_token_id"))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UnsupportedModel(f"{path} is not valid JSON ({error}); download or export the model again") from error
-    if not isinstance(content, dict):
-        raise UnsupportedModel(f"{path} holds a {type(content).__name__}, expected a JSON object")
-    return content
+def _ids(source: JsonObject, key: str) -> list[int]:
+    """One id, or a list."""
+    found = _entries(source.values.get(key))
+    if any(type(token) is not int for token in found):
+        raise source.refusal(key, "a token id or a list of them")
+    return found
 
 
-def _special(entry: Any) -> AddedToken | None:
-    """A token is written as its text, or as an object with its text and flags."""
-    if isinstance(entry, str):
-        return AddedToken(entry, True, {"normalized": False})
-    return _added(entry | {"special": True}) if isinstance(entry, dict) and "content" in entry else None
+def _named_token(name: str, files: Sequence[JsonObject]) -> AddedToken | None:
+    """The token of a role. A first file that has the key counts, even if it says that there is none."""
+    file = _first_with(name, files)
+    value = file.values.get(name)
+    return None if value is None else _special(value, file, name)
+
+
+def _more_tokens(name: str, files: Sequence[JsonObject]) -> list[AddedToken]:
+    """Tokens beside those with a role: a list, or an object whose values count."""
+    file = _first_with(name, files)
+    value = file.values.get(name)
+    return [_special(entry, file, name) for entry in (value.values() if isinstance(value, dict) else _entries(value))]
+
+
+def _first_with(name: str, files: Sequence[JsonObject]) -> JsonObject:
+    return next((file for file in files if name in file.values), files[0])
 
 
 def _entries(value: Any) -> list[Any]:
-    """A field that may be absent, one value, a list, or an object whose values count."""
+    """A field that may be absent, one value, or a list."""
     if value is None:
         return []
-    if isinstance(value, dict):
-        return list(value.values())
     return list(value) if isinstance(value, list) else [value]
 
 
-def _added_tokens(config: dict[str, Any], older: dict[str, Any], special: Collection[str]) -> dict[int, AddedToken]:
+def _special(entry: Any, file: JsonObject, key: str) -> AddedToken:
+    """A token is written as its text, or as an object with its text and flags."""
+    if isinstance(entry, str):
+        return AddedToken(entry, True, {"normalized": False})
+    if not isinstance(entry, dict) or "content" not in entry:
+        raise file.refusal(key, "a token: its text, or an object with its content")
+    return _added(JsonObject(entry | {"special": True}, f"{file.where}: {key}"))
+
+
+def _added_tokens(config: JsonObject, older: JsonObject, special: Collection[str]) -> dict[int, AddedToken]:
     """By id: from tokenizer_config.json, or where that lists none, from added_tokens.json, which has ids by text."""
-    if listed := config.get("added_tokens_decoder"):
-        return {int(token_id): _added(entry) for token_id, entry in listed.items()}
-    return {token_id: AddedToken(text, text in special, {}) for text, token_id in older.items()}
+    listed = config.section("added_tokens_decoder")
+    if strays := [token_id for token_id in listed.values if not token_id.isdecimal()]:
+        raise listed.refusal(strays[0], "a token id in its place")
+    if listed.values:
+        return {int(token_id): _added(entry) for token_id, entry in listed.sections()}
+    ids = {text: older.get(text, int) for text in older.values}
+    return {token_id: AddedToken(text, text in special, {}) for text, token_id in ids.items() if token_id is not None}
 
 
-def _added(entry: dict[str, Any]) -> AddedToken:
-    flags: dict[str, bool] = {name: entry[name] for name in _TOKEN_FLAGS if name in entry}
-    return AddedToken(entry["content"], bool(entry.get("special")), flags)
+def _added(entry: JsonObject) -> AddedToken:
+    flags = {name: flag for name in _TOKEN_FLAGS if (flag := entry.get(name, bool)) is not None}
+    content = entry.get("content", str)
+    if content is None:
+        raise entry.refusal("content", "a string")
+    return AddedToken(content, bool(entry.get("special", bool)), flags)

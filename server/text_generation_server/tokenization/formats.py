@@ -8,6 +8,7 @@ from pathlib import Path
 import tokenizers
 
 from text_generation_server.errors import ModelNotFound, UnsupportedModel
+from text_generation_server.modelfiles import read_bytes
 from text_generation_server.tokenization.converted import ConvertedTokenizer, convert
 from text_generation_server.tokenization.fast import FastTokenizer
 from text_generation_server.tokenization.files import TokenizerFiles
@@ -37,7 +38,7 @@ def load_backend(directory: Path, files: TokenizerFiles, trust_remote_code: bool
         UnsupportedModel: a file is damaged or not supported.
     """
     if (path := directory / "tokenizer.json").is_file():
-        return FastTokenizer(_read_json(path), files, _flagged_frame(files))
+        return FastTokenizer(_read_tokenizer(path), files, _flagged_frame(files))
     if (path := directory / "tokenizer.model").is_file() and (fast := _from_vocabulary(path, files)) is not None:
         return fast
     if not has_tokenizer(directory) and not files.remote_code:
@@ -67,10 +68,13 @@ def _converted(directory: Path, files: TokenizerFiles, trust_remote_code: bool) 
     return FastTokenizer(converted, files) if isinstance(converted, tokenizers.Tokenizer) else converted
 
 
-def _read_json(path: Path) -> tokenizers.Tokenizer:
+def _read_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    content = read_bytes(path)
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
+        return tokenizers.Tokenizer.from_str(content.decode())
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises plain Exception, and where it panics, not even that
         raise UnsupportedModel(f"{path} is not a tokenizer ({error}); download or export the model again") from error
 
 
@@ -90,7 +94,7 @@ def _bos_eos_frame(files: TokenizerFiles, bos: str | None, eos: str | None) -> F
 
 def _from_vocabulary(path: Path, files: TokenizerFiles) -> FastTokenizer | None:
     """The tokenizer that tokenizer.model holds; None if its class does more than is known here."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     try:
         if is_tiktoken(data):
             known = FORMATS.get(files.tokenizer_class or "")

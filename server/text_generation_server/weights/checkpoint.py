@@ -1,7 +1,5 @@
 """A model directory's tensors under the names a spec uses, and the proof that none was forgotten. Knows no spec."""
 
-import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -9,18 +7,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from text_generation_server.errors import ModelNotFound, UnsupportedModel
-from text_generation_server.weights.tensorfile import StoredTensor, TensorFile
+from text_generation_server.errors import UnsupportedModel
+from text_generation_server.weights.derived import is_derived
+from text_generation_server.weights.files import weight_files
+from text_generation_server.weights.tensorfile import TensorFile
 
 Progress = Callable[[int, int], None]
 """Bytes of the checkpoint dealt with so far, and of the whole checkpoint. A rank reads its part of each tensor."""
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-
-_BUFFERS = re.compile(r"(.*\.)?(rotary_(pos_)?emb\.inv_freq|masked_bias|position_ids)|decoder\.version")
-_CAUSAL_MASK = re.compile(r"(.*\.)?(attn|attention)\.bias")
-"""Tensors that old checkpoints carry though they follow from the config; the mask only counts with four dimensions."""
 
 
 class Checkpoint(Protocol):
@@ -45,8 +38,8 @@ class SavedCheckpoint:
     family_prefix: a prefix of the names asked for that some checkpoints of the family leave out.
 
     Raises:
-        ModelNotFound: the directory has no safetensors files, or an indexed one is missing.
-        UnsupportedModel: a file is broken.
+        ModelNotFound: the directory does not have the model's weights, or not all.
+        UnsupportedModel: a file is broken, or holds numbers in a form that is not read.
     """
 
     def __init__(
@@ -55,9 +48,9 @@ class SavedCheckpoint:
         self._directory = directory
         self._prefix = family_prefix
         self._progress = progress
-        files = [TensorFile(path) for path in _files(directory)]
+        files = [TensorFile(directory / name) for name in weight_files(directory).names]
         self._homes = {name: file for file in files for name in file.tensors}
-        self._unused = {name for name, file in self._homes.items() if not _is_buffer(name, file.tensors[name])}
+        self._unused = {name for name in self._homes if not self.is_derived(name)}
         self._total = sum(self._size(name) for name in self._unused)
         self._done = 0
         self._lock = Lock()
@@ -99,6 +92,10 @@ class SavedCheckpoint:
                 f"({some}): the architecture has parts that are not supported, or config.json is another model's"
             )
 
+    def is_derived(self, name: str) -> bool:
+        """Whether there is a tensor of this name that need not be read: it follows from the config."""
+        return name in self._homes and is_derived(name, len(self._homes[name].tensors[name].shape))
+
     def _candidates(self, name: str) -> list[str]:
         short = name.removeprefix(self._prefix)
         return [name] if short == name else [name, short]
@@ -115,33 +112,3 @@ class SavedCheckpoint:
 
     def _size(self, name: str) -> int:
         return self._homes[name].tensors[name].nbytes
-
-
-def _files(directory: Path) -> list[Path]:
-    index = directory / INDEX
-    if index.is_file():
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UnsupportedModel(f"{index} is no index of safetensors files: {error!r}") from error
-        return [directory / name for name in sorted(names)]
-    if (directory / SINGLE).is_file():
-        return [directory / SINGLE]
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise ModelNotFound(_why_no_files(directory))
-    return files
-
-
-def _why_no_files(directory: Path) -> str:
-    pickled = sorted(path.name for path in [*directory.glob("*.bin"), *directory.glob("*.pt")])
-    if pickled:
-        return (
-            f"{directory} has only pickled weights ({pickled[0]}), which are not loaded: convert them once with "
-            f"`text-generation-server download-weights {directory}`"
-        )
-    return f"{directory} has no *.safetensors files: expected a model directory with weights"
-
-
-def _is_buffer(name: str, stored: StoredTensor) -> bool:
-    return bool(_BUFFERS.fullmatch(name) or (_CAUSAL_MASK.fullmatch(name) and len(stored.shape) == 4))

@@ -1,42 +1,46 @@
 """Rewrites PyTorch .bin and .pt files as safetensors. Knows no hub, and never runs code that a pickle holds."""
 
 import json
-import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from text_generation_server.errors import UnsupportedModel
-
-_SUFFIXES = (".bin", ".pt")
-_NOT_WEIGHTS = ("arguments", "args", "training", "optimizer", "scheduler")
-
-
-def torch_files(directory: Path) -> list[Path]:
-    """The weight files of a directory that are in PyTorch's own format, by name."""
-    found = (path for path in sorted(directory.iterdir()) if path.suffix in _SUFFIXES)
-    return [path for path in found if not any(word in path.name for word in _NOT_WEIGHTS)]
+from text_generation_server.errors import StartError, UnsupportedModel
+from text_generation_server.modelfiles import BEGINNING, read_object, refuse_pointer
+from text_generation_server.weights.files import PICKLED, SAFETENSORS, weight_files
 
 
 def convert_torch_files(directory: Path, report: Callable[[str], None]) -> list[Path]:
-    """Write a safetensors file beside each of the directory's PyTorch files, and an index where they have one.
+    """Write a safetensors file beside each of the model's PyTorch files, and an index where they have one.
 
-    One file is in memory at a time; each appears whole or not at all. Raises UnsupportedModel for a file that holds
-    anything but named tensors.
+    One file is in memory at a time; each appears whole or not at all.
+
+    Raises:
+        UnsupportedModel: a file holds anything but named tensors.
+        StartError: the directory cannot be written to.
     """
-    # Indices first: while a file that they list is missing, the directory does not pass for converted.
-    for index in directory.glob("*.bin.index.json"):
-        _convert_index(index)
-    written = []
-    for number, source in enumerate(files := torch_files(directory), start=1):
-        report(f"Converting {source.name} to safetensors ({number} of {len(files)})")
-        written.append(_convert_file(source))
-    return written
+    weights = weight_files(directory, PICKLED)
+    try:
+        # The index first: while a file that it lists is missing, the directory does not pass for converted.
+        if weights.entry == PICKLED.index:
+            _convert_index(directory)
+        written = []
+        for number, name in enumerate(weights.names, start=1):
+            report(f"Converting {name} to safetensors ({number} of {len(weights.names)})")
+            written.append(_convert_file(directory / name))
+        return written
+    except (OSError, SafetensorError) as error:  # the second is what the library makes of the first
+        raise StartError(
+            f"{weights.names[0]} could not be converted in {directory} ({error}): copy the directory to where there is "
+            "room and it can be written"
+        ) from error
 
 
 def safetensors_name(name: str) -> str:
@@ -54,15 +58,16 @@ def _convert_file(source: Path) -> Path:
 @contextmanager
 def _whole(target: Path) -> Iterator[Path]:
     """A draft beside `target`, which takes its place at the end unless something fails."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    # A folder of its own: servers in two containers that share the directory may have the same process id.
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        draft = Path(folder) / target.name
         yield draft
         draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _load(source: Path) -> dict[str, torch.Tensor]:
+    with source.open("rb") as file:
+        refuse_pointer(source, file.read(BEGINNING))
     try:
         content = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -88,9 +93,8 @@ def _separate(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return separate
 
 
-def _convert_index(index: Path) -> None:
-    content = json.loads(index.read_text(encoding="utf-8"))
-    content["weight_map"] = {name: safetensors_name(file) for name, file in content["weight_map"].items()}
-    target = index.with_name(index.name.removeprefix("pytorch_").replace(".bin.", ".safetensors."))
-    with _whole(target) as draft:
-        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _convert_index(directory: Path) -> None:
+    content = read_object(directory / PICKLED.index)
+    homes = {name: safetensors_name(file) for name, file in content.section("weight_map").values.items()}
+    with _whole(directory / SAFETENSORS.index) as draft:
+        draft.write_text(json.dumps({**content.values, "weight_map": homes}, indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """Asks the hub: which files a model has, and one file at a time, with five tries. Knows not what the files are for."""
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ Report = Callable[[str], None]
 _TRIES = 5
 _FINAL = (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError, OfflineModeIsEnabled)
 """Answers that another try cannot change."""
+
+_OF_THIS_HOST = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
+"""Numbers of errors that come from the disk, not from the hub."""
 
 T = TypeVar("T")
 
@@ -125,6 +129,10 @@ class RemoteModel:
                 )
             case OfflineModeIsEnabled():
                 return self.not_cached()
+            case OSError() if error.errno in _OF_THIS_HOST:
+                return (
+                    f"{what} of {self} cannot be kept in the hub cache ({error}): make room, or name another directory"
+                )
             case RevisionNotFoundError():
                 return f"{self.model_id} has no revision {self.revision!r}: check --revision"
             case _:
@@ -136,4 +144,5 @@ class RemoteModel:
 
 def _is_final(error: Exception) -> bool:
     missing = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-    return missing or isinstance(error, _FINAL)
+    local = isinstance(error, OSError) and error.errno in _OF_THIS_HOST
+    return missing or local or isinstance(error, _FINAL)

@@ -10,14 +10,13 @@ from pathlib import Path
 from text_generation_server.errors import ModelNotFound, StartError, UnsupportedModel
 from text_generation_server.weights.atomic import build_once
 from text_generation_server.weights.demo import NAME, demo_file
-from text_generation_server.weights.hub import SAFETENSORS, download, given_directory
+from text_generation_server.weights.files import SAFETENSORS, latest_checkpoint, refuse_adapter
+from text_generation_server.weights.hub import download, given_directory
 from text_generation_server.weights.remote import HubSettings, Report
 
 _GGUF = ".gguf"
-CONFIGURATION = ".json"
-"""The extension to ask for where a model's weights are not needed."""
-
-_FORMAT = 1
+_FILES = (_GGUF, SAFETENSORS.extension)
+_FORMAT = 2
 """Part of a converted directory's name: raise it when conversion changes, so that every file is converted anew."""
 
 
@@ -30,7 +29,7 @@ def locate(
     revision: str | None,
     hub: HubSettings,
     report: Report = say_nothing,
-    extension: str = SAFETENSORS,
+    extension: str = SAFETENSORS.extension,
     auto_convert: bool = True,
 ) -> Path:
     """The directory with the model's config.json, tokenizer and safetensors files, made if it is not there yet.
@@ -58,6 +57,21 @@ def prepare(
 
     A GGUF file is converted into the cache whatever the extension asked for.
     """
+    try:
+        return _prepare(model_id, revision, extension, hub, trust_remote_code, auto_convert, report)
+    except OSError as error:
+        raise StartError(f"{model_id} cannot be read: {error}") from error
+
+
+def _prepare(
+    model_id: str,
+    revision: str | None,
+    extension: str,
+    hub: HubSettings,
+    trust_remote_code: bool,
+    auto_convert: bool,
+    report: Report,
+) -> Path:
     path = Path(model_id).expanduser()
     if path.is_dir():
         return download(model_id, revision, extension, hub, trust_remote_code, auto_convert, report)
@@ -72,7 +86,7 @@ def prepare(
 
 
 def _looks_like_a_path(model_id: str) -> bool:
-    return model_id.startswith(("/", ".", "~")) or model_id.count("/") > 1 or model_id.endswith((_GGUF, SAFETENSORS))
+    return model_id.startswith(("/", ".", "~")) or model_id.count("/") > 1 or model_id.endswith(_FILES)
 
 
 def _file_identity(path: Path) -> str:
@@ -97,18 +111,18 @@ def _convert(file: Path, draft: Path, target: Path, report: Report) -> None:
 
     report(f"Converting {file.name} ({file.stat().st_size / 1e6:.1f} MB)")
     start = time.monotonic()
-    written = convert(file, draft)
+    written = convert(file, draft, report)
     report(f"Converted {file.name} in {time.monotonic() - start:.1f} s: {written / 1e6:.1f} MB of weights in {target}")
 
 
 def _require_config(directory: Path) -> None:
     if (directory / "config.json").is_file():
         return
-    if (directory / "adapter_config.json").is_file():
-        raise UnsupportedModel(
-            f"{directory} is a LoRA adapter (it has adapter_config.json): name its base model instead"
-        )
     found = sorted(path.name for path in directory.glob("*"))
-    ggufs = [name for name in found if name.endswith(_GGUF)]
-    advice = f"name the file itself, {directory / ggufs[0]}" if ggufs else "name a directory that save_pretrained made"
+    refuse_adapter(str(directory), found)
+    advice = "name a directory that save_pretrained made"
+    if ggufs := [name for name in found if name.endswith(_GGUF)]:
+        advice = f"name the file itself, {directory / ggufs[0]}"
+    elif checkpoint := latest_checkpoint(found):
+        advice = f"name a checkpoint in it, such as {directory / checkpoint}"
     raise ModelNotFound(f"{directory} holds no config.json, only {', '.join(found[:8]) or 'nothing'}: {advice}")

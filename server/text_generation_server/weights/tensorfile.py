@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from text_generation_server.errors import ModelNotFound, UnsupportedModel
+from text_generation_server.modelfiles import BEGINNING, refuse_pointer
+from text_generation_server.weights.quantised import quantiser
 
 DTYPES = {
     "F64": torch.float64,
@@ -55,19 +57,22 @@ class TensorFile:
 
     Raises:
         ModelNotFound: there is no such file.
-        UnsupportedModel: it is no safetensors file, is cut short, or has a tensor of an unknown type.
+        UnsupportedModel: it is no safetensors file, is cut short, cannot be read, or has tensors in a form that is not
+            read: quantised, or of an unknown type.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
             header, data_begin, size = _read_header(path)
-            self.tensors = {
-                name: _stored(entry, data_begin, size) for name, entry in header.items() if name != "__metadata__"
-            }
+            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            _refuse_unknown(path, entries)
+            self.tensors = {name: _stored(entry, data_begin, size) for name, entry in entries.items()}
         except FileNotFoundError as error:
-            raise ModelNotFound(f"there is no {path}, which the model's index names: download it again") from error
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            raise ModelNotFound(f"there is no {path}: download the model again") from error
+        except OSError as error:
+            raise UnsupportedModel(f"{path} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             reason = f"{path} is no complete safetensors file ({error}): download or convert it again"
             raise UnsupportedModel(reason) from error
 
@@ -89,11 +94,29 @@ class TensorFile:
 def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     size = path.stat().st_size
     with path.open("rb") as file:
+        refuse_pointer(path, file.read(BEGINNING))
+        file.seek(0)
         (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
         if length > size - _LENGTH.size:
             raise ValueError(f"a header of {length} bytes in a file of {size}")
         header = json.loads(file.read(length))
     return header, _LENGTH.size + length, size
+
+
+def _refuse_unknown(path: Path, entries: dict[str, Any]) -> None:
+    """Tensors in a form that only the program knows that made it are no damage, and another download is no help."""
+    if found := quantiser(entries):
+        method, name = found
+        raise UnsupportedModel(
+            f"{path} is quantised by {method} (it has {name}), which is not supported; expected a model that is not "
+            "quantised"
+        )
+    for name, entry in entries.items():
+        if entry["dtype"] not in DTYPES:
+            raise UnsupportedModel(
+                f"{path}: {name} has elements of type {entry['dtype']}, which is not supported; expected one of "
+                f"{', '.join(DTYPES)}"
+            )
 
 
 def _stored(entry: dict[str, Any], data_begin: int, size: int) -> StoredTensor:

@@ -1,7 +1,8 @@
 """Writes tiny GGUF files with the format's own package, so that the reader is tested against another hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -52,7 +53,7 @@ def tiny_models() -> dict[str, PreTrainedModel]:
 
 @pytest.fixture
 def write_gguf(tmp_path: Path, tiny_models: dict[str, PreTrainedModel]) -> WriteGGUF:
-    """Writes `model.gguf`; keyword arguments replace parts of it."""
+    """Writes `model.gguf`; keyword arguments replace parts of it: named, texts of tokens; without, keys."""
 
     def write(
         architecture: str = "llama",
@@ -60,12 +61,16 @@ def write_gguf(tmp_path: Path, tiny_models: dict[str, PreTrainedModel]) -> Write
         pre: str = "smollm",
         edit: Callable[[gguf.GGUFWriter], None] = lambda writer: None,
         name: str = "model.gguf",
+        named: Mapping[int, str] = MappingProxyType({}),
+        without: Sequence[str] = (),
     ) -> Path:
         path = tmp_path / name
         writer = gguf.GGUFWriter(path, architecture)
         _add_sizes(writer)
-        _add_tokenizer(writer, pre)
+        _add_tokenizer(writer, pre, named)
         edit(writer)
+        for key in without:
+            del writer.kv_data[0][key]
         if architecture in tiny_models:
             _add_tensors(writer, tiny_models[architecture], gguf.GGMLQuantizationType[quantization])
         writer.write_header_to_file()
@@ -88,8 +93,9 @@ def _add_sizes(writer: gguf.GGUFWriter) -> None:
     writer.add_layer_norm_rms_eps(1e-6)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, pre: str) -> None:
+def _add_tokenizer(writer: gguf.GGUFWriter, pre: str, named: Mapping[int, str]) -> None:
     tokens = [*CONTROL, *sorted(ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in MERGES)]
+    tokens = [named.get(number, token) for number, token in enumerate(tokens)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from text_generation_server.errors import UnsupportedModel
+from text_generation_server.errors import ModelNotFound, StartError, UnsupportedModel
 from text_generation_server.weights import convert
-from text_generation_server.weights.convert import convert_torch_files, safetensors_name, torch_files
-from text_generation_server.weights.hub import has_weights
+from text_generation_server.weights.convert import convert_torch_files
+from text_generation_server.weights.files import PICKLED, weight_files
 
 
 class _Malicious:
@@ -46,6 +47,22 @@ def test_tied_and_overlapping_tensors_keep_their_names(tmp_path: Path) -> None:
     assert torch.equal(loaded["part"], whole[1:3])
 
 
+def test_two_servers_with_one_process_id_do_not_share_a_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in two containers that share the directory."""
+    torch.save({"a": torch.ones(3)}, tmp_path / "pytorch_model.bin")
+    save = convert.save_file
+
+    def meanwhile(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(convert, "save_file", save)
+        save(*arguments, **options)
+        convert_torch_files(tmp_path, _silent)
+
+    monkeypatch.setattr(convert, "save_file", meanwhile)
+    convert_torch_files(tmp_path, _silent)
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["a"], torch.ones(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "pytorch_model.bin"]
+
+
 def test_shards_keep_their_index(tmp_path: Path) -> None:
     names = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
     for number, name in enumerate(names):
@@ -69,8 +86,9 @@ def test_half_converted_shards_do_not_pass_for_a_model(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel):
         convert_torch_files(tmp_path, _silent)
     assert (tmp_path / "model-00001-of-00002.safetensors").is_file()
-    assert not has_weights(tmp_path, ".safetensors")
-    assert has_weights(tmp_path, ".bin")
+    with pytest.raises(ModelNotFound, match=r"no model-00002-of-00002\.safetensors, which"):
+        weight_files(tmp_path)
+    assert weight_files(tmp_path, PICKLED).names == tuple(names)
 
 
 def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
@@ -87,7 +105,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     ids=["stray", "list"],
 )
 def test_what_is_no_named_tensor_is_refused(tmp_path: Path, content: object, reason: str) -> None:
-    torch.save(content, tmp_path / "model.pt")
+    torch.save(content, tmp_path / "pytorch_model.bin")
     with pytest.raises(UnsupportedModel, match=reason):
         convert_torch_files(tmp_path, _silent)
 
@@ -110,8 +128,26 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == ["pytorch_model.bin"]
 
 
-def test_what_training_leaves_behind_is_no_weight(tmp_path: Path) -> None:
-    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "pytorch_model.bin", "adapter_model.bin"):
-        (tmp_path / name).touch()
-    assert [path.name for path in torch_files(tmp_path)] == ["adapter_model.bin", "pytorch_model.bin"]
-    assert safetensors_name("adapter_model.bin") == "adapter_model.safetensors"
+def test_what_training_leaves_behind_is_not_converted(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "optimizer.bin"):
+        (tmp_path / name).write_bytes(b"no tensors")
+    assert convert_torch_files(tmp_path, _silent) == [tmp_path / "model.safetensors"]
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(tensors: object, path: Path, metadata: object) -> None:
+        raise SafetensorError("I/O error: Read-only file system (os error 30)")
+
+    torch.save({"a": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+    monkeypatch.setattr(convert, "save_file", read_only)
+    with pytest.raises(
+        StartError, match=r"pytorch_model\.bin could not be converted in .*Read-only.*copy the directory"
+    ):
+        convert_torch_files(tmp_path, _silent)
+
+
+def test_a_pointer_is_no_pickle(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UnsupportedModel, match=r"pytorch_model\.bin is a Git LFS pointer"):
+        convert_torch_files(tmp_path, _silent)

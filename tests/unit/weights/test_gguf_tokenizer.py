@@ -83,6 +83,22 @@ def test_bos_is_added_where_the_file_or_the_kind_says(load: Load, pre: str, aske
     assert (ids[0] == 1) is expected
 
 
+def test_eos_is_added_where_the_file_says(load: Load) -> None:
+    def edit(writer: gguf.GGUFWriter) -> None:
+        writer.add_add_eos_token(True)
+        writer.add_add_bos_token(True)
+
+    ids = load(edit=edit).encode("the")
+    assert (ids[0], ids[-1]) == (1, 2)
+
+
+def test_every_chat_template_is_kept(load: Load) -> None:
+    tokenizer = load(edit=lambda writer: writer.add_string("tokenizer.chat_template.tool_use", "tools"))
+    turns = [{"role": "user", "content": "the"}]
+    assert tokenizer.apply_chat_template(turns, tokenize=False, chat_template="tool_use") == "tools"
+    assert "im_start" in str(tokenizer.apply_chat_template(turns, tokenize=False, chat_template="default"))
+
+
 def test_merges_of_unknown_tokens_are_refused(write_gguf: WriteGGUF) -> None:
     container = read_container(write_gguf())
     broken = replace(container, metadata={**container.metadata, "tokenizer.ggml.merges": ["no such"]})

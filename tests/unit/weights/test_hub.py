@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from text_generation_server.errors import ModelNotFound
+from text_generation_server.errors import ModelNotFound, UnsupportedModel
 from text_generation_server.weights.dummy import locate_without_weights
-from text_generation_server.weights.hub import download, has_weights
+from text_generation_server.weights.files import weight_files
+from text_generation_server.weights.hub import download
 from text_generation_server.weights.remote import HubSettings
 from text_generation_server.weights.source import say_nothing
 
@@ -137,6 +138,7 @@ def test_a_revision_is_asked_for(hub: Hub, settings: HubSettings) -> None:
 
 def test_weights_are_chosen_among_look_alikes(hub: Hub, settings: HubSettings) -> None:
     names = ["training.safetensors", "consolidated.safetensors", "pytorch_model.bin", "onnx/model.safetensors"]
+    names += ["adapter_model.safetensors", "optimizer.safetensors"]
     hub.files["o/m"].update(dict.fromkeys(names, b""))
     _download("o/m", settings)
     assert [name for name in hub.asked if not name.endswith(".json")] == ["model.safetensors"]
@@ -145,19 +147,25 @@ def test_weights_are_chosen_among_look_alikes(hub: Hub, settings: HubSettings) -
 def test_a_missing_shard_is_fetched(hub: Hub, settings: HubSettings) -> None:
     index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}).encode()
     hub.files["o/m"] = {"config.json": b"{}", "model.safetensors.index.json": index, "model-1.safetensors": WEIGHTS}
-    with pytest.raises(ModelNotFound, match="not all that its index lists"):
+    with pytest.raises(
+        ModelNotFound, match=r"o/m has no model-2\.safetensors, which model\.safetensors\.index\.json lists"
+    ):
         _download("o/m", settings)
+    assert hub.asked == ["model.safetensors.index.json"], "nothing else is worth the time"
     hub.files["o/m"]["model-2.safetensors"] = save({"b": torch.ones(1)})
+    lost = _download("o/m", settings) / "model-2.safetensors"
+    lost.resolve().unlink()
+    lost.unlink()
     hub.asked.clear()
     directory = _download("o/m", settings)
     assert hub.asked == ["model-2.safetensors"]
-    assert has_weights(directory, ".safetensors")
+    assert weight_files(directory).names == ("model-1.safetensors", "model-2.safetensors")
 
 
 def test_pytorch_files_are_converted(hub: Hub, settings: HubSettings, tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "weights")
     hub.files["o/old"] = {"config.json": b"{}", "pytorch_model.bin": (tmp_path / "weights").read_bytes()}
-    with pytest.raises(ModelNotFound, match=r"no \.safetensors files, only config\.json, pytorch_model\.bin"):
+    with pytest.raises(ModelNotFound, match=r"neither model\.safetensors nor .*, only pytorch_model\.bin: convert"):
         _download("o/old", settings, auto_convert=False)
     lines: list[str] = []
     directory = _download("o/old", settings, lines.append)
@@ -171,21 +179,22 @@ def test_another_extension_is_not_converted(hub: Hub, settings: HubSettings) -> 
     assert sorted(path.name for path in directory.iterdir()) == ["config.json", "pytorch_model.bin"]
 
 
-def test_an_adapter_is_downloaded_too(hub: Hub, settings: HubSettings) -> None:
+def test_an_adapter_is_refused_before_it_is_downloaded(hub: Hub, settings: HubSettings) -> None:
     hub.files["o/lora"] = {"adapter_config.json": b"{}", "adapter_model.safetensors": WEIGHTS}
-    directory = _download("o/lora", settings)
-    assert _download("o/lora", replace(settings, offline=True)) == directory
+    with pytest.raises(UnsupportedModel, match="o/lora is a LoRA adapter"):
+        _download("o/lora", settings)
+    assert hub.asked == []
 
 
 def test_the_model_that_a_model_builds_on_comes_along(hub: Hub, settings: HubSettings) -> None:
     config = json.dumps({"base_model_name_or_path": "o/base"}).encode()
-    hub.files["o/head"] = {"config.json": config, "head.safetensors": WEIGHTS}
+    hub.files["o/head"] = {"config.json": config, "model.safetensors": WEIGHTS}
     lines: list[str] = []
     _download("o/head", settings, lines.append)
     assert "Going on without the base model" in lines[-1] + lines[-2]
-    hub.files["o/base"] = {"config.json": b"{}", "base.safetensors": WEIGHTS}
+    hub.files["o/base"] = {"config.json": b"{}", "model.safetensors": WEIGHTS, "vocab.txt": b"a"}
     _download("o/head", replace(settings, cache_dir=settings.converted_cache))
-    assert "base.safetensors" in hub.asked
+    assert "vocab.txt" in hub.asked
 
 
 def test_failures_are_tried_again(hub: Hub, settings: HubSettings) -> None:
@@ -221,6 +230,14 @@ def test_answers_that_will_not_change_are_explained_at_once(
     assert lines == []
 
 
+def test_a_cache_that_cannot_be_written_is_named_at_once(settings: HubSettings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    lines: list[str] = []
+    with pytest.raises(ModelNotFound, match=r"config\.json of o/m cannot be kept in the hub cache .*name another"):
+        _download("o/m", replace(settings, cache_dir=tmp_path / "file"), lines.append)
+    assert lines == []
+
+
 def test_offline_never_asks(hub: Hub, settings: HubSettings) -> None:
     with pytest.raises(ModelNotFound, match="unset HF_HUB_OFFLINE, or name a local directory"):
         _download("o/m", replace(settings, offline=True))
@@ -236,7 +253,7 @@ def test_a_name_that_no_hub_takes_is_explained(settings: HubSettings) -> None:
 def test_a_local_directory_is_left_alone_or_converted(settings: HubSettings, tmp_path: Path) -> None:
     directory = tmp_path / "model"
     directory.mkdir()
-    with pytest.raises(ModelNotFound, match=r"no \.safetensors or \.bin or \.pt files"):
+    with pytest.raises(ModelNotFound, match=r"neither model\.safetensors nor .*, no weights"):
         _download(str(directory), settings)
     torch.save({"a": torch.ones(2)}, directory / "pytorch_model.bin")
     assert _download(str(directory), settings) == directory

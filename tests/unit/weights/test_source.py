@@ -175,6 +175,11 @@ def test_other_files_and_directories_are_explained(hub: HubSettings, model: Path
     write_gguf().rename(model / "q4.gguf")
     with pytest.raises(ModelNotFound, match=r"name the file itself, .*q4\.gguf"):
         locate(str(model), None, hub)
+    (model / "q4.gguf").unlink()
+    for step in ("checkpoint-900", "checkpoint-1000"):
+        (model / step).mkdir()
+    with pytest.raises(ModelNotFound, match=r"name a checkpoint in it, such as .*/checkpoint-1000$"):
+        locate(str(model), None, hub)
     (model / "adapter_config.json").write_text("{}")
     with pytest.raises(UnsupportedModel, match="is a LoRA adapter"):
         locate(str(model), None, hub)
@@ -190,5 +195,5 @@ def test_an_override_needs_a_configuration(hub: HubSettings, model: Path) -> Non
 
 def test_safetensors_only_means_no_conversion(model: Path, hub: HubSettings) -> None:
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    with pytest.raises(ModelNotFound, match=r"holds no \.safetensors files"):
+    with pytest.raises(ModelNotFound, match=r"neither model\.safetensors nor"):
         locate(str(model), None, hub, auto_convert=False)

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*text_generation_protocol/v2/generate.proto\x12\x0bgenerate.v2\"\x0f\n\rHealthRequest\"\x10\n\x0eHealthResponse\"\r\n\x0bInfoRequest\"\x89\x01\n\x0cInfoResponse\x12\x18\n\x10requires_padding\x18\x01 \x01(\x08\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x03 \x01(\t\x12\x18\n\x0bwindow_size\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tspeculate\x18\x05 \x01(\rB\x0e\n\x0c_window_size\"\x19\n\x17ServiceDiscoveryRequest\"(\n\x18ServiceDiscoveryResponse\x12\x0c\n\x04urls\x18\x01 \x03(\t\"+\n\x11\x43learCacheRequest\x12\x0f\n\x02id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x05\n\x03_id\"\x14\n\x12\x43learCacheResponse\"\x8e\x02\n\x1aNextTokenChooserParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\x11\n\ttypical_p\x18\x04 \x01(\x02\x12\x11\n\tdo_sample\x18\x05 \x01(\x08\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x1a\n\x12repetition_penalty\x18\x07 \x01(\x02\x12\x11\n\twatermark\x18\x08 \x01(\x08\x12\x19\n\x11\x66requency_penalty\x18\t \x01(\x02\x12\x0f\n\x07grammar\x18\n \x01(\t\x12.\n\x0cgrammar_type\x18\x0b \x01(\x0e\x32\x18.generate.v2.GrammarType\"f\n\x1aStoppingCriteriaParameters\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\r\x12\x16\n\x0estop_sequences\x18\x02 \x03(\t\x12\x18\n\x10ignore_eos_token\x18\x03 \x01(\x08\"\xce\x03\n\x07Request\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06inputs\x18\x02 \x01(\t\x12\x10\n\x08truncate\x18\x03 \x01(\r\x12;\n\nparameters\x18\x04 \x01(\x0b\x32\'.generate.v2.NextTokenChooserParameters\x12\x44\n\x13stopping_parameters\x18\x05 \x01(\x0b\x32\'.generate.v2.StoppingCriteriaParameters\x12\x18\n\x10prefill_logprobs\x18\x06 \x01(\x08\x12\x14\n\x0ctop_n_tokens\x18\x07 \x01(\r\x12\x14\n\x07lora_id\x18\x08 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x11images_per_prompt\x18\t \x01(\rH\x01\x88\x01\x01\x12\x1c\n\x0finference_steps\x18\n \x01(\rH\x02\x88\x01\x01\x12\x18\n\x0bimage_input\x18\x0b \x01(\tH\x03\x88\x01\x01\x12\x1b\n\x0eimage_strength\x18\x0c \x01(\x02H\x04\x88\x01\x01\x42\n\n\x08_lora_idB\x14\n\x12_images_per_promptB\x12\n\x10_inference_stepsB\x0e\n\x0c_image_inputB\x11\n\x0f_image_strength\"]\n\x05\x42\x61tch\x12\n\n\x02id\x18\x01 \x01(\x04\x12&\n\x08requests\x18\x02 \x03(\x0b\x32\x14.generate.v2.Request\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\"P\n\x0b\x43\x61\x63hedBatch\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0brequest_ids\x18\x02 \x03(\x04\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\"\x85\x01\n\rGeneratedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x18\n\x10generated_tokens\x18\x02 \x01(\r\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.generate.v2.FinishReason\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_seed\"J\n\x06Tokens\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x12\n\nis_special\x18\x04 \x03(\x08\"\xe7\x01\n\nGeneration\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12+\n\x0eprefill_tokens\x18\x02 \x01(\x0b\x32\x13.generate.v2.Tokens\x12#\n\x06tokens\x18\x03 \x01(\x0b\x32\x13.generate.v2.Tokens\x12\x37\n\x0egenerated_text\x18\x04 \x01(\x0b\x32\x1a.generate.v2.GeneratedTextH\x00\x88\x01\x01\x12\'\n\ntop_tokens\x18\x05 \x03(\x0b\x32\x13.generate.v2.TokensB\x11\n\x0f_generated_text\";\n\x12\x46ilterBatchRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x13\n\x0brequest_ids\x18\x02 \x03(\x04\">\n\x13\x46ilterBatchResponse\x12\'\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.generate.v2.CachedBatch\"3\n\x0ePrefillRequest\x12!\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x12.generate.v2.Batch\"\xb0\x01\n\x0fPrefillResponse\x12,\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x17.generate.v2.Generation\x12,\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x18.generate.v2.CachedBatchH\x00\x88\x01\x01\x12\x12\n\nforward_ns\x18\x03 \x01(\x04\x12\x11\n\tdecode_ns\x18\x04 \x01(\x04\x12\x10\n\x08total_ns\x18\x05 \x01(\x04\x42\x08\n\x06_batch\":\n\rDecodeRequest\x12)\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x18.generate.v2.CachedBatch\"\xd5\x01\n\x0e\x44\x65\x63odeResponse\x12,\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x17.generate.v2.Generation\x12,\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x18.generate.v2.CachedBatchH\x00\x88\x01\x01\x12\x12\n\nforward_ns\x18\x03 \x01(\x04\x12\x11\n\tdecode_ns\x18\x04 \x01(\x04\x12\x10\n\x08total_ns\x18\x05 \x01(\x04\x12\x16\n\tconcat_ns\x18\x06 \x01(\x04H\x01\x88\x01\x01\x42\x08\n\x06_batchB\x0c\n\n_concat_ns\"\x82\x01\n\rWarmupRequest\x12!\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x12.generate.v2.Batch\x12\x18\n\x10max_input_length\x18\x02 \x01(\r\x12\x1a\n\x12max_prefill_tokens\x18\x03 \x01(\r\x12\x18\n\x10max_total_tokens\x18\x04 \x01(\r\"X\n\x0eWarmupResponse\x12\'\n\x1amax_supported_total_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x1d\n\x1b_max_supported_total_tokens*S\n\x0bGrammarType\x12\x15\n\x11GRAMMAR_TYPE_NONE\x10\x00\x12\x15\n\x11GRAMMAR_TYPE_JSON\x10\x01\x12\x16\n\x12GRAMMAR_TYPE_REGEX\x10\x02*f\n\x0c\x46inishReason\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x00\x12\x1b\n\x17\x46INISH_REASON_EOS_TOKEN\x10\x01\x12\x1f\n\x1b\x46INISH_REASON_STOP_SEQUENCE\x10\x02\x32\xf5\x04\n\x15TextGenerationService\x12=\n\x04Info\x12\x18.generate.v2.InfoRequest\x1a\x19.generate.v2.InfoResponse\"\x00\x12\x61\n\x10ServiceDiscovery\x12$.generate.v2.ServiceDiscoveryRequest\x1a%.generate.v2.ServiceDiscoveryResponse\"\x00\x12O\n\nClearCache\x12\x1e.generate.v2.ClearCacheRequest\x1a\x1f.generate.v2.ClearCacheResponse\"\x00\x12R\n\x0b\x46ilterBatch\x12\x1f.generate.v2.FilterBatchRequest\x1a .generate.v2.FilterBatchResponse\"\x00\x12\x43\n\x06Warmup\x12\x1a.generate.v2.WarmupRequest\x1a\x1b.generate.v2.WarmupResponse\"\x00\x12\x46\n\x07Prefill\x12\x1b.generate.v2.PrefillRequest\x1a\x1c.generate.v2.PrefillResponse\"\x00\x12\x43\n\x06\x44\x65\x63ode\x12\x1a.generate.v2.DecodeRequest\x1a\x1b.generate.v2.DecodeResponse\"\x00\x12\x43\n\x06Health\x12\x1a.generate.v2.HealthRequest\x1a\x1b.generate.v2.HealthResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*text_generation_protocol/v2/generate.proto\x12\x0bgenerate.v2\"\x0f\n\rHealthRequest\"\x10\n\x0eHealthResponse\"\r\n\x0bInfoRequest\"\xb2\x01\n\x0cInfoResponse\x12\x18\n\x10requires_padding\x18\x01 \x01(\x08\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x03 \x01(\t\x12\x18\n\x0bwindow_size\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tspeculate\x18\x05 \x01(\r\x12\x18\n\nvocab_size\x18\xe8\x07 \x01(\rH\x01\x88\x01\x01\x42\x0e\n\x0c_window_sizeB\r\n\x0b_vocab_size\"\x19\n\x17ServiceDiscoveryRequest\"(\n\x18ServiceDiscoveryResponse\x12\x0c\n\x04urls\x18\x01 \x03(\t\"+\n\x11\x43learCacheRequest\x12\x0f\n\x02id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x05\n\x03_id\"\x14\n\x12\x43learCacheResponse\"\x8e\x02\n\x1aNextTokenChooserParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\x11\n\ttypical_p\x18\x04 \x01(\x02\x12\x11\n\tdo_sample\x18\x05 \x01(\x08\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x1a\n\x12repetition_penalty\x18\x07 \x01(\x02\x12\x11\n\twatermark\x18\x08 \x01(\x08\x12\x19\n\x11\x66requency_penalty\x18\t \x01(\x02\x12\x0f\n\x07grammar\x18\n \x01(\t\x12.\n\x0cgrammar_type\x18\x0b \x01(\x0e\x32\x18.generate.v2.GrammarType\"f\n\x1aStoppingCriteriaParameters\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\r\x12\x16\n\x0estop_sequences\x18\x02 \x03(\t\x12\x18\n\x10ignore_eos_token\x18\x03 \x01(\x08\"\xce\x03\n\x07Request\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06inputs\x18\x02 \x01(\t\x12\x10\n\x08truncate\x18\x03 \x01(\r\x12;\n\nparameters\x18\x04 \x01(\x0b\x32\'.generate.v2.NextTokenChooserParameters\x12\x44\n\x13stopping_parameters\x18\x05 \x01(\x0b\x32\'.generate.v2.StoppingCriteriaParameters\x12\x18\n\x10prefill_logprobs\x18\x06 \x01(\x08\x12\x14\n\x0ctop_n_tokens\x18\x07 \x01(\r\x12\x14\n\x07lora_id\x18\x08 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x11images_per_prompt\x18\t \x01(\rH\x01\x88\x01\x01\x12\x1c\n\x0finference_steps\x18\n \x01(\rH\x02\x88\x01\x01\x12\x18\n\x0bimage_input\x18\x0b \x01(\tH\x03\x88\x01\x01\x12\x1b\n\x0eimage_strength\x18\x0c \x01(\x02H\x04\x88\x01\x01\x42\n\n\x08_lora_idB\x14\n\x12_images_per_promptB\x12\n\x10_inference_stepsB\x0e\n\x0c_image_inputB\x11\n\x0f_image_strength\"]\n\x05\x42\x61tch\x12\n\n\x02id\x18\x01 \x01(\x04\x12&\n\x08requests\x18\x02 \x03(\x0b\x32\x14.generate.v2.Request\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\"P\n\x0b\x43\x61\x63hedBatch\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0brequest_ids\x18\x02 \x03(\x04\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\"\xa8\x01\n\rGeneratedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x18\n\x10generated_tokens\x18\x02 \x01(\r\x12\x30\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x19.generate.v2.FinishReason\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\x07\x66\x61ilure\x18\xe8\x07 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_seedB\n\n\x08_failure\"J\n\x06Tokens\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\x12\r\n\x05texts\x18\x03 \x03(\t\x12\x12\n\nis_special\x18\x04 \x03(\x08\"\xe7\x01\n\nGeneration\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12+\n\x0eprefill_tokens\x18\x02 \x01(\x0b\x32\x13.generate.v2.Tokens\x12#\n\x06tokens\x18\x03 \x01(\x0b\x32\x13.generate.v2.Tokens\x12\x37\n\x0egenerated_text\x18\x04 \x01(\x0b\x32\x1a.generate.v2.GeneratedTextH\x00\x88\x01\x01\x12\'\n\ntop_tokens\x18\x05 \x03(\x0b\x32\x13.generate.v2.TokensB\x11\n\x0f_generated_text\";\n\x12\x46ilterBatchRequest\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\x13\n\x0brequest_ids\x18\x02 \x03(\x04\">\n\x13\x46ilterBatchResponse\x12\'\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.generate.v2.CachedBatch\"3\n\x0ePrefillRequest\x12!\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x12.generate.v2.Batch\"\xb0\x01\n\x0fPrefillResponse\x12,\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x17.generate.v2.Generation\x12,\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x18.generate.v2.CachedBatchH\x00\x88\x01\x01\x12\x12\n\nforward_ns\x18\x03 \x01(\x04\x12\x11\n\tdecode_ns\x18\x04 \x01(\x04\x12\x10\n\x08total_ns\x18\x05 \x01(\x04\x42\x08\n\x06_batch\":\n\rDecodeRequest\x12)\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x18.generate.v2.CachedBatch\"\xd5\x01\n\x0e\x44\x65\x63odeResponse\x12,\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x17.generate.v2.Generation\x12,\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x18.generate.v2.CachedBatchH\x00\x88\x01\x01\x12\x12\n\nforward_ns\x18\x03 \x01(\x04\x12\x11\n\tdecode_ns\x18\x04 \x01(\x04\x12\x10\n\x08total_ns\x18\x05 \x01(\x04\x12\x16\n\tconcat_ns\x18\x06 \x01(\x04H\x01\x88\x01\x01\x42\x08\n\x06_batchB\x0c\n\n_concat_ns\"\x82\x01\n\rWarmupRequest\x12!\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x12.generate.v2.Batch\x12\x18\n\x10max_input_length\x18\x02 \x01(\r\x12\x1a\n\x12max_prefill_tokens\x18\x03 \x01(\r\x12\x18\n\x10max_total_tokens\x18\x04 \x01(\r\"X\n\x0eWarmupResponse\x12\'\n\x1amax_supported_total_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x1d\n\x1b_max_supported_total_tokens*S\n\x0bGrammarType\x12\x15\n\x11GRAMMAR_TYPE_NONE\x10\x00\x12\x15\n\x11GRAMMAR_TYPE_JSON\x10\x01\x12\x16\n\x12GRAMMAR_TYPE_REGEX\x10\x02*f\n\x0c\x46inishReason\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x00\x12\x1b\n\x17\x46INISH_REASON_EOS_TOKEN\x10\x01\x12\x1f\n\x1b\x46INISH_REASON_STOP_SEQUENCE\x10\x02\x32\xf5\x04\n\x15TextGenerationService\x12=\n\x04Info\x12\x18.generate.v2.InfoRequest\x1a\x19.generate.v2.InfoResponse\"\x00\x12\x61\n\x10ServiceDiscovery\x12$.generate.v2.ServiceDiscoveryRequest\x1a%.generate.v2.ServiceDiscoveryResponse\"\x00\x12O\n\nClearCache\x12\x1e.generate.v2.ClearCacheRequest\x1a\x1f.generate.v2.ClearCacheResponse\"\x00\x12R\n\x0b\x46ilterBatch\x12\x1f.generate.v2.FilterBatchRequest\x1a .generate.v2.FilterBatchResponse\"\x00\x12\x43\n\x06Warmup\x12\x1a.generate.v2.WarmupRequest\x1a\x1b.generate.v2.WarmupResponse\"\x00\x12\x46\n\x07Prefill\x12\x1b.generate.v2.PrefillRequest\x1a\x1c.generate.v2.PrefillResponse\"\x00\x12\x43\n\x06\x44\x65\x63ode\x12\x1a.generate.v2.DecodeRequest\x1a\x1b.generate.v2.DecodeResponse\"\x00\x12\x43\n\x06Health\x12\x1a.generate.v2.HealthRequest\x1a\x1b.generate.v2.HealthResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'text_generation_protocol.v2.generate_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GRAMMARTYPE']._serialized_start=2706
-  _globals['_GRAMMARTYPE']._serialized_end=2789
-  _globals['_FINISHREASON']._serialized_start=2791
-  _globals['_FINISHREASON']._serialized_end=2893
+  _globals['_GRAMMARTYPE']._serialized_start=2782
+  _globals['_GRAMMARTYPE']._serialized_end=2865
+  _globals['_FINISHREASON']._serialized_start=2867
+  _globals['_FINISHREASON']._serialized_end=2969
   _globals['_HEALTHREQUEST']._serialized_start=59
   _globals['_HEALTHREQUEST']._serialized_end=74
   _globals['_HEALTHRESPONSE']._serialized_start=76
@@ -42,47 +42,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INFOREQUEST']._serialized_start=94
   _globals['_INFOREQUEST']._serialized_end=107
   _globals['_INFORESPONSE']._serialized_start=110
-  _globals['_INFORESPONSE']._serialized_end=247
-  _globals['_SERVICEDISCOVERYREQUEST']._serialized_start=249
-  _globals['_SERVICEDISCOVERYREQUEST']._serialized_end=274
-  _globals['_SERVICEDISCOVERYRESPONSE']._serialized_start=276
-  _globals['_SERVICEDISCOVERYRESPONSE']._serialized_end=316
-  _globals['_CLEARCACHEREQUEST']._serialized_start=318
-  _globals['_CLEARCACHEREQUEST']._serialized_end=361
-  _globals['_CLEARCACHERESPONSE']._serialized_start=363
-  _globals['_CLEARCACHERESPONSE']._serialized_end=383
-  _globals['_NEXTTOKENCHOOSERPARAMETERS']._serialized_start=386
-  _globals['_NEXTTOKENCHOOSERPARAMETERS']._serialized_end=656
-  _globals['_STOPPINGCRITERIAPARAMETERS']._serialized_start=658
-  _globals['_STOPPINGCRITERIAPARAMETERS']._serialized_end=760
-  _globals['_REQUEST']._serialized_start=763
-  _globals['_REQUEST']._serialized_end=1225
-  _globals['_BATCH']._serialized_start=1227
-  _globals['_BATCH']._serialized_end=1320
-  _globals['_CACHEDBATCH']._serialized_start=1322
-  _globals['_CACHEDBATCH']._serialized_end=1402
-  _globals['_GENERATEDTEXT']._serialized_start=1405
-  _globals['_GENERATEDTEXT']._serialized_end=1538
-  _globals['_TOKENS']._serialized_start=1540
-  _globals['_TOKENS']._serialized_end=1614
-  _globals['_GENERATION']._serialized_start=1617
-  _globals['_GENERATION']._serialized_end=1848
-  _globals['_FILTERBATCHREQUEST']._serialized_start=1850
-  _globals['_FILTERBATCHREQUEST']._serialized_end=1909
-  _globals['_FILTERBATCHRESPONSE']._serialized_start=1911
-  _globals['_FILTERBATCHRESPONSE']._serialized_end=1973
-  _globals['_PREFILLREQUEST']._serialized_start=1975
-  _globals['_PREFILLREQUEST']._serialized_end=2026
-  _globals['_PREFILLRESPONSE']._serialized_start=2029
-  _globals['_PREFILLRESPONSE']._serialized_end=2205
-  _globals['_DECODEREQUEST']._serialized_start=2207
-  _globals['_DECODEREQUEST']._serialized_end=2265
-  _globals['_DECODERESPONSE']._serialized_start=2268
-  _globals['_DECODERESPONSE']._serialized_end=2481
-  _globals['_WARMUPREQUEST']._serialized_start=2484
-  _globals['_WARMUPREQUEST']._serialized_end=2614
-  _globals['_WARMUPRESPONSE']._serialized_start=2616
-  _globals['_WARMUPRESPONSE']._serialized_end=2704
-  _globals['_TEXTGENERATIONSERVICE']._serialized_start=2896
-  _globals['_TEXTGENERATIONSERVICE']._serialized_end=3525
+  _globals['_INFORESPONSE']._serialized_end=288
+  _globals['_SERVICEDISCOVERYREQUEST']._serialized_start=290
+  _globals['_SERVICEDISCOVERYREQUEST']._serialized_end=315
+  _globals['_SERVICEDISCOVERYRESPONSE']._serialized_start=317
+  _globals['_SERVICEDISCOVERYRESPONSE']._serialized_end=357
+  _globals['_CLEARCACHEREQUEST']._serialized_start=359
+  _globals['_CLEARCACHEREQUEST']._serialized_end=402
+  _globals['_CLEARCACHERESPONSE']._serialized_start=404
+  _globals['_CLEARCACHERESPONSE']._serialized_end=424
+  _globals['_NEXTTOKENCHOOSERPARAMETERS']._serialized_start=427
+  _globals['_NEXTTOKENCHOOSERPARAMETERS']._serialized_end=697
+  _globals['_STOPPINGCRITERIAPARAMETERS']._serialized_start=699
+  _globals['_STOPPINGCRITERIAPARAMETERS']._serialized_end=801
+  _globals['_REQUEST']._serialized_start=804
+  _globals['_REQUEST']._serialized_end=1266
+  _globals['_BATCH']._serialized_start=1268
+  _globals['_BATCH']._serialized_end=1361
+  _globals['_CACHEDBATCH']._serialized_start=1363
+  _globals['_CACHEDBATCH']._serialized_end=1443
+  _globals['_GENERATEDTEXT']._serialized_start=1446
+  _globals['_GENERATEDTEXT']._serialized_end=1614
+  _globals['_TOKENS']._serialized_start=1616
+  _globals['_TOKENS']._serialized_end=1690
+  _globals['_GENERATION']._serialized_start=1693
+  _globals['_GENERATION']._serialized_end=1924
+  _globals['_FILTERBATCHREQUEST']._serialized_start=1926
+  _globals['_FILTERBATCHREQUEST']._serialized_end=1985
+  _globals['_FILTERBATCHRESPONSE']._serialized_start=1987
+  _globals['_FILTERBATCHRESPONSE']._serialized_end=2049
+  _globals['_PREFILLREQUEST']._serialized_start=2051
+  _globals['_PREFILLREQUEST']._serialized_end=2102
+  _globals['_PREFILLRESPONSE']._serialized_start=2105
+  _globals['_PREFILLRESPONSE']._serialized_end=2281
+  _globals['_DECODEREQUEST']._serialized_start=2283
+  _globals['_DECODEREQUEST']._serialized_end=2341
+  _globals['_DECODERESPONSE']._serialized_start=2344
+  _globals['_DECODERESPONSE']._serialized_end=2557
+  _globals['_WARMUPREQUEST']._serialized_start=2560
+  _globals['_WARMUPREQUEST']._serialized_end=2690
+  _globals['_WARMUPRESPONSE']._serialized_start=2692
+  _globals['_WARMUPRESPONSE']._serialized_end=2780
+  _globals['_TEXTGENERATIONSERVICE']._serialized_start=2972
+  _globals['_TEXTGENERATIONSERVICE']._serialized_end=3601
 # @@protoc_insertion_point(module_scope)

@@ -23,6 +23,8 @@ from text_generation_server.models.generic.probe import attention_calls
 from text_generation_server.models.generic.selftest import check_answers
 from text_generation_server.models.ropeconfig import log_positions, read_max_positions
 from text_generation_server.models.spec import DIFFERENT_HEAD
+from text_generation_server.weights.checkpoint import SavedCheckpoint
+from text_generation_server.weights.files import weight_files
 
 _GROWING_ROPES = ("dynamic", "longrope", "su")
 
@@ -45,8 +47,10 @@ def load_generic(
     """
     register()
     config = _read_config(directory, model_type, trust_remote_code)
-    model = _fill(directory, config, dtype, trust_remote_code).to(device).eval()
-    size = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    weights, stored = weight_files(directory), SavedCheckpoint(directory)
+    config.transformers_weights = weights.entry  # else it has a rule of its own for which files these are
+    model = _fill(directory, config, stored, dtype, trust_remote_code).to(device).eval()
+    size = sum((directory / name).stat().st_size for name in weights.names)
     note = Note()
     attach(model, note)
     layers = config.get_text_config().num_hidden_layers
@@ -73,8 +77,6 @@ def _read_config(directory: Path, model_type: str, trust_remote_code: bool) -> A
         ) from error
     if config.is_encoder_decoder:
         raise UnsupportedModel(f"model_type {config.model_type} has an encoder, expected a decoder-only model")
-    if getattr(config, "quantization_config", None) is not None:
-        raise UnsupportedModel(f"model_type {config.model_type} is quantised, expected a model without quantization")
     ropes = str(getattr(config.get_text_config(), "rope_parameters", None) or "")
     for kind in _GROWING_ROPES:
         if f"'{kind}'" in ropes:
@@ -85,7 +87,7 @@ def _read_config(directory: Path, model_type: str, trust_remote_code: bool) -> A
     return config
 
 
-def _fill(directory: Path, config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+def _fill(directory: Path, config: Any, stored: SavedCheckpoint, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
@@ -103,9 +105,9 @@ def _fill(directory: Path, config: Any, dtype: torch.dtype, trust_remote_code: b
         raise UnsupportedModel(f"{directory}: transformers cannot load this model: {error}") from error
     model, found = loaded
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found.get(kind):
-            some = ", ".join(sorted(str(key) for key in found[kind])[:4])
-            raise UnsupportedModel(f"{directory}: {len(found[kind])} {kind.replace('_', ' ')} ({some})")
+        keys = sorted(key for key in map(str, found.get(kind) or ()) if not stored.is_derived(key))
+        if keys:
+            raise UnsupportedModel(f"{directory}: {len(keys)} {kind.replace('_', ' ')} ({', '.join(keys[:4])})")
     _warn_of_another_head(model)
     return model
 

@@ -50,15 +50,12 @@ ROPE_FACTORS = "rope_freqs.weight"
 
 
 def architecture_of(gguf: Container) -> Architecture:
-    """Raises UnsupportedModel, naming general.architecture or the key that makes it another model."""
+    """Raises UnsupportedModel, naming general.architecture."""
     name = gguf.text("general.architecture")
     if name not in ARCHITECTURES:
         raise UnsupportedModel(
             f"{gguf.path}: general.architecture is {name!r}, expected one of {', '.join(ARCHITECTURES)}"
         )
-    experts = gguf.integer(f"{name}.expert_count", 0)
-    if experts:
-        raise UnsupportedModel(f"{gguf.path}: {name}.expert_count is {experts}: experts are not read from GGUF")
     return ARCHITECTURES[name]
 
 
@@ -81,6 +78,9 @@ def head_dim(gguf: Container) -> int:
     dim = gguf.integer(f"{prefix}.attention.key_length", rows // max(heads, 1))
     if dim <= 0 or heads * dim != rows:
         raise UnsupportedModel(f"{gguf.path}: {heads} heads of {dim} numbers do not make the {rows} rows of attn_q")
+    for key in (f"{prefix}.rope.dimension_count", f"{prefix}.attention.value_length"):
+        if gguf.integer(key, dim) != dim:
+            raise UnsupportedModel(f"{gguf.path}: {key} is {gguf.metadata[key]!r}, expected {dim}, the size of a head")
     return dim
 
 
@@ -123,15 +123,31 @@ def _rope_theta(gguf: Container, prefix: str) -> float:
 
 
 def _rope_scaling(gguf: Container, prefix: str, factors: np.ndarray[Any, Any] | None) -> dict[str, Any] | None:
-    if factors is not None:
-        return _llama3_scaling(gguf, _rope_theta(gguf, prefix), factors)
+    """Without a type it is linear, as llama.cpp reads it; the older key of a factor is for that one alone."""
     key = f"{prefix}.rope.scaling.type"
-    kind = gguf.metadata.get(key, "none")
-    if kind == "none":
+    kind = gguf.text(key) if key in gguf.metadata else "linear"
+    if kind not in ("none", "linear", "yarn"):
+        raise UnsupportedModel(f"{gguf.path}: {key} is {kind!r}, expected none, linear or yarn")
+    older = f"{prefix}.rope.scale_linear"
+    factor_key = older if older in gguf.metadata else f"{prefix}.rope.scaling.factor"
+    factor = 1.0 if kind == "none" or factor_key not in gguf.metadata else _shortest(gguf.number(factor_key))
+    if factors is not None:
+        if factor not in (0.0, 1.0):
+            raise UnsupportedModel(f"{gguf.path}: {factor_key} is {factor} beside {ROPE_FACTORS}, expected one of them")
+        return _llama3_scaling(gguf, _rope_theta(gguf, prefix), factors)
+    if factor in (0.0, 1.0):
         return None
-    if kind != "linear":
-        raise UnsupportedModel(f"{gguf.path}: {key} is {kind!r}, expected none or linear")
-    return {"rope_type": "linear", "factor": _shortest(gguf.number(f"{prefix}.rope.scaling.factor"))}
+    scaling = {"rope_type": kind, "factor": factor}
+    return scaling if kind == "linear" else scaling | _yarn(gguf, prefix)
+
+
+def _yarn(gguf: Container, prefix: str) -> dict[str, Any]:
+    trained = gguf.integer(f"{prefix}.context_length")
+    named = {name: f"{prefix}.rope.scaling.yarn_{name}" for name in ("beta_fast", "beta_slow")}
+    return {
+        "original_max_position_embeddings": gguf.integer(f"{prefix}.rope.scaling.original_context_length", trained),
+        **{name: _shortest(gguf.number(key)) for name, key in named.items() if key in gguf.metadata},
+    }
 
 
 def _llama3_scaling(gguf: Container, theta: float, factors: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text_generation_server.errors import UnsupportedModel
+from text_generation_server.modelfiles import BEGINNING, refuse_pointer
 from text_generation_server.weights.gguf.blocks import FORMATS, BlockFormat, Floats
 
 Scalar = str | bool | int | float
@@ -70,7 +71,19 @@ class Container:
 
     def integer(self, key: str, default: int | None = None) -> int:
         """A whole number, or `default` where the key is missing."""
-        return default if default is not None and key not in self.metadata else int(self.number(key))
+        if default is not None and key not in self.metadata:
+            return default
+        value = self.number(key)
+        if value != int(value):
+            raise UnsupportedModel(f"{self.path}: metadata key {key} is {value!r}, expected a whole number")
+        return int(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false, or `default` where the key is missing."""
+        value = self.metadata.get(key, default)
+        if not isinstance(value, bool):
+            raise UnsupportedModel(f"{self.path}: metadata key {key} is {value!r}, expected true or false")
+        return value
 
     def text(self, key: str) -> str:
         """A string. Raises UnsupportedModel where it is missing or of another type."""
@@ -134,6 +147,8 @@ class _Reader:
         return Container(self._path, metadata, self._placed(tensors, metadata))
 
     def _check_magic(self) -> None:
+        refuse_pointer(self._path, self._file.read(BEGINNING))
+        self._file.seek(0)
         magic = self._file.read(len(_MAGIC))
         if magic != _MAGIC:
             raise UnsupportedModel(f"{self._path} is no GGUF file: it starts with {magic!r}, expected {_MAGIC!r}")

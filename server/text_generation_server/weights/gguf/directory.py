@@ -6,7 +6,7 @@ float32 and float16 stay what they are, everything else becomes bfloat16.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +22,8 @@ from text_generation_server.weights.gguf.architecture import (
 )
 from text_generation_server.weights.gguf.blocks import Floats
 from text_generation_server.weights.gguf.container import Container, TensorInfo, read_container, read_rows
-from text_generation_server.weights.gguf.special import generation_config
+from text_generation_server.weights.gguf.metadata import check_metadata
+from text_generation_server.weights.gguf.special import end_ids, generation_config
 from text_generation_server.weights.gguf.tokenizer import build_tokenizer, tokenizer_config
 from text_generation_server.weights.stream import StoredType, StreamedTensor, write_safetensors
 
@@ -30,13 +31,17 @@ _CHUNK = 1 << 20
 """Numbers decoded at a time: 4 MiB of float32 fits the processor's cache, and bounds memory whatever the tensor."""
 
 
-def convert(source: Path, target: Path) -> int:
+def convert(source: Path, target: Path, report: Callable[[str], None] = lambda _: None) -> int:
     """Fill the existing, empty directory `target` from the GGUF file `source`; returns the bytes of weights written.
 
+    report: is told what may surprise.
     Raises UnsupportedModel, naming key and value, for anything in the file that would not be carried over.
     """
     gguf = read_container(source)
     architecture_of(gguf)
+    check_metadata(gguf, report)
+    if not end_ids(gguf):
+        report(f"{source.name} names no token that ends a text: answers end where they are as long as was asked for")
     dtype = _stored_type(gguf)
     with source.open("rb") as file:
         build_tokenizer(gguf).save(str(target / "tokenizer.json"))

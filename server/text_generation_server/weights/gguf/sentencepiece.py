@@ -15,7 +15,7 @@ def sentencepiece_tokenizer(gguf: Container) -> Tokenizer:
     kinds = gguf.array("tokenizer.ggml.token_type")
     unknown = next((token for token, kind in zip(tokens, kinds, strict=True) if kind == _UNKNOWN), None)
     tokenizer = Tokenizer(scored_bpe(tokens, _ranked(gguf, tokens), unknown, byte_fallback=True))
-    prefixed = bool(gguf.metadata.get("tokenizer.ggml.add_space_prefix", True))
+    prefixed = gguf.flag("tokenizer.ggml.add_space_prefix", default=True)
     tokenizer.normalizer = _normalizer(prefixed)
     tokenizer.decoder = space_decoder(prefixed)
     return tokenizer
