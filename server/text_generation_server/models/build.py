@@ -136,15 +136,13 @@ class DecoderBuilder:
         return ParallelLMHead(kernel, spec.vocab_size, self._group, head.scale, head.softcap)
 
     def _is_tied(self) -> bool:
-        """Whether the embedding is the head. A head that differs counts more than a config that calls it tied."""
+        """Whether the embedding is the head. One that differs counts more than a config; one that is equal is memory."""
         spec, checkpoint = self._spec, self._reader.checkpoint
         embedding, head = f"{spec.names.embedding}.weight", f"{spec.names.head}.weight"
         if spec.head.tie is HeadTie.SEPARATE or not checkpoint.has(head):
             return spec.head.tie is not HeadTie.SEPARATE
-        if spec.head.tie is HeadTie.IF_ABSENT:
-            return False
         shape = (spec.vocab_size, self._embedding_size)
-        if torch.equal(checkpoint.view(head, shape), checkpoint.view(embedding, shape)):
-            return True
-        logger.warning(DIFFERENT_HEAD, head, embedding)
-        return False
+        same = torch.equal(checkpoint.view(head, shape), checkpoint.view(embedding, shape))
+        if not same and spec.head.tie is HeadTie.TIED:
+            logger.warning(DIFFERENT_HEAD, head, embedding)
+        return same

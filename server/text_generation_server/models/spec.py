@@ -160,7 +160,7 @@ class HeadTie(Enum):
     SEPARATE = auto()
     """A tensor of its own."""
     IF_ABSENT = auto()
-    """A tensor of its own if the checkpoint has it, otherwise the embedding."""
+    """As TIED, by a family's habit: a head that differs is nothing to be told."""
 
 
 DIFFERENT_HEAD = (
