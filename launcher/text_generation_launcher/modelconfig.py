@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 _FILE = "config.json"
+_ORIGINAL = "original_max_position_embeddings"
+_STRETCHING = ("linear", "dynamic", "yarn")
 _LARGEST = 1 << 53
 """From here on whole numbers are not exact in the arithmetic they are used in."""
 
@@ -46,7 +48,7 @@ def model_facts(config: Mapping[str, Any]) -> ModelFacts:
     heads = _integer(config, "num_attention_heads", "n_head", "n_heads")
     return ModelFacts(
         model_type=str(config.get("model_type") or ""),
-        max_positions=_integer(config, "max_position_embeddings", "max_seq_len", "n_positions"),
+        max_positions=_positions(config),
         hidden_size=_integer(config, "hidden_size", "n_embd"),
         num_layers=_integer(config, "num_hidden_layers", "n_layer", "n_layers"),
         heads=heads,
@@ -67,6 +69,19 @@ def _integer(config: Mapping[str, Any], *names: str) -> int | None:
     """The first that can be a size; what else a file says there is for the shard to refuse."""
     values = (config.get(name) for name in names)
     return next((value for value in values if type(value) is int and 0 < value < _LARGEST), None)
+
+
+def _positions(config: Mapping[str, Any]) -> int | None:
+    """How long sequences may get: where a rotary scaling says so, longer than what the model was trained on."""
+    trained = _integer(config, "max_position_embeddings", "max_seq_len", "n_positions")
+    scaling = config.get("rope_scaling") or config.get("rope_parameters")
+    if trained is None or not isinstance(scaling, dict):
+        return trained
+    kind, factor = scaling.get("rope_type") or scaling.get("type"), scaling.get("factor")
+    original = _integer(config, _ORIGINAL) or _integer(scaling, _ORIGINAL) or trained
+    if kind not in _STRETCHING or not isinstance(factor, int | float) or not 1 <= factor < _LARGEST:
+        return trained
+    return max(trained, int(factor * original))
 
 
 def _head_dim(config: Mapping[str, Any], heads: int | None) -> int | None:

@@ -158,13 +158,13 @@ def warn_of_unknown_ids(tokenizer: TokenizerAdapter, vocab_size: int) -> None:
 
 def start_engine(config: ServerConfig, part: Part, tokenizer: TokenizerAdapter) -> EngineLoop[Engine]:
     """Rank 0's engine in its own thread, once every follower has connected."""
-    limits = [limit for limit in (tokenizer.model_max_length, part.model.max_positions) if limit is not None]
     settings = EngineSettings(
         max_rows=config.max_rows,
         block_size=config.cache.block_size,
         run_ahead=config.options.run_ahead,
         memory_fraction=config.cache.memory_fraction,
-        position_limit=min(limits, default=None),
+        position_limit=part.model.max_positions,
+        usual_length=usual_length(part.model.max_positions, tokenizer.model_max_length),
         watermark=config.watermark,
         shares_prefixes=shares_prefixes(part.model),
         speculate=config.options.speculate,
@@ -173,6 +173,21 @@ def start_engine(config: ServerConfig, part: Part, tokenizer: TokenizerAdapter) 
     loop = EngineLoop(build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path)))
     loop.start()
     return loop
+
+
+def usual_length(positions: int | None, hint: int | None) -> int | None:
+    """How long sequences get where nobody asks, from the tokenizer's `model_max_length`: for models without positions.
+
+    Of models with positions it says nothing: files have there what a tokenizer was saved with, or a habit of chats.
+    """
+    if hint is None or hint == positions:
+        return None
+    what = f"model_max_length of tokenizer_config.json is {hint}"
+    if positions is not None:
+        logger.info("{}: not heeded, the model is good for {} tokens", what, positions)
+        return None
+    logger.info("Sequences of up to {} tokens where --max-total-tokens does not say: {}", hint, what)
+    return hint
 
 
 class Follower:

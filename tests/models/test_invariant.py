@@ -12,7 +12,7 @@ from text_generation_server.attention.tokenwise import TokenwiseAttention
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.models.invariant import invariant, pieces
 from text_generation_server.models.loading import ModelOptions
-from text_generation_server.models.step import PagedSpec
+from text_generation_server.cache.paged import PagedSpec
 
 KINDS = ("llama", "mistral", "mpt", "gemma2", "mixtral", "opt")
 """Full attention, windows, linear biases, soft caps, experts, plain activations."""

@@ -58,7 +58,7 @@ def test_starcoder_has_one_key_value_head_and_plain_linears():
         False,
     )
     assert (made.mlp.inner_size, made.mlp.activation) == (24576, Activation.GELU)
-    assert (made.max_positions, made.head.tie) == (8192, HeadTie.IF_ABSENT)
+    assert (made.max_positions.tokens, made.head.tie) == (8192, HeadTie.IF_ABSENT)
 
 
 def test_without_multi_query_each_head_has_its_key_and_value():
@@ -72,7 +72,7 @@ def test_santacoder_has_gpt2_s_type_and_one_key_value_head():
     assert (attention.heads, attention.kv_heads, attention.head_dim) == (16, 1, 128)
     assert (names.qkv, names.qkv_layout) == (("attn.q_attn", "attn.kv_attn"), QkvLayout.Q_KV)
     assert (names.concat_qkv, names.conv1d) == ("attn.c_attn", True)
-    assert (made.mlp.activation, made.max_positions) == (Activation.GELU_TANH, 2048)
+    assert (made.mlp.activation, made.max_positions.tokens) == (Activation.GELU_TANH, 2048)
 
 
 def test_gpt2_proper_has_a_key_and_a_value_of_each_head():

@@ -70,7 +70,7 @@ def test_command_r():
     assert read.norm == layer_norm(1e-5, bias=False)
     assert read.head == HeadSpec(HeadTie.IF_ABSENT, scale=0.0625)
     assert read.wiring is Wiring.PARALLEL
-    assert read.max_positions == 131072
+    assert read.max_positions.tokens == 131072
 
 
 def test_command_r_plus_norms_each_head_with_its_own_weights():

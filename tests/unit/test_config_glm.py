@@ -109,7 +109,7 @@ def test_remote_code_files_say_the_same_as_the_others():
 def test_the_two_generations_before_glm_4():
     third = {"num_layers": 28, "layernorm_epsilon": 1e-5, "padded_vocab_size": 65024, "rope_ratio": None}
     read = spec(GLM4_9B, **third, seq_length=8192, num_hidden_layers=None)
-    assert (read.num_layers, read.vocab_size, read.max_positions) == (28, 65024, 8192)
+    assert (read.num_layers, read.vocab_size, read.max_positions.tokens) == (28, 65024, 8192)
     assert read.attention.rope == RopeSpec(64, 1e4, interleaved=True)
 
 
@@ -139,7 +139,7 @@ def test_baichuan_of_the_smaller_size_is_rotated():
     read = spec(BAICHUAN2_7B)
     assert read.attention.rope == RopeSpec(128, 1e4)
     assert read.attention.alibi is None
-    assert read.max_positions == 4096
+    assert read.max_positions.tokens == 4096
 
 
 def test_baichuan_of_the_larger_size_has_linear_biases():

@@ -39,7 +39,7 @@ def test_gpt_j_6b():
     assert not (attention.qkv_bias or attention.out_bias)
     assert (made.mlp.inner_size, made.mlp.activation, made.mlp.bias) == (16384, Activation.GELU_TANH, True)
     assert (made.wiring, made.names.mlp_norm) == (Wiring.PARALLEL, "")
-    assert (made.head, made.max_positions) == (HeadSpec(HeadTie.SEPARATE, bias=True), 2048)
+    assert (made.head, made.max_positions.tokens) == (HeadSpec(HeadTie.SEPARATE, bias=True), 2048)
 
 
 def test_64_numbers_are_rotated_where_no_key_says():

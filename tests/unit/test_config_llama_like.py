@@ -108,7 +108,7 @@ def test_smollm3_3b_rotates_in_three_of_four_layers():
     rope = RopeSpec(128, 5e6)
     assert [made.attention.rope_of(layer) for layer in (0, 2, 3, 34, 35)] == [rope, rope, None, rope, None]
     assert {made.attention.window_of(layer) for layer in range(36)} == {None}
-    assert (made.attention.kv_heads, made.head.tie, made.max_positions) == (4, HeadTie.IF_ABSENT, 65536)
+    assert (made.attention.kv_heads, made.head.tie, made.max_positions.tokens) == (4, HeadTie.IF_ABSENT, 65536)
 
 
 def test_smollm3_s_own_theta_and_interval_where_none_are_given():

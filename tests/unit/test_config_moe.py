@@ -152,14 +152,12 @@ def test_dbrx_prefers_the_theta_it_was_trained_with():
     rope = spec(DBRX, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}).attention.rope
     assert rope is not None and rope.theta == 500000.0
     assert spec(DBRX).attention.clip_qkv == 8.0
-    assert spec(DBRX).max_positions == 32768
+    assert spec(DBRX).max_positions.tokens == 32768
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({**QWEN_MOE_A2_7B, "use_sliding_window": True}, "use_sliding_window is True"),
-        ({**QWEN3_30B_A3B, "use_sliding_window": True}, "use_sliding_window is True"),
         ({**QWEN3_30B_A3B, "mlp_only_layers": 3}, "mlp_only_layers is 3"),
         ({**DBRX, "ffn_config": {"ffn_act_fn": {"name": "mish"}}}, "ffn_act_fn: name is 'mish'"),
         ({**DBRX, "attn_config": {"kv_n_heads": "8"}}, "attn_config: kv_n_heads is '8'"),

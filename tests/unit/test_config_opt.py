@@ -56,7 +56,7 @@ def test_opt_125m():
     assert (made.attention.heads, made.attention.kv_heads, made.attention.head_dim) == (12, 12, 64)
     assert made.attention.qkv_bias and made.attention.out_bias and made.mlp.bias
     assert (made.norm, made.wiring, made.mlp.activation) == (layer_norm(1e-5), Wiring.SEQUENTIAL, Activation.RELU)
-    assert (made.max_positions, made.position_offset, made.embedding_size) == (2048, 2, 768)
+    assert (made.max_positions.tokens, made.position_offset, made.embedding_size) == (2048, 2, 768)
     assert (made.names.embedding_in, made.names.embedding_out) == ("", "")
     assert made.names.final_norm == "model.decoder.final_layer_norm"
     assert made.head.tie is HeadTie.IF_ABSENT

@@ -35,7 +35,7 @@ def spec(**more):
 def test_published_sizes():
     made = spec()
     attention = made.attention
-    assert (attention.heads, attention.kv_heads, attention.head_dim, attention.windows) == (16, 8, 128, ())
+    assert (attention.heads, attention.kv_heads, attention.head_dim, set(attention.windows)) == (16, 8, 128, {None})
     assert attention.rope is not None and (attention.rope.dim, attention.rope.theta) == (128, 1e6)
     assert attention.qk_norm == QkNormSpec(rms_norm(1e-6), QkNormScope.HEAD)
     assert made.head.tie is HeadTie.TIED

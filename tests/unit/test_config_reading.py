@@ -75,7 +75,7 @@ def test_an_operator_s_scaling_replaces_the_file_s():
     config = ConfigDict({**LLAMA, "rope_parameters": {"rope_theta": 7.0, "rope_type": "llama3", **LLAMA3}})
     scaled = read_spec(override_scaling(config, "linear", 4.0))
     assert scaled.attention.rope == RopeSpec(8, 7.0, LinearScaling(4.0))
-    assert scaled.max_positions == 512
+    assert scaled.max_positions.tokens == 512
 
 
 def test_an_operator_s_unknown_scaling_is_refused():
@@ -95,7 +95,14 @@ def test_an_operator_s_unknown_scaling_is_refused():
         ({**LLAMA, "rms_norm_eps": "small"}, "rms_norm_eps is 'small'"),
         ({**LLAMA, "rope_scaling": {"type": "ntk", "factor": 2.0}}, "rope_scaling: rope_type is 'ntk'"),
         ({**LLAMA, "rope_scaling": [2.0]}, r"rope_scaling is \[2.0\]"),
-        ({**LLAMA, "rope_scaling": {"type": "yarn", "factor": 2.0, "mscale": 1.0}}, "mscale is 1.0"),
+        (
+            {**LLAMA, "rope_parameters": {"full_attention": {"rope_theta": 1e6}}},
+            "rope_parameters: full_attention is {'rope_theta': 1000000.0}.* the same rotary embedding in all layers",
+        ),
+        (
+            {**LLAMA, "model_type": "qwen2", "layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types is 'sliding_attention'.* beside {'sliding_window': None, 'use_sliding_window': None}",
+        ),
         ({**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "quantization_config.quant_method is 'gptq'"),
         (
             {**LLAMA, "quantization": {"group_size": 64, "bits": 4}},

@@ -200,3 +200,20 @@ def test_a_size_that_is_none_is_left_to_the_shard(key, size):
 )
 def test_head_dim(config, expected):
     assert model_facts(config).head_dim == expected
+
+
+@pytest.mark.parametrize(
+    ("scaling", "positions"),
+    [
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}, 256),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2}}, 256),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.5}}, 320),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32}}, 128),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 128),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": "4"}}, 128),
+        ({"rope_scaling": "yarn"}, 128),
+    ],
+    ids=str,
+)
+def test_a_rotary_scaling_makes_more_positions(scaling, positions):
+    assert model_facts({"max_position_embeddings": 128, **scaling}).max_positions == positions

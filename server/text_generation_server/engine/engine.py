@@ -42,7 +42,8 @@ class EngineSettings:
     max_rows: sequences served at once. block_size: slots in a block of the local allocator.
     run_ahead: launch the next step before reading the last, not possible with guesses. speculate: most tokens guessed
     after each chosen one, 0 for none. memory_fraction: of the device, for everything.
-    position_limit: longest sequence model and tokenizer can take, None if unbounded.
+    position_limit: longest sequence the model can take, None if unbounded.
+    usual_length: longest sequence where neither the model nor an operator says, None if nothing does.
     watermark: how requests that ask for one are marked.
     shares_prefixes: whether requests may take over what others computed for the same prompt tokens.
     graphs: numbers of rows for which decode steps are recorded, where the device can.
@@ -57,6 +58,7 @@ class EngineSettings:
     shares_prefixes: bool = True
     speculate: int = 0
     graphs: tuple[int, ...] = ()
+    usual_length: int | None = None
 
 
 class Engine:
@@ -72,6 +74,7 @@ class Engine:
             block_size=settings.block_size,
             memory_fraction=settings.memory_fraction,
             position_limit=settings.position_limit,
+            usual_length=settings.usual_length,
             graphs=settings.graphs,
         )
         self._launcher = StepLauncher(runner, settings.watermark)

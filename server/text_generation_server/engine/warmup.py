@@ -27,7 +27,8 @@ class Probed(Protocol):
 class CacheSizer:
     """Decides how many slots there are and how long a sequence may get.
 
-    `position_limit` is the longest sequence model and tokenizer can take, None if unbounded.
+    `position_limit` is the longest sequence the model can take, None if unbounded; `usual_length` that of a model
+    without limit where no limit is asked for.
     """
 
     default_prefill_tokens = 4096
@@ -40,6 +41,7 @@ class CacheSizer:
         block_size: int,
         memory_fraction: float,
         position_limit: int | None,
+        usual_length: int | None = None,
         graphs: tuple[int, ...] = (),
     ) -> None:
         self._runner = runner
@@ -47,6 +49,7 @@ class CacheSizer:
         self._block_size = block_size
         self._memory_fraction = memory_fraction
         self._position_limit = position_limit
+        self._usual_length = position_limit or usual_length
         self._graphs = graphs
 
     def measure(self, engine: Probed, command: WarmupCommand) -> WarmupResult:
@@ -85,7 +88,7 @@ class CacheSizer:
                 f"({slots * self._runner.bytes_per_slot / 2**30:.2f} GiB), {wanted} are needed; lower "
                 "--max-batch-prefill-tokens and --max-total-tokens to at most what fits, or free memory"
             )
-        max_total = command.max_total_tokens or min(slots, self._position_limit or slots)
+        max_total = command.max_total_tokens or min(slots, self._usual_length or slots)
         return WarmupResult(slots, command.max_input_tokens or max_total - 1, max_total)
 
     def _check_positions(self, command: WarmupCommand) -> None:

@@ -26,4 +26,4 @@ def layer_variants(spec: DecoderSpec, mine: Heads) -> list[AttentionVariant]:
 def _window(spec: DecoderSpec, layer: int) -> int | None:
     """The layer's window, None too where one is longer than any sequence: plain attention is faster."""
     window, longest = spec.attention.window_of(layer), spec.max_positions
-    return None if window is None or (longest is not None and window >= longest) else window
+    return None if window is None or (longest is not None and window >= longest.tokens) else window

@@ -4,6 +4,7 @@ Names come from the spec, rows and their order from `weights/layout.py`, the for
 """
 
 import torch
+from loguru import logger
 from torch import Tensor
 
 from text_generation_server.distributed.group import TensorParallel
@@ -22,7 +23,7 @@ from text_generation_server.models.decoder import (
     SequentialBlock,
 )
 from text_generation_server.models.layerwise import build_layers
-from text_generation_server.models.spec import DecoderSpec, HeadTie, NormKind, Wiring
+from text_generation_server.models.spec import DIFFERENT_HEAD, DecoderSpec, HeadTie, NormKind, Wiring
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.quantization.base import LinearKernel
 from text_generation_server.weights.layout import Part, part_of
@@ -56,7 +57,7 @@ class DecoderBuilder:
             kv=attention.state,
             attention=attention.backend,
             vocab_size=spec.vocab_size,
-            max_positions=spec.max_positions,
+            max_positions=None if spec.max_positions is None else spec.max_positions.tokens,
             embedding=self._embedding(table),
             head=self._head(table),
             rotaries=attention.rotaries,
@@ -109,7 +110,8 @@ class DecoderBuilder:
         spec, names = self._spec, self._spec.names
         positions = None
         if names.positions:
-            first, size = spec.position_offset, spec.max_positions or 0
+            assert spec.max_positions is not None
+            first, size = spec.position_offset, spec.max_positions.tokens
             part = Part(first, first + size, size)
             positions = self._reader.table(names.positions, first + size, spec.hidden_size, part)
         return Embedding(
@@ -122,9 +124,7 @@ class DecoderBuilder:
 
     def _head(self, table: Tensor) -> ParallelLMHead:
         spec, head, reader = self._spec, self._spec.head, self._reader
-        tied = head.tie is HeadTie.TIED
-        if head.tie is HeadTie.IF_ABSENT:
-            tied = not reader.checkpoint.has(f"{spec.names.head}.weight")
+        tied = self._is_tied()
         stored = StoredLinear(spec.names.embedding if tied else spec.names.head, spec.vocab_size, self._embedding_size)
         bias = f"{spec.names.head}.bias" if head.bias else None
         if tied:
@@ -133,3 +133,15 @@ class DecoderBuilder:
         else:
             kernel = reader.head(stored, self._vocab, bias, head.normalised)
         return ParallelLMHead(kernel, spec.vocab_size, self._group, head.scale, head.softcap)
+
+    def _is_tied(self) -> bool:
+        """Whether the embedding is the head: one that differs counts more than a config, one that is equal is memory."""
+        spec, checkpoint = self._spec, self._reader.checkpoint
+        embedding, head = f"{spec.names.embedding}.weight", f"{spec.names.head}.weight"
+        if spec.head.tie is HeadTie.SEPARATE or not checkpoint.has(head):
+            return spec.head.tie is not HeadTie.SEPARATE
+        shape = (spec.vocab_size, self._embedding_size)
+        same = torch.equal(checkpoint.view(head, shape), checkpoint.view(embedding, shape))
+        if not same and spec.head.tie is HeadTie.TIED:
+            logger.warning(DIFFERENT_HEAD, head, embedding)
+        return same

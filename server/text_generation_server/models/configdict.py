@@ -11,7 +11,7 @@ from typing import Any, Final
 from text_generation_server.errors import ModelNotFound, UnsupportedModel
 from text_generation_server.layers.activation import ACTIVATION_NAMES, Activation
 from text_generation_server.modelfiles import read_object
-from text_generation_server.models.spec import HeadSpec, HeadTie
+from text_generation_server.models.spec import HeadSpec, HeadTie, PositionLimit
 
 
 class Required(Enum):
@@ -50,6 +50,7 @@ class ConfigDict:
 
     def is_null(self, key: str) -> bool:
         """Whether the key is there with no value: for the rare one where that is not the same as no key."""
+        self._read.add(key)
         return key in self._values and self._values[key] is None
 
     def integer(self, *keys: str, default: int | Required = REQUIRED) -> int:
@@ -66,6 +67,10 @@ class ConfigDict:
     def optional_integer(self, *keys: str) -> int | None:
         """A whole number, or None where the key is absent."""
         return None if self.get(*keys) is None else self.integer(*keys)
+
+    def nullable_integer(self, key: str, default: int | None) -> int | None:
+        """A whole number, or None for `null`, which is not the same as no key."""
+        return None if self.is_null(key) else default if self.get(key) is None else self.integer(key)
 
     def number(self, *keys: str, default: float | Required = REQUIRED) -> float:
         """A number."""
@@ -116,6 +121,14 @@ class ConfigDict:
             raise self.refusal(keys[0], value, "an object")
         return ConfigDict(value, f"{self._where}: {keys[0]}")
 
+    def sections(self) -> list[str]:
+        """Keys of nested objects."""
+        return [key for key, value in self._values.items() if isinstance(value, dict)]
+
+    def positions(self, *keys: str) -> PositionLimit:
+        """The rows of a learned table of positions."""
+        return PositionLimit(self.integer(*keys), self.source(*keys))
+
     def head(self, tied_by_default: bool = False) -> HeadSpec:
         """`tie_word_embeddings`; where it is absent, families tied by default may still have a head in a checkpoint."""
         if self.get("tie_word_embeddings") is None:
@@ -137,6 +150,11 @@ class ConfigDict:
         other = ConfigDict({**self._values, **values}, self._where)
         other._read = self._read
         return other
+
+    def source(self, *keys: str) -> str:
+        """The first of these keys that is present, and where: for messages. Nothing where none is."""
+        key = next((key for key in keys if self._values.get(key) is not None), None)
+        return "" if key is None else f"{key} of {self._where}"
 
     def refusal(self, key: str, value: object, expected: str) -> UnsupportedModel:
         """The error for a value that cannot be served."""

@@ -14,7 +14,7 @@ from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.invariant import ONE_BY_ONE, SIZES, invariant
 from text_generation_server.models.quantised import refuse_quantised
 from text_generation_server.models.registry import has_architecture, read_spec
-from text_generation_server.models.ropeconfig import override_scaling
+from text_generation_server.models.ropeconfig import log_positions, override_scaling
 from text_generation_server.models.step import ServedModel
 from text_generation_server.models.tensors import TensorReader
 from text_generation_server.quantization.dense import DenseScheme
@@ -69,6 +69,7 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     spec = read_spec(config)
     if options.rope_scaling is not None and spec.attention.rope is None and not any(spec.attention.ropes):
         raise UnsupportedModel(f"rope scaling was asked for, but {directory} has no rotary positions: leave it out")
+    log_positions(spec.max_positions)
     logger.debug("not read from config.json: {}", ", ".join(config.unread()))
     checkpoint: Checkpoint = (
         RandomCheckpoint(options.dtype, options.device, progress)

@@ -56,6 +56,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
     "gptj": gptj,
     "granite": granite,
     "llama": llama,
+    "ministral": mistral,
     "mistral": mistral,
     "mixtral": mixtral,
     "mpt": mpt,

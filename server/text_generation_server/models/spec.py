@@ -4,7 +4,7 @@ Where a field's value comes from is said by the architecture that sets it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from text_generation_server.layers.activation import Activation
@@ -65,7 +65,7 @@ class AttentionSpec:
     """Self-attention of every layer.
 
     rope: of every layer; ropes, if not empty: of each layer, None where one has no positions.
-    windows: for each layer the newest keys a query sees, None for all; empty if no layer slides.
+    windows: for each layer the newest keys a query sees, None for all; may be empty if no layer slides.
     scale: of the scores, None for 1/sqrt(head_dim). inverse_layer_scale: also divide by the layer's number, from 1.
     softcap: bounds scaled scores to ±softcap by tanh. clip_qkv: bounds queries, keys and values to ±clip_qkv.
     """
@@ -144,15 +144,30 @@ class Wiring(Enum):
     """x += attention(n1(x)) + mlp(n2(x))"""
 
 
+@dataclass(frozen=True, slots=True)
+class PositionLimit:
+    """How many positions a model is good for. source: the file and keys that say so, for messages."""
+
+    tokens: int
+    source: str = field(default="", compare=False)
+
+
 class HeadTie(Enum):
     """Where the output head's weights are."""
 
     TIED = auto()
-    """The embedding is the head, even if the checkpoint has a copy."""
+    """The embedding is the head, unless the checkpoint has another one: then its files are right, its config is not."""
     SEPARATE = auto()
     """A tensor of its own."""
     IF_ABSENT = auto()
-    """A tensor of its own if the checkpoint has it, otherwise the embedding."""
+    """As TIED, by a family's habit: a head that differs is nothing to be told."""
+
+
+DIFFERENT_HEAD = (
+    "tie_word_embeddings of config.json is true, but the checkpoint's {} differs from its {}: it is used as the head; "
+    "set tie_word_embeddings to false to say so"
+)
+"""The warning, with places for the names of head and embedding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +243,7 @@ class DecoderSpec:
     """One architecture with its sizes.
 
     mlp: of every layer, or of the dense ones where `moe` says which those are.
-    max_positions: what rotary models were made for, the rows of a learned table, None if unbounded.
+    max_positions: what rotary models are good for, the rows of a learned table, None if unbounded.
     position_offset: first row of a learned table that a position uses.
     embedding_scale: multiplies embeddings, rounded to their dtype first. embedding_size: their width, if not the
     hidden state's. branch_scale: multiplies what each branch of a sequential layer adds.
@@ -244,7 +259,7 @@ class DecoderSpec:
     head: HeadSpec
     wiring: Wiring = Wiring.SEQUENTIAL
     moe: MoeSpec | None = None
-    max_positions: int | None = None
+    max_positions: PositionLimit | None = None
     position_offset: int = 0
     embedding_scale: float = 1.0
     embedding_size: int | None = None

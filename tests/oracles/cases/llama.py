@@ -34,6 +34,11 @@ CASES = (
     ),
     _llama("llama-yarn", "yarn rope scaling", **rope("yarn", factor=4.0, original_max_position_embeddings=32)),
     _llama(
+        "llama-yarn-mscale",
+        "yarn rope scaling sharpened by two scales, its factor from the lengths",
+        **rope("yarn", factor=None, original_max_position_embeddings=32, mscale=0.7, mscale_all_dim=1.2),
+    ),
+    _llama(
         "llama-dynamic",
         "dynamic rope scaling: prompts of 5 and 1 stay within the original context, others grow beyond it",
         max_position_embeddings=30,

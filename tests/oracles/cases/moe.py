@@ -54,6 +54,20 @@ CASES = (
         "a dense layer before the sparse one, no biases, tied head",
     ),
     Case(
+        "qwen2_moe-window",
+        "Qwen 1.5 MoE, Qwen 2 57B-A14B",
+        "qwen2_moe",
+        {**_QWEN2, "num_hidden_layers": 3, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 2},
+        "a sliding window in every other of the first layers",
+    ),
+    Case(
+        "qwen3_moe-window",
+        "Qwen 3 30B-A3B, 235B-A22B",
+        "qwen3_moe",
+        {**_QWEN3, "use_sliding_window": True, "sliding_window": 6},
+        "a sliding window in every layer",
+    ),
+    Case(
         "qwen3_moe",
         "Qwen 3 30B-A3B, 235B-A22B",
         "qwen3_moe",

@@ -3,6 +3,7 @@
 from oracles.case import LLAMA, Case
 
 _QWEN3 = {**LLAMA, "head_dim": 12}
+_KINDS = ["sliding_attention", "full_attention"]
 _WINDOW = {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}
 
 CASES = (
@@ -13,5 +14,12 @@ CASES = (
         "qwen3",
         {**_QWEN3, **_WINDOW, "attention_bias": True, "tie_word_embeddings": True},
         "biases, a sliding window in the later layers only, tied head",
+    ),
+    Case(
+        "qwen3-layers",
+        "Qwen 3",
+        "qwen3",
+        {**_QWEN3, **_WINDOW, "layer_types": _KINDS},
+        "a sliding window in the layers that `layer_types` names",
     ),
 )

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from text_generation_server.models.architectures.llama import LLAMA_NAMES, llama
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.layertypes import sliding_layers
-from text_generation_server.models.ropeconfig import read_rope
+from text_generation_server.models.layertypes import every_other_than, layer_windows
+from text_generation_server.models.ropeconfig import read_max_positions, read_rope
 from text_generation_server.models.spec import DecoderSpec, QkNormScope, QkNormSpec, Wiring, layer_norm
 
 COHERE_NAMES = replace(LLAMA_NAMES, mlp_norm="", q_norm="self_attn.q_norm", k_norm="self_attn.k_norm")
@@ -32,7 +32,7 @@ def cohere(config: ConfigDict, theta: float = 500000.0) -> DecoderSpec:
         names=COHERE_NAMES,
         head=replace(config.head(tied_by_default=True), scale=config.number("logit_scale", default=0.0625)),
         wiring=Wiring.PARALLEL,
-        max_positions=config.optional_integer("model_max_length", "max_position_embeddings"),
+        max_positions=read_max_positions(config, "model_max_length", "max_position_embeddings"),
     )
 
 
@@ -40,13 +40,13 @@ def cohere2(config: ConfigDict) -> DecoderSpec:
     """The spec of a Cohere 2."""
     config.reject("use_qk_norm", True)
     spec = cohere(config, theta=10000.0)
-    slides = sliding_layers(config, spec.num_layers, pattern=4)
-    window = config.integer("sliding_window", default=4096)
+    window = config.nullable_integer("sliding_window", 4096)
+    windows = layer_windows(config, spec.num_layers, window, every_other_than(4, config, spec.num_layers))
     rope = spec.attention.rope
     attention = replace(
         spec.attention,
         rope=None,
-        ropes=tuple(rope if sliding else None for sliding in slides),
-        windows=tuple(window if sliding else None for sliding in slides),
+        ropes=tuple(None if window is None else rope for window in windows),
+        windows=windows,
     )
     return replace(spec, attention=attention)

@@ -8,7 +8,7 @@ null for none.
 from dataclasses import replace
 
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.ropeconfig import read_rope
+from text_generation_server.models.ropeconfig import read_max_positions, read_rope
 from text_generation_server.models.spec import (
     AttentionSpec,
     CheckpointNames,
@@ -53,7 +53,7 @@ def dbrx(config: ConfigDict) -> DecoderSpec:
         moe=moe,
         names=DBRX_NAMES,
         head=config.head(),
-        max_positions=config.integer("max_seq_len", default=2048),
+        max_positions=read_max_positions(config, "max_seq_len", default=2048),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from text_generation_server.layers.alibi import AlibiSpec
 from text_generation_server.models.architectures.bloom import BLOOM_NAMES
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.ropeconfig import read_rope
+from text_generation_server.models.ropeconfig import read_max_positions, read_rope
 from text_generation_server.models.spec import AttentionSpec, CheckpointNames, DecoderSpec, MlpSpec, Wiring, layer_norm
 
 ONE_NORM = replace(BLOOM_NAMES, embedding_norm="", mlp_norm="")
@@ -38,7 +38,7 @@ def falcon(config: ConfigDict) -> DecoderSpec:
         names=names,
         head=config.head(tied_by_default=True),
         wiring=wiring,
-        max_positions=None if _has_alibi(config) else config.integer("max_position_embeddings", default=2048),
+        max_positions=None if _has_alibi(config) else read_max_positions(config, default=2048),
     )
 
 

@@ -11,9 +11,9 @@ from text_generation_server.layers.frequencies import RopeSpec
 from text_generation_server.models.architectures.gemma import gemma
 from text_generation_server.models.architectures.llama import LLAMA_NAMES
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.layertypes import sliding_layers
-from text_generation_server.models.ropeconfig import read_rope
-from text_generation_server.models.spec import DecoderSpec, QkNormScope, QkNormSpec, Wiring
+from text_generation_server.models.layertypes import every_other_than, layer_windows
+from text_generation_server.models.ropeconfig import read_max_positions, read_rope
+from text_generation_server.models.spec import DecoderSpec, PositionLimit, QkNormScope, QkNormSpec, Wiring
 
 GEMMA2_NAMES = replace(
     LLAMA_NAMES,
@@ -35,7 +35,7 @@ def gemma2(config: ConfigDict) -> DecoderSpec:
 def gemma3(config: ConfigDict) -> DecoderSpec:
     """The spec of the text model of a Gemma 3."""
     config = config.replaced(**{key: config.integer(key, default=size) for key, size in GEMMA3_DEFAULTS.items()})
-    spec = _sandwiched(config, pattern=6)
+    spec = replace(_sandwiched(_of_full_layers(config), pattern=6), max_positions=_max_positions(config))
     full, sliding = _ropes(config, spec.attention.head_dim)
     attention = replace(
         spec.attention,
@@ -48,14 +48,14 @@ def gemma3(config: ConfigDict) -> DecoderSpec:
 
 def _sandwiched(config: ConfigDict, pattern: int) -> DecoderSpec:
     spec = gemma(config)
-    window = config.integer("sliding_window", default=4096)
-    slides = sliding_layers(config, spec.num_layers, pattern)
+    window = config.nullable_integer("sliding_window", 4096)
+    slides = every_other_than(pattern, config, spec.num_layers)
     return replace(
         spec,
         attention=replace(
             spec.attention,
             scale=config.number("query_pre_attn_scalar", default=256.0) ** -0.5,
-            windows=tuple(window if sliding else None for sliding in slides),
+            windows=layer_windows(config, spec.num_layers, window, slides),
         ),
         mlp=replace(spec.mlp, activation=config.activation("hidden_activation", default="gelu_pytorch_tanh")),
         names=GEMMA2_NAMES,
@@ -66,11 +66,22 @@ def _sandwiched(config: ConfigDict, pattern: int) -> DecoderSpec:
 
 def _ropes(config: ConfigDict, head_dim: int) -> tuple[RopeSpec, RopeSpec]:
     """Of full and of sliding layers."""
-    kinds = config.section("rope_parameters")
-    full = config.replaced(rope_parameters=kinds.get("full_attention"))
     sliding = config.replaced(
-        rope_parameters=kinds.get("sliding_attention"),
+        rope_parameters=config.section("rope_parameters").get("sliding_attention"),
         rope_theta=config.get("rope_local_base_freq"),
         rope_scaling=None,
     )
-    return read_rope(full, head_dim, theta=1e6), read_rope(sliding, head_dim, theta=1e4)
+    return read_rope(_of_full_layers(config), head_dim, theta=1e6), read_rope(sliding, head_dim, theta=1e4)
+
+
+def _of_full_layers(config: ConfigDict) -> ConfigDict:
+    """The config with the rotary parameters of full layers only; here a `rope_scaling` adds to them."""
+    own = config.section("rope_parameters").get("full_attention") or {}
+    return config.replaced(rope_parameters={**own, **(config.get("rope_scaling") or {})}, rope_scaling=None)
+
+
+def _max_positions(config: ConfigDict) -> PositionLimit | None:
+    """Published files have the factor in `max_position_embeddings` already, and do not name an original length."""
+    full = _of_full_layers(config)
+    stated = full.section("rope_parameters").get("original_max_position_embeddings") is not None
+    return read_max_positions(full if stated else config.replaced(rope_parameters=None, rope_scaling=None))

@@ -58,7 +58,7 @@ def gpt2(config: ConfigDict) -> DecoderSpec:
         ),
         names=SANTACODER_NAMES if multi_query else GPT2_NAMES,
         head=config.head(tied_by_default=True),
-        max_positions=config.integer("n_positions", "max_position_embeddings"),
+        max_positions=config.positions("n_positions", "max_position_embeddings"),
     )
 
 

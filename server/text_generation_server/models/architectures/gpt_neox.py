@@ -4,7 +4,7 @@ Trap: `attention_bias` concerns the attention's linears only; those of the MLP a
 """
 
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.ropeconfig import read_rope
+from text_generation_server.models.ropeconfig import read_max_positions, read_rope
 from text_generation_server.models.spec import (
     AttentionSpec,
     CheckpointNames,
@@ -55,5 +55,5 @@ def gpt_neox(config: ConfigDict) -> DecoderSpec:
         names=NEOX_NAMES,
         head=config.head(),
         wiring=Wiring.PARALLEL_TWO_NORMS if parallel else Wiring.SEQUENTIAL,
-        max_positions=config.optional_integer("max_position_embeddings"),
+        max_positions=read_max_positions(config),
     )

@@ -6,7 +6,7 @@ Traps: rotary pairs are neighbours; the attention's linears have no biases, thos
 from dataclasses import replace
 
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.ropeconfig import read_rope
+from text_generation_server.models.ropeconfig import read_max_positions, read_rope
 from text_generation_server.models.spec import AttentionSpec, CheckpointNames, DecoderSpec, MlpSpec, Wiring, layer_norm
 
 GPTJ_NAMES = CheckpointNames(
@@ -44,5 +44,5 @@ def gptj(config: ConfigDict) -> DecoderSpec:
         names=GPTJ_NAMES,
         head=replace(config.head(), bias=True),
         wiring=Wiring.PARALLEL,
-        max_positions=config.integer("n_positions", "max_position_embeddings"),
+        max_positions=read_max_positions(config, "n_positions", "max_position_embeddings", default=2048),
     )

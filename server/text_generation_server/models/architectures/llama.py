@@ -4,7 +4,7 @@ Trap: with `attention_bias` the output projection has a bias too. `head_dim` may
 """
 
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.ropeconfig import read_rope
+from text_generation_server.models.ropeconfig import read_max_positions, read_rope
 from text_generation_server.models.spec import AttentionSpec, CheckpointNames, DecoderSpec, MlpSpec, rms_norm
 
 LLAMA_NAMES = CheckpointNames(
@@ -47,5 +47,5 @@ def llama(config: ConfigDict) -> DecoderSpec:
         ),
         names=LLAMA_NAMES,
         head=config.head(),
-        max_positions=config.optional_integer("max_position_embeddings"),
+        max_positions=read_max_positions(config),
     )

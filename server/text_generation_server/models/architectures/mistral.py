@@ -1,14 +1,26 @@
-"""Mistral 7B and Nemo: Llama with a sliding window where `sliding_window` is set. Checked against transformers 5.23."""
+"""Mistral 7B and Nemo, Ministral 8B: Llama with a sliding window. Checked against transformers 5.24.
+
+Traps: no `sliding_window` means 4096, `null` means none. transformers reads `layer_types` too, calling such a model
+Ministral.
+"""
 
 from dataclasses import replace
 
 from text_generation_server.models.architectures.llama import llama
 from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.layertypes import layer_windows
 from text_generation_server.models.spec import DecoderSpec
 
 
 def mistral(config: ConfigDict) -> DecoderSpec:
     """The spec of a Mistral."""
     spec = llama(config)
-    window = config.optional_integer("sliding_window")
-    return replace(spec, attention=replace(spec.attention, windows=(window,) * spec.num_layers))
+    windows = layer_windows(config, spec.num_layers, config.nullable_integer("sliding_window", 4096))
+    return replace(spec, attention=replace(spec.attention, windows=windows))
+
+
+def llama_with_window(config: ConfigDict) -> DecoderSpec:
+    """The spec of a Llama with the same window in every layer, where there is one."""
+    spec = llama(config)
+    windows = (config.optional_integer("sliding_window"),) * spec.num_layers
+    return replace(spec, attention=replace(spec.attention, windows=windows))

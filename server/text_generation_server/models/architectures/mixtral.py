@@ -5,7 +5,7 @@ Trap: theta is 1e6 where no key gives it.
 
 from dataclasses import replace
 
-from text_generation_server.models.architectures.mistral import mistral
+from text_generation_server.models.architectures.mistral import llama_with_window
 from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.spec import DecoderSpec, MoeNames, MoeSpec
 
@@ -18,7 +18,7 @@ MIXTRAL_MOE_NAMES = MoeNames(
 
 def mixtral(config: ConfigDict) -> DecoderSpec:
     """The spec of a Mixtral."""
-    spec = mistral(config.replaced(rope_theta=config.number("rope_theta", default=1e6)))
+    spec = llama_with_window(config.replaced(rope_theta=config.number("rope_theta", default=1e6)))
     return replace(
         spec,
         moe=MoeSpec(

@@ -54,7 +54,7 @@ def opt(config: ConfigDict) -> DecoderSpec:
         ),
         head=config.head(tied_by_default=True),
         wiring=Wiring.SEQUENTIAL if pre_norm else Wiring.POST_NORM,
-        max_positions=config.integer("max_position_embeddings"),
+        max_positions=config.positions("max_position_embeddings"),
         position_offset=2,
         embedding_size=width,
     )

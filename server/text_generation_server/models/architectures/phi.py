@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from text_generation_server.models.architectures.llama import LLAMA_NAMES
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.ropeconfig import read_rope
+from text_generation_server.models.ropeconfig import read_max_positions, read_rope
 from text_generation_server.models.spec import AttentionSpec, DecoderSpec, MlpSpec, Wiring, layer_norm
 
 PHI_NAMES = replace(
@@ -47,5 +47,5 @@ def phi(config: ConfigDict) -> DecoderSpec:
         names=PHI_NAMES,
         head=replace(config.head(), bias=True),
         wiring=Wiring.PARALLEL,
-        max_positions=config.optional_integer("max_position_embeddings"),
+        max_positions=read_max_positions(config),
     )

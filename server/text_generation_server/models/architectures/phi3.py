@@ -1,13 +1,14 @@
 """Phi 3 mini and medium, 3.5 mini, 4 and 4 mini: Mistral with fused projections. Checked against transformers 5.23.
 
-Traps: longrope is called `su` in older files. The window of the 128k files is longer than what they were made for.
+Traps: longrope is called `su` in older files, and begins at 4096 positions where the top of the file does not say. The
+window of the 128k files is longer than what they were made for.
 Phi 3 small and Phi 3.5 MoE are other architectures.
 """
 
 from dataclasses import replace
 
 from text_generation_server.models.architectures.llama import LLAMA_NAMES
-from text_generation_server.models.architectures.mistral import mistral
+from text_generation_server.models.architectures.mistral import llama_with_window
 from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.spec import DecoderSpec
 from text_generation_server.weights.layout import QkvLayout
@@ -17,4 +18,5 @@ PHI3_NAMES = replace(LLAMA_NAMES, qkv=("self_attn.qkv_proj",), qkv_layout=QkvLay
 
 def phi3(config: ConfigDict) -> DecoderSpec:
     """The spec of a Phi 3 or 4."""
-    return replace(mistral(config), names=PHI3_NAMES)
+    original = config.integer("original_max_position_embeddings", default=4096)
+    return replace(llama_with_window(config.replaced(original_max_position_embeddings=original)), names=PHI3_NAMES)

@@ -2,14 +2,15 @@
 
 Traps: the chosen experts' weights sum to one only with `norm_topk_prob`. A layer is dense if `mlp_only_layers` has it,
 or `decoder_sparse_step` does not divide its number from 1. Qwen 2 has an expert for all tokens, Qwen 3 has none.
-The two have different rules for `use_sliding_window`, which no published model sets: refused.
+With `use_sliding_window` every other layer up to `max_window_layers` slides in Qwen 2, and all do in Qwen 3.
 """
 
 from dataclasses import replace
 
-from text_generation_server.models.architectures.qwen2 import qwen2
+from text_generation_server.models.architectures.qwen2 import qwen2, used_window
 from text_generation_server.models.architectures.qwen3 import with_head_norms
 from text_generation_server.models.configdict import ConfigDict
+from text_generation_server.models.layertypes import layer_windows
 from text_generation_server.models.spec import DecoderSpec, MoeNames, MoeSpec
 
 QWEN3_MOE_NAMES = MoeNames(
@@ -28,10 +29,13 @@ QWEN2_MOE_NAMES = replace(
 def qwen2_moe(config: ConfigDict) -> DecoderSpec:
     """The spec of a Qwen 1.5 or 2 with experts."""
     spec = qwen2(config)
+    full = config.integer("max_window_layers", default=28)
+    slides = [layer % 2 == 0 and layer < full for layer in range(spec.num_layers)]
+    windows = layer_windows(config, spec.num_layers, used_window(config), slides)
     shared = config.integer("shared_expert_intermediate_size", default=5632)
     return replace(
         spec,
-        attention=replace(spec.attention, qkv_bias=config.flag("qkv_bias", default=True)),
+        attention=replace(spec.attention, qkv_bias=config.flag("qkv_bias", default=True), windows=windows),
         moe=replace(_moe(config, spec), shared_size=shared),
         names=replace(spec.names, moe=QWEN2_MOE_NAMES),
     )
@@ -39,12 +43,12 @@ def qwen2_moe(config: ConfigDict) -> DecoderSpec:
 
 def qwen3_moe(config: ConfigDict) -> DecoderSpec:
     """The spec of a Qwen 3 with experts."""
-    spec = with_head_norms(config, qwen2(config))
+    spec = with_head_norms(config, qwen2(config.replaced(layer_types=None)))
+    spec = replace(spec, attention=replace(spec.attention, windows=(used_window(config),) * spec.num_layers))
     return replace(spec, moe=_moe(config, spec), names=replace(spec.names, moe=QWEN3_MOE_NAMES))
 
 
 def _moe(config: ConfigDict, spec: DecoderSpec) -> MoeSpec:
-    config.reject("use_sliding_window", True)
     return MoeSpec(
         experts=config.integer("num_experts", "num_local_experts"),
         top_k=config.integer("num_experts_per_tok"),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from text_generation_server.models.architectures.llama import llama
 from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.layertypes import sliding_layers
+from text_generation_server.models.layertypes import layer_windows
 from text_generation_server.models.ropeconfig import read_rope
 from text_generation_server.models.spec import DecoderSpec
 
@@ -40,6 +40,4 @@ def _windows(config: ConfigDict, rotated: list[bool]) -> tuple[int | None, ...]:
     window = config.optional_integer("sliding_window")
     if window is None or not config.flag("use_sliding_window", default=False):
         return ()
-    if config.get("layer_types") is None:
-        return tuple(None if rotates else window for rotates in rotated)
-    return tuple(window if slides else None for slides in sliding_layers(config, len(rotated), pattern=1))
+    return layer_windows(config, len(rotated), window, [not rotates for rotates in rotated])

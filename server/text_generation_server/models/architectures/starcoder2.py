@@ -5,14 +5,14 @@ Trap: the head is the embedding where no key says otherwise.
 
 from dataclasses import replace
 
-from text_generation_server.models.architectures.mistral import mistral
+from text_generation_server.models.architectures.mistral import llama_with_window
 from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.spec import DecoderSpec, MlpSpec, layer_norm
 
 
 def starcoder2(config: ConfigDict) -> DecoderSpec:
     """The spec of a StarCoder2."""
-    spec, bias = mistral(config), config.flag("use_bias", default=True)
+    spec, bias = llama_with_window(config), config.flag("use_bias", default=True)
     activation = config.activation("hidden_act", default="gelu_pytorch_tanh")
     return replace(
         spec,

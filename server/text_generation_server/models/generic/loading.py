@@ -16,10 +16,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, create_backend
 from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.errors import UnsupportedModel
+from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.generic.bridge import PROBING, Call, Note, attach, register
 from text_generation_server.models.generic.model import GenericModel
 from text_generation_server.models.generic.probe import attention_calls
 from text_generation_server.models.generic.selftest import check_answers
+from text_generation_server.models.ropeconfig import log_positions, read_max_positions
+from text_generation_server.models.spec import DIFFERENT_HEAD
 from text_generation_server.weights.checkpoint import SavedCheckpoint
 from text_generation_server.weights.files import weight_files
 
@@ -105,13 +108,25 @@ def _fill(directory: Path, config: Any, stored: SavedCheckpoint, dtype: torch.dt
         keys = sorted(key for key in map(str, found.get(kind) or ()) if not stored.is_derived(key))
         if keys:
             raise UnsupportedModel(f"{directory}: {len(keys)} {kind.replace('_', ' ')} ({', '.join(keys[:4])})")
+    _warn_of_another_head(model)
     return model
+
+
+def _warn_of_another_head(model: Any) -> None:
+    """transformers leaves a head apart that differs from the embedding it is said to be tied to; say so in our log."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    is_tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    if is_tied and head is not None and head.weight is not embedding.weight:
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        logger.warning(DIFFERENT_HEAD, names.get(id(head.weight), "head"), names.get(id(embedding.weight), "embedding"))
 
 
 def _served(
     model: Any, note: Note, calls: list[Call], dtype: torch.dtype, device: torch.device, attention: str
 ) -> GenericModel:
     config = model.config.get_text_config()
+    positions = read_max_positions(ConfigDict(config.to_dict()), "max_position_embeddings", "n_positions")
+    log_positions(positions)
     heads, kv_heads, head_dim, _ = calls[0].shape
     variants = [AttentionVariant(call.window, None, call.softcap) for call in calls]
     distinct = list(dict.fromkeys(variants))
@@ -128,6 +143,6 @@ def _served(
         kv=replace(state, slot_major=backend.slot_major, head_dim=backend.head_dim),
         attention=backend,
         vocab_size=config.vocab_size,
-        max_positions=getattr(config, "max_position_embeddings", None),
+        max_positions=None if positions is None else positions.tokens,
         picks_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
     )
