@@ -135,7 +135,7 @@ class DecoderBuilder:
         return ParallelLMHead(kernel, spec.vocab_size, self._group, head.scale, head.softcap)
 
     def _is_tied(self) -> bool:
-        """Whether the embedding is the head: one that differs counts more than a config, one that is equal is memory."""
+        """Whether the embedding is the head. One that differs counts more than a config; an equal one is kept once."""
         spec, checkpoint = self._spec, self._reader.checkpoint
         embedding, head = f"{spec.names.embedding}.weight", f"{spec.names.head}.weight"
         if spec.head.tie is HeadTie.SEPARATE or not checkpoint.has(head):
