@@ -9,16 +9,16 @@ from oracles.build import ANSWER_LEN
 from oracles.driver import Driver
 from text_generation_server.attention.base import AttentionShape, AttentionVariant
 from text_generation_server.attention.tokenwise import TokenwiseAttention
+from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.models.invariant import invariant, pieces
 from text_generation_server.models.loading import ModelOptions
-from text_generation_server.cache.paged import PagedSpec
 
 KINDS = ("llama", "mistral", "mpt", "gemma2", "mixtral", "opt")
 """Full attention, windows, linear biases, soft caps, experts, plain activations."""
 
 DTYPES = (torch.float32, torch.bfloat16)
-STATE = PagedSpec(1, 1, 8, torch.float32, torch.device("cpu"))
+KV = PagedSpec(1, 1, 8, torch.float32, torch.device("cpu"))
 
 
 def options(dtype):
@@ -60,10 +60,13 @@ class Fickle:
     """A model whose tokens depend on what is in the step in the way that `trouble` tells, of ids [T]."""
 
     trouble: object
-    state = STATE
+    states = (KV,)
     vocab_size = 1000
     max_positions = None
-    attention = TokenwiseAttention(AttentionShape((AttentionVariant(),), 1, STATE))
+    attention = TokenwiseAttention(AttentionShape((AttentionVariant(),), 1, KV))
+
+    def prepare(self, layout):
+        return self.attention.plan(layout)
 
     def hidden(self, step):
         return step.token_ids[:, None] + self.trouble(step.token_ids)
