@@ -54,11 +54,10 @@ class DecoderBuilder:
         # First, because these are the largest tensors: while they are read, little else is in memory.
         table = reader.table(spec.names.embedding, spec.vocab_size, self._embedding_size, self._vocab)
         return Decoder(
-            state=attention.state,
+            kv=attention.state,
             attention=attention.backend,
             vocab_size=spec.vocab_size,
             max_positions=None if spec.max_positions is None else spec.max_positions.tokens,
-            shares_prefixes=attention.shares_prefixes,
             embedding=self._embedding(table),
             head=self._head(table),
             rotaries=attention.rotaries,
@@ -136,7 +135,7 @@ class DecoderBuilder:
         return ParallelLMHead(kernel, spec.vocab_size, self._group, head.scale, head.softcap)
 
     def _is_tied(self) -> bool:
-        """Whether the embedding is the head: a head that differs counts more than a config, an equal one wastes memory."""
+        """Whether the embedding is the head. One that differs counts more than a config; an equal one is kept once."""
         spec, checkpoint = self._spec, self._reader.checkpoint
         embedding, head = f"{spec.names.embedding}.weight", f"{spec.names.head}.weight"
         if spec.head.tie is HeadTie.SEPARATE or not checkpoint.has(head):
