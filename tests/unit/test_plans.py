@@ -26,7 +26,7 @@ def connected(path: str, followers: int) -> tuple[PlanSender, list[PlanReceiver]
 
 def test_every_follower_gets_every_command_in_order(tmp_path):
     sender, receivers = connected(plan_socket(str(tmp_path / "shard")), 2)
-    commands = [AllocateCache(8, 2, 8), MeasureMemory(0.5), STEP]
+    commands = [AllocateCache(8, 2, 8), MeasureMemory(0.5, 3), STEP]
     for command in commands:
         sender.send(command)
     sender.close()
