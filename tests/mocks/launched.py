@@ -16,9 +16,12 @@ from typing import Any
 _STUBS = Path(__file__).parents[1] / "launcher"
 _PATIENCE_SECONDS = 30.0
 _DRIVER = """
+import logging
 import sys
 from text_generation_launcher.command import command
 from text_generation_launcher.programs import Programs
+# Developers' mode also tells steps of the loop that took long, which they do on a busy machine.
+logging.getLogger("asyncio").addFilter(lambda record: "took %.3f seconds" not in record.msg)
 stub = (sys.executable, "-I", "-S")
 command()(obj=Programs(sys.executable, (*stub, sys.argv.pop(1)), (*stub, sys.argv.pop(1))))
 """
