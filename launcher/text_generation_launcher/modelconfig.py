@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 _FILE = "config.json"
+_POSITIONS = ("max_position_embeddings", "max_seq_len", "n_positions")
 _ORIGINAL = "original_max_position_embeddings"
 _STRETCHING = ("linear", "dynamic", "yarn")
+_OWN_BASE_OF_SLIDING_LAYERS = "rope_local_base_freq"
 _LARGEST = 1 << 53
 """From here on whole numbers are not exact in the arithmetic they are used in."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Sizes of one model; None where config.json does not say."""
+    """Sizes of one model; None where config.json does not say. positions_from: the keys that max_positions is from."""
 
     model_type: str
     max_positions: int | None
+    positions_from: str
     hidden_size: int | None
     num_layers: int | None
     heads: int | None
@@ -46,9 +49,11 @@ def read_model(folder: Path) -> ModelFacts | None:
 def model_facts(config: Mapping[str, Any]) -> ModelFacts:
     """Read a config.json's values: aliases of old families, and null as absent (protocol §9.2)."""
     heads = _integer(config, "num_attention_heads", "n_head", "n_heads")
+    positions, positions_from = _positions(config)
     return ModelFacts(
         model_type=str(config.get("model_type") or ""),
-        max_positions=_positions(config),
+        max_positions=positions,
+        positions_from=positions_from,
         hidden_size=_integer(config, "hidden_size", "n_embd"),
         num_layers=_integer(config, "num_hidden_layers", "n_layer", "n_layers"),
         heads=heads,
@@ -71,17 +76,23 @@ def _integer(config: Mapping[str, Any], *names: str) -> int | None:
     return next((value for value in values if type(value) is int and 0 < value < _LARGEST), None)
 
 
-def _positions(config: Mapping[str, Any]) -> int | None:
-    """How long sequences may get: where a rotary scaling says so, longer than what the model was trained on."""
-    trained = _integer(config, "max_position_embeddings", "max_seq_len", "n_positions")
+def _positions(config: Mapping[str, Any]) -> tuple[int | None, str]:
+    """How long sequences may get, and by which keys: where a rotary scaling says so, longer than trained on."""
+    key = next((name for name in _POSITIONS if _integer(config, name)), "")
+    trained, source = _integer(config, key), f"{key} of {_FILE}"
     scaling = config.get("rope_scaling") or config.get("rope_parameters")
     if trained is None or not isinstance(scaling, dict):
-        return trained
+        return trained, source
     kind, factor = scaling.get("rope_type") or scaling.get("type"), scaling.get("factor")
-    original = _integer(config, _ORIGINAL) or _integer(scaling, _ORIGINAL) or trained
+    original = _integer(config, _ORIGINAL) or _integer(scaling, _ORIGINAL)
     if kind not in _STRETCHING or not isinstance(factor, int | float) or not 1 <= factor < _LARGEST:
-        return trained
-    return max(trained, int(factor * original))
+        return trained, source
+    if original is None and _OWN_BASE_OF_SLIDING_LAYERS in config:
+        return trained, source  # where a scaling is that of some layers only, files count it into the length already
+    stretched = int(factor * (original or trained))
+    if stretched <= trained:
+        return trained, source
+    return stretched, f"the rotary factor times {_ORIGINAL if original else key} of {_FILE}"
 
 
 def _head_dim(config: Mapping[str, Any], heads: int | None) -> int | None:

@@ -145,7 +145,7 @@ def _prefill_tokens(
     if optimal is not None and optimal > _LEAST_OPTIMAL:
         choices = [(optimal, "compute-optimal")]
     if model.max_positions is not None:
-        choices.append((model.max_positions, "the model's positions"))
+        choices.append((model.max_positions, model.positions_from))
     if gpu is None:
         choices.append((_PROCESSOR_PREFILL_TOKENS, "no GPU"))
     else:

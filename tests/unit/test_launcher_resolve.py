@@ -171,7 +171,7 @@ def test_the_compute_type_names_the_cards():
 
 def test_every_choice_has_its_reason():
     reasons = " ".join(resolved(LLAMA | {"max_position_embeddings": 512, "head_dim": 80}).reasons)
-    assert "head dimension 80" in reasons and "512: the model's positions" in reasons
+    assert "head dimension 80" in reasons and "512: max_position_embeddings of config.json" in reasons
 
 
 @pytest.mark.parametrize("text", [None, "{no json", "[]", "[" * 100_000])

@@ -72,6 +72,10 @@ class ConfigDict:
         """A whole number, or None for `null`, which is not the same as no key."""
         return None if self.is_null(key) else default if self.get(key) is None else self.integer(key)
 
+    def nullable_number(self, key: str, default: float) -> float | None:
+        """A number, or None for `null`, which is not the same as no key."""
+        return None if self.is_null(key) else self.number(key, default=default)
+
     def number(self, *keys: str, default: float | Required = REQUIRED) -> float:
         """A number."""
         value = self._value(keys, default)

@@ -1,8 +1,9 @@
 """Gemma 2 and 3 (text): Gemma with output norms on both branches and sliding layers. Checked against transformers 5.23.
 
-Traps: scores are scaled by `query_pre_attn_scalar`, not by the width of a head. Gemma 2 bounds scores and logits.
-Gemma 3 rotates its sliding layers by `rope_local_base_freq`, never scaled; a `rope_scaling` is that of the full ones.
-Its config.json may leave out what is as in the 4B: heads, their width, the vocabulary.
+Traps: scores are scaled by `query_pre_attn_scalar`, not by the width of a head. Gemma 2 bounds scores and logits, also
+where its keys are left out, but not where they are `null`. Gemma 3 rotates its sliding layers by
+`rope_local_base_freq`, never scaled; a `rope_scaling` is that of the full ones. Its config.json may leave out what is
+as in the 4B: heads, their width, the vocabulary.
 """
 
 from dataclasses import replace
@@ -28,8 +29,11 @@ GEMMA3_DEFAULTS = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim
 def gemma2(config: ConfigDict) -> DecoderSpec:
     """The spec of a Gemma 2."""
     spec = _sandwiched(config, pattern=2)
-    softcap = config.optional_number("attn_logit_softcapping")
-    return replace(spec, attention=replace(spec.attention, softcap=softcap))
+    return replace(
+        spec,
+        attention=replace(spec.attention, softcap=config.nullable_number("attn_logit_softcapping", 50.0)),
+        head=replace(spec.head, softcap=config.nullable_number("final_logit_softcapping", 30.0)),
+    )
 
 
 def gemma3(config: ConfigDict) -> DecoderSpec:

@@ -17,7 +17,7 @@ GLM4_NAMES = replace(GLM_NAMES, attention_out_norm="post_self_attn_layernorm", m
 
 def glm(config: ConfigDict) -> DecoderSpec:
     """The spec of a GLM-4."""
-    spec = llama(config)
+    spec = llama(config.replaced(rms_norm_eps=config.number("rms_norm_eps", default=1.5625e-7)))
     attention = replace(
         spec.attention,
         qkv_bias=config.flag("attention_bias", default=True),

@@ -1,6 +1,6 @@
 """Mixtral 8x7B and 8x22B: Mistral with experts instead of MLPs. Checked against transformers 5.23.
 
-Trap: theta is 1e6 where no key gives it.
+Traps: theta is 1e6 and the norms' eps 1e-5 where no keys give them.
 """
 
 from dataclasses import replace
@@ -18,7 +18,8 @@ MIXTRAL_MOE_NAMES = MoeNames(
 
 def mixtral(config: ConfigDict) -> DecoderSpec:
     """The spec of a Mixtral."""
-    spec = llama_with_window(config.replaced(rope_theta=config.number("rope_theta", default=1e6)))
+    theta, eps = config.number("rope_theta", default=1e6), config.number("rms_norm_eps", default=1e-5)
+    spec = llama_with_window(config.replaced(rope_theta=theta, rms_norm_eps=eps))
     return replace(
         spec,
         moe=MoeSpec(

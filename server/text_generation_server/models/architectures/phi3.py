@@ -19,4 +19,6 @@ PHI3_NAMES = replace(LLAMA_NAMES, qkv=("self_attn.qkv_proj",), qkv_layout=QkvLay
 def phi3(config: ConfigDict) -> DecoderSpec:
     """The spec of a Phi 3 or 4."""
     original = config.integer("original_max_position_embeddings", default=4096)
-    return replace(llama_with_window(config.replaced(original_max_position_embeddings=original)), names=PHI3_NAMES)
+    eps = config.number("rms_norm_eps", default=1e-5)
+    filled = config.replaced(original_max_position_embeddings=original, rms_norm_eps=eps)
+    return replace(llama_with_window(filled), names=PHI3_NAMES)
