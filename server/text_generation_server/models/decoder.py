@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionBackend, AttentionPlan, DecodePlan, LayerAttention, TokenPlan
-from text_generation_server.cache.layout import RowLayout
+from text_generation_server.attention.base import AttentionBackend, AttentionPlan, LayerAttention
 from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.activation import Elementwise
@@ -22,6 +21,7 @@ from text_generation_server.layers.moe import Experts, Router
 from text_generation_server.layers.norm import Norm
 from text_generation_server.layers.qk_norm import QkNorm
 from text_generation_server.layers.rotary import Angles, Rotary, rotate_and_write
+from text_generation_server.models.attending import AttendingModel
 from text_generation_server.models.step import StepInput
 from text_generation_server.quantization.base import LinearKernel
 
@@ -246,7 +246,7 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoder:
+class Decoder(AttendingModel):
     """One rank of a decoder; satisfies `ServedModel`. kv: its one state."""
 
     kv: PagedSpec
@@ -260,38 +260,6 @@ class Decoder:
     projection: LinearKernel | None
     head: ParallelLMHead
     records: bool = True
-
-    @property
-    def states(self) -> tuple[PagedSpec]:
-        """See `ServedModel`."""
-        return (self.kv,)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See `ServedModel`."""
-        return self.kv.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """See `ServedModel`."""
-        return self.kv.device
-
-    @property
-    def mixing(self) -> str:
-        """See `ServedModel`."""
-        return f"{self.attention.name} attention"
-
-    def prepare(self, layout: RowLayout) -> AttentionPlan:
-        """See `ServedModel`."""
-        return self.attention.plan(layout)
-
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
-        """See `ServedModel`."""
-        return self.attention.decode_plans(rows, kv_lens, slot_table)
-
-    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
-        """See `ServedModel`."""
-        return self.attention.token_plans(tokens, slot_table)
 
     def hidden(self, step: StepInput) -> Tensor:
         """See `ServedModel`."""

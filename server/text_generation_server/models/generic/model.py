@@ -3,18 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionBackend, AttentionPlan
-from text_generation_server.cache.layout import RowLayout
+from text_generation_server.attention.base import AttentionBackend
 from text_generation_server.cache.paged import PagedSpec
+from text_generation_server.models.attending import AttendingModel
 from text_generation_server.models.generic.bridge import Note
 from text_generation_server.models.step import StepInput
 
 
 @dataclass(frozen=True, slots=True)
-class GenericModel:
+class GenericModel(AttendingModel):
     """Satisfies `ServedModel`. picks_logits: whether the model's code can compute logits of some tokens only."""
 
     model: Any
@@ -25,34 +24,6 @@ class GenericModel:
     max_positions: int | None
     picks_logits: bool
     records: bool = False
-    mixing: str = "transformers' own code"
-
-    @property
-    def states(self) -> tuple[PagedSpec]:
-        """See `ServedModel`."""
-        return (self.kv,)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See `ServedModel`."""
-        return self.kv.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """See `ServedModel`."""
-        return self.kv.device
-
-    def prepare(self, layout: RowLayout) -> AttentionPlan:
-        """See `ServedModel`."""
-        return self.attention.plan(layout)
-
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> tuple[()]:
-        """See `ServedModel`: none."""
-        return ()
-
-    def token_plans(self, tokens: int, slot_table: Tensor) -> tuple[()]:
-        """See `ServedModel`: none."""
-        return ()
 
     def hidden(self, step: StepInput) -> Tensor:
         """See `ServedModel`: the logits already, as the model's code gives them."""

@@ -1,0 +1,51 @@
+"""What every model is to the engine whose tokens see each other by attention over paged slots, and by nothing else."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from text_generation_server.attention.base import AttentionBackend, AttentionPlan, DecodePlan, TokenPlan
+from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.paged import PagedSpec
+
+
+class AttendingModel:
+    """The part of `ServedModel` that follows from the one state, `kv`, and the backend that reads it, `attention`."""
+
+    __slots__ = ()
+
+    kv: PagedSpec
+    attention: AttentionBackend
+
+    @property
+    def states(self) -> tuple[PagedSpec]:
+        """See `ServedModel`."""
+        return (self.kv,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See `ServedModel`."""
+        return self.kv.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """See `ServedModel`."""
+        return self.kv.device
+
+    @property
+    def mixing(self) -> str:
+        """See `ServedModel`."""
+        return f"{self.attention.name} attention"
+
+    def prepare(self, layout: RowLayout) -> AttentionPlan:
+        """See `ServedModel`."""
+        return self.attention.plan(layout)
+
+    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
+        """See `ServedModel`."""
+        return self.attention.decode_plans(rows, kv_lens, slot_table)
+
+    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
+        """See `ServedModel`."""
+        return self.attention.token_plans(tokens, slot_table)
