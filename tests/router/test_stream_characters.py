@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import requests
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 
 from mocks.running_router import RunningRouter, running_router
@@ -65,8 +66,6 @@ async def test_httpx(router: RunningRouter) -> None:
 
 @pytest.mark.parametrize("decode", [False, True])
 async def test_requests(router: RunningRouter, decode: bool) -> None:
-    requests = pytest.importorskip("requests")
-
     def read() -> list[str]:
         with requests.post(f"{router.url}/generate_stream", json=BODY, stream=True) as response:
             response.encoding = "utf-8"

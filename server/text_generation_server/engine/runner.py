@@ -92,13 +92,13 @@ class Runner:
     def _allocate(self, command: AllocateCache) -> Reader[None]:
         # Free first: old and new cache together may not fit.
         self._rows = self._forward = None
-        self._states = ()
+        self._states, self._held = (), (0, 0)
         # A slot and a row more than asked for: those of the rows that pad recorded steps.
-        self._held = command.num_slots + 1, command.num_rows + 1
-        states = allocate(self._model.states, *self._held)
+        sizes = command.num_slots + 1, command.num_rows + 1
+        states = allocate(self._model.states, *sizes)
         rows = RowTable(command.num_rows + 1, command.max_len, self.device)
         rows.slots[command.num_rows] = command.num_slots
-        self._states, self._rows = states, rows
+        self._states, self._held, self._rows = states, sizes, rows
         recorded = RecordedSteps(self._model, states, rows)
         if self._make_recorder is not None and command.graphs:
             recorded.record(command.graphs, self._make_recorder())
