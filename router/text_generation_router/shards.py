@@ -184,10 +184,11 @@ class _StepAnswer:
 
 
 def _generation(message: pb.Generation) -> Generation:
-    if message.generated_text.HasField("failure"):
+    end = message.generated_text if message.HasField("generated_text") else None
+    if end is not None and end.HasField("failure"):
         # In the words of a call that fails, as it does when the request is all there is.
-        return Generation(message.request_id, [], [], [], None, f"Server error: {message.generated_text.failure}")
-    final = _final(message.generated_text) if message.HasField("generated_text") else None
+        return Generation(message.request_id, [], [], [], None, f"Server error: {end.failure}")
+    final = None if end is None else _final(end)
     top = [_tokens(tokens) for tokens in message.top_tokens]
     prefill = _prompt_tokens(message.prefill_tokens) if message.HasField("prefill_tokens") else []
     return Generation(message.request_id, _tokens(message.tokens), top, prefill, final)

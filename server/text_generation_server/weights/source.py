@@ -58,31 +58,21 @@ def prepare(
     A GGUF file is converted into the cache whatever the extension asked for.
     """
     try:
-        return _prepare(model_id, revision, extension, hub, trust_remote_code, auto_convert, report)
+        path = Path(model_id).expanduser()
+        if path.is_dir():
+            return download(model_id, revision, extension, hub, trust_remote_code, auto_convert, report)
+        if path.is_file():
+            return _converted(path, path.stem, _file_identity(path), hub, report)
+        if model_id == NAME:
+            file, version = demo_file()
+            return _converted(file, NAME, version, hub, report)
+        if _looks_like_a_path(model_id):
+            raise ModelNotFound(
+                f"there is no directory or file {model_id}: check the path, or name a hub id (owner/model)"
+            )
+        return download(model_id, revision, extension, hub, trust_remote_code, auto_convert, report)
     except OSError as error:
         raise StartError(f"{model_id} cannot be read: {error}") from error
-
-
-def _prepare(
-    model_id: str,
-    revision: str | None,
-    extension: str,
-    hub: HubSettings,
-    trust_remote_code: bool,
-    auto_convert: bool,
-    report: Report,
-) -> Path:
-    path = Path(model_id).expanduser()
-    if path.is_dir():
-        return download(model_id, revision, extension, hub, trust_remote_code, auto_convert, report)
-    if path.is_file():
-        return _converted(path, path.stem, _file_identity(path), hub, report)
-    if model_id == NAME:
-        file, version = demo_file()
-        return _converted(file, NAME, version, hub, report)
-    if _looks_like_a_path(model_id):
-        raise ModelNotFound(f"there is no directory or file {model_id}: check the path, or name a hub id (owner/model)")
-    return download(model_id, revision, extension, hub, trust_remote_code, auto_convert, report)
 
 
 def _looks_like_a_path(model_id: str) -> bool:
