@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from llguidance import LLExecutor, LLMatcher
 
-from text_generation_server.engine.types import GrammarKind
+from text_generation_server.grammar.grammar_type import GrammarType
 from text_generation_server.grammar.syntax import to_library_grammar
 from text_generation_server.grammar.vocabulary import build_vocabulary
 
@@ -48,7 +48,7 @@ class LlGuidance:
 
     def compile(self, case: Case) -> Any:
         """As the protocol says."""
-        kind = GrammarKind.JSON if case.schema else GrammarKind.REGEX
+        kind = GrammarType.JSON if case.schema else GrammarType.REGEX
         text = json.dumps(case.schema) if case.schema else case.regex
         return LLMatcher(self._tokenizer, to_library_grammar(kind, text), log_level=0)
 

@@ -18,8 +18,10 @@ from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.runner import Runner
-from text_generation_server.engine.types import GrammarKind, PrefillCommand, Request, SamplingParams, StoppingParams
+from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
+from text_generation_server.grammar.grammar_type import GrammarType
 from text_generation_server.models.loading import ModelOptions, load_model
+from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 from text_generation_server.weights.remote import HubSettings
 from text_generation_server.weights.source import locate
@@ -27,7 +29,7 @@ from text_generation_server.weights.source import locate
 PERSON = {"properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name", "age"]}
 FREE = SamplingParams()
 CONSTRAINED = SamplingParams(
-    grammar=json.dumps({"type": "array", "items": PERSON, "minItems": 100}), grammar_kind=GrammarKind.JSON
+    grammar=json.dumps({"type": "array", "items": PERSON, "minItems": 100}), grammar_type=GrammarType.JSON
 )
 CASES = {"free": [FREE], "every row constrained": [CONSTRAINED], "half of them": [FREE, CONSTRAINED]}
 STEPS = 24

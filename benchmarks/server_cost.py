@@ -24,8 +24,9 @@ from text_generation_server.engine.launch import StepOutput
 from text_generation_server.engine.launcher import StepLauncher
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.engine.stopping import IdRule, TextRule
-from text_generation_server.engine.types import PrefillCommand, Request, SamplingParams, StoppingParams
+from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
 from text_generation_server.rpc.wire_v3 import WireV3
+from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.sampling.sampler import HostSampled, TokenCounts
 from text_generation_server.settings import hub_settings
 from text_generation_server.tokenization.adapter import TokenizerAdapter

@@ -9,14 +9,11 @@ from typing import Any
 
 from text_generation_router.errors import InvalidInput
 from text_generation_router.schemas import JsonGrammar, RegexGrammar, SchemaGrammar
-from text_generation_router.types import Grammar, GrammarType
-from text_generation_server.engine.types import GrammarKind
+from text_generation_router.types import Grammar
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.grammar.compiler import GrammarCompiler
+from text_generation_server.grammar.grammar_type import GrammarType
 from text_generation_server.grammar.syntax import read_schema
-
-_KINDS = {GrammarType.JSON: GrammarKind.JSON, GrammarType.REGEX: GrammarKind.REGEX}
-
 
 TRIAL_TOKENS = 32
 """How far a grammar is followed before it is taken: most that cannot be followed fail within a few tokens."""
@@ -39,7 +36,7 @@ async def valid_grammar(given: JsonGrammar | SchemaGrammar | RegexGrammar, compi
     try:
         if grammar.type is GrammarType.JSON:
             await asyncio.to_thread(_require_object, grammar.text)
-        compiling = compiler.start(_KINDS[grammar.type], grammar.text)
+        compiling = compiler.start(grammar.type, grammar.text)
         await asyncio.shield(asyncio.wrap_future(compiling))  # others may wait for the same one
     except InvalidRequest as error:
         raise InvalidInput(f"grammar is not valid: {error}") from error

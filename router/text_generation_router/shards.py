@@ -18,7 +18,6 @@ from text_generation_router.types import (
     Final,
     FinishReason,
     Generation,
-    GrammarType,
     Sampling,
     ShardInfo,
     StepAnswer,
@@ -28,6 +27,7 @@ from text_generation_router.types import (
     WarmupAnswer,
     WireRequest,
 )
+from text_generation_server.grammar.grammar_type import GrammarType
 
 _PROBE_ID = 2**64 - 1
 """Request and batch id of a probe; its token goes to scratch space, block and slot 0."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from text_generation_server.grammar.grammar_type import GrammarType
+
 
 class FinishReason(StrEnum):
     """Why a generation ended, in the words of the HTTP answer."""
@@ -51,13 +53,6 @@ class Generation:
     prefill: list[Token]
     final: Final | None
     failure: str | None = None
-
-
-class GrammarType(StrEnum):
-    """How a grammar is written."""
-
-    JSON = "json"
-    REGEX = "regex"
 
 
 @dataclass(frozen=True, slots=True)

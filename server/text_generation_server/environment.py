@@ -1,6 +1,12 @@
-"""Typed reading of variables that are handed in; errors name the variable. Knows not which there are."""
+"""Environment variables: typed reading of those that are handed in, and the few that libraries must find set.
 
-from collections.abc import Mapping
+Knows not which there are; `settings.py` does.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from text_generation_server.errors import InvalidSettings
@@ -69,3 +75,26 @@ class Environment:
         if value is not None and value not in choices:
             raise InvalidSettings(f"{name} is {value!r}, expected one of {', '.join(choices)}")
         return value
+
+
+def set_cuda_architectures(architectures: str) -> None:
+    """Tell FlashInfer, before it is imported, what to compile for: such as `9.0a`, several apart by spaces.
+
+    Raises InvalidSettings.
+    """
+    if not re.fullmatch(r"\d+\.\d+[a-z]?( \d+\.\d+[a-z]?)*", architectures):
+        raise InvalidSettings(f"--arch is {architectures!r}, expected architectures such as 9.0a, apart by spaces")
+    os.environ["FLASHINFER_CUDA_ARCH_LIST"] = architectures
+
+
+@contextmanager
+def library_folder(folder: str) -> Iterator[None]:
+    """Let linkers find libraries in a folder too, after those that commands name."""
+    before = os.environ.get("LIBRARY_PATH")
+    os.environ["LIBRARY_PATH"] = folder if before is None else f"{before}:{folder}"
+    try:
+        yield
+    finally:
+        del os.environ["LIBRARY_PATH"]
+        if before is not None:
+            os.environ["LIBRARY_PATH"] = before

@@ -4,16 +4,14 @@ Which variables there are and what they mean: protocol §12.
 """
 
 import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from text_generation_server.engine.types import WatermarkParams
 from text_generation_server.environment import Environment
 from text_generation_server.errors import InvalidSettings
+from text_generation_server.sampling.params import WatermarkParams
 from text_generation_server.weights.remote import HubSettings
 
 BLOCK_SIZES = {"flashinfer": 1, "paged": 16, "flashdecoding": 256, "flashdecoding-ipex": 64}
@@ -174,29 +172,6 @@ def hub_settings(variables: Mapping[str, str] = os.environ) -> HubSettings:
         weights_cache_override=env.path("WEIGHTS_CACHE_OVERRIDE"),
         endpoint=env.text("HF_ENDPOINT"),
     )
-
-
-def set_cuda_architectures(architectures: str) -> None:
-    """Tell FlashInfer, before it is imported, what to compile for: such as `9.0a`, several apart by spaces.
-
-    Raises InvalidSettings.
-    """
-    if not re.fullmatch(r"\d+\.\d+[a-z]?( \d+\.\d+[a-z]?)*", architectures):
-        raise InvalidSettings(f"--arch is {architectures!r}, expected architectures such as 9.0a, apart by spaces")
-    os.environ["FLASHINFER_CUDA_ARCH_LIST"] = architectures
-
-
-@contextmanager
-def library_folder(folder: str) -> Iterator[None]:
-    """Let linkers find libraries in a folder too, after those that commands name."""
-    before = os.environ.get("LIBRARY_PATH")
-    os.environ["LIBRARY_PATH"] = folder if before is None else f"{before}:{folder}"
-    try:
-        yield
-    finally:
-        del os.environ["LIBRARY_PATH"]
-        if before is not None:
-            os.environ["LIBRARY_PATH"] = before
 
 
 def _user_cache(env: Environment) -> Path:

@@ -11,18 +11,18 @@ from text_generation_server.engine.types import (
     Failure,
     FinishReason,
     Generation,
-    GrammarKind,
     PrefillCommand,
     Request,
-    SamplingParams,
     StoppingParams,
 )
 from text_generation_server.errors import GenerationError, InvalidRequest
+from text_generation_server.grammar.grammar_type import GrammarType
+from text_generation_server.sampling.params import SamplingParams
 
 BAD = (
-    SamplingParams(grammar="(a|b", grammar_kind=GrammarKind.REGEX),
-    SamplingParams(grammar="[1, 2]", grammar_kind=GrammarKind.JSON),
-    SamplingParams(grammar='{"type": "nothing"}', grammar_kind=GrammarKind.JSON),
+    SamplingParams(grammar="(a|b", grammar_type=GrammarType.REGEX),
+    SamplingParams(grammar="[1, 2]", grammar_type=GrammarType.JSON),
+    SamplingParams(grammar='{"type": "nothing"}', grammar_type=GrammarType.JSON),
     SamplingParams(grammar="a+"),
 )
 
@@ -55,7 +55,7 @@ def start(engine, batch_id: int, *requests: Request) -> dict[int, list[Generatio
 
 def test_three_digits_then_the_end(make_engine, run_ahead):
     engine = make_engine(run_ahead=run_ahead)
-    digits = SamplingParams(grammar=r"[0-9]{3}", grammar_kind=GrammarKind.REGEX)
+    digits = SamplingParams(grammar=r"[0-9]{3}", grammar_type=GrammarType.REGEX)
     answers = start(engine, 1, ask(1, b"pin: ", 20, digits))
     finish(engine, [1], answers)
     last = answers[1][-1]
@@ -102,7 +102,7 @@ def test_sampled_rows_obey_their_grammar_too(make_engine, run_ahead):
     engine = make_engine(run_ahead=run_ahead)
     schema = '{"properties": {"ok": {"type": "boolean"}, "n": {"enum": [1, 20]}}, "required": ["ok", "n"]}'
     sampling = [
-        SamplingParams(do_sample=True, seed=seed, temperature=3.0, grammar=schema, grammar_kind=GrammarKind.JSON)
+        SamplingParams(do_sample=True, seed=seed, temperature=3.0, grammar=schema, grammar_type=GrammarType.JSON)
         for seed in range(6)
     ]
     answers = start(engine, 1, *(ask(n, b"json", 80, row) for n, row in enumerate(sampling)))

@@ -13,7 +13,6 @@ from text_generation_server.engine.types import (
     FinishReason,
     PrefillCommand,
     Request,
-    SamplingParams,
     StepResult,
     StoppingParams,
     WarmupCommand,
@@ -26,6 +25,7 @@ from text_generation_server.errors import (
     StepTooLarge,
     UnknownBatch,
 )
+from text_generation_server.sampling.params import SamplingParams
 
 
 def request(request_id: int, prompt: str | bytes = "hello", new: int = 5, **changes: object) -> Request:

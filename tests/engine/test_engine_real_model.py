@@ -11,8 +11,9 @@ from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.runner import Runner
-from text_generation_server.engine.types import PrefillCommand, Request, SamplingParams, StoppingParams
+from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
 from text_generation_server.models.loading import ModelOptions, load_model
+from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 from text_generation_server.weights.remote import HubSettings
 from text_generation_server.weights.source import locate

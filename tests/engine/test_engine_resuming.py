@@ -9,13 +9,13 @@ from text_generation_server.engine.types import (
     FinishReason,
     GeneratedText,
     Generation,
-    GrammarKind,
     PrefillCommand,
     Request,
-    SamplingParams,
     StoppingParams,
 )
 from text_generation_server.errors import InvalidRequest
+from text_generation_server.grammar.grammar_type import GrammarType
+from text_generation_server.sampling.params import SamplingParams
 
 PROMPT = tuple("é🙂".encode())
 SAID = "ab🙂 stop and é\N{REPLACEMENT CHARACTER}🙂🙂!".encode().replace(
@@ -94,7 +94,7 @@ def test_ids_texts_and_end(make_engine, stops, ending, text, length):
         SamplingParams(temperature=2.0, seed=7),
         SamplingParams(repetition_penalty=1.5, frequency_penalty=0.5),
         SamplingParams(watermark=True),
-        SamplingParams(grammar="([a-z]{3} ){9}", grammar_kind=GrammarKind.REGEX, do_sample=True, seed=3),
+        SamplingParams(grammar="([a-z]{3} ){9}", grammar_type=GrammarType.REGEX, do_sample=True, seed=3),
     ],
     ids=["greedy", "seed", "penalties", "watermark", "grammar"],
 )

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from text_generation_server.engine.types import PrefillCommand, Request, SamplingParams, StoppingParams
+from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
+from text_generation_server.sampling.params import SamplingParams
 
 KINDS = (
     SamplingParams(do_sample=True),

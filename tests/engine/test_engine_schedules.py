@@ -6,15 +6,9 @@ from collections import Counter
 import pytest
 
 from mocks.mock_model import UNSPOKEN, LogitsOf, MockModel, greedy_continuation, looping_logits, next_logits
-from text_generation_server.engine.types import (
-    HEALTH_REQUEST_ID,
-    PrefillCommand,
-    Request,
-    SamplingParams,
-    StepResult,
-    StoppingParams,
-)
+from text_generation_server.engine.types import HEALTH_REQUEST_ID, PrefillCommand, Request, StepResult, StoppingParams
 from text_generation_server.errors import GenerationError, OutOfBlocks
+from text_generation_server.sampling.params import SamplingParams
 
 SCHEDULES = 400
 """Of each kind, if `--schedules` does not say how many."""

@@ -8,7 +8,8 @@ from torch import Tensor
 from mocks.mock_model import VOCAB_SIZE, MockModel
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.states import allocate, bytes_per_row, bytes_per_slot
-from text_generation_server.engine.types import PrefillCommand, Request, SamplingParams, StoppingParams, WarmupCommand
+from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams, WarmupCommand
+from text_generation_server.sampling.params import SamplingParams
 
 NEVER_WRITTEN = 7
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from text_generation_server.kernels.matmul.choice import candidates
-from text_generation_server.layers.activation import Activation, gated_activation
+from text_generation_server.layers.activation import gated_activation
+from text_generation_server.specs.activation import Activation
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -5,7 +5,8 @@ import torch
 
 from text_generation_server.kernels import activation as module
 from text_generation_server.kernels.activation import LARGE_BLOCK, SMALL_BLOCK, gated
-from text_generation_server.layers.activation import Activation, gated_activation
+from text_generation_server.layers.activation import gated_activation
+from text_generation_server.specs.activation import Activation
 
 # exp(−x) of the logistic function may become infinite, which is right and which only an interpreter speaks of.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")

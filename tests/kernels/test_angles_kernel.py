@@ -4,15 +4,9 @@ import pytest
 import torch
 
 from text_generation_server.kernels.angles import angles
-from text_generation_server.layers.frequencies import (
-    DynamicScaling,
-    LongropeScaling,
-    RopeSpec,
-    YarnScaling,
-    attention_factor,
-    frequencies,
-)
+from text_generation_server.layers.frequencies import attention_factor, frequencies
 from text_generation_server.layers.rotary import Rotary
+from text_generation_server.specs.rope import DynamicScaling, LongropeScaling, RopeSpec, YarnScaling
 
 CPU = torch.device("cpu")
 FAR = 1 << 20

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from text_generation_server.kernels.matmul.choice import CUBLAS, Choice, Kernel, candidates
 from text_generation_server.kernels.matmul.linear import small_batch_linear
-from text_generation_server.layers.activation import Activation, gated_activation
+from text_generation_server.layers.activation import gated_activation
+from text_generation_server.specs.activation import Activation
 
 DTYPES = (torch.bfloat16, torch.float16)
 DOT_DTYPES = DTYPES if torch.cuda.is_available() else (torch.float16,)

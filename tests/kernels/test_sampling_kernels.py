@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from text_generation_server.engine.types import SamplingParams, WatermarkParams
 from text_generation_server.kernels.sampling.best import CHUNK, best_token, survey
 from text_generation_server.kernels.sampling.cut import TALLY, cut
 from text_generation_server.sampling.choice import Split, Warped, plan_choice
 from text_generation_server.sampling.fused import Fused
+from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 from text_generation_server.sampling.rows import PlannedRows
 from text_generation_server.sampling.uniforms import uniform
 

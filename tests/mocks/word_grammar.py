@@ -3,7 +3,8 @@
 from collections.abc import Collection, Sequence
 
 from mocks.mock_model import EOS, VOCAB_SIZE, next_logits
-from text_generation_server.engine.types import GrammarKind, SamplingParams
+from text_generation_server.grammar.grammar_type import GrammarType
+from text_generation_server.sampling.params import SamplingParams
 
 WORDS = (
     ("yes", "no"),
@@ -14,7 +15,7 @@ WORDS = (
 
 def word_grammar(words: Collection[str]) -> SamplingParams:
     """Greedy, and nothing but one of `words`."""
-    return SamplingParams(grammar="|".join(words), grammar_kind=GrammarKind.REGEX)
+    return SamplingParams(grammar="|".join(words), grammar_type=GrammarType.REGEX)
 
 
 def allowed_tokens(words: Collection[str], answer: Sequence[int]) -> set[int]:

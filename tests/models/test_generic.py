@@ -14,10 +14,10 @@ from transformers import __version__ as version
 from oracles.build import ANSWER_LEN, build
 from oracles.driver import Driver
 from oracles.generic import REFUSED, SERVED, WRITTEN_FOR
+from text_generation_server.architectures.registry import ARCHITECTURES
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.loading import ModelOptions, load_model
-from text_generation_server.models.registry import ARCHITECTURES
 
 CPU = torch.device("cpu")
 CLOSE = {"atol": 1e-4, "rtol": 0.0}

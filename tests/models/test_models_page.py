@@ -4,7 +4,7 @@ from pathlib import Path
 
 from oracles.models_page import page
 from oracles.table import CASES
-from text_generation_server.models.registry import ARCHITECTURES
+from text_generation_server.architectures.registry import ARCHITECTURES
 
 PAGE = Path(__file__).parents[2] / "docs/models.md"
 

@@ -6,8 +6,8 @@ import pytest
 from transformers import AutoConfig
 
 from oracles.table import CASES
-from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.registry import read_spec
+from text_generation_server.architectures.registry import read_spec
+from text_generation_server.config.configdict import ConfigDict
 
 OURS = [case for case in CASES if case.written is None]
 

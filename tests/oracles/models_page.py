@@ -14,9 +14,9 @@ from transformers import AutoConfig
 from oracles.case import Case
 from oracles.generic import REFUSED, SERVED
 from oracles.table import CASES
-from text_generation_server.models.configdict import ConfigDict
-from text_generation_server.models.registry import read_spec
-from text_generation_server.models.spec import DecoderSpec
+from text_generation_server.architectures.registry import read_spec
+from text_generation_server.config.configdict import ConfigDict
+from text_generation_server.specs.decoder import DecoderSpec
 
 HEAD = """\
 # Models

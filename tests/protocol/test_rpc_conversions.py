@@ -13,15 +13,15 @@ from text_generation_server.engine.types import (
     FinishReason,
     GeneratedText,
     Generation,
-    GrammarKind,
     PrefillCommand,
     Request,
-    SamplingParams,
     StepResult,
     StoppingParams,
     TokenList,
     WarmupCommand,
 )
+from text_generation_server.grammar.grammar_type import GrammarType
+from text_generation_server.sampling.params import SamplingParams
 
 BOS = 300
 IMAGE = pb_v3.InputChunk(image=pb_v3.Image(data=b"\x89PNG", mimetype="image/png"))
@@ -83,7 +83,7 @@ def test_v2_request(shard, engine):
     shard.v2.Prefill(prefill(pb_v2, message))
     sampling = SamplingParams(
         temperature=0.5, top_k=4, top_p=0.25, typical_p=0.75, do_sample=True, seed=2**64 - 1,
-        repetition_penalty=1.5, frequency_penalty=0.5, watermark=True, grammar="{}", grammar_kind=GrammarKind.JSON,
+        repetition_penalty=1.5, frequency_penalty=0.5, watermark=True, grammar="{}", grammar_type=GrammarType.JSON,
     )  # fmt: skip
     expected = Request(
         id=10,

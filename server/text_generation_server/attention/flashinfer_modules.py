@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from text_generation_server.attention.base import AttentionShape
+from text_generation_server.environment import library_folder
 from text_generation_server.errors import StartError
-from text_generation_server.settings import library_folder
 
 HEAD_DIMS = (64, 128, 256)
 """Of its kernels, the smallest first. Heads in between get zeros."""

@@ -27,11 +27,11 @@ from text_generation_server.engine.types import (
     StepResult,
     WarmupCommand,
     WarmupResult,
-    WatermarkParams,
 )
 from text_generation_server.engine.warmup import CacheSizer
 from text_generation_server.errors import InvalidRequest, StepTooLarge, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
+from text_generation_server.sampling.params import WatermarkParams
 from text_generation_server.tokenization.adapter import Tokenizer
 
 

@@ -9,9 +9,9 @@ from text_generation_server.engine.launch import LaunchedStep, StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.engine.planner import PlannedStep, plan_step
 from text_generation_server.engine.sequence import Sequence
-from text_generation_server.engine.types import WatermarkParams
 from text_generation_server.grammar.masks import MaskMaker
 from text_generation_server.grammar.state import TokenSource
+from text_generation_server.sampling.params import WatermarkParams
 from text_generation_server.sampling.sampler import TokenCounts
 from text_generation_server.sampling.uniforms import uniform
 

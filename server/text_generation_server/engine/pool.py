@@ -166,7 +166,7 @@ class SequencePool:
         sampling = request.sampling
         if not sampling.grammar:
             return None
-        compiled = self._grammars.start(sampling.grammar_kind, sampling.grammar)
+        compiled = self._grammars.start(sampling.grammar_type, sampling.grammar)
         return GrammarState(compiled, request.prompt_ids[len(request.prompt_ids) - request.generated :])
 
     def _check(self, request: Request) -> None:

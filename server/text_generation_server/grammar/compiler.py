@@ -7,8 +7,8 @@ from threading import Lock
 
 from llguidance import LLMatcher, LLTokenizer
 
-from text_generation_server.engine.types import GrammarKind
 from text_generation_server.errors import InvalidRequest
+from text_generation_server.grammar.grammar_type import GrammarType
 from text_generation_server.grammar.syntax import to_library_grammar, unusable
 from text_generation_server.grammar.trial import follow
 from text_generation_server.grammar.vocabulary import build_vocabulary
@@ -31,11 +31,11 @@ class GrammarCompiler:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="grammar-compiler")
         self._lock = Lock()
         self._vocabulary: Future[LLTokenizer] | None = None
-        self._compiled: OrderedDict[tuple[GrammarKind, str], Future[LLMatcher]] = OrderedDict()
+        self._compiled: OrderedDict[tuple[GrammarType, str], Future[LLMatcher]] = OrderedDict()
         self._trial_tokens = trial_tokens
         self._read: Callable[[], LLTokenizer] = lambda: _vocabulary(tokenizer, vocab_size)
 
-    def start(self, kind: GrammarKind, text: str) -> Future[LLMatcher]:
+    def start(self, kind: GrammarType, text: str) -> Future[LLMatcher]:
         """A matcher that stands at the beginning of a grammar; it belongs to all, so copy it before use.
 
         The future raises `InvalidRequest` when the grammar, or any grammar with this tokenizer, cannot be used.
@@ -58,7 +58,7 @@ def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> LLTokenizer:
     return build_vocabulary(tokenizer.token_bytes(), eos_ids, tokenizer.special_ids, vocab_size)
 
 
-def _compile(vocabulary: Future[LLTokenizer], kind: GrammarKind, text: str, trial_tokens: int) -> LLMatcher:
+def _compile(vocabulary: Future[LLTokenizer], kind: GrammarType, text: str, trial_tokens: int) -> LLMatcher:
     try:
         matcher = LLMatcher(vocabulary.result(), to_library_grammar(kind, text), log_level=0)
         if trial_tokens and not matcher.is_error():

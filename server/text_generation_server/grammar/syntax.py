@@ -6,9 +6,9 @@ from typing import Any
 
 from llguidance import LLMatcher
 
-from text_generation_server.engine.types import GrammarKind
 from text_generation_server.errors import InvalidRequest, excerpt
 from text_generation_server.grammar.closing import closed
+from text_generation_server.grammar.grammar_type import GrammarType
 
 MAX_CHARACTERS = 2**20
 """Longest text of a grammar. One of 20 MB takes a minute and 5 GB to be refused."""
@@ -41,7 +41,7 @@ _ADVICE = (
 _TOO_DEEP = "the grammar is nested too deeply, expected a JSON schema of less depth"
 
 
-def to_library_grammar(kind: GrammarKind, text: str) -> str:
+def to_library_grammar(kind: GrammarType, text: str) -> str:
     """The grammar in the library's form; whether it can be compiled shows only then.
 
     Raises:
@@ -49,12 +49,12 @@ def to_library_grammar(kind: GrammarKind, text: str) -> str:
     """
     _check_length(text)
     match kind:
-        case GrammarKind.REGEX:
+        case GrammarType.REGEX:
             lark = json.loads(LLMatcher.grammar_from_regex(text))["grammars"][0]["lark_grammar"]
             return LLMatcher.grammar_from_lark(_OPTIONS + lark)
-        case GrammarKind.JSON:
+        case GrammarType.JSON:
             return LLMatcher.grammar_from_lark(f"{_OPTIONS}start: %json {_json_grammar(text)}")
-        case GrammarKind.NONE:
+        case GrammarType.NONE:
             raise InvalidRequest(
                 "a grammar was given with grammar_type NONE, expected JSON or REGEX; name its type or leave it empty"
             )

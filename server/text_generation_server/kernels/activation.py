@@ -7,7 +7,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.launch import overlaps
-from text_generation_server.layers.activation import Activation
+from text_generation_server.specs.activation import Activation
 
 SMALL_BLOCK = 256
 """Numbers of a program of one warp, one load of 16 bytes a thread: few rows spread over many multiprocessors."""

@@ -1,33 +1,12 @@
 """Activation functions of MLPs, plain and gated. Knows no weights."""
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from functools import cache
 
 import torch.nn.functional as F
 from torch import Tensor
 
-
-class Activation(StrEnum):
-    """Functions of an MLP, by what they compute."""
-
-    SILU = "silu"
-    RELU = "relu"
-    GELU = "gelu"
-    GELU_TANH = "gelu_tanh"
-
-
-ACTIVATION_NAMES: Mapping[str, Activation] = {
-    "silu": Activation.SILU,
-    "swish": Activation.SILU,
-    "relu": Activation.RELU,
-    "gelu": Activation.GELU,
-    "gelu_new": Activation.GELU_TANH,
-    "gelu_fast": Activation.GELU_TANH,
-    "gelu_pytorch_tanh": Activation.GELU_TANH,
-}
-"""As config files call them."""
-
+from text_generation_server.specs.activation import Activation
 
 Elementwise = Callable[[Tensor], Tensor]
 

@@ -1,16 +1,8 @@
 """Slopes of linear attention biases (arXiv 2108.12409). Knows no attention kernel."""
 
-from dataclasses import dataclass
-
 import torch
 
-
-@dataclass(frozen=True, slots=True)
-class AlibiSpec:
-    """Linear biases (arXiv 2108.12409). `scale` multiplies the slopes; `bf16_slopes` rounds them first."""
-
-    scale: float = 1.0
-    bf16_slopes: bool = False
+from text_generation_server.specs.alibi import AlibiSpec
 
 
 def alibi_slopes(heads: int) -> list[float]:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.quantization.base import LinearKernel
+from text_generation_server.layers.linear import LinearKernel
 
 
 class VocabParallelEmbedding:

@@ -1,80 +1,19 @@
-"""What a rotary embedding is, and its frequencies however it is stretched to longer contexts. Knows no positions."""
+"""The frequencies of rotary embeddings, however they are stretched to longer contexts. Knows no positions."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class LinearScaling:
-    """Positions divided by `factor`."""
-
-    factor: float
-
-
-@dataclass(frozen=True, slots=True)
-class Llama3Scaling:
-    """Long wavelengths divided by `factor`, short ones kept, a blend between (Llama 3.1)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_positions: int
-
-
-@dataclass(frozen=True, slots=True)
-class YarnScaling:
-    """A ramp from interpolated to kept frequencies, and sharper attention (arXiv 2309.00071)."""
-
-    factor: float
-    original_max_positions: int
-    beta_fast: float
-    beta_slow: float
-    attention_factor: float
-    truncate: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DynamicScaling:
-    """A larger theta for sequences beyond the original context, the larger the longer they are ("dynamic NTK")."""
-
-    factor: float
-    original_max_positions: int
-
-
-@dataclass(frozen=True, slots=True)
-class LongropeScaling:
-    """Divisors [dim / 2] of the frequencies: one set up to the original context, one beyond (arXiv 2402.13753)."""
-
-    short_factor: tuple[float, ...]
-    long_factor: tuple[float, ...]
-    original_max_positions: int
-    attention_factor: float
-
-
-RopeScaling = LinearScaling | Llama3Scaling | YarnScaling | DynamicScaling | LongropeScaling
-
-
-@dataclass(frozen=True, slots=True)
-class RopeSpec:
-    """Rotary embedding of the first `dim` numbers of each head (arXiv 2104.09864).
-
-    Pairs (i, i + dim/2); interleaved: (2i, 2i + 1).
-    """
-
-    dim: int
-    theta: float
-    scaling: RopeScaling | None = None
-    interleaved: bool = False
-
-    @property
-    def depends_on_span(self) -> bool:
-        """Whether sequences of different length are rotated differently."""
-        return isinstance(self.scaling, DynamicScaling | LongropeScaling)
-
+from text_generation_server.specs.rope import (
+    DynamicScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongropeScaling,
+    RopeSpec,
+    YarnScaling,
+)
 
 Frequencies = Callable[[Tensor], Tensor]
 """From spans [T] to radians a position, in float32: [dim / 2], or [T, dim / 2] where they depend on the span.

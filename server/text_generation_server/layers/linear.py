@@ -1,10 +1,27 @@
 """Linears spread over ranks. Knows no checkpoint and no form of weights: it is given finished kernels."""
 
+from typing import Protocol
+
 from torch import Tensor
 
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.layers.activation import Activation, Elementwise
-from text_generation_server.quantization.base import LinearKernel
+from text_generation_server.layers.activation import Elementwise, gated_activation
+from text_generation_server.specs.activation import Activation
+
+
+class LinearKernel(Protocol):
+    """A finished linear, bias included."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, in] to [T, out]."""
+
+    def gated(self, kind: Activation) -> Elementwise:
+        """What makes act(gate) · other [T, out / 2] of [T, in], where the first half of the outputs are gates.
+
+        Kernels may be chosen for that: use it instead of the plain product, before the first step.
+        """
+        function = gated_activation(kind)
+        return lambda x: function(self(x))
 
 
 class ColumnParallelLinear:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from text_generation_server.cache.paged import PagedCache
-from text_generation_server.layers.frequencies import RopeSpec, attention_factor, frequencies
+from text_generation_server.layers.frequencies import attention_factor, frequencies
+from text_generation_server.specs.rope import RopeSpec
 
 
 @dataclass(frozen=True, slots=True)

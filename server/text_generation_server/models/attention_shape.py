@@ -5,7 +5,7 @@ import torch
 from text_generation_server.attention.base import AttentionShape, AttentionVariant
 from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.layers.alibi import spec_slopes
-from text_generation_server.models.spec import DecoderSpec
+from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.weights.layout import Heads
 
 

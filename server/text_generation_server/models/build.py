@@ -9,6 +9,7 @@ from torch import Tensor
 
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
+from text_generation_server.layers.linear import LinearKernel
 from text_generation_server.layers.norm import Identity, Norm, Scale, layer_norm, rms_norm
 from text_generation_server.models.build_attention import AttentionBuilder
 from text_generation_server.models.build_mlp import MlpBuilder
@@ -23,9 +24,8 @@ from text_generation_server.models.decoder import (
     SequentialBlock,
 )
 from text_generation_server.models.layerwise import build_layers
-from text_generation_server.models.spec import DIFFERENT_HEAD, DecoderSpec, HeadTie, NormKind, Wiring
 from text_generation_server.models.tensors import StoredLinear, TensorReader
-from text_generation_server.quantization.base import LinearKernel
+from text_generation_server.specs.decoder import DIFFERENT_HEAD, DecoderSpec, HeadTie, NormKind, Wiring
 from text_generation_server.weights.layout import Part, part_of
 
 

@@ -16,16 +16,10 @@ from text_generation_server.layers.rotary import Rotary
 from text_generation_server.models.attention_shape import attention_shape, layer_variants
 from text_generation_server.models.build_mlp import read_row
 from text_generation_server.models.decoder import SelfAttention
-from text_generation_server.models.spec import DecoderSpec, NormKind, QkNormScope, QkNormSpec
 from text_generation_server.models.tensors import StoredLinear, TensorReader
-from text_generation_server.weights.layout import (
-    QkvLayout,
-    half_split_order,
-    head_places,
-    heads_of,
-    qkv_places,
-    qkv_sizes,
-)
+from text_generation_server.specs.decoder import DecoderSpec, NormKind, QkNormScope, QkNormSpec
+from text_generation_server.specs.names import QkvLayout
+from text_generation_server.weights.layout import half_split_order, head_places, heads_of, qkv_places, qkv_sizes
 
 
 class AttentionBuilder:

@@ -7,8 +7,9 @@ from text_generation_server.layers.activation import Elementwise, activation, ga
 from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
 from text_generation_server.layers.moe import Experts, Router
 from text_generation_server.models.decoder import DenseMlp, Mlp, SharedExpert, SparseMlp
-from text_generation_server.models.spec import DecoderSpec, MlpSpec, MoeNames, MoeSpec
 from text_generation_server.models.tensors import StoredLinear, TensorReader
+from text_generation_server.specs.decoder import DecoderSpec, MlpSpec, MoeSpec
+from text_generation_server.specs.names import MoeNames
 from text_generation_server.weights.layout import Place, part_of, up_places
 
 EXPERT_ALIGNMENT = 8

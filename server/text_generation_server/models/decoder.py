@@ -16,14 +16,13 @@ from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
-from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
+from text_generation_server.layers.linear import ColumnParallelLinear, LinearKernel, RowParallelLinear
 from text_generation_server.layers.moe import Experts, Router
 from text_generation_server.layers.norm import Norm
 from text_generation_server.layers.qk_norm import QkNorm
 from text_generation_server.layers.rotary import Angles, Rotary, rotate_and_write
 from text_generation_server.models.attending import AttendingModel
 from text_generation_server.models.step import StepInput
-from text_generation_server.quantization.base import LinearKernel
 
 HiddenState = tuple[Tensor, Tensor]
 """The last branch's output, and the residual stream that it is yet to be added to."""

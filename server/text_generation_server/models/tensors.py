@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.quantization.base import LinearKernel, Matrix, QuantScheme
+from text_generation_server.layers.linear import LinearKernel
+from text_generation_server.quantization.base import Matrix, QuantScheme
 from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Part, Place

@@ -5,24 +5,9 @@ from typing import Protocol, Self
 
 from torch import Tensor
 
-from text_generation_server.layers.activation import Activation, Elementwise, gated_activation
+from text_generation_server.layers.linear import LinearKernel
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Rows
-
-
-class LinearKernel(Protocol):
-    """A finished linear, bias included."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[T, in] to [T, out]."""
-
-    def gated(self, kind: Activation) -> Elementwise:
-        """What makes act(gate) · other [T, out / 2] of [T, in], where the first half of the outputs are gates.
-
-        Kernels may be chosen for that: use it instead of the plain product, before the first step.
-        """
-        function = gated_activation(kind)
-        return lambda x: function(self(x))
 
 
 class Matrix(Protocol):

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.kernels.matmul.choice import CUBLAS
-from text_generation_server.layers.activation import Activation, Elementwise
-from text_generation_server.quantization.base import LinearKernel
+from text_generation_server.layers.activation import Elementwise
+from text_generation_server.layers.linear import LinearKernel
 from text_generation_server.quantization.onednn import PackedLinear, can_pack
 from text_generation_server.quantization.staging import Staging
 from text_generation_server.quantization.tuning import ROWS, MatmulTuner
+from text_generation_server.specs.activation import Activation
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Rows
 

@@ -8,7 +8,7 @@ bfloat16, 21 against 56 in float32; at 256 tokens packing still saves a tenth an
 import torch
 from torch import Tensor
 
-from text_generation_server.quantization.base import LinearKernel
+from text_generation_server.layers.linear import LinearKernel
 
 TOKENS_HINT = 16
 """Tokens that the packed order is chosen for; 1 makes small batches slower, larger values change nothing."""

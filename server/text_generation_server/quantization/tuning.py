@@ -19,7 +19,7 @@ from torch import Tensor
 
 from text_generation_server.kernels.matmul.choice import CUBLAS, Choice, candidates
 from text_generation_server.kernels.matmul.picks import PickFile
-from text_generation_server.layers.activation import Activation
+from text_generation_server.specs.activation import Activation
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 """Numbers of rows worth a measurement of their own; what lies between is served as the next one."""

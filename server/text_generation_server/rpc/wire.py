@@ -13,11 +13,9 @@ from text_generation_server.engine.types import (
     FinishReason,
     GeneratedText,
     Generation,
-    GrammarKind,
     PrefillCommand,
     RefusedRequest,
     Request,
-    SamplingParams,
     ShardInfo,
     StepResult,
     StoppingParams,
@@ -26,6 +24,8 @@ from text_generation_server.engine.types import (
     WarmupResult,
 )
 from text_generation_server.errors import InvalidRequest
+from text_generation_server.grammar.grammar_type import GrammarType
+from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.sampling.sanitise import sanitised
 
 Message = Any
@@ -175,16 +175,16 @@ def sampling_params(message: Message) -> SamplingParams:
             frequency_penalty=message.frequency_penalty,
             watermark=message.watermark,
             grammar=message.grammar,
-            grammar_kind=_grammar_kind(message.grammar_type),
+            grammar_type=_grammar_type(message.grammar_type),
         )
     )
 
 
-def _grammar_kind(number: int) -> GrammarKind:
+def _grammar_type(number: int) -> GrammarType:
     try:
-        return GrammarKind(number)
+        return GrammarType(number)
     except ValueError:
-        kinds = ", ".join(f"{kind.value} ({kind.name})" for kind in GrammarKind)
+        kinds = ", ".join(f"{kind.value} ({kind.name})" for kind in GrammarType)
         raise InvalidRequest(f"grammar_type is {number}, expected one of {kinds}") from None
 
 

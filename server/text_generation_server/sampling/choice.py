@@ -11,9 +11,9 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from text_generation_server.engine.types import SamplingParams
 from text_generation_server.sampling.fused import Fused
 from text_generation_server.sampling.mass import draw
+from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.sampling.rows import PlannedRows, Rows, planned
 from text_generation_server.sampling.sampled import Sampled, TopPlan
 from text_generation_server.sampling.warpers import WARPERS, Warper

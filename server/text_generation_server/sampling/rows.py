@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from text_generation_server.engine.types import SamplingParams, WatermarkParams
+from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 
 MASKED = float("-inf")
 """The score of a token that cannot be chosen."""

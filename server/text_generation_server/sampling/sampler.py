@@ -11,9 +11,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from text_generation_server.engine.types import SamplingParams, WatermarkParams
 from text_generation_server.sampling.choice import Choice, plan_choice
 from text_generation_server.sampling.counts import TokenCounts
+from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 from text_generation_server.sampling.processors import PROCESSORS, LogitsProcessor, StepContext, Watermark
 from text_generation_server.sampling.rows import PlannedRows, Rows, planned
 from text_generation_server.sampling.sampled import HostSampled, Sampled

@@ -6,7 +6,7 @@ Knows nothing of protobuf; routers enforce these ranges themselves, other client
 from dataclasses import replace
 from math import isfinite
 
-from text_generation_server.engine.types import SamplingParams
+from text_generation_server.sampling.params import SamplingParams
 
 STRONGEST = 1e9
 """Stronger penalties are taken as this one: they rank tokens alike, and scores do not overflow."""

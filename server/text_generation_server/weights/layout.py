@@ -5,26 +5,12 @@ Cutting whole heads for a rank and undoing a checkpoint's row order are both a c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 
 import torch
 from torch import Tensor
 
 from text_generation_server.errors import UnsupportedModel
-
-
-class QkvLayout(Enum):
-    """Order of the rows of queries, keys and values in a checkpoint."""
-
-    SPLIT = auto()
-    """Three tensors."""
-    CONCAT = auto()
-    """One tensor: all q, all k, all v."""
-    GROUPED = auto()
-    """One tensor: for each key/value head its queries, its key, its value."""
-    Q_KV = auto()
-    """Two tensors: all q; all k, then all v."""
-
+from text_generation_server.specs.names import QkvLayout
 
 Rows = slice | Tensor
 """Rows of a matrix: a range where they lie together, otherwise their numbers [n] int64."""

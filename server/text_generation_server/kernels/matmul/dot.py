@@ -16,7 +16,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from text_generation_server.kernels.launch import overlaps
 from text_generation_server.kernels.matmul.choice import WARP_GROUP_OUTPUTS, Choice, block_rows
 from text_generation_server.kernels.matmul.gate import gated, weight_row
-from text_generation_server.layers.activation import Activation
+from text_generation_server.specs.activation import Activation
 
 BYTES_AHEAD = 1 << 16
 """What a program asks for before it waits. One or two on each multiprocessor keep the memory busy for 3 to 6 us."""

@@ -13,7 +13,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from text_generation_server.kernels.launch import overlaps
 from text_generation_server.kernels.matmul.choice import Choice
 from text_generation_server.kernels.matmul.gate import gated, weight_row
-from text_generation_server.layers.activation import Activation
+from text_generation_server.specs.activation import Activation
 
 VECTOR = 8
 """Numbers that a thread reads at a time, and adds up at once where it has many sums to keep."""

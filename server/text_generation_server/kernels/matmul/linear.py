@@ -7,7 +7,7 @@ from text_generation_server.kernels import activation
 from text_generation_server.kernels.matmul.choice import Choice, Kernel
 from text_generation_server.kernels.matmul.dot import dot
 from text_generation_server.kernels.matmul.gemv import gemv
-from text_generation_server.layers.activation import Activation
+from text_generation_server.specs.activation import Activation
 
 
 def small_batch_linear(

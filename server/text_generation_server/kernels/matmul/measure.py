@@ -1,7 +1,7 @@
 """Times a choice as decode steps would run it: over several matrices, in one CUDA graph. Knows not what is compared."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from text_generation_server.kernels.matmul.choice import CUBLAS, Choice
 from text_generation_server.kernels.matmul.linear import small_batch_linear
-from text_generation_server.layers.activation import Activation, Elementwise
+from text_generation_server.specs.activation import Activation
 
 PRODUCTS = 8
 """Fewest in a graph: the time around it must not count."""
@@ -70,7 +70,7 @@ class GraphTimer:
         torch.cuda.empty_cache()  # each graph had memory of its own
         return fastest
 
-    def _capture(self, multiply: Elementwise, chain: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
+    def _capture(self, multiply: Callable[[Tensor], Tensor], chain: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
         # Without torch.cuda.graph, which collects garbage for longer than all that is measured takes.
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)

@@ -15,14 +15,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, create_backend
 from text_generation_server.cache.paged import PagedSpec
+from text_generation_server.config.configdict import ConfigDict
+from text_generation_server.config.rope import log_positions, read_max_positions
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.models.configdict import ConfigDict
 from text_generation_server.models.generic.bridge import PROBING, Call, Note, attach, register
 from text_generation_server.models.generic.model import GenericModel
 from text_generation_server.models.generic.probe import attention_calls
 from text_generation_server.models.generic.selftest import check_answers
-from text_generation_server.models.ropeconfig import log_positions, read_max_positions
-from text_generation_server.models.spec import DIFFERENT_HEAD
+from text_generation_server.specs.decoder import DIFFERENT_HEAD
 from text_generation_server.weights.checkpoint import SavedCheckpoint
 from text_generation_server.weights.files import weight_files
 

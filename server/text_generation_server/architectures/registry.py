@@ -1,0 +1,91 @@
+"""Who reads which config.json: one line a model_type."""
+
+from collections.abc import Callable, Mapping
+
+from text_generation_server.architectures.baichuan import baichuan
+from text_generation_server.architectures.bloom import bloom
+from text_generation_server.architectures.chatglm import chatglm
+from text_generation_server.architectures.cohere import cohere, cohere2
+from text_generation_server.architectures.dbrx import dbrx
+from text_generation_server.architectures.falcon import falcon
+from text_generation_server.architectures.gemma import gemma
+from text_generation_server.architectures.gemma2 import gemma2, gemma3
+from text_generation_server.architectures.glm import glm, glm4
+from text_generation_server.architectures.gpt2 import gpt2
+from text_generation_server.architectures.gpt_bigcode import gpt_bigcode
+from text_generation_server.architectures.gpt_neox import gpt_neox
+from text_generation_server.architectures.gptj import gptj
+from text_generation_server.architectures.granite import granite
+from text_generation_server.architectures.llama import llama
+from text_generation_server.architectures.mistral import mistral
+from text_generation_server.architectures.mixtral import mixtral
+from text_generation_server.architectures.mpt import mpt
+from text_generation_server.architectures.olmo import olmo
+from text_generation_server.architectures.olmo2 import olmo2
+from text_generation_server.architectures.opt import opt
+from text_generation_server.architectures.phi import phi
+from text_generation_server.architectures.phi3 import phi3
+from text_generation_server.architectures.qwen2 import qwen2
+from text_generation_server.architectures.qwen3 import qwen3
+from text_generation_server.architectures.qwen_moe import qwen2_moe, qwen3_moe
+from text_generation_server.architectures.smollm3 import smollm3
+from text_generation_server.architectures.stablelm import stablelm
+from text_generation_server.architectures.starcoder2 import starcoder2
+from text_generation_server.config.configdict import ConfigDict
+from text_generation_server.config.quantised import refuse_quantised
+from text_generation_server.specs.decoder import DecoderSpec
+
+ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
+    "RefinedWeb": falcon,
+    "RefinedWebModel": falcon,
+    "baichuan": baichuan,
+    "bloom": bloom,
+    "chatglm": chatglm,
+    "cohere": cohere,
+    "cohere2": cohere2,
+    "dbrx": dbrx,
+    "falcon": falcon,
+    "gemma": gemma,
+    "gemma2": gemma2,
+    "gemma3_text": gemma3,
+    "glm": glm,
+    "glm4": glm4,
+    "gpt2": gpt2,
+    "gpt_bigcode": gpt_bigcode,
+    "gpt_neox": gpt_neox,
+    "gptj": gptj,
+    "granite": granite,
+    "llama": llama,
+    "ministral": mistral,
+    "mistral": mistral,
+    "mixtral": mixtral,
+    "mpt": mpt,
+    "olmo": olmo,
+    "olmo2": olmo2,
+    "opt": opt,
+    "phi": phi,
+    "phi3": phi3,
+    "qwen2": qwen2,
+    "qwen2_moe": qwen2_moe,
+    "qwen3": qwen3,
+    "qwen3_moe": qwen3_moe,
+    "smollm3": smollm3,
+    "stablelm": stablelm,
+    "starcoder2": starcoder2,
+}
+
+
+def has_architecture(config: ConfigDict) -> bool:
+    """Whether there is one for this config.json."""
+    return config.text("model_type") in ARCHITECTURES
+
+
+def read_spec(config: ConfigDict) -> DecoderSpec:
+    """The spec of a config.json whose architecture there is.
+
+    Raises:
+        UnsupportedModel: something it asks for is not supported.
+    """
+    model_type = config.text("model_type")
+    refuse_quantised(config)
+    return ARCHITECTURES[model_type](config)

@@ -1,0 +1,25 @@
+"""The activation functions of MLPs, by name."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Activation(StrEnum):
+    """Functions of an MLP, by what they compute."""
+
+    SILU = "silu"
+    RELU = "relu"
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+
+
+ACTIVATION_NAMES: Mapping[str, Activation] = {
+    "silu": Activation.SILU,
+    "swish": Activation.SILU,
+    "relu": Activation.RELU,
+    "gelu": Activation.GELU,
+    "gelu_new": Activation.GELU_TANH,
+    "gelu_fast": Activation.GELU_TANH,
+    "gelu_pytorch_tanh": Activation.GELU_TANH,
+}
+"""As config files call them."""

@@ -1,0 +1,71 @@
+"""Where a checkpoint has a decoder's tensors, and in which order their rows are."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class QkvLayout(Enum):
+    """Order of the rows of queries, keys and values in a checkpoint."""
+
+    SPLIT = auto()
+    """Three tensors."""
+    CONCAT = auto()
+    """One tensor: all q, all k, all v."""
+    GROUPED = auto()
+    """One tensor: for each key/value head its queries, its key, its value."""
+    Q_KV = auto()
+    """Two tensors: all q; all k, then all v."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoeNames:
+    """Where a sparse layer's tensors are. Those of experts are complete, `router` and `shared_…` without `.weight`.
+
+    up (gate, then up), down: with a place for the expert's number, weights [out, in]; without one, all experts' rows in
+    one tensor [experts · inner, hidden], `down` too.
+    """
+
+    router: str
+    up: tuple[str, str]
+    down: str
+    shared_up: tuple[str, ...] = ()
+    shared_down: str = ""
+    shared_gate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointNames:
+    """Where each tensor is. Names without `.weight` and `.bias`; those of layers are relative to `layer`.
+
+    family_prefix: may be missing from every name of a checkpoint. layer: has a place for the layer's number.
+    qkv: as many names as its layout says. concat_qkv: of one tensor, laid out as CONCAT, that some checkpoints of the
+    family have instead, which no config tells. up: gate and up, or one name for both, gate first, or for the one if not
+    gated. Empty names: norms that the wiring does not have, tables and projections that the model does not have.
+    q_norm, k_norm: with a place for the head's number if there is a tensor a head.
+    embedding_in, embedding_out: linears between embeddings of another width and the hidden state.
+    conv1d: linears of layers are stored [in, out].
+    """
+
+    family_prefix: str
+    embedding: str
+    layer: str
+    attention_norm: str
+    mlp_norm: str
+    qkv: tuple[str, ...]
+    attention_out: str
+    up: tuple[str, ...]
+    down: str
+    final_norm: str
+    head: str = "lm_head"
+    qkv_layout: QkvLayout = QkvLayout.SPLIT
+    concat_qkv: str = ""
+    attention_out_norm: str = ""
+    mlp_out_norm: str = ""
+    q_norm: str = ""
+    k_norm: str = ""
+    positions: str = ""
+    embedding_norm: str = ""
+    embedding_in: str = ""
+    embedding_out: str = ""
+    conv1d: bool = False
+    moe: MoeNames | None = None
