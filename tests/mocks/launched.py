@@ -128,6 +128,7 @@ class Launcher:
             stderr=subprocess.PIPE,
             text=True,
             env=_environment() | {"STUB_FOLDER": str(folder)} | (env or {}),
+            preexec_fn=_hear_hangups,
         )
         self._launched.append(Launched(process, folder, port))
         return self._launched[-1]
@@ -147,6 +148,11 @@ def write_router(folder: Path) -> Path:
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{_STUBS / "stub_router.py"}" "$@"\n')
     path.chmod(0o755)
     return path
+
+
+def _hear_hangups() -> None:
+    """A suite under nohup would make its children deaf to a signal that tests send."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _environment() -> dict[str, str]:

@@ -12,8 +12,8 @@ from text_generation_server.specs.names import MoeNames
 
 MIXTRAL_MOE_NAMES = MoeNames(
     router="block_sparse_moe.gate",
-    up=("block_sparse_moe.experts.{}.w1.weight", "block_sparse_moe.experts.{}.w3.weight"),
-    down="block_sparse_moe.experts.{}.w2.weight",
+    up=("block_sparse_moe.experts.{}.w1", "block_sparse_moe.experts.{}.w3"),
+    down="block_sparse_moe.experts.{}.w2",
 )
 
 

@@ -16,8 +16,8 @@ from text_generation_server.specs.names import MoeNames
 
 QWEN3_MOE_NAMES = MoeNames(
     router="mlp.gate",
-    up=("mlp.experts.{}.gate_proj.weight", "mlp.experts.{}.up_proj.weight"),
-    down="mlp.experts.{}.down_proj.weight",
+    up=("mlp.experts.{}.gate_proj", "mlp.experts.{}.up_proj"),
+    down="mlp.experts.{}.down_proj",
 )
 QWEN2_MOE_NAMES = replace(
     QWEN3_MOE_NAMES,

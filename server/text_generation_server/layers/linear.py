@@ -1,5 +1,11 @@
-"""Linears spread over ranks. Knows no checkpoint and no form of weights: it is given finished kernels."""
+"""Linears spread over ranks. Knows no checkpoint and no form of weights: it is given finished kernels.
 
+Each remembers which slices of which linears of the checkpoint it is made of, and is told of the step whose tokens it
+multiplies, so that something may be added to its outputs by slice and by sequence: adapters are such.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -7,6 +13,36 @@ from torch import Tensor
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.activation import Elementwise, gated_activation
 from text_generation_server.specs.activation import Activation
+
+
+@dataclass(frozen=True, slots=True)
+class LinearStep:
+    """What a linear may know of the tokens that it multiplies, T of a step or the L of them that are `wanted`.
+
+    step_rows: [T] int64, the row of each token's sequence. wanted: [L] int64, indices into T; None for all.
+    """
+
+    step_rows: Tensor
+    wanted: Tensor | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """The row of each token that is multiplied."""
+        return self.step_rows if self.wanted is None else self.step_rows[self.wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class LinearSlice:
+    """Part of a linear of the checkpoint within one that is computed.
+
+    name: of the checkpoint's linear, without suffix. taken: which of its outputs they are, or of its inputs where the
+    one that is computed is cut along those: a range, or numbers [n] int64.
+    start: where they begin there. What is behind the last, up to the next slice, is padding.
+    """
+
+    name: str
+    taken: slice | Tensor
+    start: int
 
 
 class LinearKernel(Protocol):
@@ -24,32 +60,53 @@ class LinearKernel(Protocol):
         return lambda x: function(self(x))
 
 
-class ColumnParallelLinear:
-    """Each rank computes some of the outputs from all inputs."""
+class Addend(Protocol):
+    """What is added to the outputs of a linear for some of the sequences of a step."""
 
-    def __init__(self, kernel: LinearKernel) -> None:
+    def __call__(self, out: Tensor, x: Tensor, step: LinearStep) -> Tensor:
+        """Outputs [T, out] of x [T, in], before any activation and before ranks are summed; may be `out` itself."""
+
+
+class ParallelLinear:
+    """One rank's part of a linear. addend: of its outputs, None for none; may be set before steps are recorded."""
+
+    def __init__(self, kernel: LinearKernel, slices: Sequence[LinearSlice]) -> None:
+        self.slices = tuple(slices)
+        self.addend: Addend | None = None
         self._kernel = kernel
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def _multiply(self, x: Tensor, step: LinearStep) -> Tensor:
+        out = self._kernel(x)
+        return out if self.addend is None else self.addend(out, x, step)
+
+
+class ColumnParallelLinear(ParallelLinear):
+    """Each rank computes some of the outputs from all inputs. slices: of outputs."""
+
+    def __call__(self, x: Tensor, step: LinearStep) -> Tensor:
         """[T, in] to this rank's outputs [T, out / world_size]."""
-        return self._kernel(x)
+        return self._multiply(x, step)
 
-    def gated(self, kind: Activation) -> Elementwise:
+    def gated(self, kind: Activation) -> Callable[[Tensor, LinearStep], Tensor]:
         """What makes act(gate) · other of this rank's outputs, of which the first half are gates."""
-        return self._kernel.gated(kind)
+        fused, function = self._kernel.gated(kind), gated_activation(kind)
+        return lambda x, step: fused(x) if self.addend is None else function(self._multiply(x, step))
 
 
-class RowParallelLinear:
-    """Each rank computes a part of every output, from its share of the inputs. Only rank 0's kernel has the bias."""
+class RowParallelLinear(ParallelLinear):
+    """Each rank computes a part of every output, from its share of the inputs. Only rank 0's kernel has the bias.
 
-    def __init__(self, kernel: LinearKernel, group: TensorParallel) -> None:
-        self._kernel = kernel
+    slices: of inputs.
+    """
+
+    def __init__(self, kernel: LinearKernel, slices: Sequence[LinearSlice], group: TensorParallel) -> None:
+        super().__init__(kernel, slices)
         self._group = group
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, step: LinearStep) -> Tensor:
         """This rank's inputs [T, in / world_size] to the outputs [T, out]."""
-        return self._group.all_reduce(self._kernel(x))
+        return self._group.all_reduce(self._multiply(x, step))
 
-    def partial(self, x: Tensor) -> Tensor:
+    def partial(self, x: Tensor, step: LinearStep) -> Tensor:
         """This rank's part of the outputs' sums, for a caller that adds more before it reduces."""
-        return self._kernel(x)
+        return self._multiply(x, step)

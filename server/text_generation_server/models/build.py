@@ -62,6 +62,7 @@ class DecoderBuilder:
             head=self._head(table),
             rotaries=attention.rotaries,
             blocks=build_layers(self._block, spec.num_layers),
+            linears=reader.linears,
             final_norm=self._norm(spec.names.final_norm),
             projection=self._projection(spec.names.embedding_out, self._embedding_size, spec.hidden_size),
         )

@@ -10,11 +10,9 @@ from torch import Tensor
 
 from text_generation_server.attention.base import LayerAttention, create_backend
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.layers.linear import ColumnParallelLinear
 from text_generation_server.layers.qk_norm import AllHeadsRmsNorm, HeadLayerNorm, HeadRmsNorm, QkNorm
 from text_generation_server.layers.rotary import Rotary
 from text_generation_server.models.attention_shape import attention_shape, layer_variants
-from text_generation_server.models.build_mlp import read_row
 from text_generation_server.models.decoder import SelfAttention
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.specs.decoder import DecoderSpec, NormKind, QkNormScope, QkNormSpec
@@ -65,8 +63,8 @@ class AttentionBuilder:
         out = StoredLinear(prefix + self._spec.names.attention_out, hidden, spec.heads * spec.head_dim)
         out_places = head_places(0, self._heads.query, spec.head_dim, head_dim)
         return SelfAttention(
-            ColumnParallelLinear(self._reader.column(stored, places, spec.qkv_bias)),
-            read_row(self._reader, self._group, out, out_places, spec.out_bias),
+            self._reader.column(stored, places, spec.qkv_bias),
+            self._reader.row(out, out_places, spec.out_bias, self._group),
             kv_heads=self.state.kv_heads,
             head_dim=head_dim,
             layer=LayerAttention(layer, self._variant_of[layer], spec.scale_of(layer)),

@@ -1,12 +1,10 @@
 """Makes one rank's MLP of each layer, dense or sparse, from a spec and a checkpoint. Knows no architecture."""
 
-from collections.abc import Sequence
-
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.layers.activation import Elementwise, activation, gated_activation
-from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
-from text_generation_server.layers.moe import Experts, Router
-from text_generation_server.models.decoder import DenseMlp, Mlp, SharedExpert, SparseMlp
+from text_generation_server.layers.activation import activation
+from text_generation_server.layers.linear import ColumnParallelLinear
+from text_generation_server.layers.moe import Router
+from text_generation_server.models.decoder import DenseMlp, Inner, Mlp, SharedExpert, SparseMlp
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.specs.decoder import DecoderSpec, MlpSpec, MoeSpec
 from text_generation_server.specs.names import MoeNames
@@ -14,16 +12,6 @@ from text_generation_server.weights.layout import Place, part_of, up_places
 
 EXPERT_ALIGNMENT = 8
 """Inner sizes of experts are padded to multiples of this: grouped products on a GPU want rows of 16 bytes."""
-
-
-def read_row(
-    reader: TensorReader, group: TensorParallel, stored: StoredLinear, places: Sequence[Place], has_bias: bool
-) -> RowParallelLinear:
-    """A linear cut along its inputs. The ranks' outputs are summed, so only the first adds the bias."""
-    first = group.rank == 0
-    if has_bias and not first:
-        reader.checkpoint.leave(f"{stored.name}.bias")
-    return RowParallelLinear(reader.row(stored, places, has_bias and first), group)
 
 
 class MlpBuilder:
@@ -48,21 +36,19 @@ class MlpBuilder:
         mine = part_of(spec.inner_size, self._group.rank, self._group.world_size)
         places = up_places(len(up), spec.gated, spec.inner_size, mine)
         last = StoredLinear(prefix + down, hidden, spec.inner_size)
-        first = ColumnParallelLinear(self._reader.column(stored, places, spec.bias))
+        first = self._reader.column(stored, places, spec.bias)
         return DenseMlp(
             _inner(first, spec),
-            read_row(self._reader, self._group, last, [Place(0, mine.rows, mine.padded)], spec.bias),
+            self._reader.row(last, [Place(0, mine.rows, mine.padded)], spec.bias, self._group),
         )
 
     def _sparse(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SparseMlp:
         hidden, reader = self._spec.hidden_size, self._reader
         mine = part_of(spec.inner_size, self._group.rank, self._group.world_size, EXPERT_ALIGNMENT)
-        up = reader.experts_up([prefix + name for name in names.up], spec.experts, spec.inner_size, hidden, mine)
-        down = reader.experts_down(prefix + names.down, spec.experts, spec.inner_size, hidden, mine)
         router = reader.tensor(f"{prefix}{names.router}.weight", (spec.experts, hidden))
         return SparseMlp(
             Router(router, spec.top_k, spec.normalise),
-            Experts(up, gated_activation(spec.activation), down),
+            reader.experts(names, prefix, spec, hidden, mine),
             self._shared(spec, prefix, names) if spec.shared_size else None,
             self._group,
         )
@@ -73,9 +59,9 @@ class MlpBuilder:
         return SharedExpert(self._dense(mlp, prefix, names.shared_up, names.shared_down), gate)
 
 
-def _inner(up: ColumnParallelLinear, spec: MlpSpec) -> Elementwise:
+def _inner(up: ColumnParallelLinear, spec: MlpSpec) -> Inner:
     """What stands between an MLP's input and its last linear."""
     if spec.gated:
         return up.gated(spec.activation)
     function = activation(spec.activation)
-    return lambda x: function(up(x))
+    return lambda x, step: function(up(x, step))

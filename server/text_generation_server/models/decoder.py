@@ -3,7 +3,7 @@
 The hidden state travels as a pair (last branch's output, residual stream): "add, then norm" is one call everywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
@@ -14,10 +14,15 @@ from torch import Tensor
 from text_generation_server.attention.base import AttentionBackend, AttentionPlan, LayerAttention
 from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
-from text_generation_server.layers.linear import ColumnParallelLinear, LinearKernel, RowParallelLinear
-from text_generation_server.layers.moe import Experts, Router
+from text_generation_server.layers.linear import (
+    ColumnParallelLinear,
+    LinearKernel,
+    LinearStep,
+    ParallelLinear,
+    RowParallelLinear,
+)
+from text_generation_server.layers.moe import ExpertsKernel, Router
 from text_generation_server.layers.norm import Norm
 from text_generation_server.layers.qk_norm import QkNorm
 from text_generation_server.layers.rotary import Angles, Rotary, rotate_and_write
@@ -32,18 +37,20 @@ HiddenState = tuple[Tensor, Tensor]
 class LayerStep:
     """What the layers of one step share. slots: where each token goes [T]. angles: of each kind of rotation.
 
-    rows: [L] int64, the tokens whose keys and values are not all that is wanted of them; None for every token.
+    tokens: what linears may know of all T. outputs: the same of the L whose keys and values are not all that is wanted.
     """
 
     attention: AttentionPlan
     cache: PagedCache
     slots: Tensor
     angles: Sequence[Angles]
-    rows: Tensor | None = None
+    tokens: LinearStep
+    outputs: LinearStep
 
     def wanted(self, x: Tensor) -> Tensor:
         """[T, …] to [L, …]."""
-        return x if self.rows is None else x[self.rows]
+        rows = self.outputs.wanted
+        return x if rows is None else x[rows]
 
 
 class SelfAttention:
@@ -75,14 +82,14 @@ class SelfAttention:
 
     def __call__(self, x: Tensor, step: LayerStep) -> Tensor:
         """[T, hidden] to [L, hidden]."""
-        return self._out(step.wanted(self._attend(x, step)))
+        return self._out(step.wanted(self._attend(x, step)), step.outputs)
 
     def partial(self, x: Tensor, step: LayerStep) -> Tensor:
         """This rank's part of the sum."""
-        return self._out.partial(step.wanted(self._attend(x, step)))
+        return self._out.partial(step.wanted(self._attend(x, step)), step.outputs)
 
     def _attend(self, x: Tensor, step: LayerStep) -> Tensor:
-        qkv = self._qkv(x).view(x.shape[0], -1, self._head_dim)  # [T, H + 2 K, d]
+        qkv = self._qkv(x, step.tokens).view(x.shape[0], -1, self._head_dim)  # [T, H + 2 K, d]
         if self._clip is not None:
             qkv.clamp_(-self._clip, self._clip)
         if self._qk_norm is not None:
@@ -95,27 +102,31 @@ class SelfAttention:
 class Mlp(Protocol):
     """The second branch of a layer."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, step: LinearStep) -> Tensor:
         """[T, hidden] to [T, hidden]."""
 
-    def partial(self, x: Tensor) -> Tensor:
+    def partial(self, x: Tensor, step: LinearStep) -> Tensor:
         """This rank's part of the sum."""
 
 
-class DenseMlp:
-    """`down(inner(x))`. inner: this rank's activated numbers [T, n] of a token's [T, hidden]."""
+Inner = Callable[[Tensor, LinearStep], Tensor]
+"""An MLP but for its last linear: [T, hidden] to this rank's activated numbers [T, n]."""
 
-    def __init__(self, inner: Elementwise, down: RowParallelLinear) -> None:
+
+class DenseMlp:
+    """`down(inner(x))`."""
+
+    def __init__(self, inner: Inner, down: RowParallelLinear) -> None:
         self._inner = inner
         self._down = down
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, step: LinearStep) -> Tensor:
         """See `Mlp`."""
-        return self._down(self._inner(x))
+        return self._down(self._inner(x, step), step)
 
-    def partial(self, x: Tensor) -> Tensor:
+    def partial(self, x: Tensor, step: LinearStep) -> Tensor:
         """See `Mlp`."""
-        return self._down.partial(self._inner(x))
+        return self._down.partial(self._inner(x, step), step)
 
 
 class SharedExpert:
@@ -125,28 +136,30 @@ class SharedExpert:
         self._mlp = mlp
         self._gate = gate
 
-    def partial(self, x: Tensor) -> Tensor:
+    def partial(self, x: Tensor, step: LinearStep) -> Tensor:
         """This rank's part of the sum."""
-        return self._mlp.partial(x).mul_(F.linear(x, self._gate).sigmoid())
+        return self._mlp.partial(x, step).mul_(F.linear(x, self._gate).sigmoid())
 
 
 class SparseMlp:
     """The experts that the router chooses for each token, and one that all share, if there is one."""
 
-    def __init__(self, router: Router, experts: Experts, shared: SharedExpert | None, group: TensorParallel) -> None:
+    def __init__(
+        self, router: Router, experts: ExpertsKernel, shared: SharedExpert | None, group: TensorParallel
+    ) -> None:
         self._router = router
         self._experts = experts
         self._shared = shared
         self._group = group
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, step: LinearStep) -> Tensor:
         """See `Mlp`."""
-        return self._group.all_reduce(self.partial(x))
+        return self._group.all_reduce(self.partial(x, step))
 
-    def partial(self, x: Tensor) -> Tensor:
+    def partial(self, x: Tensor, step: LinearStep) -> Tensor:
         """See `Mlp`."""
         out = self._experts(x, *self._router(x))
-        return out if self._shared is None else out.add_(self._shared.partial(x))
+        return out if self._shared is None else out.add_(self._shared.partial(x, step))
 
 
 class Block(Protocol):
@@ -174,7 +187,7 @@ class SequentialBlock:
         """See `Block`."""
         attended = self._norms1.after(self._attention(self._norms1.before.of_sum(delta, residual), step))
         residual = step.wanted(residual)
-        return self._norms2.after(self._mlp(self._norms2.before.of_sum(attended, residual))), residual
+        return self._norms2.after(self._mlp(self._norms2.before.of_sum(attended, residual), step.outputs)), residual
 
 
 class PostNormBlock:
@@ -188,7 +201,7 @@ class PostNormBlock:
         attended = self._attention(residual.add_(delta), step)
         residual = step.wanted(residual)
         x = self._norm1.of_sum(attended, residual)
-        return self._norm2(self._mlp(x).add_(x)), residual.zero_()
+        return self._norm2(self._mlp(x, step.outputs).add_(x)), residual.zero_()
 
 
 class ParallelBlock:
@@ -201,7 +214,7 @@ class ParallelBlock:
         """See `Block`."""
         hidden = self._norm.of_sum(delta, residual)
         attended = self._attention.partial(hidden, step)
-        out = self._group.all_reduce(attended.add_(self._mlp.partial(step.wanted(hidden))))
+        out = self._group.all_reduce(attended.add_(self._mlp.partial(step.wanted(hidden), step.outputs)))
         return out, step.wanted(residual)
 
 
@@ -215,7 +228,7 @@ class ParallelTwoNormsBlock:
         """See `Block`."""
         attended = self._attention.partial(self._norm1.of_sum(delta, residual), step)
         residual = step.wanted(residual)
-        return self._group.all_reduce(attended.add_(self._mlp.partial(self._norm2(residual)))), residual
+        return self._group.all_reduce(attended.add_(self._mlp.partial(self._norm2(residual), step.outputs))), residual
 
 
 class Embedding:
@@ -246,7 +259,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Decoder(AttendingModel):
-    """One rank of a decoder; satisfies `ServedModel`. kv: its one state."""
+    """One rank of a decoder; satisfies `ServedModel`. kv: its one state. linears: those of its layers, in any order."""
 
     kv: PagedSpec
     attention: AttentionBackend
@@ -255,6 +268,7 @@ class Decoder(AttendingModel):
     embedding: Embedding
     rotaries: Sequence[Rotary]
     blocks: Sequence[Block]
+    linears: Sequence[ParallelLinear]
     final_norm: Norm
     projection: LinearKernel | None
     head: ParallelLMHead
@@ -266,11 +280,13 @@ class Decoder(AttendingModel):
         residual = torch.zeros_like(delta)
         angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
         attention, cache = cast(AttentionPlan, step.prepared), cast(PagedCache, step.states[0])
-        layer_step = LayerStep(attention, cache, step.slots, angles)
+        tokens = LinearStep(step.rows)
+        layer_step = LayerStep(attention, cache, step.slots, angles, tokens, tokens)
         *blocks, last = self.blocks
         for block in blocks:
             delta, residual = block(delta, residual, layer_step)
-        delta, residual = last(delta, residual, replace(layer_step, rows=_at_least_one(step.logit_rows)))
+        outputs = LinearStep(step.rows, _at_least_one(step.logit_rows))
+        delta, residual = last(delta, residual, replace(layer_step, outputs=outputs))
         hidden = self.final_norm.of_sum(delta, residual)
         return hidden if step.logit_rows is None else hidden[: len(step.logit_rows)]
 

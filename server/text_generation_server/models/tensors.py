@@ -1,15 +1,27 @@
 """Reads one rank's part of linears, vectors and tables, as a builder asks for it. Knows no spec, counts no ranks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.layers.linear import LinearKernel
-from text_generation_server.quantization.base import Matrix, QuantScheme
+from text_generation_server.distributed.group import TensorParallel
+from text_generation_server.layers.linear import (
+    ColumnParallelLinear,
+    LinearKernel,
+    LinearSlice,
+    ParallelLinear,
+    RowParallelLinear,
+)
+from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.quantization.base import QuantScheme
 from text_generation_server.quantization.dense import DenseScheme
+from text_generation_server.specs.decoder import MoeSpec
+from text_generation_server.specs.names import MoeNames
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Part, Place
 
@@ -24,31 +36,46 @@ class StoredLinear:
 
 
 class TensorReader:
-    """A checkpoint with linears of one form, and what is plain in every form. transposed: linears stored [in, out]."""
+    """A checkpoint with linears of one form, and what is plain in every form. transposed: linears stored [in, out].
 
-    def __init__(self, checkpoint: Checkpoint, scheme: QuantScheme, plain: DenseScheme, transposed: bool) -> None:
+    linears: those of layers that have been read, by whichever thread.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, scheme: QuantScheme[Any], plain: DenseScheme, transposed: bool) -> None:
         self.checkpoint = checkpoint
         self.dtype = plain.dtype
         self.device = plain.device
+        self.linears: list[ParallelLinear] = []
         self._scheme = scheme
         self._plain = plain
         self._transposed = transposed
 
-    def column(self, stored: Sequence[StoredLinear], places: Sequence[Place], has_bias: bool) -> LinearKernel:
-        """One kernel from pieces of linears of the same input: the outputs of a rank."""
+    def column(self, stored: Sequence[StoredLinear], places: Sequence[Place], has_bias: bool) -> ColumnParallelLinear:
+        """One linear from pieces of linears of the same input: the outputs of a rank."""
         matrices = [self._matrix(linear) for linear in stored]
         pieces = [
             matrices[place.tensor].select_out(place.rows).pad(place.padded, stored[place.tensor].inputs)
             for place in places
         ]
-        return pieces[0].join_out(pieces[1:]).finish(self._joined_bias(stored, places) if has_bias else None)
+        kernel = pieces[0].join_out(pieces[1:]).finish(self._joined_bias(stored, places) if has_bias else None)
+        linear = ColumnParallelLinear(kernel, _slices(stored, places))
+        self.linears.append(linear)
+        return linear
 
-    def row(self, stored: StoredLinear, places: Sequence[Place], has_bias: bool) -> LinearKernel:
-        """A kernel for pieces of a linear's inputs."""
+    def row(
+        self, stored: StoredLinear, places: Sequence[Place], has_bias: bool, group: TensorParallel
+    ) -> RowParallelLinear:
+        """A linear from pieces of another's inputs. The ranks' outputs are summed, so only the first adds the bias."""
+        first = group.rank == 0
+        if has_bias and not first:
+            self.checkpoint.leave(f"{stored.name}.bias")
         matrix = self._matrix(stored)
         pieces = [matrix.select_in(place.rows).pad(stored.outputs, place.padded) for place in places]
-        bias = self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None
-        return pieces[0].join_in(pieces[1:]).finish(bias)
+        bias = self.vector(f"{stored.name}.bias", stored.outputs) if has_bias and first else None
+        kernel = pieces[0].join_in(pieces[1:]).finish(bias)
+        linear = RowParallelLinear(kernel, _slices([stored], places), group)
+        self.linears.append(linear)
+        return linear
 
     def head(self, stored: StoredLinear, mine: Part, bias: str | None, normalised: bool) -> LinearKernel:
         """A part of the output head's rows; normalised: each divided by its length.
@@ -72,33 +99,35 @@ class TensorReader:
         weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))
         return self._plain.matrix(weight).finish(None)
 
-    def experts_up(self, names: Sequence[str], experts: int, inner_size: int, inputs: int, mine: Part) -> Tensor:
-        """Parts of the outputs of all experts' linears of the same input: [experts, len(names) · padded, inputs].
+    def experts(self, names: MoeNames, prefix: str, spec: MoeSpec, hidden_size: int, mine: Part) -> ExpertsKernel:
+        """A part of the inner numbers of all experts' MLPs. Those that lie in one tensor are plain in every form."""
+        apart = "{}" in names.down
+        read = self._experts_apart if apart else self._experts_together
+        gates, others = (
+            [
+                matrix.select_out(mine.rows).pad(mine.padded, hidden_size)
+                for matrix in read(prefix + name, spec.experts, spec.inner_size, hidden_size)
+            ]
+            for name in names.up
+        )
+        if apart:
+            down = read(prefix + names.down, spec.experts, hidden_size, spec.inner_size)
+        else:
+            down = [m.transpose() for m in read(prefix + names.down, spec.experts, spec.inner_size, hidden_size)]
+        return (self._scheme if apart else self._plain).experts(
+            up=[gate.join_out([other]) for gate, other in zip(gates, others, strict=True)],
+            down=[matrix.select_in(mine.rows).pad(hidden_size, mine.padded) for matrix in down],
+            kind=spec.activation,
+        )
 
-        Names have a place for the expert's number, or are of one tensor [experts · inner_size, inputs].
-        """
-        stack = torch.empty(experts, len(names), mine.padded, inputs, dtype=self.dtype, device=self.device)
-        stack[:, :, mine.stop - mine.start :] = 0
-        for index, name in enumerate(names):
-            for expert, weight in enumerate(self._expert_views(name, experts, (inner_size, inputs))):
-                stack[expert, index, : mine.stop - mine.start] = weight[mine.rows]
-        return stack.flatten(1, 2)
+    def _experts_apart(self, name: str, experts: int, outputs: int, inputs: int) -> list[Any]:
+        """Linears with the expert's number in their name."""
+        return [self._matrix(StoredLinear(name.format(expert), outputs, inputs)) for expert in range(experts)]
 
-    def experts_down(self, name: str, experts: int, inner_size: int, outputs: int, mine: Part) -> Tensor:
-        """Parts of the inputs of all experts' linears: [experts, outputs, padded]. A tensor of all is transposed."""
-        stack = torch.empty(experts, outputs, mine.padded, dtype=self.dtype, device=self.device)
-        stack[:, :, mine.stop - mine.start :] = 0
-        shape = (outputs, inner_size) if "{}" in name else (inner_size, outputs)
-        for expert, weight in enumerate(self._expert_views(name, experts, shape)):
-            weight = weight if "{}" in name else weight.T
-            stack[expert, :, : mine.stop - mine.start] = weight[:, mine.rows]
-        return stack
-
-    def _expert_views(self, name: str, experts: int, shape: tuple[int, int]) -> Iterator[Tensor]:
-        if "{}" in name:
-            return (self.checkpoint.view(name.format(expert), shape) for expert in range(experts))
-        every = self.checkpoint.view(name, (experts * shape[0], shape[1])).view(experts, *shape)
-        return (every[expert] for expert in range(experts))
+    def _experts_together(self, name: str, experts: int, rows: int, columns: int) -> list[Any]:
+        """Parts of one tensor [experts · rows, columns]."""
+        every = self.checkpoint.view(name, (experts * rows, columns)).view(experts, rows, columns)
+        return [self._plain.matrix(one) for one in every]
 
     def vector(self, name: str, size: int) -> Tensor:
         """A whole tensor [size]."""
@@ -125,7 +154,7 @@ class TensorReader:
         bias = self.checkpoint.view(name, (size,))[mine.rows]
         return self._own(F.pad(bias, (0, mine.padded - len(bias))))
 
-    def _matrix(self, linear: StoredLinear) -> Matrix:
+    def _matrix(self, linear: StoredLinear) -> Any:
         if self._transposed:
             return self._scheme.read(self.checkpoint, linear.name, (linear.inputs, linear.outputs)).transpose()
         return self._scheme.read(self.checkpoint, linear.name, (linear.outputs, linear.inputs))
@@ -139,3 +168,8 @@ class TensorReader:
     def _own(self, view: Tensor) -> Tensor:
         """A copy that keeps no file mapped."""
         return torch.empty(view.shape, dtype=self.dtype, device=self.device).copy_(view)
+
+
+def _slices(stored: Sequence[StoredLinear], places: Sequence[Place]) -> list[LinearSlice]:
+    starts = accumulate((place.padded for place in places), initial=0)
+    return [LinearSlice(stored[p.tensor].name, p.rows, start) for p, start in zip(places, starts, strict=False)]

@@ -1,11 +1,13 @@
 """What a form of weights must offer, so that names, row order and rank cuts need not know it. Knows no form."""
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from torch import Tensor
 
 from text_generation_server.layers.linear import LinearKernel
+from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.specs.activation import Activation
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Rows
 
@@ -35,8 +37,17 @@ class Matrix(Protocol):
         """Put into the form that is multiplied with; the matrix must not be used afterwards."""
 
 
-class QuantScheme(Protocol):
-    """One form of weights in checkpoints."""
+M = TypeVar("M", bound=Matrix)
 
-    def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Matrix:
+
+class QuantScheme(Protocol[M]):
+    """One form of weights in checkpoints, and its matrices."""
+
+    def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> M:
         """The linear's weights with this stored shape; `name` has no suffix. Lazy: cuts come before reading."""
+
+    def experts(self, up: Sequence[M], down: Sequence[M], kind: Activation) -> ExpertsKernel:
+        """The MLPs of all experts, two matrices each: [2 · inner, hidden], gates first, and [hidden, inner].
+
+        They must not be used afterwards.
+        """

@@ -11,6 +11,8 @@ from torch import Tensor
 from text_generation_server.kernels.matmul.choice import CUBLAS
 from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.linear import LinearKernel
+from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.quantization.dense_experts import DenseExperts
 from text_generation_server.quantization.onednn import PackedLinear, can_pack
 from text_generation_server.quantization.staging import Staging
 from text_generation_server.quantization.tuning import ROWS, MatmulTuner
@@ -89,9 +91,9 @@ class DenseMatrix:
 
     def pad(self, outputs: int, inputs: int) -> Self:
         """Zeros behind, up to this shape."""
-        if self._shape == (outputs, inputs):
+        if self.shape == (outputs, inputs):
             return self
-        rows, columns = self._shape
+        rows, columns = self.shape
         return self._with(F.pad(self._joined(), (0, inputs - columns, 0, outputs - rows)))
 
     def transpose(self) -> Self:
@@ -110,25 +112,27 @@ class DenseMatrix:
         """Packed for the processor where that is possible; what is laid out as wanted is packed from its file."""
         if not can_pack(self.dtype, self.device):
             # A copy even then: the mapped file's pages would be dropped and read again under memory pressure.
-            copy = self._copy_to(torch.empty(self._shape, dtype=self.dtype, device=self.device))
+            copy = self.copy_to(torch.empty(self.shape, dtype=self.dtype, device=self.device))
             return dense_kernel(copy, bias, self.tuner)
         if not self.below and self.weight.dtype is self.dtype and self.weight.is_contiguous():
             return PackedLinear(self.weight, bias)
-        with self.staging.lend(self._shape, self.dtype) as whole:
-            return PackedLinear(self._copy_to(whole), bias)
+        with self.staging.lend(self.shape, self.dtype) as whole:
+            return PackedLinear(self.copy_to(whole), bias)
+
+    def copy_to(self, whole: Tensor) -> Tensor:
+        """Put into this tensor of the matrix's shape, which is returned."""
+        for place, weight in zip(torch.split(whole, [len(w) for w in self._weights]), self._weights, strict=True):
+            place.copy_(weight)
+        return whole
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[out, in]."""
+        return sum(len(weight) for weight in self._weights), self.weight.shape[1]
 
     @property
     def _weights(self) -> tuple[Tensor, ...]:
         return self.weight, *self.below
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        return sum(len(weight) for weight in self._weights), self.weight.shape[1]
-
-    def _copy_to(self, whole: Tensor) -> Tensor:
-        for place, weight in zip(torch.split(whole, [len(w) for w in self._weights]), self._weights, strict=True):
-            place.copy_(weight)
-        return whole
 
     def _joined(self) -> Tensor:
         return torch.cat(self._weights) if self.below else self.weight
@@ -153,6 +157,17 @@ class DenseScheme:
     def matrix(self, weight: Tensor) -> DenseMatrix:
         """Of weights that have been found already."""
         return DenseMatrix(weight, self.dtype, self.device, self.staging, tuner=self.tuner)
+
+    def experts(self, up: Sequence[DenseMatrix], down: Sequence[DenseMatrix], kind: Activation) -> ExpertsKernel:
+        """See `QuantScheme`. Each weight is copied once, into its place among all experts'."""
+        return DenseExperts(self._stacked(up), kind, self._stacked(down))
+
+    def _stacked(self, matrices: Sequence[DenseMatrix]) -> Tensor:
+        """[E, out, in]"""
+        stack = torch.empty(len(matrices), *matrices[0].shape, dtype=self.dtype, device=self.device)
+        for place, matrix in zip(stack, matrices, strict=True):
+            matrix.copy_to(place)
+        return stack
 
     def kernel(self, weight: Tensor, bias: Tensor | None) -> LinearKernel:
         """Of weights in their final place, which are kept there if the kernel does not pack them."""

@@ -19,7 +19,7 @@ class QkvLayout(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MoeNames:
-    """Where a sparse layer's tensors are. Those of experts are complete, `router` and `shared_…` without `.weight`.
+    """Where a sparse layer's tensors are. Names without `.weight`, but for tensors of all experts: those are complete.
 
     up (gate, then up), down: with a place for the expert's number, weights [out, in]; without one, all experts' rows in
     one tensor [experts · inner, hidden], `down` too.

@@ -1,0 +1,34 @@
+"""Experts of plain weights, all of them in one product. Knows no router and no names.
+
+Tokens are sorted by expert, so that nothing here runs once an expert or a token, and nothing waits for the device.
+
+Dimensions: T tokens, E experts, k chosen ones a token, I inner size of an expert on this rank.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from text_generation_server.layers.activation import gated_activation
+from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.specs.activation import Activation
+
+
+class DenseExperts(ExpertsKernel):
+    """The gated MLPs of all experts: up [E, 2 I, hidden], gates first, and down [E, hidden, I]."""
+
+    def __init__(self, up: Tensor, kind: Activation, down: Tensor) -> None:
+        self._up = up.transpose(1, 2)
+        self._activation = gated_activation(kind)
+        self._down = down.transpose(1, 2)
+        self._numbers = torch.arange(up.shape[0], device=up.device)
+
+    def __call__(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """See `ExpertsKernel`."""
+        chosen, order = experts.flatten().sort()
+        ends = torch.searchsorted(chosen, self._numbers, right=True, out_int32=True)
+        inner = self._activation(F.grouped_mm(x[order // experts.shape[1]], self._up, offs=ends))
+        outer = F.grouped_mm(inner, self._down, offs=ends)
+        by_token = torch.empty_like(outer)
+        by_token[order] = outer
+        return (by_token.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
