@@ -17,7 +17,7 @@ from text_generation_launcher.download import Downloaded, download
 from text_generation_launcher.environments import router_environment
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.launch import Launch
-from text_generation_launcher.modelconfig import read_model
+from text_generation_launcher.modelfacts import ModelFacts, read_facts
 from text_generation_launcher.places import Places
 from text_generation_launcher.resolve import ResolvedArgs, check_limits, resolve, resolve_num_shard
 from text_generation_launcher.router import RouterProgram, choose_router, router_command, wait_until_healthy
@@ -75,7 +75,7 @@ class _Supervisor:
         return num_shard, choose_router(self._launch), places
 
     def _resolve(self, num_shard: int, program: RouterProgram, model: Downloaded) -> ResolvedArgs:
-        facts = read_model(Path(model.path)) if model.path else None
+        facts = read_facts(Path(model.path)) if model.path else ModelFacts()
         launch, numeric = self._launch, program.needs_numeric_limits
         resolved = resolve(
             launch.options, launch.environment, launch.hardware, facts, num_shard, numeric_limits=numeric
