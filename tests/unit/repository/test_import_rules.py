@@ -83,7 +83,7 @@ def test_every_folder_has_a_floor():
 
 @each_source
 def test_imports_go_down(package, path):
-    if package != "server" or path.parent == PACKAGES["server"] and path.name[0] == "_":
+    if package != "server" or (path.parent == PACKAGES["server"] and path.name[0] == "_"):
         return
     floor, own = floors(), path.relative_to(PACKAGES["server"]).parts[0]
     for name in imports(path):
