@@ -7,9 +7,10 @@ from text_generation_launcher.child import spawn
 from text_generation_launcher.environments import download_environment
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.launch import Launch
-from text_generation_launcher.options import LoadFormat, Options
+from text_generation_launcher.options import Options
 from text_generation_launcher.relay import Record
 from text_generation_launcher.startup import Phase, StartUp
+from text_generation_server.choices import LoadFormat
 
 _GRACE_SECONDS = 10.0
 

@@ -1,9 +1,9 @@
 """The environments that children start in (protocol §9.4 and §9.7). Reads none itself: everything is handed in."""
 
 from text_generation_launcher.launch import Launch
-from text_generation_launcher.options import Options, Use, variable
+from text_generation_launcher.options import OF_ROUTER, Options
 from text_generation_launcher.resolve import ResolvedArgs
-from text_generation_launcher.settings import names_used_in
+from text_generation_router.options import variable
 
 
 def download_environment(launch: Launch) -> dict[str, str]:
@@ -38,7 +38,7 @@ def router_environment(launch: Launch, resolved: ResolvedArgs) -> dict[str, str]
 
     No other variable that repeats a flag: the flags say it all.
     """
-    flags = {variable(name) for name in names_used_in(Use.ROUTER)}
+    flags = {variable(name) for name in OF_ROUTER}
     env = {name: value for name, value in launch.environment.variables.items() if name not in flags}
     env |= {
         "ATTENTION": resolved.attention,

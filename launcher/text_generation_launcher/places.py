@@ -11,7 +11,7 @@ from typing import Self
 
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.launch import Launch
-from text_generation_launcher.options import flag
+from text_generation_router.options import flag
 from text_generation_server.reservations.holders import Taken
 from text_generation_server.reservations.ports import PortReservation, reserve_port
 from text_generation_server.reservations.sockets import Unusable, reserve_socket
