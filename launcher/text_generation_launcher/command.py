@@ -9,9 +9,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from text_generation_launcher.console import Console
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.errors import OptionError
 from text_generation_launcher.hardware import find_hardware
-from text_generation_launcher.launch import Launch
 from text_generation_launcher.options import OF_ROUTER, Options
 from text_generation_launcher.report import runtime_report
 from text_generation_launcher.settings import Origin, checked, read_environment
@@ -43,10 +43,12 @@ def _launch(context: typer.Context, version: bool, **values: Any) -> None:
     console = Console(json_lines=options.json_output, level=environment.log_level)
     for warning in warnings:
         console.warn(warning)
-    _run(Launch(options, origin.given, environment, context.obj, find_hardware(environment.search_path)), console)
+    _run(
+        LaunchContext(options, origin.given, environment, context.obj, find_hardware(environment.search_path)), console
+    )
 
 
-def _run(launch: Launch, console: Console) -> None:
+def _run(launch: LaunchContext, console: Console) -> None:
     if launch.options.env:
         console.info(runtime_report(launch.hardware))
         if "model_id" not in launch.given:

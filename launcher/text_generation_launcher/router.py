@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from text_generation_launcher.child import Child
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.download import Downloaded
 from text_generation_launcher.errors import LaunchError
-from text_generation_launcher.launch import Launch
 from text_generation_launcher.options import OF_ROUTER
 from text_generation_launcher.places import Places
 from text_generation_launcher.polling import wait_until
@@ -45,7 +45,7 @@ class RouterProgram:
         return self.flags is not None and not self.takes("payload_limit")
 
 
-def choose_router(launch: Launch) -> RouterProgram:
+def choose_router(launch: LaunchContext) -> RouterProgram:
     """The router asked for. Raises LaunchError if it cannot be run, or lacks an option that only it could act on."""
     if launch.embedded_router:
         return RouterProgram(launch.programs.router, None)
@@ -59,7 +59,7 @@ def choose_router(launch: Launch) -> RouterProgram:
 
 
 def router_command(
-    launch: Launch, program: RouterProgram, places: Places, resolved: ResolvedArgs, model: Downloaded
+    launch: LaunchContext, program: RouterProgram, places: Places, resolved: ResolvedArgs, model: Downloaded
 ) -> list[str]:
     """The command of protocol §9.4, of the flags the program takes."""
     options, limits = launch.options, resolved.limits
@@ -83,7 +83,7 @@ def router_command(
     ]
 
 
-async def wait_until_healthy(launch: Launch, router: Child, waiting: Callable[[], None]) -> str:
+async def wait_until_healthy(launch: LaunchContext, router: Child, waiting: Callable[[], None]) -> str:
     """Wait until the router's /health answers 200, which is after warm-up; its URL. `waiting`: every ten seconds.
 
     Nobody else is asked: while it is known that others listen at the port, the router does not.
@@ -113,7 +113,7 @@ def _listed_flags(path: str, variables: Mapping[str, str]) -> frozenset[str]:
     return flags
 
 
-def _silence(launch: Launch) -> dict[str, object]:
+def _silence(launch: LaunchContext) -> dict[str, object]:
     """Routers of another maker report their use unless told not to; 2.2.0 has flags of its own for that."""
     level = launch.options.usage_stats if "usage_stats" in launch.given else "off"
     off = level == "off"

@@ -13,10 +13,10 @@ from typing import Any
 
 from text_generation_launcher.child import Child, spawn
 from text_generation_launcher.console import Console
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.download import Downloaded, download
 from text_generation_launcher.environments import router_environment
 from text_generation_launcher.errors import LaunchError
-from text_generation_launcher.launch import Launch
 from text_generation_launcher.modelfacts import ModelFacts, read_facts
 from text_generation_launcher.places import Places
 from text_generation_launcher.resolve import ResolvedArgs, check_limits, resolve, resolve_num_shard
@@ -26,14 +26,14 @@ from text_generation_launcher.signals import StopSignals
 from text_generation_launcher.startup import StartUp
 
 
-async def supervise(launch: Launch, console: Console) -> int:
+async def supervise(launch: LaunchContext, console: Console) -> int:
     """Run the launch until something ends it: 0 after a signal, 1 after anything else."""
     with StopSignals() as signals:
         return await _Supervisor(launch, console).run(signals)
 
 
 class _Supervisor:
-    def __init__(self, launch: Launch, console: Console) -> None:
+    def __init__(self, launch: LaunchContext, console: Console) -> None:
         self._launch = launch
         self._console = console
         self._start_up = StartUp(console)

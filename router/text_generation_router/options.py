@@ -70,7 +70,7 @@ class RouterOptions:
 
     revision: str | None = option(None, "Revision on the hub")
     validation_workers: int = option(2, "Tokenizer threads", least=1)
-    trust_remote_code: bool = option(False, "Allow Python code of a model without tokenizer.json to run")
+    trust_remote_code: bool = option(False, "Allow a model's own Python code to run")
     max_concurrent_requests: int = option(128, "Requests served at once; further ones are answered with 429", least=1)
     max_best_of: int = option(2, "Largest best_of", least=1)
     max_stop_sequences: int = option(4, "Most stop sequences of a request", least=0)

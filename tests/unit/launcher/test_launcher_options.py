@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from text_generation_launcher import command
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.errors import OptionError
-from text_generation_launcher.launch import Launch
 from text_generation_launcher.options import Options
 from text_generation_launcher.programs import Programs
 from text_generation_launcher.settings import Environment, Origin, checked, read_environment
@@ -43,9 +43,9 @@ BAD_VALUES = """
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[LaunchContext]:
     """Launches the command line asked for; none takes place."""
-    found: list[Launch] = []
+    found: list[LaunchContext] = []
     monkeypatch.setattr(command, "_run", lambda launch, console: found.append(launch))
     return found
 
@@ -71,7 +71,7 @@ def test_help_names_every_option_and_its_variable():
         assert name == "env" or variable(name) in words
 
 
-def test_variables_count_and_the_command_line_wins(launches: list[Launch]):
+def test_variables_count_and_the_command_line_wins(launches: list[LaunchContext]):
     answer = invoke("--port", "4001", PORT="4000", MAX_BEST_OF="9", SHARDED="false", TRUST_REMOTE_CODE="true")
     assert answer.exit_code == 0, answer.output
     (launch,) = launches
@@ -81,7 +81,7 @@ def test_variables_count_and_the_command_line_wins(launches: list[Launch]):
 
 
 @pytest.mark.parametrize("argument", REFUSED.split())
-def test_an_option_without_its_feature_is_refused_by_name(argument: str, launches: list[Launch]):
+def test_an_option_without_its_feature_is_refused_by_name(argument: str, launches: list[LaunchContext]):
     answer = invoke(argument)
     assert answer.exit_code == 2 and not launches
     assert f"{argument.partition('=')[0]} " in answer.stderr and "is not supported" in answer.stderr
@@ -93,17 +93,17 @@ def test_a_refused_variable_is_refused_by_name():
 
 
 @pytest.mark.parametrize("argument", HARMLESS.split())
-def test_an_option_that_asks_for_nothing_is_accepted(argument: str, launches: list[Launch]):
+def test_an_option_that_asks_for_nothing_is_accepted(argument: str, launches: list[LaunchContext]):
     assert invoke(argument).exit_code == 0 and len(launches) == 1
 
 
 @pytest.mark.parametrize("option", ["--tokenizer-config-path=a", "--max-client-batch-size=8", "--ngrok"])
-def test_another_router_may_have_what_the_embedded_one_lacks(option: str, launches: list[Launch]):
+def test_another_router_may_have_what_the_embedded_one_lacks(option: str, launches: list[LaunchContext]):
     assert invoke(option, "--router", "other").exit_code == 0 and len(launches) == 1
 
 
 @pytest.mark.parametrize("argument", BAD_VALUES.split())
-def test_bad_values_are_usage_errors(argument: str, launches: list[Launch]):
+def test_bad_values_are_usage_errors(argument: str, launches: list[LaunchContext]):
     answer = invoke(argument)
     assert answer.exit_code == 2 and not launches
     assert argument.partition("=")[0] in answer.stderr
@@ -115,7 +115,7 @@ def test_boolean_variables_are_written_true_or_false(text: str):
     assert answer.exit_code == 2 and "TRUST_REMOTE_CODE" in answer.stderr
 
 
-def test_a_container_name_is_no_address(launches: list[Launch]):
+def test_a_container_name_is_no_address(launches: list[LaunchContext]):
     answer = invoke(HOSTNAME="3f2a9c")
     assert answer.exit_code == 0 and "WARN" in answer.stdout and "3f2a9c" in answer.stdout
     assert launches[0].options.hostname == "0.0.0.0"
