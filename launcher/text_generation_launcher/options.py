@@ -47,7 +47,7 @@ class Options(RouterOptions):
     master_port: int = option(29500, "Port there", least=1, most=65535)
     huggingface_hub_cache: str | None = option(None, "Folder of downloaded models")
     weights_cache_override: str | None = option(None, "Folder of this model's weights")
-    # No custom kernels exist, so this is fulfilled; the shards are told all the same.
+    # The kernels that it means do not exist here, so this is fulfilled; the shards are told all the same.
     disable_custom_kernels: bool = option(False, "Run no custom kernels")
     cuda_memory_fraction: float = option(1.0, "Share of device memory to use", least=0, most=1)
     rope_scaling: RopeScaling | None = option(None, "Stretch rotary positions in this way")

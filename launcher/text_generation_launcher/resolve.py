@@ -1,6 +1,7 @@
 """Decides what the options leave open, from config.json and the devices, with the reason for each choice.
 
-Pure functions: reads no file, no environment, starts nothing. The rules are those of protocol §9.2 and §9.3.
+Pure functions: reads no file, no environment, starts nothing. The rules are those of protocol §9.2 and §9.3; but
+attention and prefix caching go by what our shards serve, not by the kernels of others.
 """
 
 from dataclasses import dataclass
