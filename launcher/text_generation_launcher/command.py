@@ -9,13 +9,14 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from text_generation_launcher.console import Console
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.errors import OptionError
 from text_generation_launcher.hardware import find_hardware
-from text_generation_launcher.launch import Launch
-from text_generation_launcher.options import Option, Options, flag, variable
+from text_generation_launcher.options import OF_ROUTER, Options
 from text_generation_launcher.report import runtime_report
-from text_generation_launcher.settings import Origin, checked, read_environment, table
+from text_generation_launcher.settings import Origin, checked, read_environment
 from text_generation_launcher.supervise import supervise
+from text_generation_router.options import Option, flag, table, variable
 
 _HELP = """Serve a model over HTTP: download or check its weights, start a shard a rank and a router, watch them.
 
@@ -42,10 +43,12 @@ def _launch(context: typer.Context, version: bool, **values: Any) -> None:
     console = Console(json_lines=options.json_output, level=environment.log_level)
     for warning in warnings:
         console.warn(warning)
-    _run(Launch(options, origin.given, environment, context.obj, find_hardware(environment.search_path)), console)
+    _run(
+        LaunchContext(options, origin.given, environment, context.obj, find_hardware(environment.search_path)), console
+    )
 
 
-def _run(launch: Launch, console: Console) -> None:
+def _run(launch: LaunchContext, console: Console) -> None:
     if launch.options.env:
         console.info(runtime_report(launch.hardware))
         if "model_id" not in launch.given:
@@ -54,7 +57,7 @@ def _run(launch: Launch, console: Console) -> None:
 
 
 def _origin(context: typer.Context) -> Origin:
-    sources = {name: context.get_parameter_source(name) for name in table()}
+    sources = {name: context.get_parameter_source(name) for name in table(Options)}
     found = {name: source.name for name, source in sources.items() if source is not None}
     return Origin(
         command_line=frozenset(name for name, source in found.items() if source == "COMMANDLINE"),
@@ -80,8 +83,9 @@ def _with_options(function: Any) -> Any:
 def _parameters() -> Iterator[inspect.Parameter]:
     yield inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     kinds: dict[str, Any] = get_type_hints(Options)
-    for name, option in table().items():
-        yield _parameter(name, kinds[name], Options.__dataclass_fields__[name].default, _typer_option(name, option))
+    # The model comes first, not what a router does with it.
+    for name, option in sorted(table(Options).items(), key=lambda row: row[0] in OF_ROUTER):
+        yield _parameter(name, kinds[name], option.default, _typer_option(name, option))
     yield _parameter("version", bool, False, typer.Option("--version", "-V", help="Show the version"))
 
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from text_generation_launcher.child import spawn
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.environments import download_environment
 from text_generation_launcher.errors import LaunchError
-from text_generation_launcher.launch import Launch
-from text_generation_launcher.options import LoadFormat, Options
+from text_generation_launcher.options import Options
 from text_generation_launcher.relay import Record
 from text_generation_launcher.startup import Phase, StartUp
+from text_generation_server.choices import LoadFormat
 
 _GRACE_SECONDS = 10.0
 
@@ -28,7 +29,7 @@ class Downloaded:
             self.path, self.bytes = str(Path(path).absolute()), record.number("bytes")
 
 
-def download_command(launch: Launch) -> list[str]:
+def download_command(launch: LaunchContext) -> list[str]:
     """The command of protocol §9.4, for the main model."""
     options = launch.options
     command = [*launch.programs.server, "download-weights", options.model_id, "--extension", ".safetensors"]
@@ -44,7 +45,7 @@ def load_format(options: Options) -> list[str]:
     return [] if options.load_format is LoadFormat.AUTO else ["--load-format", options.load_format]
 
 
-async def download(launch: Launch, start_up: StartUp) -> Downloaded:
+async def download(launch: LaunchContext, start_up: StartUp) -> Downloaded:
     """Run the download to its end. Raises LaunchError, with its stderr, if it fails; cancelled, it ends the process."""
     found = Downloaded()
     child = spawn(

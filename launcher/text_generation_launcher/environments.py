@@ -1,12 +1,12 @@
 """The environments that children start in (protocol §9.4 and §9.7). Reads none itself: everything is handed in."""
 
-from text_generation_launcher.launch import Launch
-from text_generation_launcher.options import Options, Use, variable
+from text_generation_launcher.context import LaunchContext
+from text_generation_launcher.options import OF_ROUTER, Options
 from text_generation_launcher.resolve import ResolvedArgs
-from text_generation_launcher.settings import names_used_in
+from text_generation_router.options import variable
 
 
-def download_environment(launch: Launch) -> dict[str, str]:
+def download_environment(launch: LaunchContext) -> dict[str, str]:
     """Ours without LOG_LEVEL, and where the hub's files go."""
     options = launch.options
     env = {name: value for name, value in launch.environment.variables.items() if name != "LOG_LEVEL"}
@@ -14,7 +14,7 @@ def download_environment(launch: Launch) -> dict[str, str]:
     return env | _hub(launch) | _given(WEIGHTS_CACHE_OVERRIDE=options.weights_cache_override)
 
 
-def shard_environment(launch: Launch, resolved: ResolvedArgs, rank: int, master_port: int) -> dict[str, str]:
+def shard_environment(launch: LaunchContext, resolved: ResolvedArgs, rank: int, master_port: int) -> dict[str, str]:
     """What a download gets, and this rank's place in the group, which meets at `master_port`."""
     options, world = launch.options, resolved.num_shard
     # NVLink multicast fails on hosts that give a container some of their GPUs only; who has all can ask for it.
@@ -33,12 +33,12 @@ def shard_environment(launch: Launch, resolved: ResolvedArgs, rank: int, master_
     return env | _rope(options) | _shard_options(options, resolved)
 
 
-def router_environment(launch: Launch, resolved: ResolvedArgs) -> dict[str, str]:
+def router_environment(launch: LaunchContext, resolved: ResolvedArgs) -> dict[str, str]:
     """Ours, what the shards were told of caching, and the key, which a command line would show to everyone.
 
     No other variable that repeats a flag: the flags say it all.
     """
-    flags = {variable(name) for name in names_used_in(Use.ROUTER)}
+    flags = {variable(name) for name in OF_ROUTER}
     env = {name: value for name, value in launch.environment.variables.items() if name not in flags}
     env |= {
         "ATTENTION": resolved.attention,
@@ -48,7 +48,7 @@ def router_environment(launch: Launch, resolved: ResolvedArgs) -> dict[str, str]
     return env | _hub(launch) | _given(COMPUTE_TYPE=resolved.compute_type, API_KEY=launch.options.api_key)
 
 
-def _hub(launch: Launch) -> dict[str, str]:
+def _hub(launch: LaunchContext) -> dict[str, str]:
     token = launch.environment.hub_token
     return _given(
         HUGGINGFACE_HUB_CACHE=launch.options.huggingface_hub_cache, HF_TOKEN=token, HUGGING_FACE_HUB_TOKEN=token

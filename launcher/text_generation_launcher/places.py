@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.errors import LaunchError
-from text_generation_launcher.launch import Launch
-from text_generation_launcher.options import flag
+from text_generation_router.options import flag
 from text_generation_server.reservations.holders import Taken
 from text_generation_server.reservations.ports import PortReservation, reserve_port
 from text_generation_server.reservations.sockets import Unusable, reserve_socket
@@ -26,7 +26,7 @@ class Places:
     reasons: a sentence for each place that is not the one of the options.
     """
 
-    def __init__(self, launch: Launch, num_shard: int) -> None:
+    def __init__(self, launch: LaunchContext, num_shard: int) -> None:
         """Reserve all that `num_shard` ranks and a router need. Raises LaunchError, and keeps nothing then."""
         options, self.reasons = launch.options, list[str]()
         with ExitStack() as held:
@@ -60,7 +60,7 @@ class Places:
         for place in self._of_router:
             place.share()
 
-    def _reserve_metrics(self, launch: Launch, held: ExitStack) -> int:
+    def _reserve_metrics(self, launch: LaunchContext, held: ExitStack) -> int:
         options = launch.options
         try:
             place = held.enter_context(_reserve_port("prometheus_port", options.hostname, options.prometheus_port))
@@ -70,7 +70,7 @@ class Places:
         self._of_router.append(place)
         return place.port
 
-    def _reserve_master(self, launch: Launch, held: ExitStack) -> int:
+    def _reserve_master(self, launch: LaunchContext, held: ExitStack) -> int:
         # Rank 0 is always on this host, and listens at every address, whatever --master-addr calls it.
         try:
             place = held.enter_context(_reserve_port("master_port", _EVERY_ADDRESS, launch.options.master_port))
@@ -80,7 +80,7 @@ class Places:
         self._of_shards.append(place)
         return place.port
 
-    def _reserve_sockets(self, launch: Launch, num_shard: int, held: ExitStack) -> str:
+    def _reserve_sockets(self, launch: LaunchContext, num_shard: int, held: ExitStack) -> str:
         prefix = str(Path(launch.options.shard_uds_path).absolute())
         try:
             held.enter_context(_reserve_ranks(prefix, num_shard))
@@ -91,7 +91,7 @@ class Places:
             return own
         return prefix
 
-    def _give_way(self, launch: Launch, option: str, error: LaunchError, instead: str) -> None:
+    def _give_way(self, launch: LaunchContext, option: str, error: LaunchError, instead: str) -> None:
         """A default that another process has is no reason not to start; what somebody asked for is."""
         if option in launch.given:
             raise error

@@ -1,7 +1,10 @@
-"""How many prompt tokens one prefill should take: arithmetic on a model's sizes and a card's speed. Reads nothing."""
+"""How many prompt tokens one prefill should take: arithmetic on a model's sizes and a card's speed. Reads nothing.
+
+The formulas are those of protocol §9.2, with the sizes of each layer where layers differ.
+"""
 
 from text_generation_launcher.hardware import Gpu
-from text_generation_launcher.modelconfig import ModelFacts
+from text_generation_server.specs.decoder import DecoderSpec
 
 # Dense float16 speed by the token of the driver's name that tells the card, in 10^12 operations a second.
 _TERAFLOPS = {
@@ -23,40 +26,47 @@ def card_name(gpu: Gpu) -> str:
     return gpu.name.strip().lower().replace(" ", "-")
 
 
-def compute_optimal_tokens(model: ModelFacts, gpu: Gpu | None, num_shard: int) -> int | None:
-    """Prompt tokens that keep the cards busy for a second; None if the card or a size is unknown (protocol §9.2)."""
-    flops = _flops_per_token(model)
-    speeds = [_TERAFLOPS[token] for token in card_name(gpu).split("-") if token in _TERAFLOPS] if gpu else []
-    if not flops or not speeds or model.is_vision:
-        return None
-    return int(speeds[0] * 1e12 * num_shard / flops)
+def compute_optimal_tokens(spec: DecoderSpec, gpu: Gpu, num_shard: int) -> int | None:
+    """Prompt tokens that keep the cards busy for a second; None if the card is unknown."""
+    speeds = [_TERAFLOPS[token] for token in card_name(gpu).split("-") if token in _TERAFLOPS]
+    return speeds[0] * 10**12 * num_shard // _flops_per_token(spec) if speeds else None
 
 
-def memory_tokens(model: ModelFacts, memory_bytes: float) -> int | None:
-    """Prompt tokens that fit beside float16 weights; None if a size is unknown or weights are quantized (§9.2)."""
-    h, heads, kv_heads, d, layers, inner, vocab = _sizes(model)
-    token_bytes = 4 * kv_heads * d * layers + 6 * model.experts * 1.5 * inner
-    if model.is_quantized or not (h and layers and inner and vocab and token_bytes):
-        return None
-    layer_weights = 3 * inner * model.experts * h + (heads + 2 * kv_heads) * d * h + heads * d * h
-    weight_bytes = 2 * (layers * layer_weights + 2 * h * vocab)
-    return int((memory_bytes - weight_bytes) / token_bytes)
+def memory_tokens(spec: DecoderSpec, memory_bytes: int) -> int:
+    """Prompt tokens that fit beside float16 weights; not above 0 if the weights alone do not fit."""
+    return (memory_bytes - _weight_bytes(spec)) // _token_bytes(spec)
 
 
-def _flops_per_token(model: ModelFacts) -> int:
-    h, heads, kv_heads, d, layers, inner, _ = _sizes(model)
-    attention = 2 * h * d * (3 * heads + 2 * kv_heads)
-    mlp = 6 * h * inner * (model.experts_per_token + model.shared_experts)
-    return layers * (attention + mlp) if attention and mlp else 0
+def _flops_per_token(spec: DecoderSpec) -> int:
+    own, experts = spec.attention, spec.moe.top_k if spec.moe else 0
+    attention = 2 * spec.hidden_size * own.head_dim * (3 * own.heads + 2 * own.kv_heads)
+    return spec.num_layers * attention + 2 * _matrices(spec) * spec.hidden_size * _inner_size(spec, experts)
 
 
-def _sizes(model: ModelFacts) -> tuple[int, int, int, int, int, int, int]:
-    return (
-        model.hidden_size or 0,
-        model.heads or 0,
-        model.kv_heads or 0,
-        model.head_dim or 0,
-        model.num_layers or 0,
-        model.intermediate_size or 0,
-        model.vocab_size or 0,
-    )
+def _weight_bytes(spec: DecoderSpec) -> int:
+    own, experts = spec.attention, spec.moe.experts if spec.moe else 0
+    attention = 2 * spec.hidden_size * own.head_dim * (own.heads + own.kv_heads)
+    mlps = _matrices(spec) * spec.hidden_size * _inner_size(spec, experts)
+    return 2 * (spec.num_layers * attention + mlps + 2 * spec.hidden_size * spec.vocab_size)
+
+
+def _token_bytes(spec: DecoderSpec) -> int:
+    """Keys and values of every layer, and what the widest one computes on the way."""
+    moe = spec.moe
+    widest = moe.experts * moe.inner_size + moe.shared_size if moe else spec.mlp.inner_size
+    return 4 * spec.attention.kv_heads * spec.attention.head_dim * spec.num_layers + 9 * widest
+
+
+def _matrices(spec: DecoderSpec) -> int:
+    """Of an MLP or of one expert, each as large as hidden · inner size."""
+    return 3 if spec.moe or spec.mlp.gated else 2
+
+
+def _inner_size(spec: DecoderSpec, experts: int) -> int:
+    """Inner sizes of all layers together, counting so many experts where there are some."""
+    moe = spec.moe
+    if moe is None:
+        return spec.num_layers * spec.mlp.inner_size
+    dense = len(moe.dense_layers)
+    sparse = spec.num_layers - dense
+    return dense * spec.mlp.inner_size + sparse * (experts * moe.inner_size + moe.shared_size)

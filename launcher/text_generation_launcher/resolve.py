@@ -1,13 +1,14 @@
 """Decides what the options leave open, from config.json and the devices, with the reason for each choice.
 
-Pure functions: reads no file, no environment, starts nothing. The rules are those of protocol §9.2 and §9.3.
+Pure functions: reads no file, no environment, starts nothing. The rules are those of protocol §9.2 and §9.3; but
+attention and prefix caching go by what our shards serve, not by the kernels of others.
 """
 
 from dataclasses import dataclass
 
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.hardware import Hardware
-from text_generation_launcher.modelconfig import ModelFacts
+from text_generation_launcher.modelfacts import ModelFacts
 from text_generation_launcher.options import Options, Switch
 from text_generation_launcher.prefill_budget import card_name, compute_optimal_tokens, memory_tokens
 from text_generation_launcher.settings import Environment
@@ -15,12 +16,8 @@ from text_generation_launcher.settings import Environment
 _PREFILL_TOKENS = 4096
 _PROCESSOR_PREFILL_TOKENS = 1024
 """Without a GPU a step of 4096 tokens holds up every running request for many seconds; chunks of this size do not."""
-_PREFILL_TOKENS_BY_TYPE = {"qwen2_vl": 10_000, "qwen2_5_vl": 10_000, "gemma3": 8_000}
 _LEAST_OPTIMAL = 100
 _OLD_ROUTER_TOKENS = 4096
-_PREFIX_HEAD_DIMS = (64, 128, 256)
-_NO_PREFIX_TYPES = ("falcon", "deepseek_v2")
-_TENSOR_CORES = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +45,20 @@ def resolve(
     options: Options,
     environment: Environment,
     hardware: Hardware,
-    model: ModelFacts | None,
+    model: ModelFacts,
     num_shard: int,
     *,
     numeric_limits: bool,
 ) -> ResolvedArgs:
     """Everything that is not written in the options. `numeric_limits`: the router cannot leave limits to warm-up."""
-    attention, prefix_caching, why = _attention(environment, hardware, model)
+    attention, prefix_caching = _attention(environment)
     limits, why_limits = _limits(options, environment, hardware, model, num_shard)
     if numeric_limits:
         limits = _numeric(limits, options, model)
     compute_type = environment.compute_type
     if compute_type is None and hardware.gpus:
         compute_type = f"{num_shard}-{card_name(hardware.gpus[0])}"
+    why = f"attention {attention}, prefix caching {prefix_caching}"
     return ResolvedArgs(num_shard, attention, prefix_caching, compute_type, limits, (why, why_limits))
 
 
@@ -105,26 +103,18 @@ def _device_count(environment: Environment, hardware: Hardware) -> int | None:
     return None if visible is None else len(visible.split(","))
 
 
-def _attention(environment: Environment, hardware: Hardware, model: ModelFacts | None) -> tuple[str, str, str]:
-    """ATTENTION, PREFIX_CACHING and why: a contract on block sizes between router and shard, by the table of §9.2."""
-    attention, prefix, why = environment.attention, environment.prefix_caching, "nothing forbids it"
-    capable = hardware.gpus and hardware.gpus[0].capability >= _TENSOR_CORES
-    fallback = "flashdecoding" if capable else "paged"
-    if model is not None:
-        if model.is_vision or model.is_encoder_decoder:
-            prefix, why = prefix or "0", "the model has an encoder"
-        if model.head_dim not in _PREFIX_HEAD_DIMS:
-            attention, prefix, why = attention or fallback, prefix or "0", f"head dimension {model.head_dim}"
-        elif model.model_type in _NO_PREFIX_TYPES:
-            attention, why = attention or fallback, f"model type {model.model_type}"
-    if attention == "paged":
-        prefix = prefix or "0"
-    attention, prefix = attention or "flashinfer", prefix or "true"
-    return attention, prefix, f"attention {attention}, prefix caching {prefix}: {why}"
+def _attention(environment: Environment) -> tuple[str, str]:
+    """ATTENTION and PREFIX_CACHING: a contract on block sizes between router and shard, whatever the model.
+
+    The shard's kernels keep it for every model that it serves, and it tells routers itself where a model has prompts
+    that cannot be shared. Only blocks of `paged` never are.
+    """
+    attention = environment.attention or "flashinfer"
+    return attention, environment.prefix_caching or ("0" if attention == "paged" else "true")
 
 
 def _limits(
-    options: Options, environment: Environment, hardware: Hardware, model: ModelFacts | None, num_shard: int
+    options: Options, environment: Environment, hardware: Hardware, model: ModelFacts, num_shard: int
 ) -> tuple[Limits, str]:
     tokens, why = options.max_batch_prefill_tokens, "given"
     if tokens is None:
@@ -134,31 +124,28 @@ def _limits(
 
 
 def _prefill_tokens(
-    options: Options, environment: Environment, hardware: Hardware, model: ModelFacts | None, num_shard: int
+    options: Options, environment: Environment, hardware: Hardware, model: ModelFacts, num_shard: int
 ) -> tuple[int, str]:
     """The smallest of what the device computes in time, what the model was trained on, and what memory holds."""
-    if model is None:
-        return _PREFILL_TOKENS, "default, no config.json was read"
-    gpu = hardware.gpus[0] if hardware.gpus else None
-    choices = [(_PREFILL_TOKENS_BY_TYPE.get(model.model_type, _PREFILL_TOKENS), "default")]
-    optimal = compute_optimal_tokens(model, gpu, num_shard)
-    if optimal is not None and optimal > _LEAST_OPTIMAL:
-        choices = [(optimal, "compute-optimal")]
-    if model.max_positions is not None:
-        choices.append((model.max_positions, model.positions_from))
-    if gpu is None:
+    choices = [(_PREFILL_TOKENS, "default")]
+    if not hardware.gpus:
         choices.append((_PROCESSOR_PREFILL_TOKENS, "no GPU"))
-    else:
-        share = options.cuda_memory_fraction * environment.wiggle_room
-        fitting = memory_tokens(model, gpu.memory_bytes * num_shard * share)
-        if fitting is not None and fitting > 0:
+    elif model.spec is not None:
+        gpu, share = hardware.gpus[0], options.cuda_memory_fraction * environment.wiggle_room
+        optimal = compute_optimal_tokens(model.spec, gpu, num_shard)
+        if optimal is not None and optimal > _LEAST_OPTIMAL:
+            choices = [(optimal, "compute-optimal")]
+        fitting = memory_tokens(model.spec, int(gpu.memory_bytes * num_shard * share))
+        if fitting > 0:
             choices.append((fitting, "memory"))
+    if model.max_positions is not None:
+        choices.append((model.max_positions.tokens, model.max_positions.source))
     return min(choices)
 
 
-def _numeric(limits: Limits, options: Options, model: ModelFacts | None) -> Limits:
+def _numeric(limits: Limits, options: Options, model: ModelFacts) -> Limits:
     """Numbers for a router that cannot learn limits from warm-up (§9.2, routers up to 2.4.0)."""
-    positions = (model.max_positions if model else None) or _OLD_ROUTER_TOKENS
+    positions = model.max_positions.tokens if model.max_positions else _OLD_ROUTER_TOKENS
     total = limits.max_total_tokens or max(min(positions, _OLD_ROUTER_TOKENS), (limits.max_input_tokens or 0) + 1)
     longest = limits.max_input_tokens or total - 1
     prefill = options.max_batch_prefill_tokens

@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from text_generation_launcher.child import Child
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.download import Downloaded
 from text_generation_launcher.errors import LaunchError
-from text_generation_launcher.launch import Launch
-from text_generation_launcher.options import Use, flag
+from text_generation_launcher.options import OF_ROUTER
 from text_generation_launcher.places import Places
 from text_generation_launcher.polling import wait_until
 from text_generation_launcher.programs import find_router
 from text_generation_launcher.resolve import ResolvedArgs
-from text_generation_launcher.settings import names_used_in, table
+from text_generation_router.options import flag
 from text_generation_server.reservations.holders import belongs_to, listeners, listens
 
 _PROBE_SECONDS = 60
 _ANSWER_SECONDS = 10.0
 # The start of an option's entry in a help text, of clap's kind or in a frame.
 _LISTED_FLAG = re.compile(r"^[\s│|*]*(?:-\w,?\s+)?(--[a-z][a-z0-9-]*)", re.MULTILINE)
+_ACT_ELSEWHERE_TOO = {"revision", "trust_remote_code", "max_input_tokens", "max_total_tokens", "max_batch_size"}
+_ACT_ELSEWHERE_TOO |= {"hostname", "port", "json_output", "usage_stats"}
 _WIDE = {"COLUMNS": "240", "TERMINAL_WIDTH": "240", "NO_COLOR": "1", "TERM": "dumb"}
 
 
@@ -43,13 +45,13 @@ class RouterProgram:
         return self.flags is not None and not self.takes("payload_limit")
 
 
-def choose_router(launch: Launch) -> RouterProgram:
+def choose_router(launch: LaunchContext) -> RouterProgram:
     """The router asked for. Raises LaunchError if it cannot be run, or lacks an option that only it could act on."""
     if launch.embedded_router:
         return RouterProgram(launch.programs.router, None)
     path = find_router(launch.options.router, launch.environment.search_path)
     program = RouterProgram((path,), _listed_flags(path, launch.environment.variables))
-    lacking = [name for name in launch.given if table()[name].use == Use.ROUTER and not program.takes(name)]
+    lacking = [name for name in launch.given & set(OF_ROUTER) - _ACT_ELSEWHERE_TOO if not program.takes(name)]
     if lacking:
         names = ", ".join(sorted(map(flag, lacking)))
         raise LaunchError(f"{path} has no {names} (by its --help); leave it out or take another --router")
@@ -57,11 +59,11 @@ def choose_router(launch: Launch) -> RouterProgram:
 
 
 def router_command(
-    launch: Launch, program: RouterProgram, places: Places, resolved: ResolvedArgs, model: Downloaded
+    launch: LaunchContext, program: RouterProgram, places: Places, resolved: ResolvedArgs, model: Downloaded
 ) -> list[str]:
     """The command of protocol §9.4, of the flags the program takes."""
     options, limits = launch.options, resolved.limits
-    values: dict[str, object] = {name: getattr(options, name) for name in names_used_in(Use.ROUTER)}
+    values: dict[str, object] = {name: getattr(options, name) for name in OF_ROUTER}
     values |= {
         "master_shard_uds_path": places.socket_path(0),
         "tokenizer_name": model.path or options.model_id,
@@ -81,7 +83,7 @@ def router_command(
     ]
 
 
-async def wait_until_healthy(launch: Launch, router: Child, waiting: Callable[[], None]) -> str:
+async def wait_until_healthy(launch: LaunchContext, router: Child, waiting: Callable[[], None]) -> str:
     """Wait until the router's /health answers 200, which is after warm-up; its URL. `waiting`: every ten seconds.
 
     Nobody else is asked: while it is known that others listen at the port, the router does not.
@@ -111,7 +113,7 @@ def _listed_flags(path: str, variables: Mapping[str, str]) -> frozenset[str]:
     return flags
 
 
-def _silence(launch: Launch) -> dict[str, object]:
+def _silence(launch: LaunchContext) -> dict[str, object]:
     """Routers of another maker report their use unless told not to; 2.2.0 has flags of its own for that."""
     level = launch.options.usage_stats if "usage_stats" in launch.given else "off"
     off = level == "off"

@@ -7,13 +7,14 @@ import dataclasses
 import ipaddress
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import get_type_hints
 
 from text_generation_launcher.errors import OptionError
-from text_generation_launcher.options import EMBEDDED, Option, Options, Use, flag, variable
+from text_generation_launcher.options import EMBEDDED, OF_ROUTER, Options
+from text_generation_router.options import Option, flag, table, variable
 
 _EVERY_ADDRESS = "0.0.0.0"
 
@@ -81,22 +82,10 @@ def checked(options: Options, origin: Origin, environment: Environment) -> tuple
     """The options to go by, and warnings. Raises OptionError for an option that cannot act as asked."""
     for name in origin.environment:
         _check_boolean(name, environment.variables)
-    for name, option in table().items():
-        why = option.refused or (option.refused_embedded if options.router == EMBEDDED else "")
-        if why:
-            _check_refused(name, option, getattr(options, name), why)
+    for name, option in table(Options).items():
+        if option.refused and (options.router == EMBEDDED or name not in OF_ROUTER):
+            _check_refused(name, option, getattr(options, name))
     return _with_address(options, origin)
-
-
-def table() -> Mapping[str, Option]:
-    """What options.py says of each option, by name."""
-    hints = get_type_hints(Options, include_extras=True)
-    return {field.name: hints[field.name].__metadata__[0] for field in dataclasses.fields(Options)}
-
-
-def names_used_in(use: Use) -> Collection[str]:
-    """The options that act there, in the order of the table."""
-    return [name for name, option in table().items() if use in option.use]
 
 
 def python_program() -> str:
@@ -139,11 +128,10 @@ def _check_boolean(name: str, env: Mapping[str, str]) -> None:
         )
 
 
-def _check_refused(name: str, option: Option, value: object, why: str) -> None:
-    default = Options.__dataclass_fields__[name].default
-    if value != default and value not in option.harmless:
+def _check_refused(name: str, option: Option, value: object) -> None:
+    if value != option.default:
         shown = "" if value is True else f" {value}"
-        raise OptionError(f"{flag(name)}{shown} is not supported: {why}")
+        raise OptionError(f"{flag(name)}{shown} is not supported: {option.refused}")
 
 
 def _with_address(options: Options, origin: Origin) -> tuple[Options, list[str]]:

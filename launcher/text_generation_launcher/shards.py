@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 
 from text_generation_launcher.child import Child, spawn
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.download import Downloaded, load_format
 from text_generation_launcher.environments import shard_environment
-from text_generation_launcher.launch import Launch
 from text_generation_launcher.places import Places
 from text_generation_launcher.polling import wait_until
 from text_generation_launcher.resolve import ResolvedArgs
@@ -14,7 +14,7 @@ from text_generation_launcher.startup import StartUp
 from text_generation_server.reservations.holders import belongs_to, listener
 
 
-def shard_command(launch: Launch, places: Places, resolved: ResolvedArgs, model: Downloaded) -> list[str]:
+def shard_command(launch: LaunchContext, places: Places, resolved: ResolvedArgs, model: Downloaded) -> list[str]:
     """The command of protocol §9.4; the same for every rank."""
     options = launch.options
     command = [*launch.programs.server, "serve", model.path or options.model_id]
@@ -39,7 +39,7 @@ def shard_command(launch: Launch, places: Places, resolved: ResolvedArgs, model:
 
 
 def spawn_shard(
-    launch: Launch, places: Places, resolved: ResolvedArgs, model: Downloaded, rank: int, start_up: StartUp
+    launch: LaunchContext, places: Places, resolved: ResolvedArgs, model: Downloaded, rank: int, start_up: StartUp
 ) -> Child:
     """Start one rank."""
     name = f"shard-{rank}"

@@ -13,11 +13,11 @@ from typing import Any
 
 from text_generation_launcher.child import Child, spawn
 from text_generation_launcher.console import Console
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.download import Downloaded, download
 from text_generation_launcher.environments import router_environment
 from text_generation_launcher.errors import LaunchError
-from text_generation_launcher.launch import Launch
-from text_generation_launcher.modelconfig import read_model
+from text_generation_launcher.modelfacts import ModelFacts, read_facts
 from text_generation_launcher.places import Places
 from text_generation_launcher.resolve import ResolvedArgs, check_limits, resolve, resolve_num_shard
 from text_generation_launcher.router import RouterProgram, choose_router, router_command, wait_until_healthy
@@ -26,14 +26,14 @@ from text_generation_launcher.signals import StopSignals
 from text_generation_launcher.startup import StartUp
 
 
-async def supervise(launch: Launch, console: Console) -> int:
+async def supervise(launch: LaunchContext, console: Console) -> int:
     """Run the launch until something ends it: 0 after a signal, 1 after anything else."""
     with StopSignals() as signals:
         return await _Supervisor(launch, console).run(signals)
 
 
 class _Supervisor:
-    def __init__(self, launch: Launch, console: Console) -> None:
+    def __init__(self, launch: LaunchContext, console: Console) -> None:
         self._launch = launch
         self._console = console
         self._start_up = StartUp(console)
@@ -75,7 +75,7 @@ class _Supervisor:
         return num_shard, choose_router(self._launch), places
 
     def _resolve(self, num_shard: int, program: RouterProgram, model: Downloaded) -> ResolvedArgs:
-        facts = read_model(Path(model.path)) if model.path else None
+        facts = read_facts(Path(model.path)) if model.path else ModelFacts()
         launch, numeric = self._launch, program.needs_numeric_limits
         resolved = resolve(
             launch.options, launch.environment, launch.hardware, facts, num_shard, numeric_limits=numeric

@@ -18,9 +18,9 @@ from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 
 
-def make_app(services: Services, cors_allow_origin: Sequence[str], api_key: str | None) -> Starlette:
-    """The application. cors_allow_origin: empty allows any. api_key: what POST routes ask for, if not None."""
-    origins = list(cors_allow_origin) or ["*"]
+def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_key: str | None) -> Starlette:
+    """The application. cors_allow_origin: None allows any. api_key: what POST routes ask for, if not None."""
+    origins = list(cors_allow_origin or ["*"])
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins,

@@ -1,71 +1,39 @@
-"""The router's options: name, type, default and help of each, read from flags and environment into one frozen value.
+"""The router's options, read from flags and environment into one frozen value.
 
 The only module that reads the environment. Knows nothing of what the options do.
 """
 
 import argparse
-import dataclasses
 import ipaddress
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from text_generation_router.errors import InvalidSettings
+from text_generation_router.options import Option, RouterOptions, flag, option, row, table, variable
 
-_DEFAULT_SERVICE = "text-generation-inference.router"
 
-
-def option(default: Any, help: str, refused: str | None = None, env_only: bool = False) -> Any:
-    """A setting: `--the-field-name` and THE_FIELD_NAME. refused: why no other value than the default is accepted."""
-    return dataclasses.field(default=default, metadata={"help": help, "refused": refused, "env_only": env_only})
+def _changed(name: str, default: Any, **known: Any) -> Any:
+    """The option of `RouterOptions`, with another default."""
+    return row(replace(table(RouterOptions)[name], default=default, **known))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Every option of the command line; a field is its flag with underscores, and upper-case its variable."""
+class Settings(RouterOptions):
+    """Every option of the command line, and those without help, which are variables only."""
 
-    max_concurrent_requests: int = option(128, "requests served at once; further ones are answered with 429")
-    max_best_of: int = option(2, "largest `best_of`")
-    max_stop_sequences: int = option(4, "most `stop` entries of a request")
-    max_top_n_tokens: int = option(5, "largest `top_n_tokens`")
-    max_input_tokens: int | None = option(None, "longest prompt; by default what the shards allow")
-    max_total_tokens: int | None = option(None, "longest prompt and answer together; by default what the shards allow")
-    waiting_served_ratio: float = option(1.2, "without chunked prefill: queued to running requests that make a batch")
-    max_batch_prefill_tokens: int = option(4096, "most tokens of one forward pass")
-    max_batch_total_tokens: int | None = option(None, "cache size in tokens, for shards that do not measure it")
-    max_waiting_tokens: int = option(20, "without chunked prefill: decode steps after which the queue is served anyway")
-    max_batch_size: int | None = option(None, "most requests in a batch")
-    hostname: str = option("0.0.0.0", "IP address to listen on")
-    port: int = option(3000, "port to listen on; 0 takes a free one")
-    prometheus_port: int = option(9000, "port that serves /metrics alone, beside the main port; 0 opens none")
-    master_shard_uds_path: str = option("/tmp/text-generation-server-0", "socket of the first shard")
-    tokenizer_name: str = option("bigscience/bloom", "model directory or hub id")
-    tokenizer_config_path: str | None = option(
-        None, "replaces tokenizer_config.json", "it only serves chat templates, which this version does not have"
-    )
-    revision: str | None = option(None, "hub revision of the tokenizer")
-    trust_remote_code: bool = option(False, "let a tokenizer without tokenizer.json run the repository's code")
-    validation_workers: int = option(2, "tokenizer threads")
-    api_key: str | None = option(None, "key that POST routes ask for")
-    json_output: bool = option(False, "log one JSON object a line")
-    otlp_endpoint: str | None = option(None, "trace collector", "traces are not exported by this version")
-    otlp_service_name: str = option(_DEFAULT_SERVICE, "name in traces", "traces are not exported by this version")
-    cors_allow_origin: tuple[str, ...] = option((), "origin that browsers may call from; repeatable, default any")
-    ngrok: bool = option(False, "tunnel", "the router opens no tunnels; put a reverse proxy in front of it")
-    ngrok_authtoken: str | None = option(None, "tunnel token", "the router opens no tunnels")
-    ngrok_edge: str | None = option(None, "tunnel edge", "the router opens no tunnels")
-    disable_grammar_support: bool = option(False, "refuse requests with a grammar")
-    max_client_batch_size: int = option(
-        4, "most prompts of one /v1/completions call", "this version does not have /v1/completions"
-    )
-    usage_stats: str = option("on", "on, off or no-stack; accepted for compatibility, nothing is ever reported")
-    payload_limit: int = option(2_000_000, "longest request body in bytes")
+    waiting_served_ratio: float = _changed("waiting_served_ratio", 1.2)
+    max_batch_prefill_tokens: int = _changed("max_batch_prefill_tokens", 4096)
+    port: int = _changed("port", 3000, help="HTTP port; 0 takes a free one", least=0)
+    master_shard_uds_path: str = option("/tmp/text-generation-server-0", "Socket of the first shard")
+    tokenizer_name: str = option("bigscience/bloom", "Model directory or hub id")
 
-    max_image_fetch_size: int = option(1 << 30, "", "this version takes no images", env_only=True)
-    compute_type: str = option("gpu+optimized", "", env_only=True)
-    log_level: str = option("info", "", env_only=True)
+    max_image_fetch_size: int = option(1 << 30, "", refused="images are not taken yet")
+    compute_type: str = option("gpu+optimized", "")
+    log_level: str = option("info", "")
 
 
 def settings_of_command(arguments: Sequence[str]) -> Settings:
@@ -78,21 +46,20 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
 
     Raises InvalidSettings for values that cannot be used; argparse exits with 2 on unknown flags.
     """
-    fields = {field.name: field for field in dataclasses.fields(Settings)}
     types = get_type_hints(Settings)
     values = {
-        name: _from_text(types[name], environ[name.upper()], name.upper())
-        for name in fields
-        if environ.get(name.upper(), "") != ""
+        name: _from_text(kind, environ[variable(name)], variable(name))
+        for name, kind in types.items()
+        if environ.get(variable(name), "") != ""
     }
-    values |= {
-        name: tuple(v) if isinstance(v, list) else v for name, v in vars(_parser().parse_args(arguments)).items()
-    }
-    for name, value in values.items():
-        reason = fields[name].metadata["refused"]
-        if reason is not None and value != fields[name].default:
-            raise InvalidSettings(f"{_flag(name)} (or {name.upper()}) cannot be {value!r}: {reason}")
-    return _checked(Settings(**values))
+    values |= vars(_parser().parse_args(arguments))
+    settings = Settings(**values)
+    for name, known in table(Settings).items():
+        _check(name, known, getattr(settings, name))
+    longest, total = settings.max_input_tokens, settings.max_total_tokens
+    if longest is not None and total is not None and longest >= total:
+        raise InvalidSettings(f"--max-input-tokens {longest} must be less than --max-total-tokens {total}")
+    return settings
 
 
 def listen_address(hostname: str) -> str | None:
@@ -111,62 +78,50 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     types = get_type_hints(Settings)
-    for field in dataclasses.fields(Settings):
-        if field.metadata["env_only"]:
+    for name, known in table(Settings).items():
+        kind, flags = types[name], [flag(name), *([known.short] if known.short else [])]
+        if not known.help:
             continue
-        flags = [_flag(field.name), *(["-p"] if field.name == "port" else [])]
-        if types[field.name] is bool:
-            parser.add_argument(*flags, action="store_true", help=field.metadata["help"])
+        if kind is bool:
+            parser.add_argument(*flags, action="store_true", help=known.help)
         else:
-            repeated: dict[str, Any] = {"action": "append"} if types[field.name] == tuple[str, ...] else {}
-            shown = f"{field.metadata['help']} [{field.default}]" if field.default else field.metadata["help"]
-            parser.add_argument(*flags, type=_scalar(types[field.name]), help=shown, **repeated)
+            repeated: dict[str, Any] = {"action": "append"} if _repeats(kind) else {}
+            shown = f"{known.help} [{known.default}]" if known.default else known.help
+            parser.add_argument(*flags, type=_scalar(kind), help=shown, **repeated)
     return parser
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _repeats(kind: Any) -> bool:
+    return list[str] in get_args(kind)
 
 
 def _scalar(kind: Any) -> Any:
-    """The type that turns one argument into a value: `int` for `int | None`, `str` for `tuple[str, ...]`."""
-    if isinstance(kind, UnionType):
-        return next(part for part in get_args(kind) if part is not type(None))
-    return str if kind == tuple[str, ...] else kind
+    """The type that turns one argument into a value: `int` for `int | None`, `str` for `list[str] | None`."""
+    if _repeats(kind):
+        return str
+    return next(part for part in get_args(kind) if part is not type(None)) if isinstance(kind, UnionType) else kind
 
 
-def _from_text(kind: Any, text: str, variable: str) -> Any:
+def _from_text(kind: Any, text: str, name: str) -> Any:
     if kind is bool:
         if text not in ("true", "false"):
-            raise InvalidSettings(f"{variable} is {text!r}, expected `true` or `false`")
+            raise InvalidSettings(f"{name} is {text!r}, expected `true` or `false`")
         return text == "true"
-    if kind == tuple[str, ...]:
-        return tuple(part.strip() for part in text.split(","))
+    if _repeats(kind):
+        return [part.strip() for part in text.split(",")]
+    made = _scalar(kind)
     try:
-        return _scalar(kind)(text)
+        return made(text)
     except ValueError as error:
-        raise InvalidSettings(f"{variable} is {text!r}, expected {_scalar(kind).__name__}") from error
+        expected = " or ".join(made) if issubclass(made, Enum) else made.__name__
+        raise InvalidSettings(f"{name} is {text!r}, expected {expected}") from error
 
 
-def _checked(settings: Settings) -> Settings:
+def _check(name: str, known: Option, value: Any) -> None:
     """What can be refused before a shard is asked."""
-    positive = (
-        "max_concurrent_requests",
-        "max_best_of",
-        "max_batch_prefill_tokens",
-        "max_batch_size",
-        "max_input_tokens",
-        "max_total_tokens",
-        "payload_limit",
-        "validation_workers",
-    )
-    for field in dataclasses.fields(Settings):
-        value = getattr(settings, field.name)
-        if isinstance(value, int | float) and value < (1 if field.name in positive else 0):
-            raise InvalidSettings(f"{_flag(field.name)} is {value}, expected {'at least 1' if value == 0 else '>= 0'}")
-    if settings.usage_stats not in ("on", "off", "no-stack"):
-        raise InvalidSettings(f"--usage-stats is {settings.usage_stats!r}, expected on, off or no-stack")
-    known = settings.max_input_tokens, settings.max_total_tokens
-    if known[0] is not None and known[1] is not None and known[0] >= known[1]:
-        raise InvalidSettings(f"--max-input-tokens {known[0]} must be less than --max-total-tokens {known[1]}")
-    return settings
+    if known.refused and value != known.default:
+        raise InvalidSettings(f"{flag(name)} (or {variable(name)}) cannot be {value!r}: {known.refused}")
+    if value is not None and known.least is not None and value < known.least:
+        raise InvalidSettings(f"{flag(name)} is {value}, expected at least {known.least}")
+    if value is not None and known.most is not None and value > known.most:
+        raise InvalidSettings(f"{flag(name)} is {value}, expected at most {known.most}")

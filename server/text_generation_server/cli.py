@@ -8,10 +8,11 @@ import typer
 from loguru import logger
 
 from text_generation_server import log
+from text_generation_server.choices import Dtype, LoadFormat
 from text_generation_server.environment import set_cuda_architectures
 from text_generation_server.errors import InvalidSettings, StartError
 from text_generation_server.lifetime import leave
-from text_generation_server.settings import Dtype, LoadFormat, ServeOptions, hub_settings, server_config
+from text_generation_server.settings import ServeOptions, hub_settings, server_config
 
 USAGE_ERROR = 2
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from text_generation_server.choices import Dtype
 from text_generation_server.errors import InvalidSettings
-from text_generation_server.settings import Dtype
 
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16")
 """Names of processor features, any of which makes bfloat16 faster than float32."""

@@ -5,10 +5,10 @@ import torch
 from text_generation_server.architectures.registry import has_architecture, read_spec
 from text_generation_server.attention.flashinfer import FlashInferAttention
 from text_generation_server.attention.flashinfer_modules import compile_modules, embed_modules, modules_of
+from text_generation_server.choices import Dtype
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.attention_shape import attention_shape
-from text_generation_server.settings import Dtype
 from text_generation_server.weights.hub import CONFIGURATION
 from text_generation_server.weights.layout import heads_of
 from text_generation_server.weights.remote import HubSettings, Report

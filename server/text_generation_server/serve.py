@@ -10,6 +10,7 @@ import torch
 from loguru import logger
 
 from text_generation_server.attention.base import AUTO, CLASSIC
+from text_generation_server.choices import LoadFormat
 from text_generation_server.distributed.group import TensorParallel, join_group
 from text_generation_server.engine.assemble import build_engine, build_follower
 from text_generation_server.engine.engine import Engine, EngineSettings
@@ -28,7 +29,7 @@ from text_generation_server.rpc.service import EngineService, FollowerService, S
 from text_generation_server.rpc.sockets import reserve, socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
-from text_generation_server.settings import LoadFormat, ServerConfig
+from text_generation_server.settings import ServerConfig
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 from text_generation_server.weights.dummy import locate_without_weights
 from text_generation_server.weights.source import locate

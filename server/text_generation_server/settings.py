@@ -6,9 +6,9 @@ Which variables there are and what they mean: protocol §12.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from text_generation_server.choices import Dtype, LoadFormat, RopeScaling
 from text_generation_server.environment import Environment
 from text_generation_server.errors import InvalidSettings
 from text_generation_server.sampling.params import WatermarkParams
@@ -39,32 +39,6 @@ WITHOUT_EFFECT = (
     "XPU_MEMORY_FRACTION",
 )
 """Variables that other servers of this protocol act on and this one does not."""
-
-
-class Dtype(StrEnum):
-    """Precision of weights and activations."""
-
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-    FLOAT32 = "float32"
-
-
-class LoadFormat(StrEnum):
-    """Where weights come from."""
-
-    AUTO = "auto"
-    """Safetensors files, written from PyTorch files where there are none."""
-    SAFETENSORS = "safetensors"
-    """Safetensors files only."""
-    DUMMY = "dummy"
-    """Random numbers: a directory with a config.json is enough."""
-
-
-class RopeScaling(StrEnum):
-    """How ROPE_SCALING stretches positions beyond what the model was trained on."""
-
-    LINEAR = "linear"
-    DYNAMIC = "dynamic"
 
 
 @dataclass(frozen=True, slots=True)

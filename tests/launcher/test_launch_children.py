@@ -108,8 +108,9 @@ def test_the_embedded_router_gets_flags_and_no_variables_that_repeat_them(launch
     assert [argv[i + 1] for i, word in enumerate(argv) if word == "--cors-allow-origin"] == ["a", "b"]
     assert value(argv, "--master-shard-uds-path") == str(running.folder / "socket-0")
     assert value(argv, "--tokenizer-name") == str(running.folder)
-    assert value(argv, "--waiting-served-ratio") == "0.3" and value(argv, "--max-batch-prefill-tokens") == "4096"
-    assert "--max-input-tokens" not in argv and "--revision" not in argv and "--usage-stats" not in argv
+    assert value(argv, "--waiting-served-ratio") == "0.3"
+    assert value(argv, "--max-batch-prefill-tokens") in ("1024", "4096")  # without a GPU, with one
+    assert "--max-input-tokens" not in argv and "--revision" not in argv
     assert "secret" not in argv and env["API_KEY"] == "secret" and env["LOG_LEVEL"] == "debug"
     assert "MAX_BEST_OF" not in env and "TRUST_REMOTE_CODE" not in env
     assert (env["ATTENTION"], env["PREFIX_CACHING"], env["USE_PREFIX_CACHING"]) == ("flashinfer", "true", "true")
@@ -118,11 +119,12 @@ def test_the_embedded_router_gets_flags_and_no_variables_that_repeat_them(launch
 def test_limits_come_from_config_json(launcher: Launcher, tmp_path: Path):
     running = launcher.start(behaviour={"download": "ok"})
     running.end(signal.SIGTERM)
-    (running.folder / "config.json").write_text('{"max_position_embeddings": 512, "head_dim": 80}')
+    config = '{"model_type": "another", "max_position_embeddings": 512, "head_dim": 96}'
+    (running.folder / "config.json").write_text(config)
     again = launcher.start(folder=running.folder)
     shard, router = seen_and_ended(again, "shard-0", "router")
     assert value(router["argv"], "--max-batch-prefill-tokens") == "512"
-    assert (shard["env"]["ATTENTION"], shard["env"]["PREFIX_CACHING"]) == ("paged", "0")
+    assert (shard["env"]["ATTENTION"], shard["env"]["PREFIX_CACHING"]) == ("flashinfer", "true")
 
 
 def test_an_old_router_gets_only_its_flags_and_numeric_limits(launcher: Launcher, tmp_path: Path):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mocks.launched import Launched, Launcher, free_port, wait_for, write_router
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.hardware import Hardware
-from text_generation_launcher.launch import Launch
 from text_generation_launcher.options import Options
 from text_generation_launcher.places import Places
 from text_generation_launcher.programs import Programs
@@ -81,9 +81,9 @@ def test_other_ports_that_were_asked_for_are_taken_too(launcher: Launcher):
     assert first.end(signal.SIGTERM)[0] == 0
 
 
-def launch_of(folder: Path, given: frozenset[str] = frozenset(), **options: object) -> Launch:
+def launch_of(folder: Path, given: frozenset[str] = frozenset(), **options: object) -> LaunchContext:
     places = {"hostname": "127.0.0.1", "shard_uds_path": str(folder / "s"), "port": free_port()} | options
-    return Launch(Options(**places), given, read_environment({}), Programs("", (), ()), Hardware((), 1))
+    return LaunchContext(Options(**places), given, read_environment({}), Programs("", (), ()), Hardware((), 1))
 
 
 def test_defaults_that_are_taken_are_replaced_and_what_was_asked_for_is_not(tmp_path: Path):

@@ -27,9 +27,9 @@ def test_flags_win_over_the_environment():
     environment = {"PORT": "8080", "MAX_BEST_OF": "7", "JSON_OUTPUT": "true", "CORS_ALLOW_ORIGIN": "a, b"}
     settings = read_settings(["-p", "9", "--max-batch-size", "3", "--api-key", "k"], environment)
     assert (settings.port, settings.max_best_of, settings.max_batch_size, settings.api_key) == (9, 7, 3, "k")
-    assert settings.json_output and settings.cors_allow_origin == ("a", "b")
+    assert settings.json_output and settings.cors_allow_origin == ["a", "b"]
     origins = read_settings(["--cors-allow-origin", "c", "--cors-allow-origin", "d"], environment).cors_allow_origin
-    assert origins == ("c", "d")
+    assert origins == ["c", "d"]
 
 
 def test_everything_that_launchers_pass_is_accepted():
@@ -68,7 +68,8 @@ def test_what_has_no_effect_is_refused_by_name(flag, value):
         (["--validation-workers", "0"], {}, "--validation-workers is 0, expected at least 1"),
         (["--max-batch-size", "0"], {}, "--max-batch-size is 0"),
         (["--max-input-tokens", "5", "--max-total-tokens", "5"], {}, "must be less than --max-total-tokens"),
-        (["--usage-stats", "maybe"], {}, "--usage-stats"),
+        (["--port", "65536"], {}, "--port is 65536, expected at most 65535"),
+        ([], {"USAGE_STATS": "maybe"}, "USAGE_STATS is 'maybe', expected on or off or no-stack"),
         ([], {"PORT": "http"}, "PORT is 'http', expected int"),
         ([], {"JSON_OUTPUT": "1"}, "JSON_OUTPUT is '1', expected `true` or `false`"),
     ],
@@ -78,7 +79,7 @@ def test_values_that_cannot_be_used(flags, environment, text):
         read_settings(flags, environment)
 
 
-@pytest.mark.parametrize("arguments", [["--nothing"], ["--port", "x"], ["--max-best", "2"]])
+@pytest.mark.parametrize("arguments", [["--nothing"], ["--port", "x"], ["--max-best", "2"], ["--usage-stats", "maybe"]])
 def test_unknown_flags_end_with_two(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         read_settings(arguments, {})

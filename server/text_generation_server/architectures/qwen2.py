@@ -15,7 +15,7 @@ from text_generation_server.specs.decoder import DecoderSpec
 def qwen2(config: ConfigDict) -> DecoderSpec:
     """The spec of a Qwen2."""
     spec = llama(config)
-    full = config.integer("max_window_layers", default=28)
+    full = config.integer("max_window_layers", default=28, at_least=0)
     slides = [layer >= full for layer in range(spec.num_layers)]
     windows = layer_windows(config, spec.num_layers, used_window(config), slides)
     return replace(spec, attention=replace(spec.attention, qkv_bias=True, out_bias=False, windows=windows))

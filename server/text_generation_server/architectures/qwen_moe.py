@@ -30,10 +30,10 @@ QWEN2_MOE_NAMES = replace(
 def qwen2_moe(config: ConfigDict) -> DecoderSpec:
     """The spec of a Qwen 1.5 or 2 with experts."""
     spec = qwen2(config)
-    full = config.integer("max_window_layers", default=28)
+    full = config.integer("max_window_layers", default=28, at_least=0)
     slides = [layer % 2 == 0 and layer < full for layer in range(spec.num_layers)]
     windows = layer_windows(config, spec.num_layers, used_window(config), slides)
-    shared = config.integer("shared_expert_intermediate_size", default=5632)
+    shared = config.integer("shared_expert_intermediate_size", default=5632, at_least=0)
     return replace(
         spec,
         attention=replace(spec.attention, qkv_bias=config.flag("qkv_bias", default=True), windows=windows),

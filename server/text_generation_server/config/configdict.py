@@ -22,6 +22,9 @@ class Required(Enum):
 
 REQUIRED: Final = Required.REQUIRED
 
+_LARGEST = 1 << 53
+"""From here on whole numbers are not exact in the arithmetic they are used in."""
+
 
 class ConfigDict:
     """The values of a config.json; `null` counts as absent everywhere.
@@ -53,11 +56,11 @@ class ConfigDict:
         self._read.add(key)
         return key in self._values and self._values[key] is None
 
-    def integer(self, *keys: str, default: int | Required = REQUIRED) -> int:
-        """A whole number."""
+    def integer(self, *keys: str, default: int | Required = REQUIRED, at_least: int = 1) -> int:
+        """A whole number below 2^53."""
         value = self._value(keys, default)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.refusal(keys[0], value, "a whole number")
+        if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value < _LARGEST:
+            raise self.refusal(keys[0], value, f"a whole number of at least {at_least}, and below 2^53")
         return value
 
     def optional_number(self, *keys: str) -> float | None:
@@ -77,10 +80,10 @@ class ConfigDict:
         return None if self.is_null(key) else self.number(key, default=default)
 
     def number(self, *keys: str, default: float | Required = REQUIRED) -> float:
-        """A number."""
+        """A number, of less than 2^53 in size."""
         value = self._value(keys, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.refusal(keys[0], value, "a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+            raise self.refusal(keys[0], value, "a number, and of less than 2^53")
         return float(value)
 
     def flag(self, *keys: str, default: bool | Required = REQUIRED) -> bool:

@@ -8,8 +8,6 @@ and keys at the top fill what that one leaves open; the other object counts for 
 
 import math
 
-from loguru import logger
-
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.specs.decoder import PositionLimit
@@ -24,7 +22,8 @@ from text_generation_server.specs.rope import (
 )
 
 _ORIGINAL = "original_max_position_embeddings"
-_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
+POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
+"""Of the context's length, in files of any family."""
 _STRETCHING = ("linear", "dynamic", "yarn")
 """Kinds whose `factor` multiplies the context; files with another kind give the longer context themselves."""
 
@@ -59,7 +58,7 @@ def read_max_positions(config: ConfigDict, *keys: str, default: int | None = Non
 
     keys: of the context's length, the first that is present; else `default`, which a scaling may stretch as well.
     """
-    keys = keys or _POSITIONS[:1]
+    keys = keys or POSITION_KEYS[:1]
     trained = config.optional_integer(*keys) or default
     if trained is None:
         return None
@@ -74,12 +73,6 @@ def read_max_positions(config: ConfigDict, *keys: str, default: int | None = Non
     return PositionLimit(stretched, f"{parameters.source('factor')} times {holder.source(_ORIGINAL) or source}")
 
 
-def log_positions(limit: PositionLimit | None) -> None:
-    """Tell how long sequences may get, and which file and keys say so."""
-    if limit is not None:
-        logger.info("Sequences of up to {} tokens: {}", limit.tokens, limit.source)
-
-
 def override_scaling(config: ConfigDict, kind: str, factor: float) -> ConfigDict:
     """The config with the scaling that an operator asked for instead of its own, and as many more positions.
 
@@ -92,7 +85,7 @@ def override_scaling(config: ConfigDict, kind: str, factor: float) -> ConfigDict
         )
     own = _parameters(config)
     kept = {key: own.get(key) for key in ("rope_theta", "partial_rotary_factor")}
-    trained = config.optional_integer(*_POSITIONS)
+    trained = config.optional_integer(*POSITION_KEYS)
     return config.replaced(rope_scaling={**kept, "rope_type": kind, "factor": factor, _ORIGINAL: trained})
 
 
@@ -113,7 +106,7 @@ def _read_scaling(scaling: ConfigDict, config: ConfigDict) -> RopeScaling | None
         case "linear":
             return LinearScaling(scaling.number("factor"))
         case "dynamic":
-            return DynamicScaling(scaling.number("factor"), config.integer(*_POSITIONS))
+            return DynamicScaling(scaling.number("factor"), config.integer(*POSITION_KEYS))
         case "longrope" | "su":
             return _read_longrope(scaling, config)
         case "llama3":
@@ -165,10 +158,10 @@ def _read_longrope(scaling: ConfigDict, config: ConfigDict) -> LongropeScaling:
 
 
 def _factor(scaling: ConfigDict, config: ConfigDict, original: int) -> float:
-    return scaling.number("factor", default=config.integer(*_POSITIONS, default=original) / original)
+    return scaling.number("factor", default=config.integer(*POSITION_KEYS, default=original) / original)
 
 
 def _original_max_positions(scaling: ConfigDict, config: ConfigDict) -> int:
     """Of llama3, yarn and longrope: the key at the top comes before the same key of the object."""
     stated = config.optional_integer(_ORIGINAL) or scaling.optional_integer(_ORIGINAL)
-    return stated or config.integer(*_POSITIONS)
+    return stated or config.integer(*POSITION_KEYS)

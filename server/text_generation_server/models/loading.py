@@ -10,11 +10,12 @@ from text_generation_server.architectures.registry import has_architecture, read
 from text_generation_server.attention.base import AUTO, TOKENWISE
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.config.quantised import refuse_quantised
-from text_generation_server.config.rope import log_positions, override_scaling
+from text_generation_server.config.rope import override_scaling
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.build import DecoderBuilder
 from text_generation_server.models.invariant import ONE_BY_ONE, SIZES, invariant
+from text_generation_server.models.positions import log_positions
 from text_generation_server.models.step import ServedModel
 from text_generation_server.models.tensors import TensorReader
 from text_generation_server.quantization.dense import DenseScheme

@@ -1,8 +1,8 @@
-"""How long sequences may get: the shard and the launcher read the same of a config.json, however it is spelt."""
+"""How long sequences may get: the same however a config.json spells it, with an architecture of its own or without."""
 
 import pytest
 
-from text_generation_launcher.modelconfig import model_facts
+from text_generation_launcher.modelfacts import facts_of
 from text_generation_server.architectures.registry import read_spec
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.config.rope import override_scaling
@@ -48,10 +48,23 @@ OF_OTHER_NAMES = {
     ],
     ids=str,
 )
-def test_shard_and_launcher_agree(values, tokens):
-    config = {**LLAMA, **values}
-    limit = read_spec(ConfigDict(config)).max_positions
-    assert limit is not None and limit.tokens == model_facts(config).max_positions == tokens
+def test_a_model_is_as_long_as_its_file_says(values, tokens):
+    limit = read_spec(ConfigDict({**LLAMA, **values})).max_positions
+    assert limit is not None and limit.tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("values", "tokens"),
+    [
+        ({"max_position_embeddings": 128, "rope_scaling": LINEAR}, 320),
+        ({"n_positions": 128}, 128),
+        ({"text_config": {"max_position_embeddings": 64, "rope_scaling": YARN}}, 131072),
+    ],
+    ids=str,
+)
+def test_so_is_one_without_an_architecture_here(values, tokens):
+    limit = facts_of(ConfigDict({"model_type": "another", **values})).max_positions
+    assert limit is not None and limit.tokens == tokens
 
 
 def test_an_operator_s_factor_lengthens_what_a_file_has_counted_already():
@@ -59,15 +72,3 @@ def test_an_operator_s_factor_lengthens_what_a_file_has_counted_already():
     config = override_scaling(ConfigDict({**LLAMA, **GEMMA3, "rope_scaling": LINEAR}), "linear", 2.0)
     limit = read_spec(config).max_positions
     assert limit is not None and limit.tokens == 65536
-
-
-@pytest.mark.parametrize(
-    ("scaling", "source"),
-    [
-        (None, "max_position_embeddings of config.json"),
-        (YARN, "the rotary factor times original_max_position_embeddings of config.json"),
-        (LINEAR, "the rotary factor times max_position_embeddings of config.json"),
-    ],
-)
-def test_the_launcher_names_the_keys(scaling, source):
-    assert model_facts({**LLAMA, "rope_scaling": scaling}).positions_from == source

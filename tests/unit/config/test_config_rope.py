@@ -12,7 +12,8 @@ from transformers import __version__ as version
 
 from text_generation_server.architectures.registry import read_spec
 from text_generation_server.config.configdict import ConfigDict
-from text_generation_server.config.rope import log_positions, override_scaling
+from text_generation_server.config.rope import override_scaling
+from text_generation_server.models.positions import log_positions
 from text_generation_server.specs.decoder import PositionLimit
 from text_generation_server.specs.rope import LinearScaling, RopeSpec
 

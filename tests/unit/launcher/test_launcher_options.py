@@ -7,11 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from text_generation_launcher import command
+from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.errors import OptionError
-from text_generation_launcher.launch import Launch
-from text_generation_launcher.options import Options, Use, flag, variable
+from text_generation_launcher.options import Options
 from text_generation_launcher.programs import Programs
-from text_generation_launcher.settings import Environment, Origin, checked, read_environment, table
+from text_generation_launcher.settings import Environment, Origin, checked, read_environment
+from text_generation_router.options import flag, table, variable
 
 DEFAULTS = """
 model-id=bigscience/bloom-560m revision validation-workers=2 sharded num-shard quantize speculate dtype kv-cache-dtype
@@ -42,16 +43,16 @@ BAD_VALUES = """
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[LaunchContext]:
     """Launches the command line asked for; none takes place."""
-    found: list[Launch] = []
+    found: list[LaunchContext] = []
     monkeypatch.setattr(command, "_run", lambda launch, console: found.append(launch))
     return found
 
 
 def invoke(*arguments: str, **variables: str):
     programs = Programs("python", ("server",), ("router",))
-    env = {variable(name): None for name in table()} | variables
+    env = {variable(name): None for name in table(Options)} | variables
     return CliRunner().invoke(command.command(), [*arguments], obj=programs, env=env)
 
 
@@ -61,21 +62,16 @@ def test_names_and_defaults_are_those_of_the_table():
     assert {name: "" if value is None else str(value) for name, value in defaults.items()} == expected
 
 
-def test_every_option_acts_somewhere_or_is_refused():
-    for name, option in table().items():
-        assert bool(option.refused) == (option.use == Use.NOTHING), name
-
-
 def test_help_names_every_option_and_its_variable():
     shown = invoke("--help")
     assert shown.exit_code == 0
     words = set(re.findall(r"[\w-]+", shown.output))
-    for name in table():
+    for name in table(Options):
         assert flag(name) in words
         assert name == "env" or variable(name) in words
 
 
-def test_variables_count_and_the_command_line_wins(launches: list[Launch]):
+def test_variables_count_and_the_command_line_wins(launches: list[LaunchContext]):
     answer = invoke("--port", "4001", PORT="4000", MAX_BEST_OF="9", SHARDED="false", TRUST_REMOTE_CODE="true")
     assert answer.exit_code == 0, answer.output
     (launch,) = launches
@@ -85,7 +81,7 @@ def test_variables_count_and_the_command_line_wins(launches: list[Launch]):
 
 
 @pytest.mark.parametrize("argument", REFUSED.split())
-def test_an_option_without_its_feature_is_refused_by_name(argument: str, launches: list[Launch]):
+def test_an_option_without_its_feature_is_refused_by_name(argument: str, launches: list[LaunchContext]):
     answer = invoke(argument)
     assert answer.exit_code == 2 and not launches
     assert f"{argument.partition('=')[0]} " in answer.stderr and "is not supported" in answer.stderr
@@ -97,17 +93,17 @@ def test_a_refused_variable_is_refused_by_name():
 
 
 @pytest.mark.parametrize("argument", HARMLESS.split())
-def test_an_option_that_asks_for_nothing_is_accepted(argument: str, launches: list[Launch]):
+def test_an_option_that_asks_for_nothing_is_accepted(argument: str, launches: list[LaunchContext]):
     assert invoke(argument).exit_code == 0 and len(launches) == 1
 
 
-@pytest.mark.parametrize("option", ["--tokenizer-config-path=a", "--max-client-batch-size=8"])
-def test_another_router_may_have_what_the_embedded_one_lacks(option: str, launches: list[Launch]):
+@pytest.mark.parametrize("option", ["--tokenizer-config-path=a", "--max-client-batch-size=8", "--ngrok"])
+def test_another_router_may_have_what_the_embedded_one_lacks(option: str, launches: list[LaunchContext]):
     assert invoke(option, "--router", "other").exit_code == 0 and len(launches) == 1
 
 
 @pytest.mark.parametrize("argument", BAD_VALUES.split())
-def test_bad_values_are_usage_errors(argument: str, launches: list[Launch]):
+def test_bad_values_are_usage_errors(argument: str, launches: list[LaunchContext]):
     answer = invoke(argument)
     assert answer.exit_code == 2 and not launches
     assert argument.partition("=")[0] in answer.stderr
@@ -119,7 +115,7 @@ def test_boolean_variables_are_written_true_or_false(text: str):
     assert answer.exit_code == 2 and "TRUST_REMOTE_CODE" in answer.stderr
 
 
-def test_a_container_name_is_no_address(launches: list[Launch]):
+def test_a_container_name_is_no_address(launches: list[LaunchContext]):
     answer = invoke(HOSTNAME="3f2a9c")
     assert answer.exit_code == 0 and "WARN" in answer.stdout and "3f2a9c" in answer.stdout
     assert launches[0].options.hostname == "0.0.0.0"

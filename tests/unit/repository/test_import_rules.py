@@ -57,9 +57,10 @@ def allowed_packages() -> dict[str, list[str]]:
     """What each package may import of the others, as beginnings of module names."""
     found = {}
     for package, told in re.findall(r"^\| `[a-z/]+` \| `(text_generation\w*)` \|.*\| (.*) ?\|$", PAGE, re.MULTILINE):
-        whole, _, parts = told.partition("the server's ")
+        whole, *parts = re.split(r"the (\w+)'s ", told)
         found[package] = re.findall(r"`(\w+)`", whole)
-        found[package] += [f"text_generation_server.{part}" for part in re.findall(r"`(\w+)`", parts)]
+        for owner, listed in zip(parts[::2], parts[1::2], strict=True):
+            found[package] += [f"text_generation_{owner}.{part}" for part in re.findall(r"`(\w+)`", listed)]
     return found
 
 

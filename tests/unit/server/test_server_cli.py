@@ -12,8 +12,8 @@ from loguru import logger
 from typer.testing import CliRunner
 
 from text_generation_server import cli
+from text_generation_server.choices import Dtype
 from text_generation_server.errors import ModelNotFound
-from text_generation_server.settings import Dtype
 from text_generation_server.weights import source
 
 

@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
+from text_generation_server.choices import Dtype
 from text_generation_server.errors import InvalidSettings
 from text_generation_server.placement import Placement, place
-from text_generation_server.settings import Dtype
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from text_generation_server.choices import RopeScaling
 from text_generation_server.errors import InvalidSettings
 from text_generation_server.sampling.params import WatermarkParams
 from text_generation_server.settings import (
     MAX_ROWS,
     RankSettings,
-    RopeScaling,
     ServeOptions,
     hub_settings,
     server_config,

@@ -16,12 +16,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention, create_backend
 from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.config.configdict import ConfigDict
-from text_generation_server.config.rope import log_positions, read_max_positions
+from text_generation_server.config.rope import POSITION_KEYS, read_max_positions
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.generic.bridge import PROBING, Call, Note, attach, register
 from text_generation_server.models.generic.model import GenericModel
 from text_generation_server.models.generic.probe import attention_calls
 from text_generation_server.models.generic.selftest import check_answers
+from text_generation_server.models.positions import log_positions
 from text_generation_server.specs.decoder import DIFFERENT_HEAD
 from text_generation_server.weights.checkpoint import SavedCheckpoint
 from text_generation_server.weights.files import weight_files
@@ -125,7 +126,7 @@ def _served(
     model: Any, note: Note, calls: list[Call], dtype: torch.dtype, device: torch.device, attention: str
 ) -> GenericModel:
     config = model.config.get_text_config()
-    positions = read_max_positions(ConfigDict(config.to_dict()), "max_position_embeddings", "n_positions")
+    positions = read_max_positions(ConfigDict(config.to_dict()), *POSITION_KEYS)
     log_positions(positions)
     heads, kv_heads, head_dim, _ = calls[0].shape
     variants = [AttentionVariant(call.window, None, call.softcap) for call in calls]

@@ -9,7 +9,7 @@ from text_generation_launcher.settings import Environment
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchContext:
     """Fixed before the first process starts; `given` names the options that did not take their default."""
 
     options: Options
