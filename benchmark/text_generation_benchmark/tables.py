@@ -22,9 +22,11 @@ def table(heads: list[str], rows: list[list[str]], align: Callable[[str, int], s
 
 def plain(value: Any) -> str:
     """A value of JSON as people write it."""
+    if isinstance(value, dict):
+        value = [f"{key} {one}" for key, one in value.items()]
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "–" if value is None else str(value)
+        value = ", ".join(map(str, value))
+    return "–" if value in (None, "") else str(value)
 
 
 def capital(word: str) -> str:

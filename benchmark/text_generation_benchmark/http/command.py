@@ -47,6 +47,7 @@ def _run(settings: Settings, progress: Progress) -> int:
         except BenchmarkError as error:
             code = _complain(progress, error)
         except KeyboardInterrupt:
+            progress.line("interrupted")
             code = _INTERRUPTED
     if not all(one["cells"] for one in found):
         return code or _FAILED

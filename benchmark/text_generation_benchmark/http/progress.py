@@ -1,6 +1,7 @@
 """Lines that tell how a measurement gets on: live in a terminal, one a run elsewhere. Knows no figures."""
 
 import asyncio
+import shutil
 import time
 from dataclasses import replace
 from typing import TextIO
@@ -42,7 +43,8 @@ class Progress:
 
     async def _tick(self) -> None:
         while True:
-            print(f"{_CLEAR_LINE}{self._state()}", end="", file=self._out, flush=True)
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be written over
+            print(f"{_CLEAR_LINE}{self._state()[-width:]}", end="", file=self._out, flush=True)
             await asyncio.sleep(_REFRESH_S)
 
     def _state(self) -> str:
