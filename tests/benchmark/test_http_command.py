@@ -162,8 +162,10 @@ async def test_servers_are_compared_in_turns_and_files_afterwards(benchmark, dir
         for which, url in (("a", first), ("b", second)):
             _, found, _ = await benchmark(url, *load[:2], *load[3:])
             (directory / f"{which}.json").write_text(json.dumps(found))
-    picture = directory / "plots" / "p.svg"
     files = [str(directory / "a.json"), str(directory / "b.json")]
+    _, found, printed = await benchmark("--compare", files[0], files[0])
+    assert found["comparison"]["names"] == ["a", "a (2)"]
+    picture = directory / "plots" / "p.svg"
     code, found, printed = await benchmark("--compare", *files, "--plot", str(picture))
     [cell] = found["comparison"]["cells"]
     assert (code, cell["answer_tokens"], cell["ttft_ms"]["p50"] > 0) == (0, 1, True)

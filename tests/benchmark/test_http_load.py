@@ -18,7 +18,8 @@ class Server:
         self.now += 1
         self.most = max(self.most, self.now)
         self.numbers.append(number)
-        timeline = Timeline(due, 1, sent=time.perf_counter())
+        sent = time.perf_counter()
+        timeline = Timeline(sent if due is None else due, 1, sent)
         for _ in range(3):
             await asyncio.sleep(0)
         self.now -= 1

@@ -40,13 +40,16 @@ class Client:
         fields = {"Host": target.host_header, "Accept": "text/event-stream", **headers}
         self._fields = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
 
-    async def generate(self, request: Request, due: float) -> Timeline:
-        """Send a request now and follow its answer to the end. What goes wrong is the timeline's error."""
-        tally, timeline = self.tally, Timeline(due, request.answer_tokens)
-        reader = _AnswerReader(self.target.endpoint, timeline, tally)
+    async def generate(self, request: Request, due: float | None) -> Timeline:
+        """Send a request now and follow its answer to the end. What goes wrong is the timeline's error.
+
+        due: when it was to be sent, None for as soon as it is written down.
+        """
         message = self._post(json.dumps(self.target.endpoint.body(request, self.wishes)).encode())
+        sent = time.perf_counter()
+        tally, timeline = self.tally, Timeline(sent if due is None else due, request.answer_tokens, sent)
+        reader = _AnswerReader(self.target.endpoint, timeline, tally)
         tally.sent += 1
-        timeline.sent = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout_s):
                 reader.finish(await self._pool.exchange(message, reader.feed))

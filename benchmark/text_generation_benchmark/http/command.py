@@ -37,6 +37,8 @@ def _run(settings: Settings, progress: Progress) -> int:
     if settings.outputs.plot is not None:
         require_matplotlib("--plot")
     found = [_begin(settings, source) for source in settings.sources]
+    if len(found) == 2 and found[0]["name"] == found[1]["name"]:
+        found[1]["name"] += " (2)"
     targets = [source for source in settings.sources if isinstance(source, Target)]
     measuring = [one for one, source in zip(found, settings.sources, strict=True) if isinstance(source, Target)]
     code = 0

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from text_generation_benchmark.http.timeline import Timeline
 
-Send = Callable[[int, float], Awaitable[Timeline]]
-"""Sends the request of a number, which was due at a time of `time.perf_counter`, and waits for its answer."""
+Send = Callable[[int, float | None], Awaitable[Timeline]]
+"""Sends the request of a number and waits for its answer; it was due at a time of `time.perf_counter`, None for now."""
 
 _BREATH_S = 0.2
 """How long a stream rests after a failure: who is refused at once would do nothing but be refused."""
@@ -69,7 +69,7 @@ class Streams:
 
         async def stream() -> None:
             for number in numbers:
-                timeline = await send(number, time.perf_counter())
+                timeline = await send(number, None)
                 found.append(timeline)
                 if timeline.error is not None:
                     await asyncio.sleep(_BREATH_S)

@@ -20,9 +20,9 @@ class Panel(NamedTuple):
 
 _PANELS = (
     Panel("tokens/s", "tokens_per_second", "average"),
-    Panel("time to first token (ms)", "ttft_ms", "p50", "p99"),
-    Panel("from one event to the next (ms)", "itl_ms", "p50", "p99"),
-    Panel("end to end (ms)", "e2e_ms", "p50", "p99"),
+    Panel("time to first token (ms), p99 dashed", "ttft_ms", "p50", "p99"),
+    Panel("from one event to the next (ms), p99 dashed", "itl_ms", "p50", "p99"),
+    Panel("end to end (ms), p99 dashed", "e2e_ms", "p50", "p99"),
 )
 
 

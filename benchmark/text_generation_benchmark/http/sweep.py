@@ -99,7 +99,7 @@ def _window_s(timelines: Sequence[Timeline], started: float, limit: Limit) -> fl
 
 
 def _sender(client: Client, cell: Cell, requests: Requests, run: str) -> Send:
-    async def send(number: int, due: float) -> Timeline:
+    async def send(number: int, due: float | None) -> Timeline:
         return await client.generate(requests.make(cell.workload, f"{cell.load.label} {run}", number), due)
 
     return send

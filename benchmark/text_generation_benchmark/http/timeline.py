@@ -17,7 +17,7 @@ class Timeline:
 
     due: float
     asked_tokens: int
-    sent: float = 0.0
+    sent: float
     times: "array[float]" = field(default_factory=lambda: array("d"))  # which the garbage collector need not look at
     end: float = 0.0
     tokens: int = 0
