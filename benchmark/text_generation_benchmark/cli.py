@@ -13,7 +13,7 @@ from text_generation_benchmark.messages import Batches, Limits, warmup_request
 from text_generation_benchmark.plots import draw, require_matplotlib
 from text_generation_benchmark.prompt import prompt_of_tokens, prompt_of_words
 from text_generation_benchmark.report import document, markdown
-from text_generation_benchmark.settings import Settings, Workload, settings_of_command
+from text_generation_benchmark.settings import HTTP, Settings, Workload, settings_of_command
 from text_generation_benchmark.sweep import sweep
 
 _FAILED, _INTERRUPTED = 1, 130
@@ -21,6 +21,10 @@ _FAILED, _INTERRUPTED = 1, 130
 
 def main() -> int:
     """Measure and report. 0: done; 1: could not start, or not measure everything; 2: unknown flags; 130: Ctrl-C."""
+    if sys.argv[1:2] == [HTTP]:
+        from text_generation_benchmark.http import command  # which shards have no use for
+
+        return command.main(sys.argv[2:])
     settings = settings_of_command(sys.argv[1:])
     try:
         return _run(settings)

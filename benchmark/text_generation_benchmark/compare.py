@@ -34,26 +34,31 @@ class Earlier:
 
     def differences(self, parameters: dict[str, Any]) -> dict[str, list[Any]]:
         """Parameters that are not alike, but for the batch sizes: [this run's, the earlier one's]."""
-        names = sorted((parameters.keys() | self.parameters.keys()) - {"batch_sizes"})
-        pairs = {name: [parameters.get(name), self.parameters.get(name)] for name in names}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return differences(parameters, self.parameters, without="batch_sizes")
 
     def ratios(self, results: Sequence[Figures]) -> list[Figures]:
         """This run's numbers divided by the earlier one's, under the same keys, for every batch size of both."""
         earlier = {result["batch_size"]: result for result in self.results}
         return [
-            {"batch_size": ours["batch_size"], **_ratios(ours, earlier[ours["batch_size"]], without="batch_size")}
+            {"batch_size": ours["batch_size"], **ratios(ours, earlier[ours["batch_size"]], without="batch_size")}
             for ours in results
             if ours["batch_size"] in earlier
         ]
 
 
-def _ratios(ours: Figures, theirs: Figures, without: str = "") -> Figures:
+def differences(ours: dict[str, Any], theirs: dict[str, Any], without: str = "") -> dict[str, list[Any]]:
+    """Values that are not alike, in pairs."""
+    pairs = {name: [ours.get(name), theirs.get(name)] for name in sorted((ours.keys() | theirs.keys()) - {without})}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def ratios(ours: Figures, theirs: Figures, without: str = "") -> Figures:
+    """The numbers of the first divided by those of the second, under the same keys, of whatever both have."""
     found: Figures = {}
     for key in ours.keys() & theirs.keys() - {without}:
         mine, other = ours[key], theirs[key]
         if isinstance(mine, dict) and isinstance(other, dict):
-            found[key] = _ratios(mine, other)
+            found[key] = ratios(mine, other)
         elif isinstance(mine, int | float) and isinstance(other, int | float) and other:
             found[key] = mine / other
     return {key: found[key] for key in ours if key in found}

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from text_generation_benchmark.percentiles import percentile
 from text_generation_benchmark.scenario import Run
 
 
@@ -74,14 +75,3 @@ def measure(batch_size: int, sequence_length: int, runs: Sequence[Run]) -> Measu
         tokens_per_second=Distribution.of(run.decode_tokens / math.fsum(run.decode_s) for run in runs),
     )
     return Measurement(batch_size, prefill, decode, tuple(runs))
-
-
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The value that `percent` % of the ascending samples do not exceed, on the line between the two nearest ones.
-
-    Source: Hyndman and Fan, Sample Quantiles in Statistical Packages (1996), definition 7.
-    """
-    place = (len(ordered) - 1) * percent / 100
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)

@@ -25,13 +25,13 @@ _PLOTS = (
 )
 
 
-def require_matplotlib() -> None:
+def require_matplotlib(flag: str = "--plots") -> None:
     """Raises BenchmarkError, before anything is measured, if nothing could be drawn afterwards."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise BenchmarkError(
-            f"--plots needs matplotlib ({error}); install the extra: pip install 'kvrun[bench]'"
+            f"{flag} needs matplotlib ({error}); install the extra: pip install 'kvrun[bench]'"
         ) from error
 
 

@@ -26,7 +26,7 @@ def prompt_of_tokens(tokenizer_name: str, revision: str, tokens: int) -> str:
 
     tokenizer_name: a model's directory, a tokenizer.json, or a hub id. Raises BenchmarkError.
     """
-    tokenizer = _load(tokenizer_name, revision)
+    tokenizer = read_tokenizer(_find(tokenizer_name, revision), "--tokenizer-name")
     wanted = tokens + _SPARE_TOKENS
     once = len(tokenizer.encode(_TEXT, add_special_tokens=False).ids)
     ids = tokenizer.encode(_TEXT * (wanted // once + 2), add_special_tokens=False).ids
@@ -34,14 +34,12 @@ def prompt_of_tokens(tokenizer_name: str, revision: str, tokens: int) -> str:
     return text
 
 
-def _load(name: str, revision: str) -> Tokenizer:
-    path = _find(name, revision)
+def read_tokenizer(path: Path, flag: str) -> Tokenizer:
+    """A tokenizer.json, without cutting and padding. Raises BenchmarkError, which says to leave `flag` out."""
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more precise
-        raise BenchmarkError(
-            f"{path} is not a tokenizer that can be read ({error}); leave --tokenizer-name out"
-        ) from error
+        raise BenchmarkError(f"{path} is not a tokenizer that can be read ({error}); leave {flag} out") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

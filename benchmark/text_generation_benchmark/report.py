@@ -1,6 +1,6 @@
 """A benchmark's outcome as JSON and as Markdown tables. Knows nothing of how it was measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,6 +8,7 @@ from text_generation_benchmark.client import ShardInfo
 from text_generation_benchmark.compare import Earlier, Figures
 from text_generation_benchmark.measurements import Measurement
 from text_generation_benchmark.settings import Settings
+from text_generation_benchmark.tables import capital, number, plain, table
 
 _STEPS = (
     ("Prefill", "prefill", "latency_ms"),
@@ -40,7 +41,7 @@ def markdown(found: dict[str, Any]) -> str:
     """The tables of a `document`, aligned so that they can be read in a terminal."""
     facts = {**found["parameters"], **{f"shard: {key}": value for key, value in found["shard"].items()}}
     parts = [
-        _table(["Parameter", "Value"], [[key.replace("_", " "), _plain(value)] for key, value in facts.items()]),
+        table(["Parameter", "Value"], [[key.replace("_", " "), plain(value)] for key, value in facts.items()]),
         "## Measured",
         "Latencies in milliseconds; tokens/s are averages.",
         *_figures(found["results"], "{:.2f}", "{:.1f}"),
@@ -56,12 +57,12 @@ def _comparison(comparison: dict[str, Any]) -> list[str]:
         "latencies below 1 and tokens/s above 1 are gains."
     )
     differences = [
-        [name.replace("_", " "), _plain(ours), _plain(theirs)]
+        [name.replace("_", " "), plain(ours), plain(theirs)]
         for name, (ours, theirs) in comparison["different_parameters"].items()
     ]
     parts = ["## Compared", head]
     if differences:
-        parts += ["The parameters differ:", _table(["Parameter", "This run", "The other"], differences)]
+        parts += ["The parameters differ:", table(["Parameter", "This run", "The other"], differences)]
     return parts + (_figures(comparison["results"], "{:.3f}", "{:.3f}") or ["No batch size is in both."])
 
 
@@ -72,35 +73,11 @@ def _figures(results: Sequence[Figures], latency: str, rate: str) -> list[str]:
         rates = [(head, name) for head, name in _RATES if any(name in result.get(step, {}) for result in results)]
         rows = [
             [str(result["batch_size"])]
-            + [_number(result, latency, step, key, column) for column in _DISTRIBUTION]
-            + [_number(result, rate, step, name, "average") for _, name in rates]
+            + [number(result, latency, step, key, column) for column in _DISTRIBUTION]
+            + [number(result, rate, step, name, "average") for _, name in rates]
             for result in results
         ]
         if rows:
-            heads = ["Batch", *map(_capital, _DISTRIBUTION), *(head for head, _ in rates)]
-            parts += [f"### {title}", _table(heads, rows, str.rjust)]
+            heads = ["Batch", *map(capital, _DISTRIBUTION), *(head for head, _ in rates)]
+            parts += [f"### {title}", table(heads, rows, str.rjust)]
     return parts
-
-
-def _number(result: Figures, form: str, *path: str) -> str:
-    value: Any = result
-    for key in path:
-        value = value.get(key, {})
-    return form.format(value) if isinstance(value, int | float) else "–"
-
-
-def _table(heads: list[str], rows: list[list[str]], align: Callable[[str, int], str] = str.ljust) -> str:
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    rule = ["-" * (width - 1) + (":" if align is str.rjust else "-") for width in widths]
-    lines = [[align(cell, width) for cell, width in zip(row, widths, strict=True)] for row in (heads, rule, *rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "–" if value is None else str(value)
-
-
-def _capital(word: str) -> str:
-    return word if word.startswith("p") else word.capitalize()

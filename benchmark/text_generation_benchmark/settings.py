@@ -4,11 +4,15 @@ The only module that reads the environment. Knows nothing of what the options do
 """
 
 import argparse
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from text_generation_benchmark.arguments import count, finite
+
+HTTP = "http"
+"""The first argument that means another command, with options of its own."""
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 _SOCKET = "/tmp/text-generation-server-0"
@@ -115,7 +119,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="text-generation-benchmark",
         description="Measures prefill and decode of a running shard through its Unix socket. It takes the shard for "
-        "itself: whatever a router has running there is dropped.",
+        f"itself: whatever a router has running there is dropped. `%(prog)s {HTTP} --help` is about servers over HTTP.",
         epilog="Options of workload and sampling are also read from variables: --sequence-length from SEQUENCE_LENGTH.",
         allow_abbrev=False,
     )
@@ -152,7 +156,7 @@ def _add_workload(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     group = parser.add_argument_group("workload")
     sizes = " ".join(map(str, _BATCH_SIZES))
     group.add_argument(
-        "-b", "--batch-size", action="extend", nargs="+", type=_count(1), metavar="N", help=f"one or more [{sizes}]"
+        "-b", "--batch-size", action="extend", nargs="+", type=count(1), metavar="N", help=f"one or more [{sizes}]"
     )
     for flags, least, default, meaning in (
         (("-s", "--sequence-length"), 1, 10, "tokens of each prompt"),
@@ -163,12 +167,12 @@ def _add_workload(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     ):
         default_text = environ.get(_variable(flags[-1]), str(default))
         group.add_argument(
-            *flags, type=_count(least), metavar="N", default=default_text, help=f"{meaning} [%(default)s]"
+            *flags, type=count(least), metavar="N", default=default_text, help=f"{meaning} [%(default)s]"
         )
 
     group.add_argument(
         "--max-batch-prefill-tokens",
-        type=_count(1),
+        type=count(1),
         metavar="N",
         default=environ.get("MAX_BATCH_PREFILL_TOKENS"),
         help="prompt tokens of one Prefill; larger batches are sent in several [no limit]",
@@ -180,31 +184,12 @@ def _add_sampling(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     neutral = Sampling()
     for name in ("temperature", "top_p", "typical_p", "repetition_penalty", "frequency_penalty"):
         default = environ.get(name.upper(), str(getattr(neutral, name)))
-        group.add_argument(_flag(name), type=_finite, metavar="X", default=default, help="[%(default)s]")
+        group.add_argument(_flag(name), type=finite, metavar="X", default=default, help="[%(default)s]")
     group.add_argument(
-        "--top-k", type=_count(0), metavar="N", default=environ.get("TOP_K", "0"), help="0 is off [%(default)s]"
+        "--top-k", type=count(0), metavar="N", default=environ.get("TOP_K", "0"), help="0 is off [%(default)s]"
     )
     for name in ("watermark", "do_sample"):
         group.add_argument(_flag(name), action="store_true", default=environ.get(name.upper()) == "true")
-
-
-def _count(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number of at least {least}")
-        return int(text)
-
-    return read
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number")
-    return value
 
 
 def _flag(name: str) -> str:

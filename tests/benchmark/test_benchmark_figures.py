@@ -6,7 +6,8 @@ import pytest
 
 from text_generation_benchmark.compare import Earlier
 from text_generation_benchmark.errors import BenchmarkError
-from text_generation_benchmark.measurements import Distribution, measure, percentile
+from text_generation_benchmark.measurements import Distribution, measure
+from text_generation_benchmark.percentiles import percentile
 from text_generation_benchmark.plots import draw
 from text_generation_benchmark.report import markdown
 from text_generation_benchmark.scenario import Run

@@ -1,0 +1,1 @@
+"""`text-generation-benchmark http`: latency, throughput and goodput of any server, measured as its users see them."""
