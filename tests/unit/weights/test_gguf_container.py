@@ -51,6 +51,19 @@ def test_rows_are_read_apart(write_gguf: WriteGGUF, quantization: str) -> None:
             np.testing.assert_array_equal(rows, expected[3:11].reshape(8, -1))
 
 
+@pytest.mark.parametrize("name", ["Q2_K", "Q6_K", "IQ4_XS", "TQ1_0"])
+def test_every_block_that_the_package_decodes_is_read(tmp_path: Path, name: str) -> None:
+    kind = gguf.GGMLQuantizationType[name]
+    numbers, length = gguf.GGML_QUANT_SIZES[kind]
+    data = np.random.default_rng(0).integers(0, 64, 3 * length, dtype=np.uint8)
+    path = tmp_path / "model.gguf"
+    header = struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q1sIQQIQ", 1, b"t", 2, numbers, 3, kind, 0)
+    path.write_bytes((b"GGUF" + header).ljust(96, b"\0") + data.tobytes())
+    with path.open("rb") as file:
+        rows = read_rows(file, read_container(path).tensors["t"], 1, 3)
+    np.testing.assert_array_equal(rows, gguf.quants.dequantize(data.reshape(3, -1), kind)[1:])
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.00001, 0.0005, 0.01, 0.05, 0.3, 0.9, 0.999])
 def test_a_file_cut_anywhere_is_refused(write_gguf: WriteGGUF, fraction: float) -> None:
     path = write_gguf()
@@ -69,7 +82,7 @@ def test_a_file_cut_anywhere_is_refused(write_gguf: WriteGGUF, fraction: float) 
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1 << 60), "ends or breaks"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sI", 1, b"k", 99), "metadata type 99"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q1sI", 1, b"\xff", 0), "ends or breaks"),
-        (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q1sIQIQ", 1, b"t", 1, 4, 29, 0), "GGML type 29"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q1sIQIQ", 1, b"t", 1, 4, 24, 0), "GGML type 24"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q1sIQIQ", 1, b"t", 1, 31, 8, 0), "whole blocks of 32"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q1sIIQ", 1, b"t", 0, 0, 0), r"shape \(\)"),
     ],

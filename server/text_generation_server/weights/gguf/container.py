@@ -1,6 +1,7 @@
 """The GGUF container, versions 2 and 3: metadata, tensor directory, tensor rows. Knows no model and no tokenizer.
 
 Layout (ggml docs/gguf.md): magic, version, two counts, the metadata pairs, the tensor directory, padding, tensor data.
+What blocks of numbers hold, the format's own package says; why its reader is not used: docs/architecture.md.
 """
 
 import math
@@ -11,12 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.modelfiles import BEGINNING, refuse_pointer
-from text_generation_server.weights.gguf.blocks import FORMATS, BlockFormat, Floats
 
+Floats = NDArray[np.float32]
 Scalar = str | bool | int | float
 Value = Scalar | list[Scalar]
 
@@ -35,7 +38,7 @@ class TensorInfo:
 
     name: str
     shape: tuple[int, ...]
-    format: BlockFormat
+    kind: GGMLQuantizationType
     offset: int
 
     @property
@@ -50,8 +53,9 @@ class TensorInfo:
 
     def byte_range(self, start: int, stop: int) -> tuple[int, int]:
         """Offset and length in bytes of rows [start, stop)."""
-        per_row = self.row_len * self.format.record.itemsize
-        return self.offset + start * per_row // self.format.size, (stop - start) * per_row // self.format.size
+        numbers, length = GGML_QUANT_SIZES[self.kind]
+        per_row = self.row_len * length
+        return self.offset + start * per_row // numbers, (stop - start) * per_row // numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ def read_rows(file: BinaryIO, tensor: TensorInfo, start: int, stop: int) -> Floa
     offset, length = tensor.byte_range(start, stop)
     file.seek(offset)
     raw: NDArray[np.uint8] = np.frombuffer(file.read(length), np.uint8)
-    return tensor.format.dequantize(raw).reshape(stop - start, tensor.row_len)
+    return dequantize(raw, tensor.kind).reshape(stop - start, tensor.row_len)
 
 
 class _Reader:
@@ -194,16 +198,25 @@ class _Reader:
         """A directory entry; its offset still counts from the start of the data."""
         name = self._string()
         shape = tuple(int(self._unpack("<Q")) for _ in range(int(self._unpack("<I"))))[::-1]
-        kind, offset = int(self._unpack("<I")), int(self._unpack("<Q"))
-        if kind not in FORMATS:
-            known = ", ".join(known.name for known in FORMATS.values())
-            raise UnsupportedModel(f"{self._path}: tensor {name} has GGML type {kind}, expected one of {known}")
-        size = FORMATS[kind].size
+        kind, offset = self._tensor_kind(name), int(self._unpack("<Q"))
+        size, _ = GGML_QUANT_SIZES[kind]
         if not shape or 0 in shape or shape[-1] % size:
             raise UnsupportedModel(
                 f"{self._path}: tensor {name} has shape {shape}, expected rows of whole blocks of {size}"
             )
-        return TensorInfo(name, shape, FORMATS[kind], offset)
+        return TensorInfo(name, shape, kind, offset)
+
+    def _tensor_kind(self, name: str) -> GGMLQuantizationType:
+        number = int(self._unpack("<I"))
+        try:
+            kind = GGMLQuantizationType(number)
+            _, length = GGML_QUANT_SIZES[kind]
+            dequantize(np.zeros(length, np.uint8), kind)  # refused here, not in the middle of the data
+        except (ValueError, NotImplementedError) as error:
+            raise UnsupportedModel(
+                f"{self._path}: tensor {name} has GGML type {number}, which is not read ({error})"
+            ) from error
+        return kind
 
     def _placed(self, tensors: list[TensorInfo], metadata: Mapping[str, Value]) -> dict[str, TensorInfo]:
         """Entries with offsets from the start of the file, all of them inside it."""
@@ -211,7 +224,7 @@ class _Reader:
         if not isinstance(alignment, int) or alignment <= 0:
             raise UnsupportedModel(f"{self._path}: general.alignment is {alignment!r}, expected a positive number")
         base = -(-self._file.tell() // alignment) * alignment
-        placed = [TensorInfo(tensor.name, tensor.shape, tensor.format, base + tensor.offset) for tensor in tensors]
+        placed = [TensorInfo(tensor.name, tensor.shape, tensor.kind, base + tensor.offset) for tensor in tensors]
         for tensor in placed:
             offset, length = tensor.byte_range(0, tensor.num_rows)
             if offset + length > self._size:

@@ -20,8 +20,7 @@ from text_generation_server.weights.gguf.architecture import (
     head_dim,
     model_config,
 )
-from text_generation_server.weights.gguf.blocks import Floats
-from text_generation_server.weights.gguf.container import Container, TensorInfo, read_container, read_rows
+from text_generation_server.weights.gguf.container import Container, Floats, TensorInfo, read_container, read_rows
 from text_generation_server.weights.gguf.metadata import check_metadata
 from text_generation_server.weights.gguf.special import end_ids, generation_config
 from text_generation_server.weights.gguf.tokenizer import build_tokenizer, tokenizer_config
@@ -58,7 +57,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _stored_type(gguf: Container) -> StoredType:
     sizes: Counter[str] = Counter()
     for tensor in gguf.tensors.values():
-        sizes[tensor.format.name] += tensor.num_rows * tensor.row_len
+        sizes[tensor.kind.name] += tensor.num_rows * tensor.row_len
     most, _ = sizes.most_common(1)[0]
     return StoredType(most) if most in tuple(StoredType) else StoredType.BFLOAT16
 
