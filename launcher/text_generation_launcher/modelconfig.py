@@ -47,7 +47,7 @@ def read_model(folder: Path) -> ModelFacts | None:
 
 
 def model_facts(config: Mapping[str, Any]) -> ModelFacts:
-    """Read a config.json's values: aliases of old families, and null as absent (protocol §9.2)."""
+    """Read a config.json's values: aliases of old families, and null as absent (docs/launcher.md#limits)."""
     heads = _integer(config, "num_attention_heads", "n_head", "n_heads")
     positions, positions_from = _positions(config)
     return ModelFacts(

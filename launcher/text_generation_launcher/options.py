@@ -1,7 +1,8 @@
 """The table of options: name, type, default, who uses each, or why it is refused. Parses nothing.
 
-Every option `--foo-bar` is also the environment variable `FOO_BAR` (protocol §9.1); the command line wins. An option is
-listed with whoever makes it act. Options of features that do not exist are listed with the sentence that refuses them.
+Every option `--foo-bar` is also the environment variable `FOO_BAR`; the command line wins (docs/launcher.md#options).
+An option is listed with whoever makes it act. Options of features that do not exist are listed with the sentence that
+refuses them.
 """
 
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ _NO_TRACING = "traces are not exported yet; metrics are at /metrics"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of one launch, in the order of protocol §9.1, then ours."""
+    """The options of one launch, in the order of TGI's launcher, then ours."""
 
     model_id: Annotated[str, used(_MODEL, "Hub id, model directory, .gguf file, or smollm2")] = "bigscience/bloom-560m"
     revision: Annotated[str | None, used(_MODEL, "Revision on the hub")] = None

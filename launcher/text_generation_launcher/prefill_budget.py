@@ -1,4 +1,7 @@
-"""How many prompt tokens one prefill should take: arithmetic on a model's sizes and a card's speed. Reads nothing."""
+"""How many prompt tokens one prefill should take: arithmetic on a model's sizes and a card's speed. Reads nothing.
+
+What is made of the numbers: docs/launcher.md#limits.
+"""
 
 from text_generation_launcher.hardware import Gpu
 from text_generation_launcher.modelconfig import ModelFacts
@@ -24,7 +27,7 @@ def card_name(gpu: Gpu) -> str:
 
 
 def compute_optimal_tokens(model: ModelFacts, gpu: Gpu | None, num_shard: int) -> int | None:
-    """Prompt tokens that keep the cards busy for a second; None if the card or a size is unknown (protocol §9.2)."""
+    """Prompt tokens that keep the cards busy for a second; None if the card or a size is unknown."""
     flops = _flops_per_token(model)
     speeds = [_TERAFLOPS[token] for token in card_name(gpu).split("-") if token in _TERAFLOPS] if gpu else []
     if not flops or not speeds or model.is_vision:
@@ -33,7 +36,7 @@ def compute_optimal_tokens(model: ModelFacts, gpu: Gpu | None, num_shard: int) -
 
 
 def memory_tokens(model: ModelFacts, memory_bytes: float) -> int | None:
-    """Prompt tokens that fit beside float16 weights; None if a size is unknown or weights are quantized (§9.2)."""
+    """Prompt tokens that fit beside float16 weights; None if a size is unknown or weights are quantized."""
     h, heads, kv_heads, d, layers, inner, vocab = _sizes(model)
     token_bytes = 4 * kv_heads * d * layers + 6 * model.experts * 1.5 * inner
     if model.is_quantized or not (h and layers and inner and vocab and token_bytes):

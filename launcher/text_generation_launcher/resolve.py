@@ -1,6 +1,6 @@
 """Decides what the options leave open, from config.json and the devices, with the reason for each choice.
 
-Pure functions: reads no file, no environment, starts nothing. The rules are those of protocol §9.2 and §9.3.
+Pure functions: reads no file, no environment, starts nothing. The rules: docs/launcher.md.
 """
 
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ def check_limits(options: Options) -> None:
 
 
 def resolve_num_shard(options: Options, environment: Environment, hardware: Hardware) -> tuple[int, str]:
-    """Number of ranks, and why (§9.3). Raises LaunchError for one rank with --sharded true, or less than one."""
+    """Number of ranks, and why. Raises LaunchError for one rank with --sharded true, or less than one."""
     devices = _device_count(environment, hardware)
     if options.num_shard is not None:
         count, why = options.num_shard, "given"
@@ -106,7 +106,7 @@ def _device_count(environment: Environment, hardware: Hardware) -> int | None:
 
 
 def _attention(environment: Environment, hardware: Hardware, model: ModelFacts | None) -> tuple[str, str, str]:
-    """ATTENTION, PREFIX_CACHING and why: a contract on block sizes between router and shard, by the table of §9.2."""
+    """ATTENTION, PREFIX_CACHING and why: a contract on block sizes between router and shard."""
     attention, prefix, why = environment.attention, environment.prefix_caching, "nothing forbids it"
     capable = hardware.gpus and hardware.gpus[0].capability >= _TENSOR_CORES
     fallback = "flashdecoding" if capable else "paged"
@@ -157,7 +157,7 @@ def _prefill_tokens(
 
 
 def _numeric(limits: Limits, options: Options, model: ModelFacts | None) -> Limits:
-    """Numbers for a router that cannot learn limits from warm-up (§9.2, routers up to 2.4.0)."""
+    """Numbers for a router that cannot learn limits from warm-up (docs/launcher.md#limits)."""
     positions = (model.max_positions if model else None) or _OLD_ROUTER_TOKENS
     total = limits.max_total_tokens or max(min(positions, _OLD_ROUTER_TOKENS), (limits.max_input_tokens or 0) + 1)
     longest = limits.max_input_tokens or total - 1

@@ -132,7 +132,7 @@ def _share(env: Mapping[str, str], name: str, default: float) -> float:
 
 
 def _check_boolean(name: str, env: Mapping[str, str]) -> None:
-    """Other spellings of true would end a router that reads the same variable (protocol §11.6, case 120)."""
+    """Other spellings of true would end a router that reads the same variable (docs/launcher.md#options)."""
     if get_type_hints(Options)[name] is bool and env.get(variable(name)) not in ("true", "false"):
         raise OptionError(
             f"{variable(name)} is {env.get(variable(name))!r}; it must be true or false, in these letters"

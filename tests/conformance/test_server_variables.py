@@ -1,4 +1,4 @@
-"""Protocol §12: every variable acts, is refused, is read by a library, or is named as being without effect."""
+"""Every variable acts, is refused, is a library's, or is named as being without effect (docs/protocol.md#variables)."""
 
 import pytest
 
