@@ -144,8 +144,8 @@ class Options:
     master_port: Annotated[int, used(_PLACE, "Port there", least=1, most=65535)] = 29500
     huggingface_hub_cache: Annotated[str | None, used(_MODEL, "Folder of downloaded models")] = None
     weights_cache_override: Annotated[str | None, used(_MODEL, "Folder of this model's weights")] = None
-    # No custom kernels exist, so this is fulfilled; the shards are told all the same.
-    disable_custom_kernels: Annotated[bool, used(Use.SHARD, "Run no custom kernels")] = False
+    # Our shards have no second kernels for everything, and name the variable in their log.
+    disable_custom_kernels: Annotated[bool, used(Use.SHARD, "Without effect on our shards, which say so")] = False
     cuda_memory_fraction: Annotated[float, used(Use.SHARD, "Share of device memory to use", least=0, most=1)] = 1.0
     rope_scaling: Annotated[RopeScaling | None, used(Use.SHARD, "Stretch rotary positions in this way")] = None
     rope_factor: Annotated[float | None, used(Use.SHARD, "Stretch rotary positions by this factor")] = None

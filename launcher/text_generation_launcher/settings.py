@@ -1,6 +1,6 @@
 """Reads the environment and checks the options against it. Knows nothing of models, devices or child processes.
 
-No other module of this package reads the environment.
+No other module of this package reads the environment, but typer looks for options there too (command.py).
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What routers of each generation do differently on the wire as data (docs/protocol.md#generations-of-routers)."""
+"""What routers of each generation do differently on the wire (docs/protocol.md#generations-of-routers), as data."""
 
 from dataclasses import dataclass, field
 
