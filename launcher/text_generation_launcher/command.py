@@ -97,6 +97,6 @@ def _parameter(name: str, kind: Any, default: object, option: Any) -> inspect.Pa
 def _typer_option(name: str, option: Option) -> Any:
     spellings = [flag(name), *([option.short] if option.short else [])]
     text = f"{option.help} (refused: {option.refused})" if option.refused else option.help
-    # `--env` is the one option without a variable: ENV is too common a name (protocol §9.1).
+    # `--env` is the one option without a variable: ENV is too common a name (docs/launcher.md#options).
     names = None if name == "env" else variable(name)
     return typer.Option(*spellings, envvar=names, help=text, min=option.least, max=option.most)

@@ -30,7 +30,7 @@ class Downloaded:
 
 
 def download_command(launch: LaunchContext) -> list[str]:
-    """The command of protocol §9.4, for the main model."""
+    """The command of docs/launcher.md#children, for the main model."""
     options = launch.options
     command = [*launch.programs.server, "download-weights", options.model_id, "--extension", ".safetensors"]
     command += ["--logger-level", "INFO", "--json-output", "--merge-lora"]

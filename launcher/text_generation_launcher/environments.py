@@ -1,4 +1,4 @@
-"""The environments that children start in (protocol §9.4 and §9.7). Reads none itself: everything is handed in."""
+"""The environments that children start in (docs/launcher.md#children). Reads none itself: everything is handed in."""
 
 from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.options import OF_ROUTER, Options

@@ -1,6 +1,6 @@
 """The table of options: the router's, and those of launcher and shards, some with why they are refused. Parses nothing.
 
-Every option `--foo-bar` is also the environment variable `FOO_BAR` (protocol §9.1); the command line wins.
+Every option `--foo-bar` is also the environment variable `FOO_BAR`; the command line wins (docs/launcher.md#options).
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _NO_LORA = "LoRA adapters are not served yet; merge the adapter into the model"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(RouterOptions):
-    """The options of one launch: those of its router, and these in the order of protocol §9.1, then ours."""
+    """The options of one launch: those of its router, and these in the order of TGI's launcher, then ours."""
 
     model_id: str = option("bigscience/bloom-560m", "Hub id, model directory, .gguf file, or smollm2")
     sharded: Switch | None = option(None, "Cut the model over all visible devices, or never")
@@ -47,8 +47,8 @@ class Options(RouterOptions):
     master_port: int = option(29500, "Port there", least=1, most=65535)
     huggingface_hub_cache: str | None = option(None, "Folder of downloaded models")
     weights_cache_override: str | None = option(None, "Folder of this model's weights")
-    # The kernels that it means do not exist here, so this is fulfilled; the shards are told all the same.
-    disable_custom_kernels: bool = option(False, "Run no custom kernels")
+    # Our shards have no second kernels for everything, and name the variable in their log.
+    disable_custom_kernels: bool = option(False, "Without effect on our shards, which say so")
     cuda_memory_fraction: float = option(1.0, "Share of device memory to use", least=0, most=1)
     rope_scaling: RopeScaling | None = option(None, "Stretch rotary positions in this way")
     rope_factor: float | None = option(None, "Stretch rotary positions by this factor")

@@ -47,7 +47,7 @@ class Places:
         self._held.close()
 
     def socket_path(self, rank: int) -> str:
-        """Where a rank answers (protocol §2.1)."""
+        """Where a rank answers (docs/launcher.md#places)."""
         return f"{self.socket_prefix}-{rank}"
 
     def admit_shards(self) -> None:

@@ -1,6 +1,6 @@
 """How many prompt tokens one prefill should take: arithmetic on a model's sizes and a card's speed. Reads nothing.
 
-The formulas are those of protocol §9.2, with the sizes of each layer where layers differ.
+The formulas are those of docs/launcher.md#limits, with the sizes of each layer where layers differ.
 """
 
 from text_generation_launcher.hardware import Gpu

@@ -1,4 +1,4 @@
-"""Understands the JSON log lines of our other programs (protocol §9.6). Shows nothing.
+"""Understands the JSON log lines of our other programs (docs/launcher.md#log-lines). Shows nothing.
 
 Start-up reports ride in `record.extra` of ordinary log lines:
 

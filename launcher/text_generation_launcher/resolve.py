@@ -1,7 +1,6 @@
 """Decides what the options leave open, from config.json and the devices, with the reason for each choice.
 
-Pure functions: reads no file, no environment, starts nothing. The rules are those of protocol §9.2 and §9.3; but
-attention and prefix caching go by what our shards serve, not by the kernels of others.
+Pure functions: reads no file, no environment, starts nothing. The rules: docs/launcher.md#number-of-shards, #limits.
 """
 
 from dataclasses import dataclass
@@ -78,7 +77,10 @@ def check_limits(options: Options) -> None:
 
 
 def resolve_num_shard(options: Options, environment: Environment, hardware: Hardware) -> tuple[int, str]:
-    """Number of ranks, and why (§9.3). Raises LaunchError for one rank with --sharded true, or less than one."""
+    """Number of ranks, and why (docs/launcher.md#number-of-shards).
+
+    Raises LaunchError for one rank with --sharded true, or less than one.
+    """
     devices = _device_count(environment, hardware)
     if options.num_shard is not None:
         count, why = options.num_shard, "given"
@@ -144,7 +146,7 @@ def _prefill_tokens(
 
 
 def _numeric(limits: Limits, options: Options, model: ModelFacts) -> Limits:
-    """Numbers for a router that cannot learn limits from warm-up (§9.2, routers up to 2.4.0)."""
+    """Numbers for a router that cannot learn limits from warm-up (docs/launcher.md#routers-of-other-makers)."""
     positions = model.max_positions.tokens if model.max_positions else _OLD_ROUTER_TOKENS
     total = limits.max_total_tokens or max(min(positions, _OLD_ROUTER_TOKENS), (limits.max_input_tokens or 0) + 1)
     longest = limits.max_input_tokens or total - 1

@@ -41,7 +41,7 @@ class RouterProgram:
 
     @property
     def needs_numeric_limits(self) -> bool:
-        """Routers up to 2.4.0 cannot leave limits to warm-up; --payload-limit came with those that can (§9.7)."""
+        """Routers up to 2.4.0, which lack --payload-limit, need numbers from the start (docs/launcher.md#limits)."""
         return self.flags is not None and not self.takes("payload_limit")
 
 
@@ -61,7 +61,7 @@ def choose_router(launch: LaunchContext) -> RouterProgram:
 def router_command(
     launch: LaunchContext, program: RouterProgram, places: Places, resolved: ResolvedArgs, model: Downloaded
 ) -> list[str]:
-    """The command of protocol §9.4, of the flags the program takes."""
+    """The command of docs/launcher.md#children, of the flags the program takes."""
     options, limits = launch.options, resolved.limits
     values: dict[str, object] = {name: getattr(options, name) for name in OF_ROUTER}
     values |= {

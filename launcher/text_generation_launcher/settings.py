@@ -1,6 +1,6 @@
 """Reads the environment and checks the options against it. Knows nothing of models, devices or child processes.
 
-No other module of this package reads the environment.
+No other module of this package reads the environment, but typer looks for options there too (command.py).
 """
 
 import dataclasses
@@ -121,7 +121,7 @@ def _share(env: Mapping[str, str], name: str, default: float) -> float:
 
 
 def _check_boolean(name: str, env: Mapping[str, str]) -> None:
-    """Other spellings of true would end a router that reads the same variable (protocol §11.6, case 120)."""
+    """Other spellings of true would end a router that reads the same variable (docs/launcher.md#options)."""
     if get_type_hints(Options)[name] is bool and env.get(variable(name)) not in ("true", "false"):
         raise OptionError(
             f"{variable(name)} is {env.get(variable(name))!r}; it must be true or false, in these letters"

@@ -15,7 +15,7 @@ from text_generation_server.reservations.holders import belongs_to, listener
 
 
 def shard_command(launch: LaunchContext, places: Places, resolved: ResolvedArgs, model: Downloaded) -> list[str]:
-    """The command of protocol §9.4; the same for every rank."""
+    """The command of docs/launcher.md#children; the same for every rank."""
     options = launch.options
     command = [*launch.programs.server, "serve", model.path or options.model_id]
     command += ["--uds-path", places.socket_prefix]

@@ -1,4 +1,4 @@
-"""One launch from the first check to the last process's end, and its exit code (protocol §9.5).
+"""One launch from the first check to the last process's end, and its exit code (docs/launcher.md#readiness-and-end).
 
 Whatever ends it (a signal, a child's death, an error of ours), the router ends first, then the shards, and no process
 and no socket stays. Does not know how any child is started.
@@ -115,7 +115,7 @@ class _Supervisor:
         self._start_up.ready(url)
 
     def _router_folder(self) -> Path | None:
-        """Other routers write into the folder they run in, and two must not meet there (§9.7)."""
+        """Others write into their folder, where two must not meet (docs/launcher.md#routers-of-other-makers)."""
         if self._launch.embedded_router:
             return None
         folder = TemporaryDirectory(prefix="text-generation-router-", ignore_cleanup_errors=True)

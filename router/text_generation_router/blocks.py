@@ -1,6 +1,6 @@
 """Hands out cache blocks and takes them back; with prefix caching, prompts share the blocks they begin with.
 
-Block 0 is never handed out: shards use it as scratch space. Knows neither requests nor what is in a block.
+Block 0 is never handed out: probes name it, and shards may overwrite it. Knows neither requests nor what is in a block.
 """
 
 from dataclasses import dataclass

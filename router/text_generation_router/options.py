@@ -66,7 +66,7 @@ _NO_TRACING = "traces are not exported yet; metrics are at /metrics"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterOptions:
-    """What one router is asked for, in the order of protocol §9.1, with a launcher's defaults."""
+    """What one router is asked for, in the order of TGI's launcher, with a launcher's defaults."""
 
     revision: str | None = option(None, "Revision on the hub")
     validation_workers: int = option(2, "Tokenizer threads", least=1)

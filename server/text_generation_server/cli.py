@@ -143,8 +143,8 @@ def prepare_kernels(
     arch: Annotated[
         str | None,
         typer.Option(
-            envvar="FLASHINFER_CUDA_ARCH_LIST",
-            help="GPUs to compile for, by architecture: 9.0a is H100. [default: those of this machine]",
+            help="GPUs to compile for, by architecture: 9.0a is H100. [default: by the variable "
+            "FLASHINFER_CUDA_ARCH_LIST, else those of this machine]",
         ),
     ] = None,
     embed: Annotated[

@@ -18,7 +18,7 @@ LEVELS = {"WARN": "WARNING"} | {
 """Names as launchers write them, and loguru's for them."""
 
 LONGEST_LINE = 32 * 1024
-"""Bytes of a line that launchers read in one piece (protocol §9.6)."""
+"""Bytes of a line that launchers read in one piece (docs/launcher.md#log-lines)."""
 
 TEXT_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSSSSS} {level: <7} {message}"
 

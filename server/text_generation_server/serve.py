@@ -225,7 +225,7 @@ def describe(config: ServerConfig, part: Part) -> Shard:
         attention=config.cache.attention,
         block_size=config.cache.block_size,
         prefix_caching=config.cache.prefix_caching and shares_prefixes(part.model),
-        # A router that plans chunks counts one token a row and step (protocol §8).
+        # A router that plans chunks counts one token a row and step (docs/protocol.md#info).
         chunking=config.cache.chunking and not config.options.speculate,
         vocab_size=part.model.vocab_size,
         speculate=config.options.speculate,

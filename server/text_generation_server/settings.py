@@ -1,6 +1,6 @@
-"""Options and environment variables to one frozen configuration. The only module that reads the environment.
+"""Options and environment variables to one frozen configuration. No other module asks the environment.
 
-Which variables there are and what they mean: protocol §12.
+Which variables there are and what they mean: docs/protocol.md#variables.
 """
 
 import os

@@ -19,7 +19,7 @@ VERSIONS: dict[str, tuple[ModuleType, ModuleType]] = {"v2": (pb_v2, grpc_v2), "v
 HEALTH_ID = 2**64 - 1
 LENGTH, EOS_TOKEN, STOP_SEQUENCE = 0, 1, 2
 ROUTER_LIMIT = 4 * 2**20
-"""Bytes of the largest answer that tonic takes, which no router raises (protocol §2.2)."""
+"""Bytes of the largest answer that tonic takes, which no router raises (docs/protocol.md#sizes)."""
 
 Message = Any
 
@@ -103,7 +103,7 @@ class Caller:
         return self.stub.Health(self.pb.HealthRequest(), timeout=60)
 
     def liveness(self, **changes: object) -> Message:
-        """The Prefill that routers send as a health check (protocol §2.5)."""
+        """The Prefill that routers send as a health check (docs/protocol.md#liveness)."""
         return self.prefill(HEALTH_ID, self.request(HEALTH_ID, "liveness", 1, ignore_eos=False, **changes))
 
     def run_out(self, response: Message) -> dict[int, list[Message]]:

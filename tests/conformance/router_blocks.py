@@ -1,4 +1,4 @@
-"""A router's allocator of blocks with its prefix cache, hazards included (protocol §5)."""
+"""A router's allocator of blocks with its prefix cache and that one's false claims (docs/protocol.md#prefixes)."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What routers of each generation do differently on the wire (protocol §0 and §3.2), as data."""
+"""What routers of each generation do differently on the wire (docs/protocol.md#generations-of-routers), as data."""
 
 from dataclasses import dataclass, field
 
@@ -50,7 +50,7 @@ GENERATIONS = (
     RouterGeneration(
         "3.3.7",
         fields=WITH_CHUNKS,
-        # Less than the prefill budget, so that its u32 subtraction wraps around (protocol §3.2).
+        # Less than the prefill budget, so that its u32 subtraction wraps around (docs/protocol.md#warming-up).
         limits=(None, 192),
         starts_healthy=True,
         liveness={"truncate": 1, "add_special_tokens": False, "blocks": [0], "slots": [0]},

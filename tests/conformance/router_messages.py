@@ -1,4 +1,4 @@
-"""Requests as a generation of routers writes them, the warm-up batch above all (protocol §3.2)."""
+"""Requests as a generation of routers writes them, the warm-up batch above all (docs/protocol.md#warming-up)."""
 
 import base64
 

@@ -1,6 +1,6 @@
 """A router of any generation, reduced to what the shard sees of it; it fails where a real one would panic.
 
-Follows protocol §3 (start-up), §4.3 (scheduling), §5 (slots and prefixes) and §2.7 (failures).
+What it does is what docs/protocol.md says of routers.
 """
 
 from dataclasses import dataclass, field
@@ -74,7 +74,7 @@ class ScriptedRouter:
         self.entries[request_id].connected = False
 
     def put_back(self, text: str) -> None:
-        """Allocate a request, find it over the budget, and drop its allocation: hazard H1 (protocol §5.4)."""
+        """Allocate a request, find it over the budget, and drop its allocation: H1 of docs/protocol.md#prefixes."""
         assert self.blocks is not None
         self.blocks.release(self.blocks.allocate(prompt_ids(text), 1))
 
@@ -233,7 +233,7 @@ class ScriptedRouter:
             self._end(self.entries[request_id], "failed")
 
     def _end(self, entry: Entry, outcome: str) -> None:
-        """The slots are free from here on, before the shard hears of it (protocol §4.3)."""
+        """The slots are free from here on, before the shard hears of it (docs/protocol.md#batches)."""
         entry.outcome = outcome
         self.done[entry.id] = self.entries.pop(entry.id)
         if self.blocks is not None and entry.allocation is not None:

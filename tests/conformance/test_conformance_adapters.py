@@ -1,4 +1,4 @@
-"""Protocol §11.5, adapters: unknown ones mean the base model, kv.run's spelling of none. Cases 102 to 106."""
+"""Adapters: unknown ones mean the base model, kv.run's spelling of none (docs/conformance.md#adapters)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Protocol §11.2: the life of a batch over Prefill, Decode, FilterBatch and ClearCache. Cases 22 to 42."""
+"""The life of a batch over Prefill, Decode, FilterBatch and ClearCache (docs/conformance.md#batches)."""
 
 import threading
 
@@ -178,7 +178,7 @@ def test_c038_batches_take_turns(shard, version):
 
 
 def test_c039_no_generation_can_come_from_two_ranks(tmp_path):
-    """All ranks name rank 0 only, and the others refuse work: rank 0 owns every request (protocol §2.1)."""
+    """All ranks name rank 0 only, the others refuse work: rank 0 owns every request (docs/protocol.md#connecting)."""
 
     class Worker:
         alive = True

@@ -1,4 +1,4 @@
-"""Protocol §11.3, prompts in chunks: through Decode, through Prefill with a cached batch. Cases 43 to 52, 61."""
+"""Prompts in chunks: through Decode, through Prefill with a cached batch (docs/conformance.md#chunks)."""
 
 import math
 
@@ -130,7 +130,7 @@ def merged(answers: dict[int, list], step) -> dict[int, list]:
 
 @pytest.mark.parametrize("leave", ["filter", "clear"])
 def test_a_client_may_leave_in_mid_prompt(shard, caller, leave):
-    # The slots are handed out again before the shard hears of it, as routers do (protocol §4.3).
+    # The slots are handed out again before the shard hears of it, as routers do (docs/protocol.md#batches).
     slots = range(30, 52)
     caller.prefill(0, caller.request(0, LONG, 3, chunk_len=8, slots=slots), caller.request(1, "mate", 9))
     caller.decode(0)

@@ -94,7 +94,7 @@ def test_a_failed_step_takes_its_own_batch_only(start, version):
 
 
 def test_a_failed_join_takes_the_cached_batch_with_it(start):
-    # Routers fail the requests of both and clear the new one only (protocol §2.7).
+    # Routers fail the requests of both and clear the new one only (docs/protocol.md#faults).
     shard = start(model=MockModel(fail_on=255))
     caller = shard.v3
     caller.prefill(0, caller.request(1, "lost", 5))

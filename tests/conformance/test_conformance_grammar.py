@@ -1,4 +1,4 @@
-"""Protocol §11.5, grammars: regular expressions, JSON schemas, bad ones, in company. Cases 95 to 98."""
+"""Regular expressions, JSON schemas, bad ones, in company (docs/conformance.md#grammars)."""
 
 import json
 import re

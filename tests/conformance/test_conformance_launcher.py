@@ -1,4 +1,4 @@
-"""Protocol §11.6: our server under a launcher of another maker, our launcher under everything. Cases 107 to 121."""
+"""Our server under another maker's launcher, our launcher under everything (docs/conformance.md#launcher)."""
 
 import json
 import os
@@ -28,7 +28,7 @@ SHARD = CHILD | {
     "TORCH_NCCL_AVOID_RECORD_STREAMS": "1", "CUDA_MEMORY_FRACTION": "0.01", "ATTENTION": "flashinfer",
     "PREFIX_CACHING": "true", "MAX_TOTAL_TOKENS": "512", "CUDA_GRAPHS": "1,2,4,8,16,32", "OMP_NUM_THREADS": "1",
 }  # fmt: skip
-"""What the launchers of 2.x and 3.x set for their children (protocol §9.4)."""
+"""What the launchers of 2.x and 3.x set for their children (docs/launcher.md#children)."""
 
 
 def server(*arguments: object, env: dict[str, str]) -> subprocess.Popen[str]:

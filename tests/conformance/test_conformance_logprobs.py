@@ -1,4 +1,4 @@
-"""Protocol §11.4, numbers: log-probabilities, top tokens, seeds. Cases 80 to 86."""
+"""Log-probabilities, top tokens, seeds (docs/conformance.md#log-probabilities-and-top-tokens)."""
 
 import math
 

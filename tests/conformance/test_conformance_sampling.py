@@ -1,4 +1,4 @@
-"""Protocol §11.5, choosing tokens: greedy or drawn, penalties, warpers, watermark. Cases 87 to 94."""
+"""Greedy or drawn, penalties, warpers, watermark (docs/conformance.md#choosing-tokens)."""
 
 import math
 

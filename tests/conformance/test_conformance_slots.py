@@ -1,4 +1,4 @@
-"""Protocol §11.3, the router's cache slots: what is written where, which prefixes are believed. Cases 53 to 60."""
+"""The router's slots: what is written where, which prefixes are believed (docs/conformance.md#slots-and-prefixes)."""
 
 import math
 import random
@@ -100,7 +100,7 @@ def test_c060_slots_are_reused_before_the_filter(shard, caller):
 
 
 def test_h1_a_prompt_that_was_put_back_was_never_computed(caller):
-    """The router inserts a prompt that it allocated and put back, then sends it as cached (protocol §5.4)."""
+    """The router remembers a prompt that it put back, and sends it as cached (docs/protocol.md#prefixes)."""
     answer = caller.answer(caller.request(1, PROMPT, 4, slots=range(40, 63), cache_len=len(PROMPT) - 1))
     assert ids_of(answer) == expected(PROMPT, 4)
 
@@ -115,7 +115,7 @@ def test_h2_a_failed_prefill_leaves_no_prefix(start):
 
 
 def test_h3_a_prompt_that_was_cut_is_not_the_prefix_of_what_its_router_thinks(caller):
-    """The router keys the last n ids, the shard computed BOS and the last n-1 (protocol §5.4)."""
+    """The router keys the last n ids, the shard computed BOS and the last n-1 (docs/protocol.md#prefixes)."""
     text, keep = "x" + PROMPT, 12
     caller.answer(caller.request(1, text, 1, truncate=keep, add_special_tokens=True, slots=range(keep)))
     tail = text[-keep:]
@@ -165,7 +165,7 @@ def test_a_batch_counts_each_slot_once(shard, caller):
 
 @pytest.mark.parametrize(("attention", "tokens"), [("flashinfer", 5 + 4), ("paged", 16)])
 def test_slots_that_the_shard_allocates_are_counted_in_whole_blocks(start, attention, tokens):
-    # A version 2 router takes what max_tokens leaves of the cache for free (protocol §4.5).
+    # A version 2 router takes what max_tokens leaves of the cache for free (docs/protocol.md#batches).
     shard = start(attention=attention)
     free = shard.engine.pool.blocks.free_tokens
     step = shard.v2.prefill(0, shard.v2.request(1, "abcd", 5))

@@ -1,4 +1,4 @@
-"""Protocol §11.5, guesses: several ids a Generation, the same text, what Info says. Cases 99 to 101."""
+"""Guesses: several ids a Generation, the same text, what Info says (docs/conformance.md#guesses)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Protocol §11.4, texts: truncation, partial characters, special tokens, stop rules, prompt tokens. Cases 62 to 79."""
+"""Truncation, partial characters, special tokens, stop rules, prompt tokens (docs/conformance.md#texts)."""
 
 import math
 

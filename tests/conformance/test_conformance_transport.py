@@ -1,4 +1,4 @@
-"""Protocol §11.1, the wire: discovery, bytes of messages, health, errors, sizes, reflection. Cases 1 to 8, 14 to 19."""
+"""Discovery, bytes of messages, health, errors, sizes, reflection (docs/conformance.md#wire-and-transport)."""
 
 import math
 import os

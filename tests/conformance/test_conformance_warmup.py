@@ -1,4 +1,4 @@
-"""Protocol §11.1, start-up: what Warmup returns, and which routers want special tokens. Cases 9 to 13, 20, 21."""
+"""What Warmup returns, and which routers want special tokens (docs/conformance.md#warm-up)."""
 
 import base64
 
@@ -13,7 +13,7 @@ JPEG_THAT_IS_A_PNG = b"\x89PNG\r\n\x1a\n" + bytes(543)
 
 
 def warm(caller, truncate: int, new: int, words: int, **changes):
-    """One request of a router's warm-up batch (protocol §3.2)."""
+    """One request of a router's warm-up batch (docs/protocol.md#warming-up)."""
     parameters = {
         "temperature": 0.9, "top_k": 10, "top_p": 0.9, "typical_p": 0.9, "repetition_penalty": 1.2,
         "frequency_penalty": 0.1, "watermark": True,

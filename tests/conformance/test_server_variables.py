@@ -1,10 +1,13 @@
-"""Protocol §12: every variable acts, is refused, is read by a library, or is named as being without effect."""
+"""Every variable acts, is refused, is a library's, or is named as being without effect (docs/protocol.md#variables)."""
+
+from pathlib import Path
 
 import pytest
 
 from text_generation_server.errors import InvalidSettings
 from text_generation_server.settings import ServeOptions, server_config
 
+PAGE = Path(__file__).parents[2] / "docs/protocol.md"
 OPTIONS = ServeOptions("model")
 RANKS = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 
@@ -44,3 +47,7 @@ def test_a_variable_without_effect_is_named(name):
 def test_adapters_are_refused_by_name():
     with pytest.raises(InvalidSettings, match="LORA_ADAPTERS"):
         server_config(OPTIONS, {"LORA_ADAPTERS": "owner/law"})
+
+
+def test_the_page_names_every_variable_that_acts():
+    assert [name for name in ACTS | RANKS if f"`{name}`" not in PAGE.read_text()] == []

@@ -74,7 +74,7 @@ async def test_our_async_client(server):
 
 def test_the_hub_client(server):
     client = InferenceClient(server.url)
-    # `/` answers with the prompt in front unless it is told not to (http contract §3.3).
+    # `/` answers with the prompt in front unless it is told not to.
     assert client.text_generation(CAPITAL, max_new_tokens=1) == f"{CAPITAL} Paris"
     assert client.text_generation(CAPITAL, max_new_tokens=1, return_full_text=False) == " Paris"
     assert "".join(client.text_generation(CAPITAL, max_new_tokens=3, stream=True)).startswith(" Paris")

@@ -1,4 +1,4 @@
-"""The batch life-cycle of the protocol (§4, §11.2, §11.3) on the mock model."""
+"""The life of batches (docs/protocol.md#batches) on the mock model."""
 
 import math
 import re

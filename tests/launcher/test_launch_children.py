@@ -1,4 +1,4 @@
-"""What download, shards and routers are started with: arguments, environment, folder (protocol §9.4 and §9.7)."""
+"""What download, shards and routers are started with: arguments, environment, folder (docs/launcher.md#children)."""
 
 import signal
 import socket

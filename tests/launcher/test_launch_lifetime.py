@@ -1,4 +1,4 @@
-"""Start, readiness, death and shutdown of whole launches, over stub executables (protocol §9.5, cases 111 to 121)."""
+"""Start, readiness, death and shutdown of launches, over stub executables (docs/launcher.md#readiness-and-end)."""
 
 import json
 import os

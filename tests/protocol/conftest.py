@@ -68,7 +68,7 @@ class RunningShard:
         self.v3 = grpc_v3.TextGenerationServiceStub(self.channel)
 
     def raw(self, method: str, request: bytes = b"") -> bytes:
-        """Call `generate.vN.TextGenerationService/Method` with bytes, for bytes."""
+        """Call `/generate.vN.TextGenerationService/Method` with bytes, for bytes."""
         return self.channel.unary_unary(f"/{method}")(request, timeout=10)
 
 

@@ -1,4 +1,4 @@
-"""Server-sent events, as the HTML standard says that a stream is read (§9.2.6). Knows nothing of what is in them."""
+"""Server-sent events, read as the HTML standard says. Knows nothing of what is in them."""
 
 import re
 from collections.abc import Iterator

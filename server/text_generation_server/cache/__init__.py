@@ -1,1 +1,1 @@
-"""Keys and values of past tokens: the pool of slots, who may use them, and what they hold."""
+"""What models keep of past tokens: kinds of state, slots, who may use them, and what they hold."""

@@ -1,6 +1,6 @@
 """Hands out cache slots to requests that bring none; knows nothing of what is stored in them.
 
-A *block* is a run of `block_size` slots; requests get whole blocks (protocol §3.3, §4.5).
+A *block* is a run of `block_size` slots; requests get whole blocks (docs/protocol.md#slots).
 """
 
 import numpy as np

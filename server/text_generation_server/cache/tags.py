@@ -1,7 +1,7 @@
 """Remembers which prompt prefix each cache slot holds, so that a router's claim of a cached prefix can be checked.
 
 A tag is the chained hash of the adapter and all prompt tokens up to the slot's position. Routers may claim prefixes
-that were never computed, or not from these tokens (protocol §5.4, H1 to H3); what does not match is computed again.
+that were never computed, or not from these tokens (docs/protocol.md#prefixes); what does not match is computed again.
 """
 
 from collections.abc import Sequence

@@ -15,8 +15,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 def available_bytes(device: torch.device, world_size: int, memory_fraction: float, reclaimable: int) -> int:
     """Bytes this rank may give to a cache; `reclaimable` are in use now and will be given back before.
 
-    On CUDA `memory_fraction` is the share of the whole device that the process may use (protocol §3.3); on a CPU it
-    scales `HOST_SHARE` of the free memory, divided among the ranks.
+    On CUDA `memory_fraction` is the share of the whole device that the process may use; on a CPU it scales `HOST_SHARE`
+    of the free memory, divided among the ranks (docs/protocol.md#warming-up).
     """
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,6 +1,6 @@
 """Turns one request's tokens into texts as they come, holding bytes back until they make whole characters.
 
-Knows nothing of stop rules or batches. The rules are those of protocol §6.3 and §6.4.
+Knows nothing of stop rules or batches. The rules: docs/protocol.md#texts.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Guesses how a sequence goes on from what it has said before: n-gram lookup ("prompt lookup decoding"). Host only.
 
-Guesses cost nothing but the positions that verify them. Knows neither models nor whether a guess came true.
+Guesses cost nothing but the positions that verify them. Knows no models: others verify.
 """
 
 from collections.abc import Sequence

@@ -148,7 +148,7 @@ class Engine:
         """Admit the requests and run their first step, with a step of the cached batch they join.
 
         A request that cannot be served ends alone, as a `Failure`. On an error the new requests are gone,
-        and the cached batch with them (protocol §2.7).
+        and the cached batch with them (docs/protocol.md#faults).
 
         Raises:
             InvalidRequest: none of the requests can be served, and they join no batch.

@@ -19,9 +19,10 @@ class PlannedStep:
 
 
 def prefill_chunks(sequences: list[Sequence], max_prefill_tokens: int) -> list[int]:
-    """How many tokens each sequence computes next: one and its guesses, or a chunk of its prompt (protocol §4.4).
+    """How many tokens each sequence computes next: one and its guesses, or a chunk of its prompt.
 
-    A step has at most `max_prefill_tokens`, but at least one a sequence. Those that came last are served first.
+    A step has at most `max_prefill_tokens`, but at least one a sequence. Those that came last are served first
+    (docs/protocol.md#steps).
     """
     budget = max_prefill_tokens - (len(sequences) - 1)
     chunks = []

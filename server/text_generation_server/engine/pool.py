@@ -21,7 +21,7 @@ from text_generation_server.sampling.sampler import TokenCounts
 from text_generation_server.tokenization.adapter import Tokenizer
 
 SCRATCH_SLOTS = 64
-"""Private tail of the cache for liveness prefills, which must never touch a router's slots (protocol §2.5)."""
+"""Private tail of the cache for liveness prefills, which touch no router's slots (docs/protocol.md#liveness)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def _tokens_needed(request: Request) -> int:
 
 
 def _fitted(request: Request, slots: int) -> Request:
-    """The request with its prompt cut on the left where the router counted fewer tokens than we do (protocol §5.1)."""
+    """The request, its prompt cut on the left where the router counted fewer tokens (docs/protocol.md#slots)."""
     room = slots - request.stopping.max_new_tokens + 1
     if room >= len(request.prompt_ids):
         return request

@@ -81,7 +81,7 @@ class Sequence:
         self.computed = cached
         self.sampled = 0
         self.output_ids: list[int] = []
-        # The first token and every cached one have no distribution to be scored by (protocol §6.5).
+        # The first token and every cached one have no distribution to score by (docs/protocol.md#log-probabilities).
         self.prompt_logprobs = [math.nan] * (cached + 1) if request.prefill_logprobs else []
         rest = len(request.prompt_ids) - cached
         self.step_tokens = rest if request.chunk is None else min(max(request.chunk, 1), rest)

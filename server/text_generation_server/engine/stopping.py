@@ -9,7 +9,7 @@ from text_generation_server.engine.types import FinishReason, StoppingParams
 
 
 class IdRule:
-    """What ids decide: the budget, which comes before the end tokens (protocol §6.7).
+    """What ids decide: the budget, which comes before the end tokens (docs/protocol.md#stopping).
 
     `generated` counts all tokens, those before this stay included. `stay_over`: there is no room for more now, but
     the request may be resumed.

@@ -9,7 +9,7 @@ from enum import IntEnum
 from text_generation_server.sampling.params import SamplingParams
 
 HEALTH_REQUEST_ID = 2**64 - 1
-"""Request and batch id of a router's liveness prefill (protocol §2.5)."""
+"""Request and batch id of a router's liveness prefill (docs/protocol.md#liveness)."""
 
 
 class FinishReason(IntEnum):
@@ -111,8 +111,8 @@ class Generation:
 class BatchView:
     """A cached batch as callers see it: unfinished requests in batch order.
 
-    `max_tokens` counts the distinct slots the batch may fill, `current_tokens` the tokens of its next forward (protocol
-    §4.5).
+    `max_tokens` counts the distinct slots the batch may fill, `current_tokens` the tokens of its next forward
+    (docs/protocol.md#batches).
     """
 
     id: int
@@ -178,7 +178,7 @@ class WarmupResult:
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """What a shard tells routers about itself (protocol §3.1). `vocab_size`: of the model, if that is to be told."""
+    """What a shard tells of itself (docs/protocol.md#info). `vocab_size`: of the model, if that is to be told."""
 
     dtype: str
     device_type: str

@@ -53,7 +53,7 @@ class CacheSizer:
         self._graphs = graphs
 
     def measure(self, engine: Probed, command: WarmupCommand) -> WarmupResult:
-        """Run the warm-up batch on a cache just big enough, then size the real one (protocol §3.3).
+        """Run the warm-up batch on a cache just big enough, then size the real one (docs/protocol.md#warming-up).
 
         Raises:
             NotEnoughMemory: the limits asked for do not fit.
@@ -100,7 +100,7 @@ class CacheSizer:
             )
 
     def _probe(self, request: Request, command: WarmupCommand) -> Request:
-        """A warm-up request without what cannot be measured; routers may ask for absurd lengths (protocol §3.2)."""
+        """A warm-up request without what cannot be measured: lengths may be absurd (docs/protocol.md#warming-up)."""
         limit = min(
             self._position_limit or command.max_prefill_tokens + PROBE_NEW_TOKENS,
             len(request.prompt_ids) + PROBE_NEW_TOKENS,

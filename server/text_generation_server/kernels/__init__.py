@@ -1,1 +1,1 @@
-"""Triton kernels and their launchers. Knows no model; each has a twin in torch, which its module names."""
+"""Triton kernels and their launchers. Knows no model; what each computes has a twin in torch, to compare it with."""

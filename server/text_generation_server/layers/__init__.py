@@ -1,1 +1,1 @@
-"""The parts of a decoder layer. They know tensors and ranks, but no checkpoint names and no cache."""
+"""The parts of a decoder layer. They know tensors, ranks, and where rotated keys go; no checkpoint names."""

@@ -77,7 +77,7 @@ def _llama3(plain: Tensor, scaling: Llama3Scaling) -> Tensor:
 
 
 def _yarn(plain: Tensor, spec: RopeSpec, scaling: YarnScaling) -> Tensor:
-    """As `_llama3`, but the blend is linear in the dimension's number (§3.2 of the paper)."""
+    """As `_llama3`, but the blend is linear in the dimension's number, as in the code of the method's authors."""
     low, high = (
         spec.dim * math.log(scaling.original_max_positions / (turns * 2 * math.pi)) / (2 * math.log(spec.theta))
         for turns in (scaling.beta_fast, scaling.beta_slow)

@@ -1,1 +1,1 @@
-"""From a model directory to logits: specs of architectures, and the one decoder that runs them all."""
+"""From a model directory to logits: one decoder for every spec, and transformers' code for models without one."""

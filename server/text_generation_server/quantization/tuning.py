@@ -1,4 +1,4 @@
-"""Finds the fastest kernel for each shape of weights and number of rows, once per machine. Knows no kernel.
+"""Finds the fastest kernel for each shape of weights and number of rows, once per machine. Knows no kernel's code.
 
 A choice measured on one rank serves all ranks of the host: they share a file, one measures at a time, and the next
 finds what it kept. So ranks with equal shapes run equal kernels, and a restart measures nothing.

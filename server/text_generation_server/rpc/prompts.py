@@ -18,7 +18,7 @@ class PromptTokenizer(Protocol):
 class PromptEncoder:
     """Encodes prompts as their router means it.
 
-    `always_special`: the router never says that it wants special tokens, but does (protocol §0).
+    `always_special`: the router never says that it wants special tokens, but does (docs/protocol.md#warming-up).
     """
 
     def __init__(self, tokenizer: PromptTokenizer) -> None:

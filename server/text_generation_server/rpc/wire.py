@@ -32,7 +32,7 @@ Message = Any
 """A message of the version's own generated module: the versions' classes share names, but are different ones."""
 
 ROUTER_LIMIT = 4 * 2**20
-"""Bytes of the largest answer that routers take (protocol §2.2)."""
+"""Bytes of the largest answer that routers take (docs/protocol.md#sizes)."""
 
 DISPENSABLE: dict[str, Callable[[Message], int]] = {
     "prefill_tokens": lambda generation: len(generation.prefill_tokens.ids),
@@ -115,7 +115,7 @@ class Wire(ABC):
 
     @abstractmethod
     def omits_special_tokens(self, message: Message) -> bool:
-        """Whether a WarmupRequest is from a router that never says it wants special tokens, but does (protocol §0)."""
+        """Whether a WarmupRequest's router never says that it wants special tokens (docs/protocol.md#warming-up)."""
 
     @abstractmethod
     def cached_batch(self, batch: BatchView) -> Message:
@@ -162,7 +162,7 @@ class Wire(ABC):
 
 
 def sampling_params(message: Message) -> SamplingParams:
-    """NextTokenChooserParameters; fields left at zero are neutral (protocol §7.1)."""
+    """NextTokenChooserParameters; fields left at zero are neutral (docs/protocol.md#choosing-tokens)."""
     return sanitised(
         SamplingParams(
             temperature=message.temperature,

@@ -23,7 +23,7 @@ class SamplingParams:
 
     @property
     def samples(self) -> bool:
-        """Whether tokens are drawn rather than taken greedily (protocol §7.1)."""
+        """Whether tokens are drawn rather than taken greedily (docs/protocol.md#choosing-tokens)."""
         warped = self.temperature != 1.0 or self.top_k != 0 or self.top_p < 1.0 or self.typical_p < 1.0
         return self.do_sample or warped
 

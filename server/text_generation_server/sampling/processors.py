@@ -1,7 +1,7 @@
 """Logits processors: what a row's past, its watermark or its grammar do to its scores.
 
 Each processor concerns the rows that ask for it and leaves the others untouched, bit for bit. None of them knows how a
-token is then chosen; what comes between is in `warpers.py`. Order and definitions: protocol §7.2.
+token is then chosen; what comes between is in `warpers.py`. Order and definitions: docs/protocol.md#choosing-tokens.
 """
 
 from dataclasses import dataclass

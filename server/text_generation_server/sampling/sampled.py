@@ -1,4 +1,7 @@
-"""What the sampler chose, on the device and on the host, with the rules for lists of top tokens (protocol §6.6)."""
+"""What the sampler chose, on the device and on the host, with the rules for lists of top tokens.
+
+Those rules: docs/protocol.md#log-probabilities.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

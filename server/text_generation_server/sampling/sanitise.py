@@ -13,7 +13,7 @@ STRONGEST = 1e9
 
 
 def sanitised(params: SamplingParams) -> SamplingParams:
-    """`params` with every meaningless value replaced by "off" (protocol §7.1).
+    """`params` with every meaningless value replaced by "off" (docs/protocol.md#choosing-tokens).
 
     A message whose fields were never set holds zeros, which are not the neutral values: temperature <= 0 means greedy,
     top_p <= 0, typical_p <= 0 and repetition_penalty <= 0 mean off. NaN and infinity are treated like these.

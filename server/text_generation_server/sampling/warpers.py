@@ -1,7 +1,7 @@
 """Warpers: what temperature, top-k, top-p and typical-p do to scores before a token is drawn.
 
 Each one concerns the rows that ask for it and leaves the others untouched, bit for bit. They know the scores alone.
-Order and definitions: protocol §7.2.
+Order and definitions: docs/protocol.md#choosing-tokens.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a decoder architecture is, as data: `decoder.py` runs a spec, `build.py` loads one. Knows no ranks.
+"""What a decoder architecture is, as data: `models/decoder.py` runs a spec, `models/build.py` loads one.
 
 Where a field's value comes from is said by the architecture that sets it.
 """

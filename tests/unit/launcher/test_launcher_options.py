@@ -1,4 +1,4 @@
-"""The launcher's command line: defaults, variables, refusals (protocol §9.1)."""
+"""The launcher's command line: defaults, variables, refusals (docs/launcher.md#options)."""
 
 import dataclasses
 import re

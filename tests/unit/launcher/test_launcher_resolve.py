@@ -1,4 +1,4 @@
-"""What the launcher decides by itself: ranks, attention and prefix caching, limits (protocol §9.2 and §9.3)."""
+"""What the launcher decides by itself: ranks, attention, prefix caching, limits (docs/launcher.md#number-of-shards)."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Each logits processor against a slow one-row reference written from its definition (protocol §7.2)."""
+"""Each logits processor against a slow one-row reference by its definition (docs/protocol.md#choosing-tokens)."""
 
 import math
 from collections.abc import Callable, Sequence

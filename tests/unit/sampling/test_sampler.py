@@ -87,7 +87,7 @@ def packed(tokens: AbstractSet[int], vocab_size: int) -> list[int]:
 def reference_scores(
     scores: list[float], params: SamplingParams, history: Sequence[int], allowed: AbstractSet[int]
 ) -> list[float]:
-    """Steps 1 to 8 of protocol §7.2 for one row, one token after the other."""
+    """All of docs/protocol.md#choosing-tokens for one row, one token after the other."""
     scores = list(scores)
     if params.watermark:
         for token in reference_green_list(history[-1], len(scores), len(scores) // 2):

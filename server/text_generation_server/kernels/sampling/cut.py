@@ -1,6 +1,6 @@
 """Where top-k and top-p cut each row off: the key of the last token that is kept, exactly, with ties at its end.
 
-Twin: `TopK` and `TopP` of `sampling/processors.py`. Nothing is sorted. A few levels between a row's best token and the
+Twins: `sampling/warpers.py::TopK` and `::TopP`. Nothing is sorted. A few levels between a row's best token and the
 first that has no mass are tallied, then a few of the level in which the cut lies; only the tokens of the last are
 gathered, to be searched. Knows nothing of how a token is then drawn.
 """

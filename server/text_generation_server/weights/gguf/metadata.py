@@ -1,6 +1,6 @@
 """Which metadata of a GGUF file is carried over, and which changes nothing. All else that llama.cpp reads is refused.
 
-The keys are those of ggml's docs/gguf.md and llama.cpp's llama-arch.cpp. What their values become is others' work.
+The keys are those of ggml's gguf.md and llama.cpp's llama-arch.cpp. What their values become is others' work.
 """
 
 import re
