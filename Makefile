@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 PACKAGES := server/text_generation_server launcher/text_generation_launcher router/text_generation_router \
-            benchmark/text_generation_benchmark clients/python/text_generation
+            benchmark/text_generation_benchmark proto/python/text_generation_protocol clients/python/text_generation
 CODE := benchmark clients launcher router server proto benchmarks tests
 
 .DEFAULT_GOAL := help

@@ -9,7 +9,7 @@ import gpu_points
 import gpu_serving
 from gpu_points import SHAPES, Points, Shape
 from gpu_table import Step, floor_ms, steps, tables
-from text_generation_benchmark.messages import Limits
+from text_generation_benchmark.client import Limits
 
 TINY = Shape(
     hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
