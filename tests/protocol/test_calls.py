@@ -1,4 +1,4 @@
-"""The messages that our own callers send: as the conformance tests' routers write them, which share no code with them."""
+"""Messages of our own callers: as the conformance tests' routers write them, which share no code with them."""
 
 from pathlib import Path
 

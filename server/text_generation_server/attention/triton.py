@@ -35,6 +35,7 @@ class TritonAttention:
     slot_major = True
 
     def __init__(self, shape: AttentionShape) -> None:
+        from text_generation_server.kernels.attention.decode import arrivals
         from text_generation_server.kernels.attention.scores import Rule
         from text_generation_server.kernels.attention.sizes import PrefillTile
 
@@ -43,6 +44,7 @@ class TritonAttention:
         self._heads, self._kv_heads, self._device = shape.heads, state.kv_heads, state.device
         self._group = shape.heads // state.kv_heads
         self._replayed: Tensor | None = None
+        self._arrived = arrivals(state.device)
         self._tile = PrefillTile.of(state.head_dim, state.dtype)
         self._rules = [
             Rule.of(variant.window, variant.alibi, variant.softcap, state.device) for variant in shape.variants
@@ -121,4 +123,4 @@ class TritonAttention:
         from text_generation_server.kernels.attention.sizes import Split
 
         split = Split.of(len(rows), self._heads, self._kv_heads, self._device)
-        return SingleTokens(self._rules, table, rows, kv_lens, tokens, split)
+        return SingleTokens(self._rules, table, rows, kv_lens, tokens, split, self._arrived)

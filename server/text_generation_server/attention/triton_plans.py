@@ -27,7 +27,10 @@ HEADER = 2
 
 @dataclass(frozen=True, slots=True)
 class SingleTokens:
-    """Rows of one token. rows, kv_lens: [R] int64. tokens: [R] int64, None for T = R in order."""
+    """Rows of one token. rows, kv_lens: [R] int64. tokens: [R] int64, None for T = R in order.
+
+    arrived: what the decode kernel counts in, the same for all plans of a stream.
+    """
 
     rules: Sequence[Rule]
     table: Tensor
@@ -35,6 +38,7 @@ class SingleTokens:
     kv_lens: Tensor
     tokens: Tensor | None
     split: Split
+    arrived: Tensor
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
@@ -46,7 +50,7 @@ class SingleTokens:
 
         kv, rule = cache.layer(layer.layer), self.rules[layer.variant]
         return decode(
-            *(q, kv, self.rows, self.kv_lens, self.table, rule, layer.scale, self.split),
+            *(q, kv, self.rows, self.kv_lens, self.table, rule, layer.scale, self.split, self.arrived),
             tokens=self.tokens,
             out=out,
         )
