@@ -17,6 +17,7 @@ from torch import Tensor
 from text_generation_server.attention.base import AttentionShape
 from text_generation_server.attention.triton_plans import HEADER, Mixed, ReplayedMixed, SingleTokens, Work
 from text_generation_server.cache.layout import RowLayout
+from text_generation_server.device.copies import upload
 
 WIDEST_HEAD = 256
 """Numbers of a head whose queries, keys and sums a program still holds."""
@@ -72,7 +73,7 @@ class TritonAttention:
         every = layout.rows, layout.query_lens, layout.kv_lens
         work = Work.of(*every, self._group, self._tile.rows, apart=True)
         room = len(work.singles) + len(work.singles) % 2
-        numbers = work.numbers(room, pinned=self._device.type == "cuda").to(self._device, non_blocking=True)
+        (numbers,) = upload(self._device, work.numbers(room))
         return self._mixed(numbers, room, layout.slot_table, len(work.blocks) * self._kv_heads)
 
     def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[SingleTokens]:
