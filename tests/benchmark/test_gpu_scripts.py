@@ -1,4 +1,4 @@
-"""The arithmetic of benchmarks/gpu_*.py with made-up numbers, and their driver against a tiny model on this machine."""
+"""The arithmetic of measurements/gpu_*.py with made-up numbers, and their driver with a tiny model on this machine."""
 
 import argparse
 import json

@@ -17,10 +17,10 @@ FILES = {
     path.relative_to(ROOT).as_posix(): path
     for folder in (
         "benchmark",
-        "benchmarks",
         "clients",
         "docs",
         "launcher",
+        "measurements",
         "proto",
         "requirements",
         "router",
