@@ -14,8 +14,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 PACKAGES := server/text_generation_server launcher/text_generation_launcher router/text_generation_router \
-            benchmark/text_generation_benchmark clients/python/text_generation
-CODE := benchmark clients launcher router server proto benchmarks tests
+            benchmark/text_generation_benchmark proto/python/text_generation_protocol clients/python/text_generation
+CODE := benchmark clients launcher router server proto measurements tests
 
 .DEFAULT_GOAL := help
 .PHONY: install proto docs lock format lint types test test-newest test-gpu check serve bench bench-loading clean help
@@ -75,12 +75,12 @@ serve: $(INSTALLED) ## serve the embedded small model on $(HOST):$(PORT)
 	$(BIN)/text-generation-launcher --model-id smollm2 --hostname $(HOST) --port $(PORT)
 
 bench: $(INSTALLED) ## decode steps through gRPC against transformers and the memory bandwidth
-	$(BIN)/python benchmarks/decode_latency.py
+	$(BIN)/python measurements/decode_latency.py
 
 bench-loading: $(INSTALLED) ## loading random weights, one rank and two, against a plain read of their files
-	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python measurements/loading.py
 
-clean: ## remove what install, tests and benchmarks left
+clean: ## remove what install, tests and measurements left
 	rm -rf $(VENV) $(VENV)-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis bench-out build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

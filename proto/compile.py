@@ -1,5 +1,7 @@
 """Generates the protocol's Python stubs, or with `--check` compares them with the committed ones.
 
+Each version is a package of its own in text_generation_protocol; what lies beside these is written by hand.
+
 The output is the same whichever grpcio-tools (1.71 or later) makes it: what its releases write differently is settled
 here, and the version stamps are lowered to the oldest grpcio and protobuf that the stubs are known to work with. Each
 version of the protocol has its own file name in the descriptor pool, so both load into one process.
@@ -64,8 +66,6 @@ def generate(out: Path) -> None:
         for file in sorted(package.iterdir()):
             file.write_text(settled(file.read_text()))
         (package / "__init__.py").write_text(f'"""Generated stubs of the protocol\'s package generate.{version}."""\n')
-    (out / PACKAGE / "__init__.py").write_text('"""Generated stubs of the shard protocol, one package a version."""\n')
-    (out / PACKAGE / "py.typed").touch()
 
 
 def run_protoc(version: str, folder: Path, out: Path, descriptors: Path) -> None:
@@ -107,9 +107,9 @@ def differences(committed: Path) -> list[str]:
 
 
 def contents(package: Path) -> dict[str, str]:
-    """Text of each file, by its path in the package."""
-    files = (file for file in package.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return {file.relative_to(package).as_posix(): file.read_text() for file in files}
+    """Text of each generated file, by its path in the package."""
+    files = (file for version in SOURCES for file in (package / version).rglob("*") if file.is_file())
+    return {file.relative_to(package).as_posix(): file.read_text() for file in files if "__pycache__" not in file.parts}
 
 
 def main() -> int:

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from text_generation_benchmark.client import ShardClient, ShardInfo
+from text_generation_benchmark.client import Limits, ShardClient, ShardInfo
 from text_generation_benchmark.compare import Earlier
 from text_generation_benchmark.errors import BenchmarkError
 from text_generation_benchmark.measurements import Measurement
-from text_generation_benchmark.messages import Batches, Limits, warmup_request
+from text_generation_benchmark.messages import Batches
 from text_generation_benchmark.plots import draw, require_matplotlib
 from text_generation_benchmark.prompt import prompt_of_tokens, prompt_of_words
 from text_generation_benchmark.report import document, markdown
@@ -74,7 +74,7 @@ def _warm_up(client: ShardClient, workload: Workload, batches: Batches) -> None:
         max_input_tokens=workload.sequence_length,
         max_total_tokens=workload.sequence_length + workload.decode_length,
     )
-    fitting, needed = client.warm_up(warmup_request(limits)), batches.needed_tokens(largest)
+    fitting, needed = client.warm_up(limits), batches.needed_tokens(largest)
     if fitting is not None and fitting < needed:
         raise BenchmarkError(
             f"the server has room for {fitting} tokens, the largest batch needs {needed}; measure smaller batches"

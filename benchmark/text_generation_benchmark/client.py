@@ -13,10 +13,10 @@ from typing import Any, Self
 import grpc
 
 from text_generation_benchmark.errors import BenchmarkError
+from text_generation_protocol import calls
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
 
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 _FAREWELL_SECONDS = 5.0
 
 
@@ -43,6 +43,15 @@ class ShardInfo:
     def allocates(self) -> bool:
         """Whether its callers choose blocks and slots; others choose them themselves, for one batch at a time."""
         return self.block_size > 0 and not self.requires_padding
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a router allows, in tokens: a forward pass, a prompt, and prompt and answer together."""
+
+    max_prefill_tokens: int
+    max_input_tokens: int
+    max_total_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,11 @@ class Answer:
     def tokens(self) -> int:
         """How many tokens there are, of all requests."""
         return sum(len(generation.tokens.ids) for generation in self._generations())
+
+    def ids(self, request_id: int) -> list[int]:
+        """The tokens of one request."""
+        mine = (generation for generation in self._generations() if generation.request_id == request_id)
+        return [token for generation in mine for token in generation.tokens.ids]
 
     def endings(self) -> dict[int, Ending]:
         """The requests that ended."""
@@ -110,7 +124,7 @@ class ShardClient:
             found = _result(
                 "ServiceDiscovery", TextGenerationServiceStub(channel).ServiceDiscovery, pb.ServiceDiscoveryRequest()
             )
-        return cls([_channel(url.removeprefix("unix://")) for url in found.urls])
+        return cls([_channel(url) for url in found.urls])
 
     def __enter__(self) -> Self:
         return self
@@ -145,11 +159,11 @@ class ShardClient:
         """Forget all batches."""
         self._all("ClearCache", pb.ClearCacheRequest())
 
-    def warm_up(self, request: pb.WarmupRequest) -> int | None:
+    def warm_up(self, limits: Limits) -> int | None:
         """Let the shards try their largest batch; how many tokens fit into their caches, if they say it."""
-        answers = self._all("Warmup", request)
-        fitting = [a.max_supported_total_tokens for a in answers if a.HasField("max_supported_total_tokens")]
-        return min(fitting, default=None)
+        request = calls.warmup(limits.max_prefill_tokens, limits.max_input_tokens, limits.max_total_tokens)
+        least = calls.least(self._all("Warmup", request))
+        return least.max_supported_total_tokens if least.HasField("max_supported_total_tokens") else None
 
     def prefill(self, request: pb.PrefillRequest) -> Answer:
         """The first step of a batch."""
@@ -170,10 +184,10 @@ class ShardClient:
 
     def _all(self, method: str, request: Any) -> list[Any]:
         """Every shard's answer. With several, all calls are under way before the first is waited for."""
-        calls = [getattr(stub, method) for stub in self._stubs]
-        if len(calls) == 1:
-            return [_result(method, calls[0], request)]
-        futures = [call.future(request) for call in calls]
+        methods = [getattr(stub, method) for stub in self._stubs]
+        if len(methods) == 1:
+            return [_result(method, methods[0], request)]
+        futures = [call.future(request) for call in methods]
         return [_result(method, lambda _, future=future: future.result(), request) for future in futures]
 
 
@@ -185,5 +199,5 @@ def _result(method: str, call: Any, request: Any) -> Any:
         raise BenchmarkError(f"{method} failed: {details} ({code})") from error
 
 
-def _channel(path: str) -> grpc.Channel:
-    return grpc.insecure_channel(f"unix:{path}", options=_OPTIONS)
+def _channel(place: str) -> grpc.Channel:
+    return grpc.insecure_channel(calls.target(place), options=calls.CHANNEL_OPTIONS)

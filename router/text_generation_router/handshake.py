@@ -10,7 +10,7 @@ from loguru import logger
 from text_generation_router.errors import ShardError, StartError
 from text_generation_router.settings import Settings
 from text_generation_router.shards import ShardedClient
-from text_generation_router.types import Limits, Sampling, ShardInfo, ValidRequest, WarmupAnswer
+from text_generation_router.types import Limits, ShardInfo, WarmupAnswer
 
 _DEFAULT_CACHE_TOKENS = 16000
 
@@ -42,10 +42,10 @@ async def shake_hands(settings: Settings) -> Ready:
         _check_info(info)
         logger.info("Warming up with {} tokens", settings.max_batch_prefill_tokens)
         answer = await shards.warmup(
-            warmup_requests(settings),
-            settings.max_input_tokens,
             settings.max_batch_prefill_tokens,
+            settings.max_input_tokens,
             settings.max_total_tokens,
+            settings.max_batch_size,
         )
         limits = limits_after(answer, info, settings)
     except BaseException as error:
@@ -60,18 +60,6 @@ async def shake_hands(settings: Settings) -> Ready:
         limits.max_total_tokens,
     )
     return Ready(shards, info, limits)
-
-
-def warmup_requests(settings: Settings) -> list[ValidRequest]:
-    """Requests that fill the largest prefill, with every sampling feature on. The shards cut each to its length."""
-    requests: list[ValidRequest] = []
-    missing = settings.max_batch_prefill_tokens
-    while missing > 0 and len(requests) != settings.max_batch_size:
-        length = min(missing, settings.max_input_tokens or missing)
-        total = settings.max_total_tokens
-        requests.append(_warmup_request(length, 1 if total is None else max(total - length, 1)))
-        missing -= length
-    return requests
 
 
 def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> Limits:
@@ -132,27 +120,6 @@ def _check_info(info: ShardInfo) -> None:
         info.window_size is None, "the shards want cyclic slots for a sliding window, which this router does not do"
     )
     _require(info.block_size > 0, f"the shards report a block size of {info.block_size}, expected at least 1")
-
-
-def _warmup_request(length: int, new_tokens: int) -> ValidRequest:
-    return ValidRequest(
-        inputs="_test " * length,
-        input_ids=(),
-        truncate=length,
-        sampling=Sampling(
-            seed=0,
-            temperature=0.9,
-            top_k=10,
-            top_p=0.9,
-            typical_p=0.9,
-            repetition_penalty=1.2,
-            frequency_penalty=0.1,
-            watermark=True,
-        ),
-        max_new_tokens=new_tokens,
-        prefill_logprobs=True,
-        top_n_tokens=20,
-    )
 
 
 def _require(kept: bool, problem: str) -> None:

@@ -1,6 +1,7 @@
 """The shards as one: every call goes to all of them, and their answers are merged.
 
-The only module that knows gRPC and protobuf. Knows nothing of queues, blocks or HTTP.
+The only module that knows gRPC and protobuf. How routers call shards is in `text_generation_protocol.calls`; here is
+what this one's nouns become. Knows nothing of queues, blocks or HTTP.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from typing import Any, Self, TypeVar, cast
 
 import grpc
 
+from text_generation_protocol import calls
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
 from text_generation_router.errors import ShardError, StartError
@@ -32,12 +34,6 @@ from text_generation_server.grammar.grammar_type import GrammarType
 _PROBE_ID = 2**64 - 1
 """Request and batch id of a probe; its token goes to scratch space, block and slot 0."""
 
-_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-)
 _FINISH_REASONS = {
     pb.FINISH_REASON_LENGTH: FinishReason.LENGTH,
     pb.FINISH_REASON_EOS_TOKEN: FinishReason.EOS_TOKEN,
@@ -66,7 +62,7 @@ class ShardedClient:
                 found = await TextGenerationServiceStub(channel).ServiceDiscovery(pb.ServiceDiscoveryRequest())
             except grpc.aio.AioRpcError as error:
                 raise StartError(f"no shard answers at {master_path}: {error.details()}") from error
-        return cls([_channel(url.removeprefix("unix://")) for url in found.urls])
+        return cls([_channel(url) for url in found.urls])
 
     async def close(self) -> None:
         """Hang up."""
@@ -111,22 +107,14 @@ class ShardedClient:
 
     async def warmup(
         self,
-        requests: Sequence[ValidRequest],
-        max_input_tokens: int | None,
         max_prefill_tokens: int,
+        max_input_tokens: int | None,
         max_total_tokens: int | None,
+        most_requests: int | None,
     ) -> WarmupAnswer:
         """Let the shards try their largest batch and size their cache; the smallest answer counts."""
-        wires = [WireRequest(0, request, [], [], 0, None) for request in requests]
-        batch = _batch(0, wires, max_tokens=max_input_tokens or 0, ignore_eos=True)
-        message = pb.WarmupRequest(
-            batch=batch,
-            max_input_tokens=max_input_tokens,
-            max_prefill_tokens=max_prefill_tokens,
-            max_total_tokens=max_total_tokens,
-        )
-        answers = await _all([stub.Warmup(message) for stub in self._stubs])
-        least = min(answers, key=_warmup_order)
+        message = calls.warmup(max_prefill_tokens, max_input_tokens, max_total_tokens, most_requests)
+        least = calls.least(await _all([stub.Warmup(message) for stub in self._stubs]))
         supported = least.max_supported_total_tokens if least.HasField("max_supported_total_tokens") else None
         return WarmupAnswer(supported, least.max_input_tokens, least.max_total_tokens)
 
@@ -143,7 +131,8 @@ class ShardedClient:
         self, batch_id: int, requests: Sequence[WireRequest], cached: CachedBatch | None
     ) -> Awaitable[StepAnswer]:
         """Start a Prefill of a new batch, joined with `cached` if given; it leaves at the loop's next turn."""
-        message = pb.PrefillRequest(batch=_batch(batch_id, requests), cached_batch=cast(pb.CachedBatch | None, cached))
+        batch = calls.batch(batch_id, [_request(request) for request in requests])
+        message = pb.PrefillRequest(batch=batch, cached_batch=cast(pb.CachedBatch | None, cached))
         return _step([stub.Prefill(message) for stub in self._stubs])
 
     def decode(self, batches: Iterable[CachedBatch]) -> Awaitable[StepAnswer]:
@@ -207,23 +196,15 @@ def _final(message: pb.GeneratedText) -> Final:
     return Final(message.text, message.generated_tokens, _FINISH_REASONS[message.finish_reason], seed)
 
 
-def _batch(batch_id: int, requests: Sequence[WireRequest], max_tokens: int = 0, ignore_eos: bool = False) -> pb.Batch:
-    return pb.Batch(
-        id=batch_id,
-        requests=[_request(request, ignore_eos) for request in requests],
-        size=len(requests),
-        max_tokens=max_tokens or sum(len(wire.slots) for wire in requests),
-        max_blocks=max((len(wire.blocks) for wire in requests), default=0),
-    )
-
-
-def _request(wire: WireRequest, ignore_eos: bool) -> pb.Request:
-    request, sampling = wire.request, wire.request.sampling
-    return pb.Request(
+def _request(wire: WireRequest) -> pb.Request:
+    request = wire.request
+    return calls.request(
+        request.inputs,
+        request.truncate,
+        request.max_new_tokens,
+        _parameters(request.sampling),
+        stop_sequences=request.stop_sequences,
         id=wire.id,
-        inputs=request.inputs,
-        input_chunks=pb.Input(chunks=[pb.InputChunk(text=request.inputs)]),
-        truncate=request.truncate,
         add_special_tokens=request.add_special_tokens,
         adapter_id=request.adapter_id,
         blocks=wire.blocks,
@@ -234,22 +215,22 @@ def _request(wire: WireRequest, ignore_eos: bool) -> pb.Request:
         resumable=wire.resumable,
         prefill_logprobs=request.prefill_logprobs,
         top_n_tokens=request.top_n_tokens,
-        parameters=pb.NextTokenChooserParameters(
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            typical_p=sampling.typical_p,
-            do_sample=sampling.do_sample,
-            seed=sampling.seed,
-            repetition_penalty=sampling.repetition_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            watermark=sampling.watermark,
-            grammar=sampling.grammar.text if sampling.grammar else "",
-            grammar_type=_GRAMMAR_TYPES[sampling.grammar.type] if sampling.grammar else pb.GRAMMAR_TYPE_NONE,
-        ),
-        stopping_parameters=pb.StoppingCriteriaParameters(
-            max_new_tokens=request.max_new_tokens, stop_sequences=request.stop_sequences, ignore_eos_token=ignore_eos
-        ),
+    )
+
+
+def _parameters(sampling: Sampling) -> pb.NextTokenChooserParameters:
+    return pb.NextTokenChooserParameters(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        typical_p=sampling.typical_p,
+        do_sample=sampling.do_sample,
+        seed=sampling.seed,
+        repetition_penalty=sampling.repetition_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        watermark=sampling.watermark,
+        grammar=sampling.grammar.text if sampling.grammar else "",
+        grammar_type=_GRAMMAR_TYPES[sampling.grammar.type] if sampling.grammar else pb.GRAMMAR_TYPE_NONE,
     )
 
 
@@ -265,20 +246,15 @@ def _probe_request() -> WireRequest:
     return WireRequest(_PROBE_ID, request, blocks=[0], slots=[0], cached_tokens=0, chunk_len=None)
 
 
-def _warmup_order(answer: pb.WarmupResponse) -> tuple[int, int, int]:
-    supported = answer.max_supported_total_tokens if answer.HasField("max_supported_total_tokens") else -1
-    return supported, answer.max_input_tokens, answer.max_total_tokens
+async def _step(pending: Sequence[Awaitable[Any]]) -> StepAnswer:
+    return _StepAnswer(await _all(pending))
 
 
-async def _step(calls: Sequence[Awaitable[Any]]) -> StepAnswer:
-    return _StepAnswer(await _all(calls))
-
-
-async def _all(calls: Sequence[Awaitable[T]]) -> list[T]:
+async def _all(pending: Sequence[Awaitable[T]]) -> list[T]:
     """The answers of calls that are under way. Waits for all of them even if one fails."""
     answers: list[T] = []
     failure: grpc.aio.AioRpcError | None = None
-    for call in calls:
+    for call in pending:
         try:
             answers.append(await call)
         except grpc.aio.AioRpcError as error:
@@ -297,5 +273,5 @@ async def _until_lost(channel: grpc.aio.Channel) -> None:
         state = channel.get_state(try_to_connect=True)
 
 
-def _channel(path: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(f"unix:{path}", options=_OPTIONS)
+def _channel(place: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(calls.target(place), options=calls.CHANNEL_OPTIONS)

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from text_generation_benchmark.client import ShardClient, ShardInfo
+from text_generation_benchmark.client import Limits, ShardClient, ShardInfo
 from text_generation_benchmark.errors import BenchmarkError
-from text_generation_benchmark.messages import Batches, Limits, warmup_request
+from text_generation_benchmark.messages import Batches
 from text_generation_benchmark.prompt import prompt_of_words
 from text_generation_benchmark.scenario import run_once
 from text_generation_benchmark.settings import Sampling, Workload
@@ -30,7 +30,7 @@ def connect(start_fake, directory):
         client = ShardClient.connect(directory / "shard-0")
         opened.append((client, shards))
         if warm:
-            client.warm_up(warmup_request(LIMITS))
+            client.warm_up(LIMITS)
         return client, shards[0]
 
     yield connect
@@ -149,16 +149,11 @@ def test_a_shard_that_is_gone_is_told(start_fake, directory):
         ShardClient.connect(directory / "deaf")
 
 
-def test_a_warm_up_fills_the_budget_as_a_router_does(connect):
+def test_a_warm_up_tells_how_many_tokens_fit(connect):
     client, shard = connect(warm=False)
-    assert client.warm_up(warmup_request(Limits(16, 6, 10))) == 4096
-    requests = shard.warmup.batch.requests
-    assert [(wire.id, wire.truncate, wire.stopping_parameters.max_new_tokens) for wire in requests] == [
-        (0, 6, 4), (0, 6, 4), (0, 4, 6),
-    ]  # fmt: skip
+    assert client.warm_up(Limits(16, 6, 10)) == 4096
     limits = shard.warmup.max_prefill_tokens, shard.warmup.max_input_tokens, shard.warmup.max_total_tokens
     assert limits == (16, 6, 10)
-    assert all(wire.parameters.watermark and wire.top_n_tokens == 20 for wire in requests)
 
 
 def only_request(info, workload):

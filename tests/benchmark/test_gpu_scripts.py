@@ -1,4 +1,4 @@
-"""The arithmetic of benchmarks/gpu_*.py with made-up numbers, and their driver against a tiny model on this machine."""
+"""The arithmetic of measurements/gpu_*.py with made-up numbers, and their driver with a tiny model on this machine."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ import gpu_points
 import gpu_serving
 from gpu_points import SHAPES, Points, Shape
 from gpu_table import Step, floor_ms, steps, tables
-from text_generation_benchmark.messages import Limits
+from text_generation_benchmark.client import Limits
 
 TINY = Shape(
     hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,

@@ -26,8 +26,9 @@ def first_and_last_of_each_kernel(rows, n, k):
 @pytest.mark.parametrize(("n", "k"), SHAPES)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_rows_are_multiplied_as_by_torch_and_know_nothing_of_each_other(dtype, n, k, rows):
-    from text_generation_server.kernels.matmul.linear import small_batch_linear
+    from text_generation_server.kernels.matmul.linear import SmallBatchLinear
 
+    multiply = SmallBatchLinear(torch.device("cuda"))
     torch.manual_seed(rows)
     made = {"device": "cuda", "dtype": dtype}
     weight, bias, x = torch.randn(n, k, **made) * k**-0.5, torch.randn(n, **made), torch.randn(rows, k, **made)
@@ -36,9 +37,9 @@ def test_rows_are_multiplied_as_by_torch_and_know_nothing_of_each_other(dtype, n
     expected = F.linear(x.float(), weight.float(), bias.float())
     activated = gated_activation(Activation.SILU)(expected.to(dtype)).float()
     for choice in first_and_last_of_each_kernel(rows, n, k):
-        gated = small_batch_linear(x, weight, bias, choice, Activation.SILU)
+        gated = multiply(x, weight, bias, choice, Activation.SILU)
         assert (gated.float() - activated).norm() < 2 * TOLERANCE[dtype] * activated.norm(), choice
-        got = small_batch_linear(x, weight, bias, choice)
+        got = multiply(x, weight, bias, choice)
         assert (got.float() - expected).norm() < TOLERANCE[dtype] * expected.norm(), choice
-        assert torch.equal(small_batch_linear(x, weight, bias, choice), got), choice
-        assert torch.equal(small_batch_linear(others, weight, bias, choice)[0], got[0]), choice
+        assert torch.equal(multiply(x, weight, bias, choice), got), choice
+        assert torch.equal(multiply(others, weight, bias, choice)[0], got[0]), choice

@@ -13,7 +13,7 @@ from text_generation_server.attention.triton import TritonAttention
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.kernels.attention import sizes
-from text_generation_server.kernels.attention.decode import decode
+from text_generation_server.kernels.attention.decode import arrivals, decode
 from text_generation_server.kernels.attention.prefill import blocks_of, prefill
 from text_generation_server.kernels.attention.scores import Rule
 from text_generation_server.kernels.attention.sizes import PrefillTile, Split
@@ -60,6 +60,7 @@ class Rows:
             drawn = torch.randn(keys, 2, self.kv_heads, head_dim, generator=generator)
             self.kv[self.table[row, :keys].cpu()] = drawn.to(dtype)
         self.kv = self.kv.to(device)
+        self.arrived = arrivals(device)
         # Queries are a part of a wider matrix, as they come out of one projection with keys and values.
         wide = torch.randn(sum(query_lens), self.heads + 1, head_dim, generator=generator)
         self.q = wide.to(device, dtype)[:, : self.heads]
@@ -88,7 +89,8 @@ class Rows:
     def decoded(self, variant, split):
         device = self.q.device
         rows, kv_lens = torch.tensor(self.rows, device=device), torch.tensor(self.kv_lens, device=device)
-        return decode(self.q, self.kv, rows, kv_lens, self.table, rule(variant, device), SCALE, split)
+        scored = rule(variant, device), SCALE, split, self.arrived
+        return decode(self.q, self.kv, rows, kv_lens, self.table, *scored)
 
     def prefilled(self, variant, tile=TILE, programs=3):
         out = self.q.new_empty(len(self.q), self.heads * self.q.shape[2])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from text_generation_server.kernels.matmul.choice import CUBLAS, Choice, Kernel, candidates
-from text_generation_server.kernels.matmul.linear import small_batch_linear
+from text_generation_server.kernels.matmul.linear import SmallBatchLinear
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.specs.activation import Activation
 
@@ -29,6 +29,11 @@ def drawn(device, *shape, dtype):
     return torch.randn(shape, generator=generator).to(device, dtype)
 
 
+@pytest.fixture
+def multiply(device):
+    return SmallBatchLinear(device)
+
+
 def operands(device, rows, outputs, inputs, dtype=torch.float16):
     shapes = (rows, inputs), (outputs, inputs), (outputs,)
     return tuple(drawn(device, *shape, dtype=dtype) for shape in shapes)
@@ -45,35 +50,35 @@ def assert_is_product(got, x, weight, bias=None):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stages", (1, 2, 8))
 @pytest.mark.parametrize("rows", (1, 2, 3, 4))
-def test_gemv(device, rows, stages, dtype):
+def test_gemv(device, multiply, rows, stages, dtype):
     # Neither outputs nor inputs fill the last block.
     x, weight, bias = operands(device, rows, 5, 112, dtype)
     choice = replace(GEMV, stages=stages)
-    assert_is_product(small_batch_linear(x, weight, None, choice), x, weight)
-    assert_is_product(small_batch_linear(x, weight, bias, choice), x, weight, bias)
+    assert_is_product(multiply(x, weight, None, choice), x, weight)
+    assert_is_product(multiply(x, weight, bias, choice), x, weight, bias)
 
 
 @pytest.mark.parametrize("dtype", DOT_DTYPES)
 @pytest.mark.parametrize("choice", (DOT, SWAPPED), ids=("x left", "w left"))
 @pytest.mark.parametrize("rows", (1, 8, 13, 32))
-def test_dot(device, rows, choice, dtype):
+def test_dot(device, multiply, rows, choice, dtype):
     x, weight, bias = operands(device, rows, 70, 96, dtype)
-    assert_is_product(small_batch_linear(x, weight, None, choice), x, weight)
-    assert_is_product(small_batch_linear(x, weight, bias, choice), x, weight, bias)
+    assert_is_product(multiply(x, weight, None, choice), x, weight)
+    assert_is_product(multiply(x, weight, bias, choice), x, weight, bias)
 
 
 @pytest.mark.parametrize("choice", (DOT, SWAPPED), ids=("x left", "w left"))
 @pytest.mark.parametrize("splits", (2, 3))
-def test_programs_that_share_the_inputs_add_up_and_can_do_so_again(device, choice, splits):
+def test_programs_that_share_the_inputs_add_up_and_can_do_so_again(device, multiply, choice, splits):
     x, weight, bias = operands(device, 5, 70, 192)
     for _ in range(2):
-        got = small_batch_linear(x, weight, bias, replace(choice, splits=splits))
+        got = multiply(x, weight, bias, replace(choice, splits=splits))
         assert_is_product(got, x, weight, bias)
 
 
 @pytest.mark.parametrize("kind", (Activation.SILU, Activation.GELU_TANH))
 @pytest.mark.parametrize("choice", (*GATED, CUBLAS), ids=str)
-def test_gates_let_through_what_they_would_of_a_stored_product(device, choice, kind):
+def test_gates_let_through_what_they_would_of_a_stored_product(device, multiply, choice, kind):
     """38 outputs, of which no block is full at the end."""
     rows = 2 if choice.kernel is Kernel.GEMV else 5
     x, weight, bias = operands(device, rows, 76, 192)
@@ -82,25 +87,25 @@ def test_gates_let_through_what_they_would_of_a_stored_product(device, choice, k
         expected = gated_activation(kind)(
             F.linear(x.double(), weight.double(), None if added is None else added.double()).to(x.dtype)
         )
-        got = small_batch_linear(x, weight, added, choice, kind)
+        got = multiply(x, weight, added, choice, kind)
         assert got.dtype == x.dtype
         torch.testing.assert_close(got, expected, rtol=4 * ULPS[x.dtype], atol=2e-3)
 
 
 @pytest.mark.parametrize("choice", (GEMV, DOT, SWAPPED, replace(SWAPPED, splits=2)), ids=str)
-def test_a_row_is_the_same_beside_any_others(device, choice):
+def test_a_row_is_the_same_beside_any_others(device, multiply, choice):
     x, weight, bias = operands(device, 3, 70, 128)
     other = x.clone()
     other[0], other[2] = float("nan"), 100.0
-    got, expected = (small_batch_linear(rows, weight, bias, choice)[1] for rows in (other, x))
+    got, expected = (multiply(rows, weight, bias, choice)[1] for rows in (other, x))
     assert torch.equal(got, expected)
 
 
-def test_rows_may_be_parts_of_longer_ones(device):
+def test_rows_may_be_parts_of_longer_ones(device, multiply):
     wide = drawn(device, 3, 192, dtype=torch.float16)
     _, weight, _ = operands(device, 3, 20, 96)
     for choice in (GEMV, DOT, CUBLAS):
-        assert_is_product(small_batch_linear(wide[:, 96:], weight, None, choice), wide[:, 96:], weight)
+        assert_is_product(multiply(wide[:, 96:], weight, None, choice), wide[:, 96:], weight)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from text_generation_router.errors import InvalidSettings, StartError
-from text_generation_router.handshake import limits_after, shake_hands, warmup_requests
+from text_generation_router.handshake import limits_after, shake_hands
 from text_generation_router.log import effective_level
 from text_generation_router.settings import Settings, listen_address, read_settings
 from text_generation_router.types import Limits, ShardInfo, WarmupAnswer
@@ -104,17 +104,6 @@ def test_a_host_name_is_no_address():
 )
 def test_log_levels(expression, level):
     assert effective_level(expression) == level
-
-
-def test_warm_up_fills_the_largest_prefill():
-    requests = warmup_requests(Settings(max_batch_prefill_tokens=1000, max_input_tokens=400, max_total_tokens=450))
-    assert [request.truncate for request in requests] == [400, 400, 200]
-    assert [request.max_new_tokens for request in requests] == [50, 50, 250]
-    assert requests[0].inputs == "_test " * 400
-    assert requests[0].prefill_logprobs and requests[0].top_n_tokens == 20 and requests[0].sampling.watermark
-    assert [request.max_new_tokens for request in warmup_requests(Settings())] == [1]
-    assert len(warmup_requests(Settings(max_input_tokens=10, max_batch_size=3))) == 3
-    assert warmup_requests(Settings(max_total_tokens=100))[0].max_new_tokens == 1
 
 
 async def test_an_absurd_prefill_is_refused_before_any_shard_is_asked():

@@ -1,1 +1,1 @@
-"""Generated stubs of the shard protocol, one package a version."""
+"""The shard protocol: generated stubs, one package a version, and what a caller writes with them."""

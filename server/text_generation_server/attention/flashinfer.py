@@ -34,6 +34,7 @@ from text_generation_server.attention.triton import TritonAttention
 from text_generation_server.attention.triton_plans import scores
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache
+from text_generation_server.device.copies import staged
 
 WORKSPACE_BYTES = 256 << 20
 """What FlashInfer's documentation advises; kernels put partial results of long rows there."""
@@ -116,7 +117,7 @@ class FlashInferDecodePlan(FlashInferPlan):
     ) -> None:
         super().__init__(kernels)
         self._sizes, self._rows, self._table, self._ends, self._slots = sizes, rows, slot_table, ends, slots
-        self._last_page_lens = _pinned([1] * len(rows))
+        self._last_page_lens = staged([1] * len(rows), torch.int32, rows.device)
 
     def suits(self, kv_lens: Sequence[int]) -> bool:
         """See `DecodePlan`."""
@@ -126,7 +127,7 @@ class FlashInferDecodePlan(FlashInferPlan):
         """See `DecodePlan`."""
         from text_generation_server.kernels.slots import gather_slots
 
-        ends = _ends(kv_lens)
+        ends = _ends(kv_lens, self._rows.device)
         for kernel in self._kernels:
             kernel.plan(ends, self._slots[: sum(kv_lens)], self._last_page_lens, *self._sizes)
         gather_slots(self._table, self._rows, self._ends, self._slots)
@@ -179,13 +180,14 @@ class FlashInferAttention:
         from text_generation_server.kernels.slots import gather_slots
 
         rows, keys = len(layout.rows), sum(layout.kv_lens)
-        table, ends = layout.slot_table, _ends(layout.kv_lens)
+        table, ends = layout.slot_table, _ends(layout.kv_lens, layout.slot_table.device)
         slots = torch.empty(keys, dtype=torch.int32, device=table.device)
         gather_slots(table, layout.device_rows, ends.to(table.device, non_blocking=True), slots)
-        arguments: tuple[object, ...] = (ends, slots, _pinned([1] * rows), *self._sizes)
+        last_page_lens = staged([1] * rows, torch.int32, table.device)
+        arguments: tuple[object, ...] = (ends, slots, last_page_lens, *self._sizes)
         kernels = self._decode if single else self._prefill
         if not single:
-            arguments = (_ends(layout.query_lens), *arguments)
+            arguments = (_ends(layout.query_lens, table.device), *arguments)
         for kernel in kernels:
             kernel.plan(*arguments)
         return FlashInferPlan(kernels)
@@ -234,11 +236,6 @@ class FlashInferAttention:
         }
 
 
-def _ends(lens: Sequence[int]) -> Tensor:
+def _ends(lens: Sequence[int], device: torch.device) -> Tensor:
     """Where rows of these lengths end [R + 1] int32, from 0, on the host."""
-    return _pinned([*accumulate(lens, initial=0)])
-
-
-def _pinned(numbers: Sequence[int]) -> Tensor:
-    """int32 on the host, from where a copy to the device does not wait."""
-    return torch.tensor(numbers, dtype=torch.int32).pin_memory()
+    return staged([*accumulate(lens, initial=0)], torch.int32, device)

@@ -17,6 +17,7 @@ from torch import Tensor
 from text_generation_server.attention.base import AttentionShape
 from text_generation_server.attention.triton_plans import HEADER, Mixed, ReplayedMixed, SingleTokens, Work
 from text_generation_server.cache.layout import RowLayout
+from text_generation_server.device.copies import upload
 
 WIDEST_HEAD = 256
 """Numbers of a head whose queries, keys and sums a program still holds."""
@@ -35,6 +36,7 @@ class TritonAttention:
     slot_major = True
 
     def __init__(self, shape: AttentionShape) -> None:
+        from text_generation_server.kernels.attention.decode import arrivals
         from text_generation_server.kernels.attention.scores import Rule
         from text_generation_server.kernels.attention.sizes import PrefillTile
 
@@ -43,6 +45,7 @@ class TritonAttention:
         self._heads, self._kv_heads, self._device = shape.heads, state.kv_heads, state.device
         self._group = shape.heads // state.kv_heads
         self._replayed: Tensor | None = None
+        self._arrived = arrivals(state.device)
         self._tile = PrefillTile.of(state.head_dim, state.dtype)
         self._rules = [
             Rule.of(variant.window, variant.alibi, variant.softcap, state.device) for variant in shape.variants
@@ -70,7 +73,7 @@ class TritonAttention:
         every = layout.rows, layout.query_lens, layout.kv_lens
         work = Work.of(*every, self._group, self._tile.rows, apart=True)
         room = len(work.singles) + len(work.singles) % 2
-        numbers = work.numbers(room, pinned=self._device.type == "cuda").to(self._device, non_blocking=True)
+        (numbers,) = upload(self._device, work.numbers(room))
         return self._mixed(numbers, room, layout.slot_table, len(work.blocks) * self._kv_heads)
 
     def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[SingleTokens]:
@@ -121,4 +124,4 @@ class TritonAttention:
         from text_generation_server.kernels.attention.sizes import Split
 
         split = Split.of(len(rows), self._heads, self._kv_heads, self._device)
-        return SingleTokens(self._rules, table, rows, kv_lens, tokens, split)
+        return SingleTokens(self._rules, table, rows, kv_lens, tokens, split, self._arrived)

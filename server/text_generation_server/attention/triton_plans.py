@@ -11,11 +11,11 @@ from itertools import accumulate
 from operator import mul
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from text_generation_server.attention.base import LayerAttention
 from text_generation_server.cache.paged import PagedCache
+from text_generation_server.device.copies import fill
 
 if TYPE_CHECKING:
     from text_generation_server.kernels.attention.scores import Rule
@@ -27,7 +27,10 @@ HEADER = 2
 
 @dataclass(frozen=True, slots=True)
 class SingleTokens:
-    """Rows of one token. rows, kv_lens: [R] int64. tokens: [R] int64, None for T = R in order."""
+    """Rows of one token. rows, kv_lens: [R] int64. tokens: [R] int64, None for T = R in order.
+
+    arrived: what the decode kernel counts in, the same for all plans of a stream.
+    """
 
     rules: Sequence[Rule]
     table: Tensor
@@ -35,6 +38,7 @@ class SingleTokens:
     kv_lens: Tensor
     tokens: Tensor | None
     split: Split
+    arrived: Tensor
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
@@ -46,7 +50,7 @@ class SingleTokens:
 
         kv, rule = cache.layer(layer.layer), self.rules[layer.variant]
         return decode(
-            *(q, kv, self.rows, self.kv_lens, self.table, rule, layer.scale, self.split),
+            *(q, kv, self.rows, self.kv_lens, self.table, rule, layer.scale, self.split, self.arrived),
             tokens=self.tokens,
             out=out,
         )
@@ -106,8 +110,7 @@ class ReplayedMixed:
     def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
         """See `TokenPlan`."""
         work = Work.of(rows, query_lens, kv_lens, self._group, self._mixed.tile.rows, self._singles > 0)
-        host = work.numbers(self._singles, pinned=self._numbers.is_cuda)
-        self._numbers[: len(host)].copy_(host, non_blocking=True)
+        fill(self._numbers, work.numbers(self._singles))
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `TokenPlan`. All layers answer in one tensor: each answer is read before the next is written."""
@@ -145,12 +148,12 @@ class Work:
         singles = [(row, keys, token) for row, token, queries, keys in every if apart and queries == 1]
         return cls(singles, blocks_of([row for row in every if not apart or row[2] > 1], group, tile_rows))
 
-    def numbers(self, room: int, pinned: bool) -> Tensor:
-        """For the device, int64: how many blocks, 0; rows, keys and tokens of `room` singles; blocks.
+    def numbers(self, room: int) -> list[int]:
+        """For the device: how many blocks, 0; rows, keys and tokens of `room` singles; blocks.
 
         An even `room` lets each part begin at a multiple of 16 bytes: kernels are compiled for that.
         """
         padded = [*self.singles, *[(0, 0, 0)] * (room - len(self.singles))]
         columns = [row[field] for field in range(3) for row in padded]
         flat = [number for block in self.blocks for number in block]
-        return torch.tensor([len(self.blocks), 0, *columns, *flat], pin_memory=pinned)
+        return [len(self.blocks), 0, *columns, *flat]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from text_generation_server.device.upload import Integers, upload
+from text_generation_server.device.copies import Integers, upload
 from text_generation_server.errors import OutOfBlocks
 
 

@@ -1,1 +1,1 @@
-"""What runs on a device, and how numbers get there: streams, uploads, memory, recordings. Knows no models."""
+"""What runs on a device, and how numbers get there: streams, copies, memory, recordings. Knows no models."""

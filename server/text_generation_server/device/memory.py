@@ -2,7 +2,9 @@
 
 import os
 import resource
+from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -12,42 +14,72 @@ HOST_SHARE = 0.5
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def available_bytes(device: torch.device, world_size: int, memory_fraction: float, reclaimable: int) -> int:
-    """Bytes this rank may give to a cache; `reclaimable` are in use now and will be given back before.
+class Memory(Protocol):
+    """The memory of one device. Transient is what work needs at its peak beyond what stays allocated afterwards."""
 
-    On CUDA `memory_fraction` is the share of the whole device that the process may use; on a CPU it scales `HOST_SHARE`
-    of the free memory, divided among the ranks (docs/protocol.md#warming-up).
-    """
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        free, total = torch.cuda.mem_get_info(device)
-        return max(0, int(free + reclaimable - (1 - memory_fraction) * total))
-    return int((_free_host_bytes() / world_size + reclaimable) * HOST_SHARE * memory_fraction)
+    def available_bytes(self, world_size: int, memory_fraction: float, reclaimable: int) -> int:
+        """What this rank may give to a cache; `reclaimable` bytes are in use now and will be given back before."""
 
+    def used_bytes(self) -> int:
+        """What is taken of it, by whomever, where that can be told from what else a host does; else 0."""
 
-def bytes_used(device: torch.device) -> int:
-    """What is taken of a CUDA device, by whomever; 0 for others."""
-    if device.type != "cuda":
-        return 0
-    free, total = torch.cuda.mem_get_info(device)
-    return total - free
+    def reset_peak(self) -> None:
+        """Measure what is transient from now on."""
+
+    def transient_bytes(self) -> int:
+        """Peak since the reset minus what is in use now."""
 
 
-class PeakMemory:
-    """Measures how much a piece of work needs at its peak beyond what stays allocated afterwards."""
+class CudaMemory:
+    """Of a CUDA device. `memory_fraction` is the share of the whole that the process may use (docs/protocol.md#warming-up)."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            _reset_host_peak()
+
+    def available_bytes(self, world_size: int, memory_fraction: float, reclaimable: int) -> int:
+        """See `Memory`."""
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(self._device)
+        return max(0, int(free + reclaimable - (1 - memory_fraction) * total))
+
+    def used_bytes(self) -> int:
+        """See `Memory`."""
+        free, total = torch.cuda.mem_get_info(self._device)
+        return total - free
+
+    def reset_peak(self) -> None:
+        """See `Memory`."""
+        torch.cuda.reset_peak_memory_stats(self._device)
 
     def transient_bytes(self) -> int:
-        """Peak since construction minus what is in use now."""
-        if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device) - torch.cuda.memory_allocated(self._device)
+        """See `Memory`."""
+        return torch.cuda.max_memory_allocated(self._device) - torch.cuda.memory_allocated(self._device)
+
+
+class HostMemory:
+    """Of the host, shared by all ranks. `memory_fraction` scales `HOST_SHARE` of what is free."""
+
+    def available_bytes(self, world_size: int, memory_fraction: float, reclaimable: int) -> int:
+        """See `Memory`."""
+        return int((_free_host_bytes() / world_size + reclaimable) * HOST_SHARE * memory_fraction)
+
+    def used_bytes(self) -> int:
+        """See `Memory`."""
+        return 0
+
+    def reset_peak(self) -> None:
+        """See `Memory`. Where the kernel does not forget a process's peak, the one since its start counts."""
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def transient_bytes(self) -> int:
+        """See `Memory`."""
         return max(0, _status_bytes("VmHWM") - _status_bytes("VmRSS"))
+
+
+def make_memory(device: torch.device) -> Memory:
+    """The memory of a device."""
+    return CudaMemory(device) if device.type == "cuda" else HostMemory()
 
 
 def _free_host_bytes() -> int:
@@ -57,14 +89,6 @@ def _free_host_bytes() -> int:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     limit, used = (_read_number(_CGROUP / name) for name in ("memory.max", "memory.current"))
     return free if limit is None or used is None else min(free, limit - used)
-
-
-def _reset_host_peak() -> None:
-    """Make the kernel forget the process's peak, where it can; otherwise the peak since its start counts."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def _status_bytes(key: str) -> int:

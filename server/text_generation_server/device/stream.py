@@ -41,7 +41,10 @@ class Stopwatch(Protocol):
 
 
 class Stream(Protocol):
-    """A queue of device work."""
+    """A queue of device work. outlives_failures: whether work may still succeed after some has failed."""
+
+    @property
+    def outlives_failures(self) -> bool: ...
 
     def enqueue(self, work: Callable[P, Reader[T]], *args: P.args, **kwargs: P.kwargs) -> Pending[T]:
         """Run `work` after everything enqueued before it, and its reader after that."""
@@ -55,6 +58,8 @@ class Stream(Protocol):
 
 class ThreadStream:
     """A stream for devices whose operators run in the calling thread: one worker thread plays the device's queue."""
+
+    outlives_failures = True
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
@@ -88,7 +93,12 @@ class HostStopwatch:
 
 
 class CudaStream:
-    """A CUDA stream: work is enqueued by the calling thread at once, and nobody waits before a result is asked for."""
+    """A CUDA stream: work is enqueued by the calling thread at once, and nobody waits before a result is asked for.
+
+    A failed kernel makes the CUDA context unusable.
+    """
+
+    outlives_failures = False
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from text_generation_server.device.upload import upload
+from text_generation_server.device.copies import to_device, upload
 from text_generation_server.grammar.masks import Masks
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
-from text_generation_server.sampling.rows import to_device
 from text_generation_server.sampling.sampler import Sampled, Sampler, SamplingPlan, TokenCounts
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State
-from text_generation_server.device.upload import upload
+from text_generation_server.device.copies import upload
 from text_generation_server.engine.flat import logit_rows, token_numbers
 from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.plan import StepPlan

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State, allocate, bytes_per_row, bytes_per_slot
-from text_generation_server.device.memory import PeakMemory, available_bytes
+from text_generation_server.device.copies import to_host, upload
+from text_generation_server.device.memory import make_memory
 from text_generation_server.device.recorder import Recorder
 from text_generation_server.device.stream import Pending, Reader, Stream
-from text_generation_server.device.upload import upload
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.engine.choosing import Chooser, SamplingInput
 from text_generation_server.engine.forward import Forwarded, StepForward
@@ -25,7 +25,7 @@ from text_generation_server.engine.launch import StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.errors import GenerationError, ModelError, StepTooLarge
 from text_generation_server.models.step import ServedModel
-from text_generation_server.sampling.sampled import HostCopy, HostSampled, to_host
+from text_generation_server.sampling.sampled import HostCopy, HostSampled
 from text_generation_server.sampling.sampler import TokenCounts
 
 
@@ -43,12 +43,12 @@ class Runner:
         self._model = model
         self._group = group
         self._stream = stream
+        self._memory = make_memory(model.device)
         self._chooser = Chooser(model.vocab_size, model.device)
         self._states: tuple[State, ...] = ()
         self._held = 0, 0
         self._rows: RowTable | None = None
         self._forward: StepForward | None = None
-        self._peak: PeakMemory | None = None
 
     @property
     def counts(self) -> TokenCounts:
@@ -105,14 +105,14 @@ class Runner:
             self._chooser.rehearse(self._model.dtype)
         whole = TOKENS[-1] if self._make_recorder is not None else 0
         self._forward = StepForward(self._model, states, rows, recorded, whole)
-        self._peak = PeakMemory(self.device)
+        self._memory.reset_peak()
         return lambda: None
 
     def _fitting_slots(self, command: MeasureMemory) -> Reader[int]:
         num_slots, num_rows = self._held
         held = num_slots * self.bytes_per_slot + num_rows * bytes_per_row(self._model.states)
-        transient = self._peak.transient_bytes() if self._peak else 0
-        free = available_bytes(self.device, self._group.world_size, command.memory_fraction, held)
+        transient = self._memory.transient_bytes() if self._rows else 0
+        free = self._memory.available_bytes(self._group.world_size, command.memory_fraction, held)
         if self._make_recorder is not None and command.graphs and self._rows:
             recorded = RecordedSteps(self._model, self._states, self._rows)
             free -= recorded.trial_bytes(command.graphs, self._make_recorder())
@@ -140,8 +140,8 @@ class Runner:
                 raise StepTooLarge(f"not enough memory for a step of {sum(plan.query_lens)} tokens: {error}") from error
             raise ModelError(f"a rank ran out of memory, so the ranks no longer agree: {error}") from error
         except RuntimeError as error:
-            # A failed kernel makes a CUDA context unusable; a rank that skipped a collective leaves its peers waiting.
-            if self.device.type == "cuda" or self._group.world_size > 1:
+            # A rank that skipped a collective leaves its peers waiting.
+            if not self._stream.outlives_failures or self._group.world_size > 1:
                 raise ModelError(f"a step failed beyond recovery: {error}") from error
             raise GenerationError(f"a step failed: {error}") from error
 

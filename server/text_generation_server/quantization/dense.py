@@ -40,13 +40,11 @@ class TunedLinear(LinearKernel):
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, tuner: MatmulTuner, kind: Activation | None = None) -> None:
-        from text_generation_server.kernels.matmul.linear import small_batch_linear  # Triton is installed there
-
         self._weight = weight
         self._bias = bias
         self._tuner = tuner
         self._kind = kind
-        self._multiply = small_batch_linear
+        self._multiply = tuner.multiply
         self._shape = tuner.register(weight, kind)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ finds what it kept. So ranks with equal shapes run equal kernels, and a restart 
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate, product
 from pathlib import Path
@@ -55,6 +56,10 @@ class Measure(Protocol):
         """Microseconds a product, less exact above `limit`; None where the choice cannot be used."""
 
 
+Multiply = Callable[[Tensor, Tensor, Tensor | None, Choice, Activation | None], Tensor]
+"""Multiplies x [m, K] with weights [N, K], adds a bias [N], and lets through the gates of an activation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Of weights [n, k]. kind: of gates among their outputs."""
@@ -82,7 +87,7 @@ class _Tally:
 
 
 class MatmulTuner:
-    """The choices for the weights of one model on one device."""
+    """The choices for the weights of one model on one device, and what multiplies as they say."""
 
     def __init__(self, cache_file: Path | None, device: torch.device, measure: Measure | None = None) -> None:
         """Without a file every start measures anew, and ranks may differ in the last bits of their own parts."""
@@ -91,6 +96,13 @@ class MatmulTuner:
         self._measure = measure
         self._registered: dict[int, tuple[Shape, Tensor]] = {}
         self._choices: dict[Shape, dict[int, Choice]] = {}
+
+    @cached_property
+    def multiply(self) -> Multiply:
+        """The kernels of all choices."""
+        from text_generation_server.kernels.matmul.linear import SmallBatchLinear  # Triton is installed on CUDA devices
+
+        return SmallBatchLinear(self._device)
 
     def register(self, weight: Tensor, kind: Activation | None = None) -> Shape:
         """Weights [N, K], contiguous, that will be multiplied; small ones, and dtypes without kernels, by cuBLAS.

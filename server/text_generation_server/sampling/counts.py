@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from text_generation_server.sampling.rows import to_device
+from text_generation_server.device.copies import to_device
 
 _FIRST_ROWS = 8
 

@@ -5,22 +5,16 @@ Knows nothing of what is done to these rows.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from text_generation_server.device.copies import to_device
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 
 MASKED = float("-inf")
 """The score of a token that cannot be chosen."""
-
-
-def to_device(values: Sequence[float] | NDArray[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`values` [n] on the device, without waiting for it."""
-    host = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
-    return host.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)

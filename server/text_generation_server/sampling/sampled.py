@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from text_generation_server.device.copies import to_host
 from text_generation_server.sampling.rows import Rows
 
 MAX_TIES = 32
@@ -92,13 +93,6 @@ class TopPlan:
         """The candidates among `logprobs` [S, vocab]."""
         best = self.rows.take(logprobs).topk(self.width)
         return TopTokens(self.wanted, best.indices, best.values)
-
-
-def to_host(values: Tensor) -> Tensor:
-    """A copy on the host, filled when the device has done all that is enqueued so far; on a CPU the tensor itself."""
-    if not values.is_cuda:
-        return values
-    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
 def _top_list(n: int, ids: list[int], logprobs: list[float]) -> list[tuple[int, float]]:

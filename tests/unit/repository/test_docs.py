@@ -9,10 +9,10 @@ import pytest
 ROOT = Path(__file__).parents[3]
 FOLDERS = (
     "benchmark",
-    "benchmarks",
     "clients",
     "docs",
     "launcher",
+    "measurements",
     "proto",
     "requirements",
     "router",
@@ -38,7 +38,7 @@ HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"`([^`\n]+)`")
 NAMED = re.compile(r"([^\s:]*)(?:::(\w+))?")
-FILE_LIKE = re.compile(r".+\.(py|md|proto|toml|png)|\w[^:]*/.*")
+FILE_LIKE = re.compile(r".+\.(py|md|proto|toml|png)|[^\W\d][^:]*/.*")
 OTHERS = re.compile(r"/|modeling_|.*(\bx\.py|<\w+>\.py)$")
 """Routes and absolute paths, files of transformers, and places for a file to come."""
 SECTION = "\N{SECTION SIGN}"

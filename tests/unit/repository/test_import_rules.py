@@ -15,6 +15,7 @@ PACKAGES = {
     "launcher": ROOT / "launcher" / "text_generation_launcher",
     "router": ROOT / "router" / "text_generation_router",
     "benchmark": ROOT / "benchmark" / "text_generation_benchmark",
+    "protocol": ROOT / "proto" / "python" / "text_generation_protocol",
     "client": ROOT / "clients" / "python" / "text_generation",
 }
 SOURCES = [(name, path) for name, folder in PACKAGES.items() for path in sorted(folder.rglob("*.py"))]
@@ -23,7 +24,7 @@ each_source = pytest.mark.parametrize(("package", "path"), SOURCES, ids=lambda v
 ONLY_PLACES = [
     (
         r"(grpc|grpc_\w+|google|text_generation_protocol)(\.|$)",
-        r"server/rpc/|router/shards\.py|benchmark/(client|messages)\.py",
+        r"protocol/|server/rpc/|router/shards\.py|benchmark/(client|messages)\.py",
     ),
     (r"torch\.distributed(\.|$)", r"server/distributed/"),
     (r"(flashinfer|triton)(\.|$)", r"server/attention/flashinfer(_modules)?\.py|server/kernels/"),

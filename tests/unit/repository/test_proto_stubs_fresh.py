@@ -31,8 +31,8 @@ def test_a_changed_stub_is_noticed(compiler, tmp_path):
 
 def test_a_superfluous_file_is_noticed(compiler, tmp_path):
     shutil.copytree(PROTO / "python", tmp_path / "python")
-    (tmp_path / "python" / "text_generation_protocol" / "v4.py").touch()
-    assert compiler.differences(tmp_path / "python") == ["v4.py"]
+    (tmp_path / "python" / "text_generation_protocol" / "v3" / "more.py").touch()
+    assert compiler.differences(tmp_path / "python") == ["v3/more.py"]
 
 
 def test_stamps_are_the_oldest_served(compiler):

@@ -15,8 +15,8 @@ from torch import Tensor
 from text_generation_server.cache.layout import DecodePreparation
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State
+from text_generation_server.device.copies import fill
 from text_generation_server.device.recorder import Recorder
-from text_generation_server.device.upload import packed
 from text_generation_server.engine.plan import StepPlan
 from text_generation_server.models.step import ServedModel, StepBuilder, forward
 
@@ -75,8 +75,7 @@ class DecodeGraphs:
 
     def _fill(self, numbers: Tensor, rows: Sequence[int], kv_lens: Sequence[int]) -> None:
         more = numbers.shape[1] - len(rows)
-        host = packed([*rows, *[self._padding_row] * more], [*kv_lens, *[1] * more], pinned=numbers.is_cuda)
-        numbers.copy_(host.view(2, -1), non_blocking=True)
+        fill(numbers, [*rows, *[self._padding_row] * more], [*kv_lens, *[1] * more])
 
     def _forward(self, numbers: Tensor, plan: DecodePreparation) -> Tensor:
         rows, positions = numbers[0], numbers[1] - 1

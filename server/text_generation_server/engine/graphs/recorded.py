@@ -7,7 +7,7 @@ from loguru import logger
 
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State
-from text_generation_server.device.memory import bytes_used
+from text_generation_server.device.memory import make_memory
 from text_generation_server.device.recorder import Recorder
 from text_generation_server.engine.graphs.decodes import DecodeGraphs
 from text_generation_server.engine.graphs.tokens import TOKENS, TokenGraphs
@@ -21,20 +21,20 @@ class RecordedSteps:
     """
 
     def __init__(self, model: ServedModel, states: Sequence[State], rows: RowTable) -> None:
-        self._device = model.device
+        self._memory = make_memory(model.device)
         self._mixing = model.mixing
         self.decodes = DecodeGraphs(model, states, rows, padding_row=len(rows.slots) - 1)
         self.tokens = TokenGraphs(model, states, rows, padding_row=len(rows.slots) - 1)
 
     def record(self, decode_rows: Sequence[int], recorder: Recorder) -> None:
         """Record decode steps of these numbers of rows, and steps of few tokens; log what that took."""
-        began, before = time.monotonic(), bytes_used(self._device)
+        began, before = time.monotonic(), self._memory.used_bytes()
         self.tokens.record(TOKENS, recorder)
         self.decodes.record(decode_rows, recorder)
         if not self.decodes:
             logger.warning("No step is recorded: {} cannot be replayed", self._mixing)
             return
-        seconds, taken = time.monotonic() - began, bytes_used(self._device) - before
+        seconds, taken = time.monotonic() - began, self._memory.used_bytes() - before
         logger.bind(phase="graphs", seconds=seconds, bytes=taken).info(
             "Recorded decode steps of {} sizes, up to {} rows, and steps of up to {} tokens in {:.1f} s and {:.2f} GiB",
             *(len(decode_rows), max(decode_rows), max(TOKENS), seconds, taken / 2**30),
@@ -46,11 +46,11 @@ class RecordedSteps:
         The largest of each kind are recorded. All share their memory, but for what each keeps for itself, of which the
         second largest shows how much that is at most.
         """
-        used = [bytes_used(self._device)]
+        used = [self._memory.used_bytes()]
         self.tokens.record(TOKENS[-1:], recorder)
         token_graphs = len(self.tokens) * len(TOKENS)
         for size in sorted(decode_rows, reverse=True)[:2]:
             self.decodes.record([size], recorder)
-            used.append(bytes_used(self._device))
+            used.append(self._memory.used_bytes())
         each = used[-1] - used[-2]
         return used[-1] - used[0] + each * (len(decode_rows) + token_graphs)

@@ -16,8 +16,8 @@ from torch import Tensor
 from text_generation_server.cache.layout import TokenPreparation
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State
+from text_generation_server.device.copies import fill
 from text_generation_server.device.recorder import Recorder
-from text_generation_server.device.upload import packed
 from text_generation_server.engine.flat import token_numbers
 from text_generation_server.engine.plan import StepPlan
 from text_generation_server.models.step import ServedModel, StepBuilder
@@ -72,8 +72,7 @@ class TokenGraphs:
 
     def _fill(self, numbers: Tensor, plan: StepPlan, tokens: int) -> None:
         more = self._padding.repeat(numbers.shape[1] - tokens, 1)
-        host = packed(*np.concatenate((token_numbers(plan), more), axis=1), pinned=numbers.is_cuda)
-        numbers.copy_(host.view(3, -1), non_blocking=True)
+        fill(numbers, *np.concatenate((token_numbers(plan), more), axis=1))
 
     def _ids(self, numbers: Tensor) -> Tensor:
         ids, _, rows = numbers

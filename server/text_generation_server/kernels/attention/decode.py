@@ -8,8 +8,6 @@ matrix product; else products and sums are made without tensor cores, which woul
 Dimensions: B rows, H query and K key/value heads, d head_dim.
 """
 
-from functools import cache
-
 import torch
 import triton
 import triton.language as tl
@@ -166,8 +164,7 @@ def _decode(
         tl.store(result + head[:, None] * HEAD_DIM, found[0].to(out.dtype.element_ty), mask=held)
 
 
-@cache
-def _arrived(device: torch.device) -> Tensor:
+def arrivals(device: torch.device) -> Tensor:
     """How many programs of a row and key head have stored what they found; zero between kernels. For one stream."""
     return torch.zeros(MOST_SPLIT, dtype=torch.int32, device=device)
 
@@ -181,12 +178,11 @@ def decode(
     rule: Rule,
     scale: float,
     split: Split,
+    arrived: Tensor,
     tokens: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """Attention of one token of each row; [T, H · d].
-
-    The first call for a device must not be captured in a graph: it makes what later ones leave as found.
 
     Args:
         q: [T, H, d], each head contiguous.
@@ -196,6 +192,7 @@ def decode(
         rule: what scores are subject to.
         scale: of products.
         split: how keys are shared by programs.
+        arrived: the `arrivals` of the caller's stream, left as found.
         tokens: [B] int64, the token of each row; None for T = B, in order.
         out: where to write; None for a new tensor.
     """
@@ -204,14 +201,13 @@ def decode(
     out = q.new_empty(len(q), heads * head_dim) if out is None else out
     tile = DecodeTile.of(heads // kv_heads, head_dim)
     blocks = kv_heads * triton.cdiv(heads // kv_heads, tile.heads)
-    parts = masses = arrived = None
+    stores: tuple[Tensor | None, ...] = (None, None, None)
     if split.parts > 1:
-        parts = torch.empty(count * heads * split.parts * tile.width, dtype=torch.float32, device=q.device)
-        masses = torch.empty(count * heads * split.parts, dtype=torch.float32, device=q.device)
-        arrived = _arrived(q.device)
+        sizes = count * heads * split.parts * tile.width, count * heads * split.parts
+        stores = *(torch.empty(size, dtype=torch.float32, device=q.device) for size in sizes), arrived
     pdl = overlaps(q.device)
     _decode[(blocks, count, split.parts)](
-        *(q, kv, out, rows, kv_lens, tokens, table, rule.slopes, parts, masses, arrived),
+        *(q, kv, out, rows, kv_lens, tokens, table, rule.slopes, *stores),
         *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,

@@ -5,8 +5,6 @@ weights are fetched into the L2 cache. Where several programs share the inputs o
 ends last adds up their sums, in a fixed order: no sum is made by atomic additions, so equal inputs give equal results.
 """
 
-from functools import cache
-
 import torch
 import triton
 import triton.language as tl
@@ -115,30 +113,30 @@ def _dot(
     tl.store(y + m[:, None] * outputs + n[None, :], total.to(y.dtype.element_ty), mask=held)
 
 
-@cache
-def _arrived(device: torch.device) -> Tensor:
+def arrivals(device: torch.device) -> Tensor:
     """How many programs of a block have stored their sums; zero between kernels. For one stream at a time."""
     return torch.zeros(MOST_BLOCKS, dtype=torch.int32, device=device)
 
 
-def dot(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice, kind: Activation | None = None) -> Tensor:
+def dot(
+    x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice, arrived: Tensor, kind: Activation | None = None
+) -> Tensor:
     """x [m, K], rows each contiguous, times weight [N, K], contiguous; K in whole blocks for each split. bias: [N].
 
     With an activation act(gate) · other [m, N / 2], see `gate`.
-    With splits, the first call for a device must not be captured in a graph: it makes what later ones leave as found.
+    arrived: the `arrivals` of the caller's stream, left as found.
     """
     rows, (sums, inputs) = x.shape[0], weight.shape
     outputs, made = (sums, choice.block_n) if kind is None else (sums // 2, choice.block_n // 2)
     blocks, splits = triton.cdiv(outputs, made), choice.splits
     block_m = block_rows(rows)
     y = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
-    parts = arrived = None
+    parts = None
     if splits > 1:
         parts = torch.empty(blocks * splits * choice.block_n * block_m, dtype=torch.float32, device=x.device)
-        arrived = _arrived(x.device)
     pdl = overlaps(x.device)
     _dot[(blocks, splits)](
-        *(x, weight, bias, y, parts, arrived, x.stride(0), rows, outputs),
+        *(x, weight, bias, y, parts, arrived if splits > 1 else None, x.stride(0), rows, outputs),
         K=inputs,
         SPLITS=splits,
         BLOCK_M=block_m,

@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 
 from text_generation_server.kernels.matmul.choice import CUBLAS, Choice
-from text_generation_server.kernels.matmul.linear import small_batch_linear
+from text_generation_server.kernels.matmul.linear import SmallBatchLinear
 from text_generation_server.specs.activation import Activation
 
 PRODUCTS = 8
@@ -32,6 +32,7 @@ class GraphTimer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._multiply = SmallBatchLinear(device)
         self._stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def prepare(self, cases: Sequence[Case]) -> None:
@@ -43,7 +44,7 @@ class GraphTimer:
     def _compile(self, case: Case) -> None:
         choice, weight, rows, kind = case
         with torch.cuda.device(self._device), contextlib.suppress(triton.TritonError):
-            small_batch_linear(weight.new_zeros(rows, weight.shape[1]), weight, None, choice, kind)
+            self._multiply(weight.new_zeros(rows, weight.shape[1]), weight, None, choice, kind)
 
     def __call__(
         self, choice: Choice, weights: Sequence[Tensor], rows: int, kind: Activation | None, limit: float
@@ -55,12 +56,12 @@ class GraphTimer:
         """
         x = torch.randn((rows, weights[0].shape[1]), dtype=weights[0].dtype, device=self._device)
         try:
-            if choice != CUBLAS and not _agrees(choice, x, weights[0], kind):
+            if choice != CUBLAS and not self._agrees(choice, x, weights[0], kind):
                 return None
         except triton.TritonError:
             return None
         chain = list(islice(cycle(weights), max(PRODUCTS, len(weights))))
-        graph = self._capture(lambda weight: small_batch_linear(x, weight, None, choice, kind), chain)
+        graph = self._capture(lambda weight: self._multiply(x, weight, None, choice, kind), chain)
         fastest = float("inf")
         for _ in range(ROUNDS):
             fastest = min(fastest, self._time(graph) / len(chain))
@@ -94,7 +95,6 @@ class GraphTimer:
         end.synchronize()
         return 1000.0 * float(start.elapsed_time(end)) / REPLAYS
 
-
-def _agrees(choice: Choice, x: Tensor, weight: Tensor, kind: Activation | None) -> bool:
-    got, expected = (small_batch_linear(x, weight, None, each, kind).float() for each in (choice, CUBLAS))
-    return bool((got - expected).norm() <= TOLERANCE[x.dtype] * expected.norm())
+    def _agrees(self, choice: Choice, x: Tensor, weight: Tensor, kind: Activation | None) -> bool:
+        got, expected = (self._multiply(x, weight, None, each, kind).float() for each in (choice, CUBLAS))
+        return bool((got - expected).norm() <= TOLERANCE[x.dtype] * expected.norm())

@@ -22,8 +22,8 @@ import gpu_points
 from gpu_points import MAX_PREFILL_TOKENS, MAX_TOTAL_TOKENS, SHAPES, Points, Shape
 from gpu_shards import serving
 from gpu_table import tables
-from text_generation_benchmark.client import ShardClient, ShardInfo
-from text_generation_benchmark.messages import Batches, Limits, warmup_request
+from text_generation_benchmark.client import Limits, ShardClient, ShardInfo
+from text_generation_benchmark.messages import Batches
 from text_generation_benchmark.scenario import run_once
 from text_generation_benchmark.settings import Workload
 
@@ -79,7 +79,7 @@ def measure(
         client = stack.enter_context(ShardClient.connect(socket))
         client.clear()
         shard = client.info()
-        fitting = client.warm_up(warmup_request(limits))
+        fitting = client.warm_up(limits)
         seconds = {"start_s": started - began, "warmup_s": time.perf_counter() - started}
         found = {**about, **seconds, "fitting_tokens": fitting, "shard": asdict(shard)}
         gpu_points.record(out, found, points, Driver(client, shard, limits.max_prefill_tokens).generate)

@@ -18,16 +18,18 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import grpc
 import torch
 from safetensors import safe_open
 
-from text_generation_protocol.v3 import generate_pb2 as pb
-from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
+from text_generation_benchmark.client import Limits, ShardClient
+from text_generation_benchmark.messages import Batches
+from text_generation_benchmark.scenario import run_once
+from text_generation_benchmark.settings import Workload
 
 PROMPT = "The history of the printing press begins with"
 NEW_TOKENS = 48
 BATCHES = (1, 4, 8)
+LIMITS = Limits(max_prefill_tokens=1024, max_input_tokens=512, max_total_tokens=1024)
 
 
 def main() -> None:
@@ -38,13 +40,15 @@ def main() -> None:
     weight_bytes = count_parameters(directory) * getattr(torch, options.dtype).itemsize
     samples: dict[str, dict[int, list[float]]] = {name: {b: [] for b in BATCHES} for name in ("kv.run", "transformers")}
     reads: list[float] = []
-    with shard(directory, options) as (stub, memory):
+    with shard(directory, options) as (client, memory):
         memory["bare"] = bare_process_bytes()
         reference = Reference(directory, options.dtype)
+        workload = Workload(sequence_length=reference.prompt_tokens, decode_length=NEW_TOKENS)
+        batches = Batches(workload, [PROMPT], client.info())
         for _ in range(options.rounds):
             reads += read_times(weight_bytes)
             for batch in BATCHES:
-                samples["kv.run"][batch] += served_steps(stub, batch)
+                samples["kv.run"][batch] += served_steps(client, batches, batch)
                 samples["transformers"][batch] += reference.steps(batch)
     report(options, samples, weight_bytes, summary(reads), memory)
 
@@ -78,7 +82,7 @@ def model_directory(model_id: str) -> Path:
 
 
 @contextlib.contextmanager
-def shard(directory: Path, options: argparse.Namespace) -> Iterator[tuple[TextGenerationServiceStub, dict[str, int]]]:
+def shard(directory: Path, options: argparse.Namespace) -> Iterator[tuple[ShardClient, dict[str, int]]]:
     """A shard server in its own process, warmed up, and the memory it had taken when its model was loaded."""
     with tempfile.TemporaryDirectory() as folder:
         prefix = f"{folder}/shard"
@@ -90,11 +94,9 @@ def shard(directory: Path, options: argparse.Namespace) -> Iterator[tuple[TextGe
         try:
             wait_for(Path(f"{prefix}-0"), server)
             loaded = memory_use(server.pid)
-            with grpc.insecure_channel(f"unix://{prefix}-0") as channel:
-                stub = TextGenerationServiceStub(channel)
-                warmup = pb.Batch(id=0, requests=[request(0, 2)], size=1)
-                stub.Warmup(pb.WarmupRequest(batch=warmup, max_prefill_tokens=4096))
-                yield stub, loaded
+            with ShardClient.connect(Path(f"{prefix}-0")) as client:
+                client.warm_up(LIMITS)
+                yield client, loaded
         finally:
             server.terminate()
             server.wait(20)
@@ -108,31 +110,9 @@ def wait_for(path: Path, server: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
-def request(request_id: int, new_tokens: int) -> pb.Request:
-    """A greedy request that runs to its length."""
-    neutral = pb.NextTokenChooserParameters(temperature=1.0, top_p=1.0, typical_p=1.0, repetition_penalty=1.0)
-    return pb.Request(
-        id=request_id,
-        inputs=PROMPT,
-        input_chunks=pb.Input(chunks=[pb.InputChunk(text=PROMPT)]),
-        truncate=1024,
-        add_special_tokens=True,
-        parameters=neutral,
-        stopping_parameters=pb.StoppingCriteriaParameters(max_new_tokens=new_tokens, ignore_eos_token=True),
-    )
-
-
-def served_steps(stub: TextGenerationServiceStub, batch: int) -> list[float]:
+def served_steps(client: ShardClient, batches: Batches, batch: int) -> list[float]:
     """Milliseconds between the answers of consecutive Decode calls."""
-    requests = [request(i, NEW_TOKENS) for i in range(batch)]
-    answer = stub.Prefill(pb.PrefillRequest(batch=pb.Batch(id=1, requests=requests, size=batch)))
-    steps, last = [], time.perf_counter()
-    while answer.HasField("batch"):
-        answer = stub.Decode(pb.DecodeRequest(batches=[answer.batch]))
-        now = time.perf_counter()
-        steps.append((now - last) * 1e3)
-        last = now
-    return steps[2:]
+    return [seconds * 1e3 for seconds in run_once(client, batches.prefills(batch), NEW_TOKENS).decode_s][2:]
 
 
 class Reference:
@@ -143,6 +123,7 @@ class Reference:
 
         self._model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype)).eval()
         self._inputs = AutoTokenizer.from_pretrained(directory)(PROMPT, return_tensors="pt").input_ids
+        self.prompt_tokens = self._inputs.shape[1]
 
     def steps(self, batch: int) -> list[float]:
         """Milliseconds between the logits of consecutive tokens."""

@@ -16,18 +16,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
-
 from decode_latency import model_directory
 from gpu_points import SHAPES
 from gpu_shards import serving
+from text_generation_benchmark.client import Answer, Limits, ShardClient
+from text_generation_protocol import calls
 from text_generation_protocol.v3 import generate_pb2 as pb
-from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
 
 PROMPTS = ("The history of the printing press begins with", "def fibonacci(n):", "Once upon a time, in a small village")
 COMPANY = "Write a short story about the number {0} and its friends, who live by the sea. " * 2
 CHUNK = 5
 """Tokens of a prompt that go into one step where it comes in chunks."""
+
+LONGEST = 1024
+"""Tokens of a prompt."""
+
+LIMITS = Limits(max_prefill_tokens=2 * LONGEST, max_input_tokens=LONGEST, max_total_tokens=2 * LONGEST)
 
 Tokens = list[int]
 
@@ -83,7 +87,7 @@ def ways(options: argparse.Namespace) -> Iterator[tuple[str, int, bool]]:
 
 
 @contextlib.contextmanager
-def shard(directory: Path, mode: str, options: argparse.Namespace) -> Iterator[TextGenerationServiceStub]:
+def shard(directory: Path, mode: str, options: argparse.Namespace) -> Iterator[ShardClient]:
     """A server of its own for each mode, warmed up."""
     more = ["--dtype", options.dtype, *(["--deterministic"] if mode == "deterministic" else [])]
     weights = "auto" if any(directory.glob("*.safetensors")) else "dummy"
@@ -91,34 +95,22 @@ def shard(directory: Path, mode: str, options: argparse.Namespace) -> Iterator[T
     with tempfile.TemporaryDirectory() as folder:
         place = ["--load-format", weights]
         server = serving(directory, [*more, *place], log, prefix=Path(folder) / "shard")
-        with server as path, grpc.insecure_channel(f"unix:{path}") as channel:
-            stub = TextGenerationServiceStub(channel)
-            batch = pb.Batch(id=0, requests=[request(0, PROMPTS[0], 2)], size=1)
-            stub.Warmup(pb.WarmupRequest(batch=batch, max_prefill_tokens=4096))
-            yield stub
+        with server as path, ShardClient.connect(path) as client:
+            client.warm_up(LIMITS)
+            yield client
 
 
 def request(id_: int, prompt: str, tokens: int, seed: int | None = None) -> pb.Request:
     """Greedy, or drawn from a seed; runs to its length."""
-    chosen = pb.NextTokenChooserParameters(temperature=1.0, top_p=1.0, typical_p=1.0, repetition_penalty=1.0)
-    if seed is not None:
-        chosen.do_sample, chosen.seed = True, seed
-    return pb.Request(
-        id=id_,
-        inputs=prompt,
-        input_chunks=pb.Input(chunks=[pb.InputChunk(text=prompt)]),
-        truncate=1024,
-        add_special_tokens=True,
-        parameters=chosen,
-        stopping_parameters=pb.StoppingCriteriaParameters(max_new_tokens=tokens, ignore_eos_token=True),
-    )
+    chooser = calls.parameters(do_sample=seed is not None, seed=seed)
+    return calls.request(prompt, LONGEST, tokens, chooser, ignore_eos=True, id=id_)
 
 
 class Shard:
     """Runs one request with company; ids never come twice."""
 
-    def __init__(self, stub: TextGenerationServiceStub) -> None:
-        self._stub = stub
+    def __init__(self, client: ShardClient) -> None:
+        self._client = client
         self._id = 0
 
     def answer(self, asked: pb.Request, company: int, chunked: bool, steps: list[float] | None = None) -> Tokens:
@@ -129,28 +121,29 @@ class Shard:
         others = [request(self._id + 1 + i, COMPANY.format(i), 400) for i in range(company)]
         batches = []
         if others:
-            batch = pb.Batch(id=self._id + 1, requests=others, size=company)
-            batches.append(self._stub.Prefill(pb.PrefillRequest(batch=batch)).batch)
-            batches = [self._stub.Decode(pb.DecodeRequest(batches=batches)).batch]
-        call: Any = pb.PrefillRequest(batch=pb.Batch(id=self._id, requests=[asked], size=1, max_tokens=1024))
+            call = pb.PrefillRequest(batch=calls.batch(self._id + 1, others))
+            batches = kept(self._client.decode(kept(self._client.prefill(call))))
         if chunked:
-            call.batch.requests[0].chunk_len = CHUNK
+            asked.chunk_len = CHUNK
+        call = pb.PrefillRequest(batch=calls.batch(self._id, [asked]))
         began = time.perf_counter()
-        answer = self._stub.Prefill(call)
+        answer = self._client.prefill(call)
         while True:
             if steps is not None:
                 steps.append(time.perf_counter() - began)
-            for generation in answer.generations:
-                if generation.request_id == asked.id:
-                    tokens += generation.tokens.ids
+            tokens += answer.ids(asked.id)
             if len(tokens) >= asked.stopping_parameters.max_new_tokens:
                 break
-            joined = [answer.batch, *batches] if batches and answer.batch.id != batches[0].id else [answer.batch]
-            batches = []
+            joined, batches = [*kept(answer), *batches], []
             began = time.perf_counter()
-            answer = self._stub.Decode(pb.DecodeRequest(batches=joined))
-        self._stub.ClearCache(pb.ClearCacheRequest())
+            answer = self._client.decode(joined)
+        self._client.clear()
         return tokens
+
+
+def kept(answer: Answer) -> list[pb.CachedBatch]:
+    """What goes on after a step."""
+    return [] if answer.batch is None else [answer.batch]
 
 
 def differing(server: Shard, seed: int | None, company: int, chunked: bool, tokens: int) -> list[int | None]:

@@ -16,7 +16,7 @@ from gpu_points import SHAPES
 from gpu_serving import LIMITS
 from gpu_shards import serving
 from text_generation_benchmark.client import ShardClient
-from text_generation_benchmark.messages import Batches, warmup_request
+from text_generation_benchmark.messages import Batches
 from text_generation_benchmark.settings import Workload
 
 PROMPT, NEW_TOKENS, LEFT_OUT = 10, 200, 20
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
         SHAPES[options.shape].write(Path(folder))
         with serving(Path(folder), [], options.log) as socket, ShardClient.connect(socket) as client:
             client.clear()
-            client.warm_up(warmup_request(LIMITS))
+            client.warm_up(LIMITS)
             for batch in options.batches:
                 waited, step = idle_share(client, batch)
                 print(f"batch {batch}: {step * 1e3:.3f} ms a step, {waited:.2%} of it idle", flush=True)
