@@ -30,6 +30,7 @@ LAYOUTS = {
     "decode": ([1, 1, 1], [7, 1, 260]),
     "decode-long": ([1] * 32, [521] * 32),
     "mixed": ([1, 60, 1], [90, 60, 12]),
+    "apart": ([60, 1, 40, 1], [90, 30, 40, 12]),
 }
 HEADS = {"multi-head": (4, 4), "grouped": (8, 2), "odd group": (6, 2), "one key head": (8, 1)}
 

@@ -244,6 +244,23 @@ def test_the_backend_agrees_with_torch(device, layout):
     assert_agrees(device, layout)
 
 
+def test_single_tokens_by_themselves_agree_with_the_whole_step(device):
+    """Of a step whose prompts somebody else sees to; their answers are left alone."""
+    shape = AttentionShape((AttentionVariant(),), 4, PagedSpec(1, 2, 16, torch.float32, device, slot_major=True))
+    backend, (query_lens, kv_lens) = TritonAttention(shape), LAYOUTS["mixed"]
+    table = torch.arange(4 * 90, device=device).view(4, -1)
+    layout = RowLayout.of([3, 1, 0, 2], query_lens, kv_lens, table)
+    cache, layer = PagedCache(shape.state, table.numel()), LayerAttention(0, 0, SCALE)
+    for place in (cache.keys(0), cache.values(0)):
+        place.normal_()
+    q = torch.randn(sum(query_lens), 4, 16, device=device)
+    whole = backend.plan(layout).run(q, layer, cache)
+    got = backend.single_tokens(layout).write(q, layer, cache, torch.zeros_like(whole))
+    expected = torch.zeros_like(whole)
+    expected[[0, 21]] = whole[[0, 21]]
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_replayed_step_agrees_with_torch(device):
     assert_agrees(device, LAYOUTS["decode"], replayed=True)
 
@@ -257,8 +274,8 @@ def test_a_plan_of_tokens_suits_up_to_so_many_scores(device):
     shape = AttentionShape((AttentionVariant(),), 4, PagedSpec(1, 2, 16, torch.float32, device))
     table = torch.zeros(2, 64, dtype=torch.int64, device=device)
     apart, with_singles = TritonAttention(shape).token_plans(48, table, most_scores=200)
-    assert apart.suits([4, 10], [25, 10]) and with_singles.suits([1, 10], [60, 14])
-    assert not apart.suits([4, 10], [26, 10]) and not with_singles.suits([1, 10], [61, 14])
+    assert apart.suits([4, 10], [25, 10]) and with_singles.suits([1, 10], [900, 20])
+    assert not apart.suits([4, 10], [26, 10]) and not with_singles.suits([1, 10], [1, 21])
     assert not apart.suits([1, 4], [1, 4])
 
 

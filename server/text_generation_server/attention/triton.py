@@ -9,6 +9,7 @@ Dimensions: T tokens of the step, R rows, H query heads of the rank.
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import accumulate
 from math import inf
 
 import torch
@@ -76,6 +77,16 @@ class TritonAttention:
         (numbers,) = upload(self._device, work.numbers(room))
         return self._mixed(numbers, room, layout.slot_table, len(work.blocks) * self._kv_heads)
 
+    def single_tokens(self, layout: RowLayout) -> SingleTokens | None:
+        """For the rows of one token of a step with prompts, which somebody else sees to; None if there are none."""
+        starts = accumulate(layout.query_lens, initial=0)
+        every = zip(layout.rows, layout.kv_lens, starts, layout.query_lens, strict=False)
+        singles = [row for *row, queries in every if queries == 1]
+        if not singles:
+            return None
+        rows, kv_lens, tokens = upload(self._device, *zip(*singles, strict=True))
+        return self._singles(layout.slot_table, rows, kv_lens, tokens)
+
     def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[SingleTokens]:
         """See `AttentionBackend`."""
         return (self._singles(slot_table, rows, kv_lens, None),)
@@ -83,7 +94,7 @@ class TritonAttention:
     def token_plans(self, tokens: int, slot_table: Tensor, most_scores: float = inf) -> Sequence[ReplayedMixed]:
         """See `AttentionBackend`: a plan for prompts, and one for steps that have rows of one token as well.
 
-        most_scores: of steps that they suit, see `scores`.
+        most_scores: of steps that they suit, see `prompt_scores`.
         """
         from text_generation_server.kernels.attention.prefill import FIELDS
         from text_generation_server.kernels.attention.sizes import multiprocessors

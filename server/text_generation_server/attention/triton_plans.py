@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import mul
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -105,7 +104,7 @@ class ReplayedMixed:
 
     def suits(self, query_lens: Sequence[int], kv_lens: Sequence[int]) -> bool:
         """See `TokenPlan`: the decode kernel, which takes a while for nothing, is left out where nobody needs it."""
-        return (self._singles > 0 or min(query_lens) > 1) and scores(query_lens, kv_lens) <= self._most_scores
+        return (self._singles > 0 or min(query_lens) > 1) and prompt_scores(query_lens, kv_lens) <= self._most_scores
 
     def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
         """See `TokenPlan`."""
@@ -119,9 +118,9 @@ class ReplayedMixed:
         return self._mixed.write(q, layer, cache, self._out)
 
 
-def scores(query_lens: Sequence[int], kv_lens: Sequence[int]) -> int:
-    """Queries times keys, of all rows together: the work of a head."""
-    return sum(map(mul, query_lens, kv_lens))
+def prompt_scores(query_lens: Sequence[int], kv_lens: Sequence[int]) -> int:
+    """Queries times keys, of all rows of more than one token together: a head's work on prompts."""
+    return sum(queries * keys for queries, keys in zip(query_lens, kv_lens, strict=True) if queries > 1)
 
 
 @dataclass(frozen=True, slots=True)

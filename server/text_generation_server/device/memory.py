@@ -31,7 +31,7 @@ class Memory(Protocol):
 
 
 class CudaMemory:
-    """Of a CUDA device. `memory_fraction` is the share of the whole that the process may use (docs/protocol.md#warming-up)."""
+    """Of a CUDA device. `memory_fraction`: the share that the process may use (docs/protocol.md#warming-up)."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
