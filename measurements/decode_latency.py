@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from text_generation_benchmark.client import Limits, ShardClient
+from text_generation_benchmark.client import ShardClient, WarmupLimits
 from text_generation_benchmark.messages import Batches
 from text_generation_benchmark.scenario import run_once
 from text_generation_benchmark.settings import Workload
@@ -29,7 +29,7 @@ from text_generation_benchmark.settings import Workload
 PROMPT = "The history of the printing press begins with"
 NEW_TOKENS = 48
 BATCHES = (1, 4, 8)
-LIMITS = Limits(max_prefill_tokens=1024, max_input_tokens=512, max_total_tokens=1024)
+LIMITS = WarmupLimits(max_prefill_tokens=1024, max_input_tokens=512, max_total_tokens=1024)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from decode_latency import model_directory
 from gpu_points import SHAPES
 from gpu_shards import serving
-from text_generation_benchmark.client import Answer, Limits, ShardClient
+from text_generation_benchmark.client import Answer, ShardClient, WarmupLimits
 from text_generation_protocol import calls
 from text_generation_protocol.v3 import generate_pb2 as pb
 
@@ -31,7 +31,7 @@ CHUNK = 5
 LONGEST = 1024
 """Tokens of a prompt."""
 
-LIMITS = Limits(max_prefill_tokens=2 * LONGEST, max_input_tokens=LONGEST, max_total_tokens=2 * LONGEST)
+LIMITS = WarmupLimits(max_prefill_tokens=2 * LONGEST, max_input_tokens=LONGEST, max_total_tokens=2 * LONGEST)
 
 Tokens = list[int]
 

@@ -22,12 +22,12 @@ import gpu_points
 from gpu_points import MAX_PREFILL_TOKENS, MAX_TOTAL_TOKENS, SHAPES, Points, Shape
 from gpu_shards import serving
 from gpu_table import tables
-from text_generation_benchmark.client import Limits, ShardClient, ShardInfo
+from text_generation_benchmark.client import ShardClient, ShardInfo, WarmupLimits
 from text_generation_benchmark.messages import Batches
 from text_generation_benchmark.scenario import run_once
 from text_generation_benchmark.settings import Workload
 
-LIMITS = Limits(MAX_PREFILL_TOKENS, MAX_TOTAL_TOKENS - 1, MAX_TOTAL_TOKENS)
+LIMITS = WarmupLimits(MAX_PREFILL_TOKENS, MAX_TOTAL_TOKENS - 1, MAX_TOTAL_TOKENS)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 def measure(
     shape: Shape,
     points: Points,
-    limits: Limits,
+    limits: WarmupLimits,
     serve: Sequence[str],
     out: Path,
     about: Mapping[str, Any],

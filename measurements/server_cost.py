@@ -20,9 +20,9 @@ from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_server.engine.choosing import SamplingInput
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.engine import Engine, EngineSettings
-from text_generation_server.engine.launch import StepOutput
-from text_generation_server.engine.launcher import StepLauncher
+from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
+from text_generation_server.engine.step_launcher import StepLauncher
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
 from text_generation_server.rpc.wire_v3 import WireV3

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from text_generation_benchmark.client import Limits, ShardClient, ShardInfo
+from text_generation_benchmark.client import ShardClient, ShardInfo, WarmupLimits
 from text_generation_benchmark.compare import Earlier
 from text_generation_benchmark.errors import BenchmarkError
 from text_generation_benchmark.measurements import Measurement
@@ -69,7 +69,7 @@ def _warm_up(client: ShardClient, workload: Workload, batches: Batches) -> None:
     """Ask for the workload's own lengths, so that nothing is reserved that it does not use."""
     _progress("warming the shard up")
     largest = max(workload.batch_sizes)
-    limits = Limits(
+    limits = WarmupLimits(
         max_prefill_tokens=workload.max_batch_prefill_tokens or largest * workload.sequence_length,
         max_input_tokens=workload.sequence_length,
         max_total_tokens=workload.sequence_length + workload.decode_length,

@@ -46,7 +46,7 @@ class ShardInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WarmupLimits:
     """What a router allows, in tokens: a forward pass, a prompt, and prompt and answer together."""
 
     max_prefill_tokens: int
@@ -159,7 +159,7 @@ class ShardClient:
         """Forget all batches."""
         self._all("ClearCache", pb.ClearCacheRequest())
 
-    def warm_up(self, limits: Limits) -> int | None:
+    def warm_up(self, limits: WarmupLimits) -> int | None:
         """Let the shards try their largest batch; how many tokens fit into their caches, if they say it."""
         request = calls.warmup(limits.max_prefill_tokens, limits.max_input_tokens, limits.max_total_tokens)
         least = calls.least(self._all("Warmup", request))

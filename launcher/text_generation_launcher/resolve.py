@@ -20,7 +20,7 @@ _OLD_ROUTER_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TokenLimits:
     """Token limits of requests and prefills; None leaves one to warm-up."""
 
     max_input_tokens: int | None
@@ -36,7 +36,7 @@ class ResolvedArgs:
     attention: str
     prefix_caching: str
     compute_type: str | None
-    limits: Limits
+    limits: TokenLimits
     reasons: tuple[str, ...]
 
 
@@ -117,11 +117,11 @@ def _attention(environment: Environment) -> tuple[str, str]:
 
 def _limits(
     options: Options, environment: Environment, hardware: Hardware, model: ModelFacts, num_shard: int
-) -> tuple[Limits, str]:
+) -> tuple[TokenLimits, str]:
     tokens, why = options.max_batch_prefill_tokens, "given"
     if tokens is None:
         tokens, why = _prefill_tokens(options, environment, hardware, model, num_shard)
-    limits = Limits(options.longest_prompt, options.max_total_tokens, tokens)
+    limits = TokenLimits(options.longest_prompt, options.max_total_tokens, tokens)
     return limits, f"max_batch_prefill_tokens {tokens}: {why}"
 
 
@@ -145,7 +145,7 @@ def _prefill_tokens(
     return min(choices)
 
 
-def _numeric(limits: Limits, options: Options, model: ModelFacts) -> Limits:
+def _numeric(limits: TokenLimits, options: Options, model: ModelFacts) -> TokenLimits:
     """Numbers for a router that cannot learn limits from warm-up (docs/launcher.md#routers-of-other-makers)."""
     positions = model.max_positions.tokens if model.max_positions else _OLD_ROUTER_TOKENS
     total = limits.max_total_tokens or max(min(positions, _OLD_ROUTER_TOKENS), (limits.max_input_tokens or 0) + 1)
@@ -153,4 +153,4 @@ def _numeric(limits: Limits, options: Options, model: ModelFacts) -> Limits:
     prefill = options.max_batch_prefill_tokens
     if prefill is None:
         prefill = options.max_batch_size * longest if options.max_batch_size else longest + 50
-    return Limits(longest, total, prefill)
+    return TokenLimits(longest, total, prefill)

@@ -206,7 +206,7 @@ class Batcher:
 
     def _resume(self, call: _Call, entry: Entry, last: Generation) -> None:
         """Queue a request again if only its stay has ended: it goes on behind all that it has generated."""
-        if last.final is not None and last.final.finish_reason is FinishReason.LENGTH:
+        if last.generated_text is not None and last.generated_text.finish_reason is FinishReason.LENGTH:
             call.paused.add(entry.id)
             entry.generated_ids += [token.id for token in last.tokens]
             self._queue.put_first(entry)
@@ -291,10 +291,10 @@ class Batcher:
                 requests.time_to_first_token.observe(now - timeline.started)
             timeline.last_token = now
             requests.skipped_tokens.observe(len(generation.tokens) - 1)
-            if generation.final is None:
+            if generation.generated_text is None:
                 entry.generated_ids += [token.id for token in generation.tokens]
             elif generation.request_id in call.paused:
-                generation.final = None
+                generation.generated_text = None
             entry.push(generation)
 
     async def _answer_probes(self) -> None:
@@ -325,7 +325,7 @@ class Batcher:
         batches.next_size.observe(len(added))
         fresh = [entry for entry in added if not entry.generated_ids]
         cache.prompt_tokens.add(sum(len(entry.request.input_ids) for entry in fresh))
-        cache.hit_tokens.add(sum(entry.allocation.cached_tokens for entry in fresh if entry.allocation is not None))
+        cache.hit_tokens.add(sum(entry.allocation.cache_len for entry in fresh if entry.allocation is not None))
         if self._batches and self._policy.chunking:
             batches.concat["chunking"].add()
         elif self._batches:

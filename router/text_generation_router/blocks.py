@@ -12,14 +12,14 @@ from text_generation_router.prefix_tree import Node, PrefixTree
 class Allocation:
     """The cache space of a request.
 
-    blocks: of positions 0, 1, … in order; slots: the token slot of each position. cached_tokens: leading positions
+    blocks: of positions 0, 1, … in order; slots: the token slot of each position. cache_len: leading positions
     whose keys and values are there already. own: the blocks that go back when the request ends; the others are the
     tree's, and `node` keeps them.
     """
 
     blocks: list[int]
     slots: list[int]
-    cached_tokens: int
+    cache_len: int
     own: list[int]
     prompt: tuple[int, ...]
     adapter: str | None

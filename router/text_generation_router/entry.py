@@ -87,5 +87,5 @@ class Entry:
         if space is None:
             raise RuntimeError(f"request {self.id} goes to the shards without cache space")
         request = replace(self.request, max_new_tokens=self.stay, prefill_logprobs=self.scores_prompt)
-        place = space.blocks, space.slots, space.cached_tokens
+        place = space.blocks, space.slots, space.cache_len
         return WireRequest(self.id, request, *place, self.chunk_len, self.generated_ids, self.resumable)

@@ -10,7 +10,7 @@ from loguru import logger
 from text_generation_router.errors import ShardError, StartError
 from text_generation_router.settings import Settings
 from text_generation_router.shards import ShardedClient
-from text_generation_router.types import Limits, ShardInfo, WarmupAnswer
+from text_generation_router.types import ShardInfo, TokenLimits, WarmupAnswer
 
 _DEFAULT_CACHE_TOKENS = 16000
 
@@ -21,7 +21,7 @@ class Ready:
 
     shards: ShardedClient
     info: ShardInfo
-    limits: Limits
+    limits: TokenLimits
 
 
 LARGEST_PREFILL = 2**24
@@ -62,7 +62,7 @@ async def shake_hands(settings: Settings) -> Ready:
     return Ready(shards, info, limits)
 
 
-def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> Limits:
+def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> TokenLimits:
     """What warm-up found, checked against what the user asked for. Raises StartError."""
     for flag, wanted, effective in (
         ("--max-input-tokens", settings.max_input_tokens, answer.max_input_tokens),
@@ -86,7 +86,7 @@ def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> L
     return _fitted(answer.max_input_tokens, total, prefill, cache, info, settings)
 
 
-def _fitted(longest: int, total: int, prefill: int, cache: int, info: ShardInfo, settings: Settings) -> Limits:
+def _fitted(longest: int, total: int, prefill: int, cache: int, info: ShardInfo, settings: Settings) -> TokenLimits:
     """Limits under which every request fits into the empty cache; what the user did not choose is lowered to them."""
     fitting = min(total, _largest_request(cache, info))
     if not info.support_chunking:
@@ -106,7 +106,7 @@ def _fitted(longest: int, total: int, prefill: int, cache: int, info: ShardInfo,
             f"{flag} {wanted} does not fit into a cache of {cache} tokens: at most {possible}",
         )
     _require(longest_fitting > 0, f"a cache of {cache} tokens is too small to serve anything")
-    return Limits(longest_fitting, fitting, prefill, cache)
+    return TokenLimits(longest_fitting, fitting, prefill, cache)
 
 
 def _largest_request(cache: int, info: ShardInfo) -> int:

@@ -15,7 +15,7 @@ from text_generation_router.batcher import Batcher
 from text_generation_router.entry import Timeline
 from text_generation_router.errors import IncompleteGeneration, Overloaded
 from text_generation_router.metrics import RequestMetrics
-from text_generation_router.types import Final, Generation, Token, ValidRequest
+from text_generation_router.types import GeneratedText, Generation, Token, ValidRequest
 from text_generation_router.validation import random_seed
 
 
@@ -46,7 +46,7 @@ class Completion:
     tokens: list[Token]
     top_tokens: list[list[Token]]
     prefill: list[Token]
-    final: Final
+    generated_text: GeneratedText
 
     @property
     def mean_logprob(self) -> float:
@@ -75,10 +75,10 @@ class Inference:
         try:
             while True:
                 generation = await entry.next()
-                if generation.final is not None and measured:
-                    self._record(request, generation.final, timeline)
+                if generation.generated_text is not None and measured:
+                    self._record(request, generation.generated_text, timeline)
                 yield generation
-                if generation.final is not None:
+                if generation.generated_text is not None:
                     return
         finally:
             entry.cancel()
@@ -93,8 +93,10 @@ class Inference:
                 tokens += generation.tokens
                 top_tokens += generation.top_tokens
                 prefill += generation.prefill
-                if generation.final is not None:
-                    return Completion(len(request.input_ids), timeline, tokens, top_tokens, prefill, generation.final)
+                if generation.generated_text is not None:
+                    return Completion(
+                        len(request.input_ids), timeline, tokens, top_tokens, prefill, generation.generated_text
+                    )
         raise IncompleteGeneration
 
     async def best_of(self, request: ValidRequest, timeline: Timeline, count: int) -> list[Completion]:
@@ -116,14 +118,14 @@ class Inference:
             for sample in samples:
                 sample.cancel()
         completions = sorted(completions, key=lambda completion: completion.mean_logprob, reverse=True)
-        self._record(request, completions[0].final, completions[0].timeline)
+        self._record(request, completions[0].generated_text, completions[0].timeline)
         return completions
 
     def _note_size(self, request: ValidRequest) -> None:
         self._metrics.input_length.observe(len(request.input_ids))
         self._metrics.max_new_tokens.observe(request.max_new_tokens)
 
-    def _record(self, request: ValidRequest, final: Final, timeline: Timeline) -> None:
+    def _record(self, request: ValidRequest, final: GeneratedText, timeline: Timeline) -> None:
         """Measure a finished generation, and log its one line."""
         times = Times.of(timeline, final.generated_tokens)
         metrics = self._metrics

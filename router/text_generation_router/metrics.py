@@ -5,7 +5,7 @@ dashboards read; what they lack is under `kvrun_`. Knows nothing of how metrics 
 from collections.abc import Sequence
 
 from text_generation_router.exposition import Counter, Gauge, Histogram, Labelled, Registry
-from text_generation_router.types import Limits, StepTimings
+from text_generation_router.types import StepTimings, TokenLimits
 
 METHODS = ("prefill", "decode")
 FAILURES = ("validation", "overloaded", "generation", "incomplete", "template", "dropped", "internal")
@@ -18,7 +18,7 @@ _SECONDS = tuple(0.0001 * 1.5**i for i in range(1, 36))
 class Metrics:
     """All series, there from the start so that dashboards show zeros rather than nothing."""
 
-    def __init__(self, limits: Limits, speculate: int) -> None:
+    def __init__(self, limits: TokenLimits, speculate: int) -> None:
         self.registry = Registry()
         make = _Maker(self.registry)
         self.requests = RequestMetrics(make, limits, speculate)
@@ -30,7 +30,7 @@ class Metrics:
 class RequestMetrics:
     """From arrival to the last token."""
 
-    def __init__(self, make: "_Maker", limits: Limits, speculate: int) -> None:
+    def __init__(self, make: "_Maker", limits: TokenLimits, speculate: int) -> None:
         total = _steps(limits.max_total_tokens)
         self.count = make.counter("tgi_request_count", "Requests received")
         self.success = make.counter("tgi_request_success", "Requests answered")

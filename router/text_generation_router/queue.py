@@ -97,7 +97,7 @@ class WaitingQueue:
         space = self._allocator.allocate(needed, prompt, entry.request.adapter_id, reuse=not entry.scores_prompt)
         if space is None:
             return None
-        rest = len(prompt) - space.cached_tokens
+        rest = len(prompt) - space.cache_len
         if rest > room and not self._chunking:
             self._allocator.release(space)
             return None

@@ -10,12 +10,12 @@ from math import isfinite
 from numpy import float32
 
 from text_generation_router.inference import Completion
-from text_generation_router.types import Final, Generation, Token
+from text_generation_router.types import GeneratedText, Generation, Token
 
 _NO_END = '"generated_text":null,"details":null'
 
 
-def stream_details(final: Final, input_length: int) -> str:
+def stream_details(final: GeneratedText, input_length: int) -> str:
     """`details` of a stream's last event."""
     return (
         f'{{"finish_reason":"{final.finish_reason.value}","generated_tokens":{final.generated_tokens},'
@@ -42,12 +42,14 @@ def generated(text: str, details: str | None) -> str:
 
 def details(best: Completion, others: Sequence[Completion], prompt: str) -> str:
     """`details` of a whole generation. prompt: what goes before the texts of the other samples."""
-    sequences = [f'{{"generated_text":{quote(prompt + other.final.text)},{_facts(other)}}}' for other in others]
+    sequences = [
+        f'{{"generated_text":{quote(prompt + other.generated_text.text)},{_facts(other)}}}' for other in others
+    ]
     return f"{{{_facts(best, sequences)}}}"
 
 
 def _facts(completion: Completion, best_of_sequences: Sequence[str] = ()) -> str:
-    final = completion.final
+    final = completion.generated_text
     prefill = ",".join(map(_prefill_token, completion.prefill))
     best_of = f',"best_of_sequences":[{",".join(best_of_sequences)}]' if best_of_sequences else ""
     top = f',"top_tokens":[{",".join(map(_list, completion.top_tokens))}]' if completion.top_tokens else ""

@@ -17,8 +17,8 @@ from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceS
 from text_generation_router.errors import ShardError, StartError
 from text_generation_router.types import (
     CachedBatch,
-    Final,
     FinishReason,
+    GeneratedText,
     Generation,
     Sampling,
     ShardInfo,
@@ -191,9 +191,9 @@ def _prompt_tokens(message: pb.Tokens) -> list[Token]:
     return [Token(*fields, False) for fields in zip(message.ids, message.texts, message.logprobs, strict=False)]
 
 
-def _final(message: pb.GeneratedText) -> Final:
+def _final(message: pb.GeneratedText) -> GeneratedText:
     seed = message.seed if message.HasField("seed") else None
-    return Final(message.text, message.generated_tokens, _FINISH_REASONS[message.finish_reason], seed)
+    return GeneratedText(message.text, message.generated_tokens, _FINISH_REASONS[message.finish_reason], seed)
 
 
 def _request(wire: WireRequest) -> pb.Request:
@@ -209,7 +209,7 @@ def _request(wire: WireRequest) -> pb.Request:
         adapter_id=request.adapter_id,
         blocks=wire.blocks,
         slots=wire.slots,
-        cache_len=wire.cached_tokens,
+        cache_len=wire.cache_len,
         chunk_len=wire.chunk_len,
         generated_ids=wire.generated_ids,
         resumable=wire.resumable,
@@ -243,7 +243,7 @@ def _probe_request() -> WireRequest:
         max_new_tokens=1,
         add_special_tokens=False,
     )
-    return WireRequest(_PROBE_ID, request, blocks=[0], slots=[0], cached_tokens=0, chunk_len=None)
+    return WireRequest(_PROBE_ID, request, blocks=[0], slots=[0], cache_len=0, chunk_len=None)
 
 
 async def _step(pending: Sequence[Awaitable[Any]]) -> StepAnswer:

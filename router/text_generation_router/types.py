@@ -29,7 +29,7 @@ class Token(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Final:
+class GeneratedText:
     """The end of a generation. text: all of it, without the prompt. seed: None if nothing was sampled."""
 
     text: str
@@ -51,7 +51,7 @@ class Generation:
     tokens: list[Token]
     top_tokens: list[list[Token]]
     prefill: list[Token]
-    final: Final | None
+    generated_text: GeneratedText | None
     failure: str | None = None
 
 
@@ -110,7 +110,7 @@ class WireRequest:
     request: ValidRequest
     blocks: list[int]
     slots: list[int]
-    cached_tokens: int
+    cache_len: int
     chunk_len: int | None
     generated_ids: Sequence[int] = ()
     resumable: bool = False
@@ -184,7 +184,7 @@ class WarmupAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TokenLimits:
     """What the router holds requests and batches to, in tokens."""
 
     max_input_tokens: int

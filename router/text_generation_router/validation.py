@@ -10,7 +10,7 @@ from text_generation_router.errors import InvalidInput
 from text_generation_router.grammar import valid_grammar
 from text_generation_router.schemas import GenerateParameters, GenerateRequest
 from text_generation_router.tokenizer import PromptTokenizer
-from text_generation_router.types import Limits, Sampling, ValidRequest
+from text_generation_router.types import Sampling, TokenLimits, ValidRequest
 from text_generation_server.errors import excerpt
 from text_generation_server.grammar.compiler import GrammarCompiler
 
@@ -38,7 +38,7 @@ class Validator:
         tokenizer: PromptTokenizer,
         grammars: GrammarCompiler,
         requests: RequestLimits,
-        tokens: Limits,
+        tokens: TokenLimits,
         vocab_size: int | None = None,
     ) -> None:
         self._tokenizer = tokenizer

@@ -42,7 +42,7 @@ PROGRESS_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LoadedRank:
     """What every rank has once its part of the model is in memory."""
 
     directory: Path
@@ -67,7 +67,7 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
     """
     path = socket_path(config.options.uds_path, config.ranks.rank)
     lifetime.keeps.enter_context(reserve(path))  # before minutes of loading, in which nobody else shall begin there
-    part = load_part(config)
+    part = load_rank(config)
     about = describe(config, part)
     wires = WireV2(), WireV3(config.prefill_logprobs)
     if config.ranks.rank == 0:
@@ -81,7 +81,7 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
     return ShardServer(path, follower_v2, follower_v3, on_fatal=lambda: lifetime.end(FAILED))
 
 
-def load_part(config: ServerConfig) -> Part:
+def load_rank(config: ServerConfig) -> LoadedRank:
     """Find the model, meet the other ranks, and load what this one computes."""
     options, ranks = config.options, config.ranks
     directory = find_model(config)
@@ -108,7 +108,7 @@ def load_part(config: ServerConfig) -> Part:
     seconds = time.monotonic() - began
     logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
     spare_collector()
-    return Part(directory, model, placement, group)
+    return LoadedRank(directory, model, placement, group)
 
 
 def find_model(config: ServerConfig) -> Path:
@@ -157,7 +157,7 @@ def warn_of_unknown_ids(tokenizer: TokenizerAdapter, vocab_size: int) -> None:
         )
 
 
-def start_engine(config: ServerConfig, part: Part, tokenizer: TokenizerAdapter) -> EngineLoop[Engine]:
+def start_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdapter) -> EngineLoop[Engine]:
     """Rank 0's engine in its own thread, once every follower has connected."""
     settings = EngineSettings(
         max_rows=config.max_rows,
@@ -194,7 +194,7 @@ def usual_length(positions: int | None, hint: int | None) -> int | None:
 class Follower:
     """The thread in which another rank runs what rank 0 sends. The process ends with it."""
 
-    def __init__(self, config: ServerConfig, part: Part, lifetime: Lifetime) -> None:
+    def __init__(self, config: ServerConfig, part: LoadedRank, lifetime: Lifetime) -> None:
         self._runner, self._plans = build_follower(part.model, part.group, str(config.options.uds_path))
         self._lifetime = lifetime
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -215,7 +215,7 @@ class Follower:
             self._lifetime.end(CLEAN)
 
 
-def describe(config: ServerConfig, part: Part) -> Shard:
+def describe(config: ServerConfig, part: LoadedRank) -> Shard:
     """What this shard tells routers: to call rank 0 only, and to mind the cache's blocks."""
     if config.cache.prefix_caching and not shares_prefixes(part.model):
         logger.info("Prefix caching is off: this model rotates the same prompt differently in longer requests")

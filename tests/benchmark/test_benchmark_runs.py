@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from text_generation_benchmark.client import Limits, ShardClient, ShardInfo
+from text_generation_benchmark.client import ShardClient, ShardInfo, WarmupLimits
 from text_generation_benchmark.errors import BenchmarkError
 from text_generation_benchmark.messages import Batches
 from text_generation_benchmark.prompt import prompt_of_words
@@ -13,7 +13,7 @@ from text_generation_benchmark.settings import Sampling, Workload
 from text_generation_benchmark.sweep import sweep
 
 WORKLOAD = Workload(batch_sizes=(3,), sequence_length=6, decode_length=4, runs=2, warmups=1)
-LIMITS = Limits(max_prefill_tokens=24, max_input_tokens=6, max_total_tokens=10)
+LIMITS = WarmupLimits(max_prefill_tokens=24, max_input_tokens=6, max_total_tokens=10)
 INFO = ShardInfo(
     shards=1, dtype="torch.float16", device_type="cuda", attention_impl="paged", block_size=16, window_size=None,
     speculate=0, requires_padding=False, support_chunking=True, use_prefix_caching=True,
@@ -151,7 +151,7 @@ def test_a_shard_that_is_gone_is_told(start_fake, directory):
 
 def test_a_warm_up_tells_how_many_tokens_fit(connect):
     client, shard = connect(warm=False)
-    assert client.warm_up(Limits(16, 6, 10)) == 4096
+    assert client.warm_up(WarmupLimits(16, 6, 10)) == 4096
     limits = shard.warmup.max_prefill_tokens, shard.warmup.max_input_tokens, shard.warmup.max_total_tokens
     assert limits == (16, 6, 10)
 

@@ -9,7 +9,7 @@ import gpu_points
 import gpu_serving
 from gpu_points import SHAPES, Points, Shape
 from gpu_table import Step, floor_ms, steps, tables
-from text_generation_benchmark.client import Limits
+from text_generation_benchmark.client import WarmupLimits
 
 TINY = Shape(
     hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
@@ -122,7 +122,7 @@ def test_a_server_is_started_driven_and_stopped(tmp_path, monkeypatch, shards):
         monkeypatch.setenv(name, value)
     points = Points(batches=(3,), prompts=(40,), prefills=((1, 10), (3, 40)))
     out = tmp_path / "found.json"
-    limits, about = Limits(100, 99, 200), {"engine": "kv.run"}
+    limits, about = WarmupLimits(100, 99, 200), {"engine": "kv.run"}
     gpu_serving.measure(TINY, points, limits, ["--logger-level", "DEBUG"], out, about, shards)
     found = json.loads(out.read_text())
     assert list(found["prefill"]) == ["1x10", "3x40"]
@@ -134,7 +134,9 @@ def test_a_server_is_started_driven_and_stopped(tmp_path, monkeypatch, shards):
 
 def test_a_server_that_does_not_start_is_told_with_its_log(tmp_path):
     with pytest.raises(SystemExit, match=r"(?s)ended with code 2.*--no-such-option"):
-        gpu_serving.measure(TINY, Points(), Limits(100, 99, 200), ["--no-such-option"], tmp_path / "found.json", {})
+        gpu_serving.measure(
+            TINY, Points(), WarmupLimits(100, 99, 200), ["--no-such-option"], tmp_path / "found.json", {}
+        )
 
 
 def test_tables_are_printed_from_files(tmp_path, capsys):

@@ -126,7 +126,7 @@ def test_filter_keeps_the_given_order(engine):
 def test_a_batch_counts_a_slot_that_two_share_once(engine):
     prompt = "shared prefix!"
     first = prefill(engine, 0, request(1, prompt, slots=tuple(range(18))))
-    second = request(2, prompt, slots=(*range(8), *range(40, 50)), cached=8)
+    second = request(2, prompt, slots=(*range(8), *range(40, 50)), cache_len=8)
     both = prefill(engine, 1, second, cached=0)
     assert (first.batch.max_tokens, both.batch.max_tokens) == (18, 28)
     assert engine.filter(0, [2]).max_tokens == 18
@@ -207,7 +207,7 @@ def test_a_true_cached_prefix_is_not_computed_again(make_engine):
     prefill(engine, 0, request(0, "shared prefix!", 1, slots=tuple(range(14))))
     before = model.computed_tokens
     slots = (*range(10), *range(40, 48))
-    answers = run_out(engine, prefill(engine, 1, request(1, "shared preXYZ", 3, slots=slots, cached=10)))
+    answers = run_out(engine, prefill(engine, 1, request(1, "shared preXYZ", 3, slots=slots, cache_len=10)))
     assert answers[1] == greedy_continuation(b"shared preXYZ", 3, True)
     assert model.computed_tokens - before == 3 + 2
 
@@ -215,13 +215,13 @@ def test_a_true_cached_prefix_is_not_computed_again(make_engine):
 @pytest.mark.parametrize("cached", [4, 5])
 def test_a_false_cached_prefix_is_computed(engine, cached):
     prefill(engine, 0, request(0, "other", 1, slots=tuple(range(5))))
-    answers = run_out(engine, prefill(engine, 1, request(1, "hello", 3, slots=tuple(range(7)), cached=cached)))
+    answers = run_out(engine, prefill(engine, 1, request(1, "hello", 3, slots=tuple(range(7)), cache_len=cached)))
     assert answers[1] == greedy_continuation(b"hello", 3, True)
 
 
 def test_a_whole_cached_prompt_computes_its_last_token(engine):
     for batch_id in (0, 1):
-        answers = run_out(engine, prefill(engine, batch_id, request(0, "hello", 3, slots=tuple(range(7)), cached=5)))
+        answers = run_out(engine, prefill(engine, batch_id, request(0, "hello", 3, slots=tuple(range(7)), cache_len=5)))
         assert answers[0] == greedy_continuation(b"hello", 3, True)
 
 
@@ -231,7 +231,7 @@ def test_slots_written_by_decoding_are_not_a_prefix(engine):
     # Reuse with a prompt that claims the decoded positions too, with another token in one of them.
     prompt = (*b"hello", answer[0], (answer[1] + 1) % 256, 5, 6)
     answers = run_out(
-        engine, prefill(engine, 1, request(1, "", 3, prompt_ids=prompt, slots=tuple(range(11)), cached=8))
+        engine, prefill(engine, 1, request(1, "", 3, prompt_ids=prompt, slots=tuple(range(11)), cache_len=8))
     )
     assert answers[1] == greedy_continuation(prompt, 3, True)
 
@@ -239,7 +239,7 @@ def test_slots_written_by_decoding_are_not_a_prefix(engine):
 def test_a_prefix_overwritten_by_decoding_is_computed_again(engine):
     prefill(engine, 0, request(0, "hello", 1, slots=tuple(range(5))))
     run_out(engine, prefill(engine, 1, request(1, "ab", 4, slots=(50, 51, 2, 3, 4))))
-    answers = run_out(engine, prefill(engine, 2, request(2, "hello", 3, slots=tuple(range(7)), cached=4)))
+    answers = run_out(engine, prefill(engine, 2, request(2, "hello", 3, slots=tuple(range(7)), cache_len=4)))
     assert answers[2] == greedy_continuation(b"hello", 3, True)
 
 
@@ -248,7 +248,7 @@ def test_a_prefix_of_a_failed_step_is_computed_again(make_engine):
     with pytest.raises(GenerationError):
         poisoned = request(1, bytes([UNSPOKEN]), 1, slots=(20,))
         prefill(engine, 0, request(0, "hello", 3, slots=tuple(range(7))), poisoned)
-    answers = run_out(engine, prefill(engine, 1, request(2, "hello", 3, slots=tuple(range(7)), cached=4)))
+    answers = run_out(engine, prefill(engine, 1, request(2, "hello", 3, slots=tuple(range(7)), cache_len=4)))
     assert answers[2] == greedy_continuation(b"hello", 3, True)
 
 
@@ -273,7 +273,7 @@ def test_a_prompt_without_enough_memory_ends_alone(make_engine):
     answer = run_out(engine, joined)[0]
     assert answer == greedy_continuation(b"hello", 8, True)[1:]
     assert len(engine.pool.rows) == engine.settings.max_rows
-    again = run_out(engine, prefill(engine, 2, request(2, "x" * 10, 3, slots=slots, cached=9)))
+    again = run_out(engine, prefill(engine, 2, request(2, "x" * 10, 3, slots=slots, cache_len=9)))
     assert again[2] == greedy_continuation(b"x" * 10, 3, True)
 
 

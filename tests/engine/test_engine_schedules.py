@@ -129,7 +129,9 @@ class Caller:
             self.remembered.append((prompt, slots[: len(prompt)]))
             self.slots_of[request_id] = slots[len(prompt) :]
         stopping = StoppingParams(new, ignore_eos=ignore_eos)
-        return Request(request_id, tuple(prompt), SamplingParams(), stopping, slots=slots, cached=cached, chunk=chunk)
+        return Request(
+            request_id, tuple(prompt), SamplingParams(), stopping, slots=slots, cache_len=cached, chunk=chunk
+        )
 
     def take(self, result: StepResult, members: list[int]) -> None:
         finished = set()

@@ -45,7 +45,7 @@ class Steps:
         self.model.attention.longest = longest
         self.states, self.rows = allocate(self.model.states, SLOTS, ROWS), RowTable(ROWS, 8, torch.device("cpu"))
         (self.cache,) = self.states
-        self.rows.slots[ROWS - 1] = SLOTS - 1
+        self.rows.block_table[ROWS - 1] = SLOTS - 1
         recorded = RecordedSteps(self.model, self.states, self.rows)
         recorded.record(sizes, self.recorder)
         self.forward = StepForward(self.model, self.states, self.rows, recorded)

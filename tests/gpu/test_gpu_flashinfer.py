@@ -37,14 +37,14 @@ HEADS = {"multi-head": (4, 4), "grouped": (8, 2), "odd group": (6, 2), "one key 
 
 def attended(name, variant, heads, layout_of, slot_major):
     """Output, and the keys and values that were left in the slots."""
-    (query_lens, kv_lens), (query_heads, kv_heads) = layout_of, heads
+    (query_lens, seq_lens), (query_heads, kv_heads) = layout_of, heads
     state = PagedSpec(1, kv_heads, 128, torch.bfloat16, CUDA, slot_major)
     backend = create_backend(name, AttentionShape((variant,), query_heads, state))
     assert (backend.name, backend.slot_major) == (name, slot_major)
-    rows, longest = len(kv_lens), max(kv_lens)
+    rows, longest = len(seq_lens), max(seq_lens)
     slots = random.Random(0).sample(range(rows * longest), rows * longest)
     table = torch.tensor(slots, device=CUDA).view(rows, longest)
-    layout = RowLayout.of(list(range(rows)), query_lens, kv_lens, table)
+    layout = RowLayout.of(list(range(rows)), query_lens, seq_lens, table)
     cache = PagedCache(state, rows * longest)
     source = torch.Generator(CUDA).manual_seed(0)
     history = torch.randn(rows * longest, 2, kv_heads, 128, device=CUDA, generator=source).bfloat16()
@@ -53,7 +53,7 @@ def attended(name, variant, heads, layout_of, slot_major):
     tokens = sum(query_lens)
     q = torch.randn(tokens, query_heads, 128, device=CUDA, generator=source).bfloat16()
     kv = torch.randn(tokens, 2 * kv_heads, 128, device=CUDA, generator=source).bfloat16()
-    ranges = zip(table, query_lens, kv_lens, strict=True)
+    ranges = zip(table, query_lens, seq_lens, strict=True)
     cache.write(0, torch.cat([row[keys - queries : keys] for row, queries, keys in ranges]), kv)
     out = backend.plan(layout).run(q, LayerAttention(0, 0, 0.11), cache)
     return out.float(), cache.keys(0).clone(), cache.values(0).clone()

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from text_generation_server.kernels.matmul.choice import candidates
+from text_generation_server.kernels.matmul.config import candidates
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.specs.activation import Activation
 

@@ -16,7 +16,7 @@ from text_generation_server.kernels.attention import sizes
 from text_generation_server.kernels.attention.decode import arrivals, decode
 from text_generation_server.kernels.attention.prefill import blocks_of, prefill
 from text_generation_server.kernels.attention.scores import Rule
-from text_generation_server.kernels.attention.sizes import PrefillTile, Split
+from text_generation_server.kernels.attention.sizes import KVSplit, PrefillTile
 
 HEADS = {"one each": (2, 2), "groups": (6, 2), "many of one": (18, 1)}
 VARIANTS = {
@@ -47,16 +47,16 @@ def dynamic_ranges(monkeypatch):
 class Rows:
     """Some rows in a shuffled pool, the slots that nobody wrote filled with NaN."""
 
-    def __init__(self, device, heads, head_dim, query_lens, kv_lens, dtype=torch.float16):
+    def __init__(self, device, heads, head_dim, query_lens, seq_lens, dtype=torch.float16):
         generator = torch.Generator().manual_seed(0)
         self.heads, self.kv_heads = heads
-        self.query_lens, self.kv_lens = query_lens, kv_lens
-        count, longest = len(kv_lens), max(kv_lens) + 3
+        self.query_lens, self.seq_lens = query_lens, seq_lens
+        count, longest = len(seq_lens), max(seq_lens) + 3
         order = torch.randperm((count + 2) * longest, generator=generator)
         self.table = order.view(count + 2, longest).to(device)
         self.rows = [*range(1, count + 1)][::-1]
         self.kv = torch.full((len(order), 2, self.kv_heads, head_dim), torch.nan, dtype=dtype)
-        for row, keys in zip(self.rows, kv_lens, strict=True):
+        for row, keys in zip(self.rows, seq_lens, strict=True):
             drawn = torch.randn(keys, 2, self.kv_heads, head_dim, generator=generator)
             self.kv[self.table[row, :keys].cpu()] = drawn.to(dtype)
         self.kv = self.kv.to(device)
@@ -72,7 +72,7 @@ class Rows:
     def expected(self, variant):
         """Attention of every token, in float32."""
         out, starts = [], [sum(self.query_lens[:i]) for i in range(len(self.rows))]
-        for row, start, queries, keys in zip(self.rows, starts, self.query_lens, self.kv_lens, strict=True):
+        for row, start, queries, keys in zip(self.rows, starts, self.query_lens, self.seq_lens, strict=True):
             held = self.kv[self.table[row, :keys]].float().repeat_interleave(self.heads // self.kv_heads, 2)
             scores = torch.einsum("qhd,khd->hqk", self.q[start : start + queries].float(), held[:, 0]) * SCALE
             if variant.softcap is not None:
@@ -88,14 +88,14 @@ class Rows:
 
     def decoded(self, variant, split):
         device = self.q.device
-        rows, kv_lens = torch.tensor(self.rows, device=device), torch.tensor(self.kv_lens, device=device)
+        rows, seq_lens = torch.tensor(self.rows, device=device), torch.tensor(self.seq_lens, device=device)
         scored = rule(variant, device), SCALE, split, self.arrived
-        return decode(self.q, self.kv, rows, kv_lens, self.table, *scored)
+        return decode(self.q, self.kv, rows, seq_lens, self.table, *scored)
 
     def prefilled(self, variant, tile=TILE, programs=3):
         out = self.q.new_empty(len(self.q), self.heads * self.q.shape[2])
         starts = [sum(self.query_lens[:i]) for i in range(len(self.rows))]
-        rows = zip(self.rows, starts, self.query_lens, self.kv_lens, strict=True)
+        rows = zip(self.rows, starts, self.query_lens, self.seq_lens, strict=True)
         blocks = blocks_of(rows, self.heads // self.kv_heads, tile.rows)
         count = torch.tensor([len(blocks)], device=self.q.device)
         # Lines behind the last are not for anybody, and fewer programs than blocks do all of them.
@@ -114,7 +114,7 @@ def assert_near(got, expected):
     torch.testing.assert_close(got.float(), expected, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("split", (Split(1, 1), Split(3, 1)), ids=("whole", "split"))
+@pytest.mark.parametrize("split", (KVSplit(1, 1), KVSplit(3, 1)), ids=("whole", "split"))
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
 def test_decode(device, heads, options, split):
@@ -129,7 +129,7 @@ def test_decode(device, heads, options, split):
 def test_decode_of_other_heads(device, heads, head_dim, dtype):
     rows = Rows(device, heads, head_dim, [1, 1], [300, 5], dtype)
     variant = rows.variant()
-    assert_near(rows.decoded(variant, Split(2, 1)), rows.expected(variant))
+    assert_near(rows.decoded(variant, KVSplit(2, 1)), rows.expected(variant))
 
 
 def test_heads_may_lie_apart(device):
@@ -140,12 +140,12 @@ def test_heads_may_lie_apart(device):
     assert_near(rows.prefilled(variant), rows.expected(variant))
     rows = Rows(device, (6, 2), 16, [1, 1], [20, 40])
     rows.q = rows.q.transpose(0, 1).contiguous().transpose(0, 1)
-    assert_near(rows.decoded(variant, Split(1, 1)), rows.expected(variant))
+    assert_near(rows.decoded(variant, KVSplit(1, 1)), rows.expected(variant))
 
 
 def test_decode_in_bfloat16(device):
     rows = Rows(device, (2, 2), 64, [1], [40], torch.bfloat16)
-    got, expected = rows.decoded(rows.variant(), Split(1, 1)), rows.expected(rows.variant())
+    got, expected = rows.decoded(rows.variant(), KVSplit(1, 1)), rows.expected(rows.variant())
     torch.testing.assert_close(got.float(), expected, atol=1e-2, rtol=1e-2)
 
 
@@ -154,16 +154,16 @@ def test_more_parts_than_are_merged_at_a_time(device, heads, monkeypatch):
     monkeypatch.setattr(sizes, "MERGED_NUMBERS", 64)
     rows = Rows(device, heads, 16, [1, 1], [2500, 1100])
     variant = rows.variant(slopes=True)
-    first = rows.decoded(variant, Split(5, 1))
+    first = rows.decoded(variant, KVSplit(5, 1))
     assert_near(first, rows.expected(variant))
     # What a launch leaves behind must not disturb the next.
-    assert torch.equal(first, rows.decoded(variant, Split(5, 1)))
+    assert torch.equal(first, rows.decoded(variant, KVSplit(5, 1)))
 
 
 def test_a_row_of_few_keys_is_not_split(device):
     """Partial results have another rounding; a short row's are the same whatever it is split into."""
     rows = Rows(device, (2, 2), 16, [1], [30])
-    assert torch.equal(*(rows.decoded(rows.variant(), Split(parts, 32)) for parts in (1, 4)))
+    assert torch.equal(*(rows.decoded(rows.variant(), KVSplit(parts, 32)) for parts in (1, 4)))
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
@@ -196,33 +196,33 @@ LAYOUTS = {
 }
 
 
-def attended(made, shape, query_lens, kv_lens, replayed=False, tokens=0):
+def attended(made, shape, query_lens, seq_lens, replayed=False, tokens=0):
     """Output of a backend for drawn numbers that are the same for every one."""
     state = replace(shape.state, slot_major=made.slot_major)
-    backend, cache = made(replace(shape, state=state)), PagedCache(state, len(kv_lens) * max(kv_lens))
+    backend, cache = made(replace(shape, state=state)), PagedCache(state, len(seq_lens) * max(seq_lens))
     order = random.Random(0).sample(range(cache.num_slots), cache.num_slots)
-    table = torch.tensor(order, device=state.device).view(len(kv_lens), -1)
+    table = torch.tensor(order, device=state.device).view(len(seq_lens), -1)
     generator = torch.Generator().manual_seed(0)
     for place in (cache.keys(0), cache.values(0)):
         place.copy_(torch.randn(place.shape, generator=generator))
     q = torch.randn(sum(query_lens), shape.heads, state.head_dim, generator=generator).to(state.device, state.dtype)
-    layout = RowLayout.of(list(range(len(kv_lens))), query_lens, kv_lens, table)
+    layout = RowLayout.of(list(range(len(seq_lens))), query_lens, seq_lens, table)
     plan = backend.plan(layout)
     if replayed:
-        (plan,) = backend.decode_plans(layout.device_rows, layout.device_kv_lens, table)
-        plan.prepare(kv_lens)
-        assert plan.suits(kv_lens)
+        (plan,) = backend.decode_plans(layout.device_rows, layout.device_seq_lens, table)
+        plan.prepare(seq_lens)
+        assert plan.suits(seq_lens)
     layers = [LayerAttention(0, variant, SCALE) for variant in range(len(shape.variants))]
     if not tokens:
         return [plan.run(q, layer, cache) for layer in layers]
     padded = torch.cat((q, q.new_full((tokens - len(q), *q.shape[1:]), 7.0)))
     answers = []
     for plan in backend.token_plans(tokens, table):
-        if plan.suits(query_lens, kv_lens):
+        if plan.suits(query_lens, seq_lens):
             # A step before this one leaves nothing behind.
-            plan.prepare(layout.rows[::-1], query_lens[::-1], kv_lens[::-1])
+            plan.prepare(layout.rows[::-1], query_lens[::-1], seq_lens[::-1])
             plan.run(padded, layers[0], cache)
-            plan.prepare(layout.rows, query_lens, kv_lens)
+            plan.prepare(layout.rows, query_lens, seq_lens)
             answers.append([plan.run(padded, layer, cache)[: len(q)].clone() for layer in layers])
             assert plan.run(padded, layers[0], cache).isfinite().all()
     assert len(answers) == (1 if min(query_lens) == 1 else 2)
@@ -247,9 +247,9 @@ def test_the_backend_agrees_with_torch(device, layout):
 def test_single_tokens_by_themselves_agree_with_the_whole_step(device):
     """Of a step whose prompts somebody else sees to; their answers are left alone."""
     shape = AttentionShape((AttentionVariant(),), 4, PagedSpec(1, 2, 16, torch.float32, device, slot_major=True))
-    backend, (query_lens, kv_lens) = TritonAttention(shape), LAYOUTS["mixed"]
+    backend, (query_lens, seq_lens) = TritonAttention(shape), LAYOUTS["mixed"]
     table = torch.arange(4 * 90, device=device).view(4, -1)
-    layout = RowLayout.of([3, 1, 0, 2], query_lens, kv_lens, table)
+    layout = RowLayout.of([3, 1, 0, 2], query_lens, seq_lens, table)
     cache, layer = PagedCache(shape.state, table.numel()), LayerAttention(0, 0, SCALE)
     for place in (cache.keys(0), cache.values(0)):
         place.normal_()

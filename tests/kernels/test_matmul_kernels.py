@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from text_generation_server.kernels.matmul.choice import CUBLAS, Choice, Kernel, candidates
+from text_generation_server.kernels.matmul.config import CUBLAS, KernelConfig, KernelKind, candidates
 from text_generation_server.kernels.matmul.linear import SmallBatchLinear
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.specs.activation import Activation
@@ -16,8 +16,8 @@ DOT_DTYPES = DTYPES if torch.cuda.is_available() else (torch.float16,)
 """Triton's interpreter multiplies the bit patterns of bfloat16 matrices."""
 
 ULPS = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
-GEMV = Choice(Kernel.GEMV, block_n=2, block_k=32, warps=1, stages=2)
-DOT = Choice(Kernel.DOT, block_n=16, block_k=32, warps=1, stages=2)
+GEMV = KernelConfig(KernelKind.GEMV, block_n=2, block_k=32, warps=1, stages=2)
+DOT = KernelConfig(KernelKind.DOT, block_n=16, block_k=32, warps=1, stages=2)
 SWAPPED = replace(DOT, block_n=64, warps=4)
 GATED = GEMV, replace(GEMV, block_n=1), replace(GEMV, block_n=4), DOT, SWAPPED, replace(SWAPPED, splits=2)
 SHAPES = ((12288, 4096), (4096, 4096), (22016, 4096), (4096, 11008), (32000, 4096), (4096, 14336), (128256, 4096))
@@ -80,7 +80,7 @@ def test_programs_that_share_the_inputs_add_up_and_can_do_so_again(device, multi
 @pytest.mark.parametrize("choice", (*GATED, CUBLAS), ids=str)
 def test_gates_let_through_what_they_would_of_a_stored_product(device, multiply, choice, kind):
     """38 outputs, of which no block is full at the end."""
-    rows = 2 if choice.kernel is Kernel.GEMV else 5
+    rows = 2 if choice.kernel is KernelKind.GEMV else 5
     x, weight, bias = operands(device, rows, 76, 192)
     weight = weight / 10
     for added in (None, bias):
@@ -116,7 +116,7 @@ def test_candidates_are_few_and_cover_the_shape(rows, shape):
     assert 0 < len(found) <= 12
     assert len(set(found)) == len(found)
     for choice in found:
-        if choice.kernel is Kernel.DOT:
+        if choice.kernel is KernelKind.DOT:
             assert k % (choice.block_k * choice.splits) == 0
         else:
             assert rows <= 4

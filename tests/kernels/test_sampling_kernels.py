@@ -7,8 +7,8 @@ import torch
 
 from text_generation_server.kernels.sampling.best import CHUNK, best_token, survey
 from text_generation_server.kernels.sampling.cut import TALLY, cut
-from text_generation_server.sampling.choice import Split, Warped, plan_choice
 from text_generation_server.sampling.fused import Fused
+from text_generation_server.sampling.methods import MixedMethod, Warped, plan_method
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 from text_generation_server.sampling.rows import PlannedRows
 from text_generation_server.sampling.uniforms import uniform
@@ -196,8 +196,8 @@ def test_rows_with_other_wishes_go_their_own_way(device):
     top_n = [0, 0, 0, 0, 2, 3]
     logits, uniforms = normal(6, 900, device).bfloat16(), numbers(6, device)
     rows = planned(params, 900, device)
-    split, plain = plan_choice(rows, top_n, kernels=True), plan_choice(rows, top_n, kernels=False)
-    assert isinstance(split, Split) and isinstance(plain, Warped)
+    split, plain = plan_method(rows, top_n, kernels=True), plan_method(rows, top_n, kernels=False)
+    assert isinstance(split, MixedMethod) and isinstance(plain, Warped)
     got, same = split(logits, uniforms), plain(logits.float().clone(), uniforms)
     assert torch.equal(got.ids, same.ids)
     assert got.logprobs.tolist() == pytest.approx(same.logprobs.tolist(), abs=2e-5)
@@ -207,5 +207,5 @@ def test_rows_with_other_wishes_go_their_own_way(device):
 
 
 def test_ordinary_rows_need_kernels_only(device):
-    assert isinstance(plan_choice(planned(ASKED, 99, device), [0] * len(ASKED), kernels=True), Fused)
-    assert isinstance(plan_choice(planned(ASKED, 99, device), [0] * len(ASKED), kernels=False), Warped)
+    assert isinstance(plan_method(planned(ASKED, 99, device), [0] * len(ASKED), kernels=True), Fused)
+    assert isinstance(plan_method(planned(ASKED, 99, device), [0] * len(ASKED), kernels=False), Warped)

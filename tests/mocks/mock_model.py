@@ -76,9 +76,9 @@ class MockPlan:
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         layout, tokens = self.layout, cache.keys(layer.layer)[:, 0, 0].numpy()
         first = len(self.histories)
-        for row, count, seen in zip(layout.rows, layout.query_lens, layout.kv_lens, strict=True):
+        for row, count, seen in zip(layout.rows, layout.query_lens, layout.seq_lens, strict=True):
             # What was never written is read by rows only that run for nothing.
-            kept = numpy.nan_to_num(tokens[layout.slot_table[row, :seen].numpy()], posinf=0.0, neginf=0.0)
+            kept = numpy.nan_to_num(tokens[layout.block_table[row, :seen].numpy()], posinf=0.0, neginf=0.0)
             history = kept.clip(0, VOCAB_SIZE - 1).astype(int).tolist()
             self.histories.extend(history[:end] for end in range(seen - count + 1, seen + 1))
         assert len(self.histories) == first + len(q)
@@ -90,35 +90,35 @@ class MockDecodePlan:
     """The same for steps of one token a row, whose numbers are in these tensors when they run."""
 
     rows: Tensor
-    kv_lens: Tensor
-    slot_table: Tensor
+    seq_lens: Tensor
+    block_table: Tensor
     histories: list[list[int]]
 
-    def suits(self, kv_lens: Sequence[int]) -> bool:
-        return len(kv_lens) == len(self.rows)
+    def suits(self, seq_lens: Sequence[int]) -> bool:
+        return len(seq_lens) == len(self.rows)
 
-    def prepare(self, kv_lens: Sequence[int]) -> None:
-        assert kv_lens == self.kv_lens.tolist()
+    def prepare(self, seq_lens: Sequence[int]) -> None:
+        assert seq_lens == self.seq_lens.tolist()
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         rows = self.rows.tolist()
-        layout = RowLayout.of(rows, [1] * len(rows), self.kv_lens.tolist(), self.slot_table)
+        layout = RowLayout.of(rows, [1] * len(rows), self.seq_lens.tolist(), self.block_table)
         return MockPlan(layout, self.histories).run(q, layer, cache)
 
 
 class MockTokenPlan:
     """The same for steps of any rows, whose numbers were given before; `with_singles`: also rows of one token."""
 
-    def __init__(self, slot_table: Tensor, histories: list[list[int]], with_singles: bool, longest: float) -> None:
-        self.slot_table, self.histories, self.with_singles = slot_table, histories, with_singles
+    def __init__(self, block_table: Tensor, histories: list[list[int]], with_singles: bool, longest: float) -> None:
+        self.block_table, self.histories, self.with_singles = block_table, histories, with_singles
         self.longest = longest
         self.layout: RowLayout | None = None
 
-    def suits(self, query_lens: Sequence[int], kv_lens: Sequence[int]) -> bool:
-        return (self.with_singles or min(query_lens) > 1) and max(kv_lens) <= self.longest
+    def suits(self, query_lens: Sequence[int], seq_lens: Sequence[int]) -> bool:
+        return (self.with_singles or min(query_lens) > 1) and max(seq_lens) <= self.longest
 
-    def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
-        self.layout = RowLayout.of(rows, query_lens, kv_lens, self.slot_table)
+    def prepare(self, rows: Sequence[int], query_lens: Sequence[int], seq_lens: Sequence[int]) -> None:
+        self.layout = RowLayout.of(rows, query_lens, seq_lens, self.block_table)
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         found = torch.zeros(len(q), 1, dtype=torch.float64)
@@ -141,11 +141,11 @@ class MockAttention:
     def plan(self, layout: RowLayout) -> MockPlan:
         return MockPlan(layout, self.histories)
 
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> list[MockDecodePlan]:
-        return [MockDecodePlan(rows, kv_lens, slot_table, self.histories)]
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> list[MockDecodePlan]:
+        return [MockDecodePlan(rows, seq_lens, block_table, self.histories)]
 
-    def token_plans(self, tokens: int, slot_table: Tensor) -> list[MockTokenPlan]:
-        table, longest = slot_table, self.longest
+    def token_plans(self, tokens: int, block_table: Tensor) -> list[MockTokenPlan]:
+        table, longest = block_table, self.longest
         return [MockTokenPlan(table, self.histories, with_singles, longest) for with_singles in (False, True)]
 
 
@@ -174,11 +174,11 @@ class MockModel:
     def prepare(self, layout: RowLayout) -> MockPlan:
         return self.attention.plan(layout)
 
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> list[MockDecodePlan]:
-        return self.attention.decode_plans(rows, kv_lens, slot_table)
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> list[MockDecodePlan]:
+        return self.attention.decode_plans(rows, seq_lens, block_table)
 
-    def token_plans(self, tokens: int, slot_table: Tensor) -> list[MockTokenPlan]:
-        return self.attention.token_plans(tokens, slot_table)
+    def token_plans(self, tokens: int, block_table: Tensor) -> list[MockTokenPlan]:
+        return self.attention.token_plans(tokens, block_table)
 
     def hidden(self, step: StepInput) -> Tensor:
         """Where each wanted token's history is, [L, 1]."""
@@ -188,7 +188,7 @@ class MockModel:
         self.attention.histories.clear()
         q = step.token_ids.double()[:, None, None]
         (cache,) = step.states
-        cache.write(0, step.slots, q.repeat(1, 2, 1))
+        cache.write(0, step.slot_mapping, q.repeat(1, 2, 1))
         places = step.prepared.run(q, LayerAttention(0, 0, 1.0), cache)
         return places if step.logit_rows is None else places[step.logit_rows]
 

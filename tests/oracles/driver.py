@@ -25,7 +25,7 @@ class Driver:
         self.device = model.device
         table = RowTable(rows, max_len, self.device)
         table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)])
-        self.slots, self._build = table.slots, StepBuilder(table, self.states)
+        self.slots, self._build = table.block_table, StepBuilder(table, self.states)
         self.lens = [0] * rows
         for spec, state in zip(model.states, self.states, strict=True):
             for layer in range(spec.num_layers):
@@ -42,8 +42,8 @@ class Driver:
         layout = RowLayout.of(
             rows=[row for row, _ in work],
             query_lens=[len(tokens) for _, tokens in work],
-            kv_lens=[self.lens[row] + len(tokens) for row, tokens in work],
-            slot_table=self.slots,
+            seq_lens=[self.lens[row] + len(tokens) for row, tokens in work],
+            block_table=self.slots,
         )
         positions = [self.lens[row] + offset for row, tokens in work for offset in range(len(tokens))]
         rows = [row for row, tokens in work for _ in tokens]

@@ -111,7 +111,7 @@ def test_v3_request(shard, engine):
         prefill_logprobs=True,
         adapter="law",
         slots=(48, 49, 50, 51),
-        cached=1,
+        cache_len=1,
         chunk=1,
     )
 
@@ -119,7 +119,7 @@ def test_v3_request(shard, engine):
 def test_v3_defaults_let_the_engine_decide(shard, engine):
     shard.v3.Prefill(prefill(pb_v3, request(pb_v3)))
     (got,) = engine.last.requests
-    assert (got.slots, got.cached, got.chunk, got.adapter) == (None, 0, None, None)
+    assert (got.slots, got.cache_len, got.chunk, got.adapter) == (None, 0, None, None)
     assert engine.last.cached_batch_id is None
 
 

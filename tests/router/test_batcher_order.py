@@ -9,13 +9,13 @@ from text_generation_router.entry import Timeline
 from text_generation_router.metrics import Metrics
 from text_generation_router.queue import WaitingQueue
 from text_generation_router.types import (
-    Final,
     FinishReason,
+    GeneratedText,
     Generation,
-    Limits,
     Sampling,
     StepTimings,
     Token,
+    TokenLimits,
     ValidRequest,
 )
 
@@ -46,7 +46,7 @@ class Answer:
         return [generation.request_id for generation in self.made]
 
     def finished(self):
-        return [generation for generation in self.made if generation.final is not None]
+        return [generation for generation in self.made if generation.generated_text is not None]
 
     def generations(self):
         self.log.append("tokens are read")
@@ -90,7 +90,7 @@ class Scene:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.shards = ManualShards(self.log)
-        metrics = Metrics(Limits(100, 200, 100, 64), 0)
+        metrics = Metrics(TokenLimits(100, 200, 100, 64), 0)
         self.allocator = BlockAllocator(64, 1, prefix_caching=True)
         queue = WaitingQueue(self.allocator, 0, True, 0, metrics.requests)
         self.batcher = Batcher(self.shards, queue, self.allocator, BatchPolicy(True, 100, None, 1.2, 20), metrics)
@@ -121,7 +121,7 @@ class Scene:
     async def answer(self, tokens: dict[int, bool], batch: Batch | None) -> None:
         """Answer the next call: a token for each request, the last one where the value is true."""
         call = await self.shards.calls.get()
-        end = Final("t", 1, FinishReason.LENGTH, None)
+        end = GeneratedText("t", 1, FinishReason.LENGTH, None)
         token = Token(1, "t", -1.0, False)
         made = [Generation(request, [token], [], [], end if last else None) for request, last in tokens.items()]
         call.set_result(Answer(self.log, made, batch))

@@ -36,9 +36,9 @@ class AllocatorMachine(RuleBasedStateMachine):
             assert wanted > self.allocator.usable_blocks - self.allocator.used_blocks
             return None
         assert len(allocation.slots) == len(prompt) + new - 1
-        assert allocation.cached_tokens < len(prompt)
-        assert reuse or allocation.cached_tokens == 0
-        for position in range(allocation.cached_tokens):
+        assert allocation.cache_len < len(prompt)
+        assert reuse or allocation.cache_len == 0
+        for position in range(allocation.cache_len):
             assert self.content[allocation.slots[position]] == (adapter, prompt[: position + 1])
         self.live.append(allocation)
         return allocation
@@ -49,7 +49,7 @@ class AllocatorMachine(RuleBasedStateMachine):
             return
         for position, _ in enumerate(allocation.prompt):
             value = allocation.adapter, allocation.prompt[: position + 1]
-            if position < allocation.cached_tokens:
+            if position < allocation.cache_len:
                 assert self.content[allocation.slots[position]] == value
             self.content[allocation.slots[position]] = value
         self.allocator.prompt_computed(allocation)
@@ -98,10 +98,10 @@ def test_a_prompt_is_shared_only_after_it_was_computed():
     first = allocator.allocate(6, (1, 2, 3, 4), None)
     assert first is not None
     early = allocator.allocate(6, (1, 2, 3, 4), None)
-    assert early is not None and early.cached_tokens == 0
+    assert early is not None and early.cache_len == 0
     allocator.prompt_computed(first)
     late = allocator.allocate(6, (1, 2, 3, 9), None)
-    assert late is not None and late.cached_tokens == 3
+    assert late is not None and late.cache_len == 3
     assert late.slots[:3] == first.slots[:3]
 
 
@@ -111,14 +111,14 @@ def test_a_prompt_that_was_never_computed_is_not_cached():
     assert failed is not None
     allocator.release(failed)
     again = allocator.allocate(6, (1, 2, 3, 4), None)
-    assert again is not None and again.cached_tokens == 0
+    assert again is not None and again.cache_len == 0
 
 
 def test_the_last_prompt_token_is_always_computed():
     allocator = BlockAllocator(32, 4, prefix_caching=True)
     allocator.release(computed(allocator, tuple(range(8))))
     again = allocator.allocate(8, tuple(range(8)), None)
-    assert again is not None and again.cached_tokens == 4
+    assert again is not None and again.cache_len == 4
 
 
 def test_the_least_recently_used_prompt_is_evicted_first():
@@ -131,7 +131,7 @@ def test_the_least_recently_used_prompt_is_evicted_first():
     def cached(prompt: tuple[int, ...]) -> int:
         allocation = allocator.allocate(len(prompt), prompt, None)
         assert allocation is not None
-        found = allocation.cached_tokens
+        found = allocation.cache_len
         allocator.release(allocation)
         return found
 
@@ -149,14 +149,14 @@ def test_a_shared_beginning_outlives_what_hung_on_it():
     assert filler is not None
     allocator.release(filler)
     again = allocator.allocate(3, (1, 2, 7), None)
-    assert again is not None and again.cached_tokens == 2
+    assert again is not None and again.cache_len == 2
 
 
 def test_adapters_do_not_share():
     allocator = BlockAllocator(32, 1, prefix_caching=True)
     computed(allocator, (1, 2, 3))
     other = allocator.allocate(4, (1, 2, 3), "adapter")
-    assert other is not None and other.cached_tokens == 0
+    assert other is not None and other.cache_len == 0
 
 
 @given(st.integers(1, 8), st.integers(2, 20))
@@ -170,7 +170,7 @@ def test_without_prefix_caching_blocks_come_and_go(block_size, num_blocks):
     allocator.prompt_computed(first)
     allocator.release(first)
     again = allocator.allocate(capacity, (1,) * capacity, None)
-    assert again is not None and again.cached_tokens == 0
+    assert again is not None and again.cache_len == 0
 
 
 @pytest.mark.parametrize(("tokens", "slots"), [(1, [4]), (4, [4, 5, 6, 7]), (6, [4, 5, 6, 7, 8, 9])])

@@ -10,7 +10,7 @@ from text_generation_router.errors import InvalidInput, Overloaded
 from text_generation_router.inference import Permits
 from text_generation_router.schemas import GenerateParameters, GenerateRequest, JsonGrammar
 from text_generation_router.tokenizer import PromptTokenizer, load_backend
-from text_generation_router.types import Limits
+from text_generation_router.types import TokenLimits
 from text_generation_router.validation import RequestLimits, Validator
 from text_generation_server.grammar.compiler import GrammarCompiler
 
@@ -234,7 +234,7 @@ def validator(directory):
     save_tokenizer(directory)
     backend = load_backend(directory, trust_remote_code=False)
     tokenizer, grammars = PromptTokenizer(backend, workers=1), GrammarCompiler(backend, backend.vocab_size)
-    yield Validator(tokenizer, grammars, RequestLimits(1, 4, 5), Limits(3000, 4000, 4096, 8192))
+    yield Validator(tokenizer, grammars, RequestLimits(1, 4, 5), TokenLimits(3000, 4000, 4096, 8192))
     tokenizer.close()
 
 

@@ -8,7 +8,7 @@ from text_generation_router.errors import InvalidSettings, StartError
 from text_generation_router.handshake import limits_after, shake_hands
 from text_generation_router.log import effective_level
 from text_generation_router.settings import Settings, listen_address, read_settings
-from text_generation_router.types import Limits, ShardInfo, WarmupAnswer
+from text_generation_router.types import ShardInfo, TokenLimits, WarmupAnswer
 
 INFO = ShardInfo(False, "torch.float32", "cpu", None, 0, True, True, "paged", 1)
 
@@ -113,13 +113,13 @@ async def test_an_absurd_prefill_is_refused_before_any_shard_is_asked():
 
 def test_limits_are_what_warm_up_found():
     answer = WarmupAnswer(10_000, 2047, 2048)
-    assert limits_after(answer, INFO, Settings()) == Limits(2047, 2048, 4096, 10_000)
+    assert limits_after(answer, INFO, Settings()) == TokenLimits(2047, 2048, 4096, 10_000)
 
 
 def test_a_request_must_fit_beside_the_scratch_block():
     info = replace(INFO, block_size=16)
     settings = Settings(max_batch_prefill_tokens=64)
-    assert limits_after(WarmupAnswer(128, 127, 128), info, settings) == Limits(112, 113, 64, 128)
+    assert limits_after(WarmupAnswer(128, 127, 128), info, settings) == TokenLimits(112, 113, 64, 128)
     with pytest.raises(StartError, match="--max-total-tokens 128 does not fit"):
         limits_after(WarmupAnswer(128, 100, 128), info, replace(settings, max_total_tokens=128))
 

@@ -70,7 +70,7 @@ class NativeRoutes:
         prompt = body.inputs if full_text else ""
         wanted = body.parameters.details or body.parameters.decoder_input_details
         details = render.details(best, others, prompt) if wanted else None
-        answer = render.generated(prompt + best.final.text, details)
+        answer = render.generated(prompt + best.generated_text.text, details)
         headers = self._headers(body) | self._timing_headers(best, timeline)
         return Response(f"[{answer}]" if as_list else answer, headers=headers, media_type="application/json")
 
@@ -104,10 +104,10 @@ class NativeRoutes:
             async with aclosing(services.inference.stream(valid, timeline)) as generations:
                 async for generation in generations:
                     text, details = None, "null"
-                    if generation.final is not None:
-                        text = (body.inputs if full_text else "") + generation.final.text
+                    if generation.generated_text is not None:
+                        text = (body.inputs if full_text else "") + generation.generated_text.text
                         if parameters.details:
-                            details = render.stream_details(generation.final, len(valid.input_ids))
+                            details = render.stream_details(generation.generated_text, len(valid.input_ids))
                     for event in render.stream_tokens(index, generation, text, details):
                         yield event
                     index += len(generation.tokens)
@@ -117,7 +117,7 @@ class NativeRoutes:
 
     def _timing_headers(self, best: Completion, timeline: Timeline) -> dict[str, str]:
         """Whole milliseconds, except for the time of computing, which is in seconds."""
-        times = Times.of(best.timeline, best.final.generated_tokens)
+        times = Times.of(best.timeline, best.generated_text.generated_tokens)
         milliseconds = {
             "x-total-time": times.total,
             "x-validation-time": times.validation,
@@ -129,5 +129,5 @@ class NativeRoutes:
             "x-compute-time": str(times.total),
             **{name: str(int(seconds * 1000)) for name, seconds in milliseconds.items()},
             "x-prompt-tokens": str(best.input_length),
-            "x-generated-tokens": str(best.final.generated_tokens),
+            "x-generated-tokens": str(best.generated_text.generated_tokens),
         }

@@ -88,13 +88,13 @@ class AttentionBackend(Protocol):
     def plan(self, layout: RowLayout) -> AttentionPlan:
         """Prepare one step."""
 
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
-        """Plans for steps of as many rows as there are in `rows` [R] and `kv_lens` [R], int64 on the device.
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[DecodePlan]:
+        """Plans for steps of as many rows as there are in `rows` [R] and `seq_lens` [R], int64 on the device.
 
         The first that suits is to be used, the last suits always; there are none if this backend cannot be replayed.
         """
 
-    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[TokenPlan]:
         """Plans for steps of `tokens` tokens, prompts among them: the first that suits is to be used, if one does."""
 
 

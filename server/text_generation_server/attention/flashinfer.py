@@ -95,12 +95,12 @@ class FlashInferAttention:
     def plan(self, layout: RowLayout) -> AttentionPlan:
         """Prepare one step."""
         single = max(layout.query_lens) == 1
-        if self._shared if single else prompt_scores(layout.query_lens, layout.kv_lens) <= MOST_SCORES:
+        if self._shared if single else prompt_scores(layout.query_lens, layout.seq_lens) <= MOST_SCORES:
             return self._ours.plan(layout)
         return LatePlan(partial(self._single_tokens if single else self._with_prompts, layout))
 
     def _single_tokens(self, layout: RowLayout) -> FlashInferPlan:
-        arguments = self._keys_of(layout.slot_table, layout.device_rows, layout.kv_lens)
+        arguments = self._keys_of(layout.block_table, layout.device_rows, layout.seq_lens)
         for kernel in self._decode:
             kernel.plan(*arguments)
         return FlashInferPlan(self._decode)
@@ -109,31 +109,31 @@ class FlashInferAttention:
         starts = [*accumulate(layout.query_lens, initial=0)]
         prompts = [row for row, tokens in enumerate(layout.query_lens) if tokens > 1]
         query_lens = [layout.query_lens[row] for row in prompts]
-        (rows,) = upload(layout.slot_table.device, [layout.rows[row] for row in prompts])
-        arguments = self._keys_of(layout.slot_table, rows, [layout.kv_lens[row] for row in prompts])
-        query_ends = ends_of(query_lens, layout.slot_table.device)
+        (rows,) = upload(layout.block_table.device, [layout.rows[row] for row in prompts])
+        arguments = self._keys_of(layout.block_table, rows, [layout.seq_lens[row] for row in prompts])
+        query_ends = ends_of(query_lens, layout.block_table.device)
         for kernel in self._prefill:
             kernel.plan(query_ends, *arguments)
         first, past = starts[prompts[0]], starts[prompts[-1] + 1]
         tokens: slice | Tensor = slice(first, past)
         if past - first > sum(query_lens):
             numbers = [token for row in prompts for token in range(starts[row], starts[row + 1])]
-            (tokens,) = upload(layout.slot_table.device, numbers)
+            (tokens,) = upload(layout.block_table.device, numbers)
         return PromptsPlan(self._prefill, tokens, self._ours.single_tokens(layout))
 
-    def _keys_of(self, table: Tensor, rows: Tensor, kv_lens: Sequence[int]) -> tuple[object, ...]:
+    def _keys_of(self, table: Tensor, rows: Tensor, seq_lens: Sequence[int]) -> tuple[object, ...]:
         """What plans want to know of the keys of these rows [r] int64."""
         from text_generation_server.kernels.slots import gather_slots
 
-        ends = ends_of(kv_lens, table.device)
-        slots = torch.empty(sum(kv_lens), dtype=torch.int32, device=table.device)
+        ends = ends_of(seq_lens, table.device)
+        slots = torch.empty(sum(seq_lens), dtype=torch.int32, device=table.device)
         gather_slots(table, rows, ends.to(table.device, non_blocking=True), slots)
-        return ends, slots, staged([1] * len(kv_lens), torch.int32, table.device), *self._sizes
+        return ends, slots, staged([1] * len(seq_lens), torch.int32, table.device), *self._sizes
 
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[DecodePlan]:
         """See `AttentionBackend`."""
         if self._shared:
-            return self._ours.decode_plans(rows, kv_lens, slot_table)
+            return self._ours.decode_plans(rows, seq_lens, block_table)
         ends = torch.zeros(len(rows) + 1, dtype=torch.int32, device=rows.device)
         fixed = {
             "use_cuda_graph": True,
@@ -143,11 +143,11 @@ class FlashInferAttention:
         }
         kernels = [self._decode_kernel(variant, **fixed) for variant in self._variants]
         slots = self._replayed_slots
-        return (FlashInferDecodePlan(kernels, self._sizes, rows=rows, slot_table=slot_table, ends=ends, slots=slots),)
+        return (FlashInferDecodePlan(kernels, self._sizes, rows=rows, block_table=block_table, ends=ends, slots=slots),)
 
-    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[TokenPlan]:
         """See `AttentionBackend`: our own, for FlashInfer's plans of prompts depend on their lengths."""
-        return self._ours.token_plans(tokens, slot_table, MOST_SCORES)
+        return self._ours.token_plans(tokens, block_table, MOST_SCORES)
 
     def _decode_kernel(self, variant: AttentionVariant, **fixed: object) -> PlannedWrapper:
         import flashinfer  # takes seconds, and is not there on every machine

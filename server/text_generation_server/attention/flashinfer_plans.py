@@ -97,25 +97,25 @@ class FlashInferDecodePlan(FlashInferPlan):
         sizes: tuple[int, ...],
         *,
         rows: Tensor,
-        slot_table: Tensor,
+        block_table: Tensor,
         ends: Tensor,
         slots: Tensor,
     ) -> None:
         super().__init__(kernels)
-        self._sizes, self._rows, self._table, self._ends, self._slots = sizes, rows, slot_table, ends, slots
+        self._sizes, self._rows, self._table, self._ends, self._slots = sizes, rows, block_table, ends, slots
         self._last_page_lens = staged([1] * len(rows), torch.int32, rows.device)
 
-    def suits(self, kv_lens: Sequence[int]) -> bool:
+    def suits(self, seq_lens: Sequence[int]) -> bool:
         """See `DecodePlan`."""
-        return sum(kv_lens) <= len(self._slots)
+        return sum(seq_lens) <= len(self._slots)
 
-    def prepare(self, kv_lens: Sequence[int]) -> None:
+    def prepare(self, seq_lens: Sequence[int]) -> None:
         """See `DecodePlan`."""
         from text_generation_server.kernels.slots import gather_slots
 
-        ends = ends_of(kv_lens, self._rows.device)
+        ends = ends_of(seq_lens, self._rows.device)
         for kernel in self._kernels:
-            kernel.plan(ends, self._slots[: sum(kv_lens)], self._last_page_lens, *self._sizes)
+            kernel.plan(ends, self._slots[: sum(seq_lens)], self._last_page_lens, *self._sizes)
         gather_slots(self._table, self._rows, self._ends, self._slots)
 
 

@@ -63,7 +63,7 @@ class Bias:
         return plain.masked_fill_(hidden, -torch.inf)
 
 
-class Part(Protocol):
+class RowGroup(Protocol):
     """Some rows of a step, attended to under one variant. `tokens`: which of the step's tokens they are."""
 
     @property
@@ -87,7 +87,7 @@ class DecodeRows:
     softcap: float | None
 
     def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
-        """See `Part`."""
+        """See `RowGroup`."""
         rows, kv_heads, _, head_dim = q.shape
         keys, values = pool.index_select(1, self.slots).view(2, kv_heads, rows, -1, head_dim)
         q = q.transpose(0, 1)
@@ -156,7 +156,7 @@ class PromptRow:
     blocks: tuple[QueryBlock, ...]
 
     def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
-        """See `Part`."""
+        """See `RowGroup`."""
         tokens, kv_heads, group, head_dim = q.shape
         kv = pool.index_select(1, self.slots).view(2, kv_heads, 1, -1, head_dim).expand(-1, -1, group, -1, -1)
         q = q.permute(1, 2, 0, 3)  # [K, g, t, d]
@@ -178,7 +178,7 @@ class SdpaPlan:
     def __init__(self, layout: RowLayout, biases: Sequence[Bias]) -> None:
         self._starts = [0, *accumulate(layout.query_lens)]
         self._layout = layout
-        self._parts: list[list[Part]] = [[*self._decode_rows(bias), *self._prompt_rows(bias)] for bias in biases]
+        self._parts: list[list[RowGroup]] = [[*self._decode_rows(bias), *self._prompt_rows(bias)] for bias in biases]
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
@@ -195,7 +195,7 @@ class SdpaPlan:
 
     def _row_slots(self, index: int, first: int) -> Tensor:
         """Slots of a row's positions from `first` to its last key."""
-        return self._layout.slot_table[self._layout.rows[index], first : self._layout.kv_lens[index]]
+        return self._layout.block_table[self._layout.rows[index], first : self._layout.seq_lens[index]]
 
     def _decode_rows(self, bias: Bias) -> Iterator[DecodeRows]:
         """All rows of one token, padded in front of their last key where a row has fewer keys than the longest."""
@@ -203,13 +203,13 @@ class SdpaPlan:
         chosen = [i for i, count in enumerate(layout.query_lens) if count == 1]
         if not chosen:
             return
-        lens = [layout.kv_lens[i] for i in chosen]
+        lens = [layout.seq_lens[i] for i in chosen]
         span = max(kv_len - bias.first_visible(kv_len - 1) for kv_len in lens)
         last = self._tensor(lens)[:, None] - 1
         positions = last - torch.arange(span - 1, -1, -1, device=last.device)
         rows = self._tensor([layout.rows[i] for i in chosen])[:, None]
         # A row's padding reads its own first slot: any other might hold what was never written.
-        slots = layout.slot_table[rows, positions.clamp(min=0)]
+        slots = layout.block_table[rows, positions.clamp(min=0)]
         padded = any(kv_len < span for kv_len in lens)
         mask = self._decode_mask(bias, positions, last) if padded or bias.slopes is not None else None
         tokens = slice(None) if len(chosen) == len(layout.rows) else self._tensor([self._starts[i] for i in chosen])
@@ -224,7 +224,7 @@ class SdpaPlan:
         for i, count in enumerate(self._layout.query_lens):
             if count == 1:
                 continue
-            begin, end = self._layout.kv_lens[i] - count, self._layout.kv_lens[i]
+            begin, end = self._layout.seq_lens[i] - count, self._layout.seq_lens[i]
             oldest = bias.first_visible(begin)
             tokens = slice(self._starts[i], self._starts[i] + count)
             slopes = None if bias.slopes is None else bias.slopes[:, :, None, None]
@@ -233,7 +233,7 @@ class SdpaPlan:
 
     def _blocks(self, bias: Bias, begin: int, end: int, oldest: int) -> Iterator[QueryBlock]:
         """Queries at positions [begin, end), over keys that start at `oldest`."""
-        device = self._layout.slot_table.device
+        device = self._layout.block_table.device
         plain = bias.slopes is None and bias.softcap is None
         for first in range(begin, end, QUERY_BLOCK):
             past = min(first + QUERY_BLOCK, end)
@@ -247,7 +247,7 @@ class SdpaPlan:
             yield QueryBlock(queries, keys, bias.mask(key_positions, query_positions))
 
     def _tensor(self, values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._layout.slot_table.device)
+        return torch.tensor(values, dtype=torch.int64, device=self._layout.block_table.device)
 
 
 class SdpaAttention:
@@ -269,10 +269,10 @@ class SdpaAttention:
         """Prepare one step."""
         return SdpaPlan(layout, self._biases)
 
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[DecodePlan]:
         """None: what is gathered depends on the rows' lengths."""
         return ()
 
-    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[TokenPlan]:
         """None, for the same reason."""
         return ()

@@ -32,9 +32,9 @@ class Queries:
 class TokenwisePlan:
     """A step's tokens. A row's keys are gathered once, and each of its queries sees as many as it would see alone."""
 
-    def __init__(self, queries: Sequence[Queries], slot_table: Tensor, biases: Sequence[Bias]) -> None:
+    def __init__(self, queries: Sequence[Queries], block_table: Tensor, biases: Sequence[Bias]) -> None:
         self._queries = queries
-        self._slot_table = slot_table
+        self._slot_table = block_table
         self._biases = biases
 
     def piece(self, first: int, past: int, size: int) -> Self:
@@ -103,14 +103,14 @@ class TokenwiseAttention:
 
     def plan(self, layout: RowLayout) -> TokenwisePlan:
         """Prepare one step."""
-        rows = zip(layout.rows, layout.query_lens, layout.kv_lens, strict=True)
+        rows = zip(layout.rows, layout.query_lens, layout.seq_lens, strict=True)
         queries = [Queries(row, kv_len - count, kv_len) for row, count, kv_len in rows]
-        return TokenwisePlan(queries, layout.slot_table, self._biases)
+        return TokenwisePlan(queries, layout.block_table, self._biases)
 
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[DecodePlan]:
         """None: every row is attended to by itself."""
         return ()
 
-    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[TokenPlan]:
         """None, for the same reason."""
         return ()

@@ -70,28 +70,28 @@ class TritonAttention:
     def plan(self, layout: RowLayout) -> SingleTokens | Mixed:
         """Prepare one step."""
         if max(layout.query_lens) == 1:
-            return self._singles(layout.slot_table, layout.device_rows, layout.device_kv_lens, None)
-        every = layout.rows, layout.query_lens, layout.kv_lens
+            return self._singles(layout.block_table, layout.device_rows, layout.device_seq_lens, None)
+        every = layout.rows, layout.query_lens, layout.seq_lens
         work = Work.of(*every, self._group, self._tile.rows, apart=True)
         room = len(work.singles) + len(work.singles) % 2
-        (numbers,) = upload(self._device, work.numbers(room))
-        return self._mixed(numbers, room, layout.slot_table, len(work.blocks) * self._kv_heads)
+        (packed,) = upload(self._device, work.packed(room))
+        return self._mixed(packed, room, layout.block_table, len(work.blocks) * self._kv_heads)
 
     def single_tokens(self, layout: RowLayout) -> SingleTokens | None:
         """For the rows of one token of a step with prompts, which somebody else sees to; None if there are none."""
         starts = accumulate(layout.query_lens, initial=0)
-        every = zip(layout.rows, layout.kv_lens, starts, layout.query_lens, strict=False)
+        every = zip(layout.rows, layout.seq_lens, starts, layout.query_lens, strict=False)
         singles = [row for *row, queries in every if queries == 1]
         if not singles:
             return None
-        rows, kv_lens, tokens = upload(self._device, *zip(*singles, strict=True))
-        return self._singles(layout.slot_table, rows, kv_lens, tokens)
+        rows, seq_lens, tokens = upload(self._device, *zip(*singles, strict=True))
+        return self._singles(layout.block_table, rows, seq_lens, tokens)
 
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[SingleTokens]:
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[SingleTokens]:
         """See `AttentionBackend`."""
-        return (self._singles(slot_table, rows, kv_lens, None),)
+        return (self._singles(block_table, rows, seq_lens, None),)
 
-    def token_plans(self, tokens: int, slot_table: Tensor, most_scores: float = inf) -> Sequence[ReplayedMixed]:
+    def token_plans(self, tokens: int, block_table: Tensor, most_scores: float = inf) -> Sequence[ReplayedMixed]:
         """See `AttentionBackend`: a plan for prompts, and one for steps that have rows of one token as well.
 
         most_scores: of steps that they suit, see `prompt_scores`.
@@ -105,9 +105,9 @@ class TritonAttention:
         plans = []
         for singles in (0, tokens + tokens % 2):
             size = HEADER + 3 * singles + FIELDS * most_blocks
-            numbers = torch.zeros(size, dtype=torch.int64, device=self._device)
-            mixed = self._mixed(numbers, singles, slot_table, programs)
-            plans.append(ReplayedMixed(mixed, numbers, self._group, self._answers, most_scores))
+            packed = torch.zeros(size, dtype=torch.int64, device=self._device)
+            mixed = self._mixed(packed, singles, block_table, programs)
+            plans.append(ReplayedMixed(mixed, packed, self._group, self._answers, most_scores))
         return plans
 
     def _answers(self, q: Tensor) -> Tensor:
@@ -116,23 +116,23 @@ class TritonAttention:
             self._replayed = q.new_zeros(len(q), q.shape[1] * q.shape[2])
         return self._replayed[: len(q)]
 
-    def _mixed(self, numbers: Tensor, singles: int, table: Tensor, programs: int) -> Mixed:
-        """numbers: as `Work.numbers` lays them out."""
+    def _mixed(self, packed: Tensor, singles: int, table: Tensor, programs: int) -> Mixed:
+        """packed: as `Work.packed` lays them out."""
         from text_generation_server.kernels.attention.prefill import FIELDS
 
         end = HEADER + 3 * singles
         return Mixed(
             rules=self._rules,
             table=table,
-            blocks=numbers[end:].view(-1, FIELDS),
-            count=numbers[:1],
+            blocks=packed[end:].view(-1, FIELDS),
+            count=packed[:1],
             tile=self._tile,
             programs=programs,
-            singles=self._singles(table, *numbers[HEADER:end].view(3, singles)) if singles else None,
+            singles=self._singles(table, *packed[HEADER:end].view(3, singles)) if singles else None,
         )
 
-    def _singles(self, table: Tensor, rows: Tensor, kv_lens: Tensor, tokens: Tensor | None) -> SingleTokens:
-        from text_generation_server.kernels.attention.sizes import Split
+    def _singles(self, table: Tensor, rows: Tensor, seq_lens: Tensor, tokens: Tensor | None) -> SingleTokens:
+        from text_generation_server.kernels.attention.sizes import KVSplit
 
-        split = Split.of(len(rows), self._heads, self._kv_heads, self._device)
-        return SingleTokens(self._rules, table, rows, kv_lens, tokens, split, self._arrived)
+        split = KVSplit.of(len(rows), self._heads, self._kv_heads, self._device)
+        return SingleTokens(self._rules, table, rows, seq_lens, tokens, split, self._arrived)

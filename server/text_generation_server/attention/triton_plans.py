@@ -1,4 +1,4 @@
-"""Plans of our own attention kernels for one step: what they are to do, listed for the device. Knows no model's shape.
+"""Plans of our own attention kernels for one step: what they are to do, packed for the device. Knows no model's shape.
 
 Dimensions: T tokens of the step, R rows, H query heads of the rank, d head_dim.
 """
@@ -18,7 +18,7 @@ from text_generation_server.device.copies import fill
 
 if TYPE_CHECKING:
     from text_generation_server.kernels.attention.scores import Rule
-    from text_generation_server.kernels.attention.sizes import PrefillTile, Split
+    from text_generation_server.kernels.attention.sizes import KVSplit, PrefillTile
 
 HEADER = 2
 """Numbers before those of rows and blocks."""
@@ -26,7 +26,7 @@ HEADER = 2
 
 @dataclass(frozen=True, slots=True)
 class SingleTokens:
-    """Rows of one token. rows, kv_lens: [R] int64. tokens: [R] int64, None for T = R in order.
+    """Rows of one token. rows, seq_lens: [R] int64. tokens: [R] int64, None for T = R in order.
 
     arrived: what the decode kernel counts in, the same for all plans of a stream.
     """
@@ -34,9 +34,9 @@ class SingleTokens:
     rules: Sequence[Rule]
     table: Tensor
     rows: Tensor
-    kv_lens: Tensor
+    seq_lens: Tensor
     tokens: Tensor | None
-    split: Split
+    split: KVSplit
     arrived: Tensor
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
@@ -49,16 +49,16 @@ class SingleTokens:
 
         kv, rule = cache.layer(layer.layer), self.rules[layer.variant]
         return decode(
-            *(q, kv, self.rows, self.kv_lens, self.table, rule, layer.scale, self.split, self.arrived),
+            *(q, kv, self.rows, self.seq_lens, self.table, rule, layer.scale, self.split, self.arrived),
             tokens=self.tokens,
             out=out,
         )
 
-    def suits(self, kv_lens: Sequence[int]) -> bool:
+    def suits(self, seq_lens: Sequence[int]) -> bool:
         """See `DecodePlan`: any lengths, as they are read on the device."""
         return True
 
-    def prepare(self, kv_lens: Sequence[int]) -> None:
+    def prepare(self, seq_lens: Sequence[int]) -> None:
         """See `DecodePlan`: there is nothing to do."""
 
 
@@ -94,22 +94,22 @@ class ReplayedMixed:
     """A plan for any step of so many tokens: what it lists is where the kernels that were recorded look for it."""
 
     def __init__(
-        self, mixed: Mixed, numbers: Tensor, group: int, answers: Callable[[Tensor], Tensor], most_scores: float
+        self, mixed: Mixed, packed: Tensor, group: int, answers: Callable[[Tensor], Tensor], most_scores: float
     ) -> None:
-        """numbers: that `mixed` reads, as `Work.numbers` lays them out. answers: where those for queries may go."""
-        self._mixed, self._numbers, self._group, self._answers = mixed, numbers, group, answers
+        """packed: that `mixed` reads, as `Work.packed` lays them out. answers: where those for queries may go."""
+        self._mixed, self._packed, self._group, self._answers = mixed, packed, group, answers
         self._most_scores = most_scores
         self._singles = 0 if mixed.singles is None else len(mixed.singles.rows)
         self._out: Tensor | None = None
 
-    def suits(self, query_lens: Sequence[int], kv_lens: Sequence[int]) -> bool:
+    def suits(self, query_lens: Sequence[int], seq_lens: Sequence[int]) -> bool:
         """See `TokenPlan`: the decode kernel, which takes a while for nothing, is left out where nobody needs it."""
-        return (self._singles > 0 or min(query_lens) > 1) and prompt_scores(query_lens, kv_lens) <= self._most_scores
+        return (self._singles > 0 or min(query_lens) > 1) and prompt_scores(query_lens, seq_lens) <= self._most_scores
 
-    def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
+    def prepare(self, rows: Sequence[int], query_lens: Sequence[int], seq_lens: Sequence[int]) -> None:
         """See `TokenPlan`."""
-        work = Work.of(rows, query_lens, kv_lens, self._group, self._mixed.tile.rows, self._singles > 0)
-        fill(self._numbers, work.numbers(self._singles))
+        work = Work.of(rows, query_lens, seq_lens, self._group, self._mixed.tile.rows, self._singles > 0)
+        fill(self._packed, work.packed(self._singles))
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `TokenPlan`. All layers answer in one tensor: each answer is read before the next is written."""
@@ -118,9 +118,9 @@ class ReplayedMixed:
         return self._mixed.write(q, layer, cache, self._out)
 
 
-def prompt_scores(query_lens: Sequence[int], kv_lens: Sequence[int]) -> int:
+def prompt_scores(query_lens: Sequence[int], seq_lens: Sequence[int]) -> int:
     """Queries times keys, of all rows of more than one token together: a head's work on prompts."""
-    return sum(queries * keys for queries, keys in zip(query_lens, kv_lens, strict=True) if queries > 1)
+    return sum(queries * keys for queries, keys in zip(query_lens, seq_lens, strict=True) if queries > 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +135,19 @@ class Work:
         cls,
         rows: Sequence[int],
         query_lens: Sequence[int],
-        kv_lens: Sequence[int],
+        seq_lens: Sequence[int],
         group: int,
         tile_rows: int,
         apart: bool,
     ) -> Work:
-        """apart: whether rows of one token are listed by themselves, or are blocks too."""
+        """apart: whether rows of one token are packed by themselves, or are blocks too."""
         from text_generation_server.kernels.attention.prefill import blocks_of
 
-        every = [*zip(rows, accumulate(query_lens, initial=0), query_lens, kv_lens, strict=False)]
+        every = [*zip(rows, accumulate(query_lens, initial=0), query_lens, seq_lens, strict=False)]
         singles = [(row, keys, token) for row, token, queries, keys in every if apart and queries == 1]
         return cls(singles, blocks_of([row for row in every if not apart or row[2] > 1], group, tile_rows))
 
-    def numbers(self, room: int) -> list[int]:
+    def packed(self, room: int) -> list[int]:
         """For the device: how many blocks, 0; rows, keys and tokens of `room` singles; blocks.
 
         An even `room` lets each part begin at a multiple of 16 bytes: kernels are compiled for that.

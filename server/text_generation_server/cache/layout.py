@@ -15,42 +15,42 @@ class RowLayout:
 
     rows: row of the slot table of each sequence in the step.
     query_lens: tokens of each that are computed now.
-    kv_lens: keys that the last of them sees.
-    slot_table: [rows, positions] int64 on the device, the slot of each position of each row.
-    device_rows, device_kv_lens: [R] int64. device_query_ends: [R + 1] int64, from 0.
+    seq_lens: keys that the last of them sees.
+    block_table: [rows, positions] int64 on the device, the slot of each position of each row.
+    device_rows, device_seq_lens: [R] int64. cu_seqlens_q: [R + 1] int64, from 0.
     """
 
     rows: Sequence[int]
     query_lens: Sequence[int]
-    kv_lens: Sequence[int]
-    slot_table: Tensor
+    seq_lens: Sequence[int]
+    block_table: Tensor
     device_rows: Tensor
-    device_kv_lens: Tensor
-    device_query_ends: Tensor
+    device_seq_lens: Tensor
+    cu_seqlens_q: Tensor
 
     @classmethod
-    def of(cls, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int], slot_table: Tensor) -> Self:
+    def of(cls, rows: Sequence[int], query_lens: Sequence[int], seq_lens: Sequence[int], block_table: Tensor) -> Self:
         """A layout whose numbers are copied to the slot table's device one by one."""
-        lists = rows, kv_lens, [*accumulate(query_lens, initial=0)]
-        copies = (torch.tensor(numbers, dtype=torch.int64, device=slot_table.device) for numbers in lists)
-        return cls(rows, query_lens, kv_lens, slot_table, *copies)
+        lists = rows, seq_lens, [*accumulate(query_lens, initial=0)]
+        copies = (torch.tensor(numbers, dtype=torch.int64, device=block_table.device) for numbers in lists)
+        return cls(rows, query_lens, seq_lens, block_table, *copies)
 
 
 class DecodePreparation(Protocol):
     """What is prepared once for steps of one token a row: every step's rows are read from the same tensors."""
 
-    def suits(self, kv_lens: Sequence[int]) -> bool:
+    def suits(self, seq_lens: Sequence[int]) -> bool:
         """Whether it is made for rows of these lengths."""
 
-    def prepare(self, kv_lens: Sequence[int]) -> None:
+    def prepare(self, seq_lens: Sequence[int]) -> None:
         """The host's part of a step, before it is replayed: the numbers are in the tensors by then."""
 
 
 class TokenPreparation(Protocol):
     """What is prepared once for steps of so many tokens, of whichever rows. Tokens behind a step's are padding."""
 
-    def suits(self, query_lens: Sequence[int], kv_lens: Sequence[int]) -> bool:
+    def suits(self, query_lens: Sequence[int], seq_lens: Sequence[int]) -> bool:
         """Whether it is made for rows with so many tokens and keys each."""
 
-    def prepare(self, rows: Sequence[int], query_lens: Sequence[int], kv_lens: Sequence[int]) -> None:
+    def prepare(self, rows: Sequence[int], query_lens: Sequence[int], seq_lens: Sequence[int]) -> None:
         """Before a replay for rows of the table, laid end to end, as in `RowLayout`."""

@@ -20,7 +20,7 @@ class RowTable:
 
     def __init__(self, num_rows: int, max_len: int, device: torch.device) -> None:
         self.last_token = torch.zeros(num_rows, dtype=torch.int64, device=device)
-        self.slots = torch.zeros(num_rows, max_len, dtype=torch.int64, device=device)
+        self.block_table = torch.zeros(num_rows, max_len, dtype=torch.int64, device=device)
         self.spans = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
     def admit(self, rows: Sequence[int], slots: Sequence[Integers]) -> Tensor:
@@ -32,9 +32,9 @@ class RowTable:
         table = np.zeros((len(lens), max(lens)), dtype=np.int64)
         for filled, of_row in zip(table, slots, strict=True):
             filled[: len(of_row)] = of_row
-        places, spans, flat = upload(self.slots.device, rows, lens, table.ravel())
+        places, spans, flat = upload(self.block_table.device, rows, lens, table.ravel())
         self.spans[places] = spans
-        self.slots[:, : table.shape[1]].index_copy_(0, places, flat.view(table.shape))
+        self.block_table[:, : table.shape[1]].index_copy_(0, places, flat.view(table.shape))
         return places
 
 

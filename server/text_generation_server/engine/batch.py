@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from text_generation_server.cache.references import SlotReferences
-from text_generation_server.engine.launch import LaunchedStep
+from text_generation_server.engine.launched_step import LaunchedStep
 from text_generation_server.engine.sequence import Sequence
 from text_generation_server.engine.types import BatchView
 

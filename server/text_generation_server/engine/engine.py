@@ -13,12 +13,12 @@ from loguru import logger
 from text_generation_server.engine.batch import Batch
 from text_generation_server.engine.drafts import Acceptance
 from text_generation_server.engine.finish import finish_tokens, refusal
-from text_generation_server.engine.launch import LaunchedStep
-from text_generation_server.engine.launcher import StepLauncher, StepRunner
+from text_generation_server.engine.launched_step import LaunchedStep
 from text_generation_server.engine.plan import AllocateCache
 from text_generation_server.engine.planner import prefill_chunks
 from text_generation_server.engine.pool import SCRATCH_SLOTS, PoolLimits, SequencePool
 from text_generation_server.engine.sequence import Sequence
+from text_generation_server.engine.step_launcher import StepLauncher, StepRunner
 from text_generation_server.engine.types import (
     BatchView,
     Generation,

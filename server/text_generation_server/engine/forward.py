@@ -11,9 +11,9 @@ from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State
 from text_generation_server.device.copies import upload
-from text_generation_server.engine.flat import logit_rows, token_numbers
 from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.plan import StepPlan
+from text_generation_server.engine.token_arrays import logit_rows, token_arrays
 from text_generation_server.models.step import ServedModel, StepBuilder, StepInput
 
 
@@ -63,30 +63,30 @@ class StepForward:
 
     def _decode_input(self, plan: StepPlan) -> tuple[StepInput, Tensor, Tensor | None]:
         """Each row's newest token."""
-        rows, kv_lens, ends = upload(self._device, plan.rows, plan.kv_lens, range(len(plan.rows) + 1))
-        layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
+        rows, seq_lens, ends = upload(self._device, plan.rows, plan.seq_lens, range(len(plan.rows) + 1))
+        layout = RowLayout(plan.rows, plan.query_lens, plan.seq_lens, self._rows.block_table, rows, seq_lens, ends)
         prepared = self._model.prepare(layout)
-        return self._build(self._build.newest(rows), kv_lens - 1, rows, prepared), rows, None
+        return self._build(self._build.newest(rows), seq_lens - 1, rows, prepared), rows, None
 
     def _input(self, plan: StepPlan) -> tuple[StepInput, Tensor, Tensor | None]:
         """Tokens that the plan brings, and where it brings none the row's newest; and which logits are wanted."""
-        ids, positions, row_of, rows, kv_lens, ends, at = upload(
+        ids, positions, row_of, rows, seq_lens, ends, at = upload(
             self._device,
-            *token_numbers(plan),
+            *token_arrays(plan),
             plan.rows,
-            plan.kv_lens,
+            plan.seq_lens,
             [*accumulate(plan.query_lens, initial=0)],
             logit_rows(plan),
         )
         if None in plan.prompts:
             ids = self._build.token_ids(ids, row_of)
-        layout = RowLayout(plan.rows, plan.query_lens, plan.kv_lens, self._rows.slots, rows, kv_lens, ends)
+        layout = RowLayout(plan.rows, plan.query_lens, plan.seq_lens, self._rows.block_table, rows, seq_lens, ends)
         prepared = self._model.prepare(layout)
         return self._build(ids, positions, row_of, prepared, at if len(ids) > self._whole else None), rows, at
 
     @property
     def _device(self) -> torch.device:
-        return self._rows.slots.device
+        return self._rows.block_table.device
 
 
 def _chosen(values: Tensor, at: Tensor | None) -> Tensor:

@@ -21,7 +21,7 @@ class StepPlan:
 
     rows: row of each sequence in the row table, R of them.
     query_lens: tokens computed now, a row.
-    kv_lens: keys the last of them sees, a row.
+    seq_lens: keys the last of them sees, a row.
     prompts: prompt tokens of a row, or None where the row's last sampled token is the one input.
     admissions: rows that are new.
     chooses: indices into `rows` of the rows that choose a token.
@@ -31,7 +31,7 @@ class StepPlan:
 
     rows: tuple[int, ...]
     query_lens: tuple[int, ...]
-    kv_lens: tuple[int, ...]
+    seq_lens: tuple[int, ...]
     prompts: tuple[tuple[int, ...] | None, ...]
     admissions: tuple[Admission, ...]
     chooses: tuple[int, ...]

@@ -35,7 +35,7 @@ def prefill_chunks(sequences: list[Sequence], max_prefill_tokens: int) -> list[i
 
 def plan_step(sequences: list[Sequence]) -> PlannedStep:
     """Plan each sequence's next `step_tokens` tokens."""
-    query_lens, kv_lens, prompts = [], [], []
+    query_lens, seq_lens, prompts = [], [], []
     admissions, chooses, scored = [], [], []
     for index, sequence in enumerate(sequences):
         start, tokens, prompt = sequence.computed, sequence.step_tokens, sequence.request.prompt_ids
@@ -43,7 +43,7 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
             admissions.append(Admission(sequence.row, sequence.slots))
         prompts.append(prompt[start : start + tokens] if start < len(prompt) else sequence.verified_input)
         query_lens.append(tokens)
-        kv_lens.append(start + tokens)
+        seq_lens.append(start + tokens)
         if sequence.request.prefill_logprobs and (score := min(start + tokens, len(prompt) - 1) - start) > 0:
             scored.append((index, score))
         if start + tokens >= len(prompt):
@@ -51,7 +51,7 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
     plan = StepPlan(
         rows=tuple(s.row for s in sequences),
         query_lens=tuple(query_lens),
-        kv_lens=tuple(kv_lens),
+        seq_lens=tuple(seq_lens),
         prompts=tuple(prompts),
         admissions=tuple(admissions),
         chooses=tuple(chooses),

@@ -116,10 +116,10 @@ class SequencePool:
         if request.slots is None:
             return self._with_local_slots(request)
         tags = PrefixTags(request.adapter, request.prompt_ids)
-        limit = min(request.cached, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
+        limit = min(request.cache_len, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
         slots = np.array(request.slots, dtype=np.int64)
-        cached = self.tags.matching(slots, tags, limit)
-        return self._sequence(request, self.rows.take(), slots, (), cached, tags)
+        cache_len = self.tags.matching(slots, tags, limit)
+        return self._sequence(request, self.rows.take(), slots, (), cache_len, tags)
 
     def _with_local_slots(self, request: Request) -> Sequence:
         slots = self.blocks.acquire(_tokens_needed(request))
@@ -136,7 +136,7 @@ class SequencePool:
         row: int,
         slots: NDArray[np.int64],
         local_slots: tuple[int, ...],
-        cached: int,
+        cache_len: int,
         tags: PrefixTags | None = None,
     ) -> Sequence:
         return Sequence(
@@ -144,7 +144,7 @@ class SequencePool:
             row=row,
             slots=slots[: _tokens_needed(request)],
             local_slots=local_slots,
-            cached=cached,
+            cache_len=cache_len,
             tags=tags,
             counts_row=self._counts.take() if request.sampling.penalises else None,
             grammar=self._grammar(request),
@@ -207,4 +207,4 @@ def _fitted(request: Request, slots: int) -> Request:
             f"request {request.id}: {slots} slots cannot hold a prompt and {request.stopping.max_new_tokens} "
             "new tokens; allocate prompt + max_new_tokens - 1"
         )
-    return replace(request, prompt_ids=request.prompt_ids[-room:], cached=0)
+    return replace(request, prompt_ids=request.prompt_ids[-room:], cache_len=0)

@@ -3,7 +3,7 @@
 from text_generation_server.device.stream import Pending
 from text_generation_server.distributed.plans import PlanReceiver, PlanSender
 from text_generation_server.engine.choosing import SamplingInput
-from text_generation_server.engine.launch import StepOutput
+from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, RankCommand, StepPlan
 from text_generation_server.engine.runner import Runner
 from text_generation_server.sampling.sampler import TokenCounts

@@ -21,7 +21,7 @@ from text_generation_server.engine.choosing import Chooser, SamplingInput
 from text_generation_server.engine.forward import Forwarded, StepForward
 from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.graphs.tokens import TOKENS
-from text_generation_server.engine.launch import StepOutput
+from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.errors import GenerationError, ModelError, StepTooLarge
 from text_generation_server.models.step import ServedModel
@@ -97,7 +97,7 @@ class Runner:
         sizes = command.num_slots + 1, command.num_rows + 1
         states = allocate(self._model.states, *sizes)
         rows = RowTable(command.num_rows + 1, command.max_len, self.device)
-        rows.slots[command.num_rows] = command.num_slots
+        rows.block_table[command.num_rows] = command.num_slots
         self._states, self._held, self._rows = states, sizes, rows
         recorded = RecordedSteps(self._model, states, rows)
         if self._make_recorder is not None and command.graphs:

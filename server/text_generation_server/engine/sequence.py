@@ -28,7 +28,7 @@ class Sequence:
 
     __slots__ = (
         "admitted",
-        "cached",
+        "cache_len",
         "computed",
         "counts_row",
         "draft",
@@ -56,7 +56,7 @@ class Sequence:
         row: int,
         slots: NDArray[np.int64],
         local_slots: tuple[int, ...],
-        cached: int,
+        cache_len: int,
         tags: PrefixTags | None,
         counts_row: int | None,
         grammar: GrammarState | None,
@@ -77,13 +77,13 @@ class Sequence:
         self.drafts = drafts
         self.draft: tuple[int, ...] = ()
         self.admitted = False
-        self.cached = cached
-        self.computed = cached
+        self.cache_len = cache_len
+        self.computed = cache_len
         self.sampled = 0
         self.output_ids: list[int] = []
         # The first token and every cached one have no distribution to score by (docs/protocol.md#log-probabilities).
-        self.prompt_logprobs = [math.nan] * (cached + 1) if request.prefill_logprobs else []
-        rest = len(request.prompt_ids) - cached
+        self.prompt_logprobs = [math.nan] * (cache_len + 1) if request.prefill_logprobs else []
+        rest = len(request.prompt_ids) - cache_len
         self.step_tokens = rest if request.chunk is None else min(max(request.chunk, 1), rest)
         self.released = False
 

@@ -38,8 +38,8 @@ class Request:
     """One prompt and what to do with it.
 
     `slots` are the router's cache slots, position by position, or None when the engine allocates.
-    The first `cached` positions are believed to be in those slots already; `chunk` caps the prompt tokens of the first
-    step. The last `generated` ids of the prompt are this request's own, from earlier stays.
+    The first `cache_len` positions are believed to be in those slots already; `chunk` caps the prompt tokens of the
+    first step. The last `generated` ids of the prompt are this request's own, from earlier stays.
     """
 
     id: int
@@ -50,7 +50,7 @@ class Request:
     top_n_tokens: int = 0
     adapter: str | None = None
     slots: tuple[int, ...] | None = None
-    cached: int = 0
+    cache_len: int = 0
     chunk: int | None = None
     generated: int = 0
 

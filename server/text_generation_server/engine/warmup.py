@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Protocol
 
-from text_generation_server.engine.launcher import StepRunner
 from text_generation_server.engine.plan import MeasureMemory
+from text_generation_server.engine.step_launcher import StepRunner
 from text_generation_server.engine.types import PrefillCommand, Request, StepResult, WarmupCommand, WarmupResult
 from text_generation_server.errors import InvalidRequest, NotEnoughMemory
 
@@ -111,6 +111,6 @@ class CacheSizer:
             sampling=replace(request.sampling, grammar=""),
             stopping=replace(request.stopping, max_new_tokens=PROBE_NEW_TOKENS, ignore_eos=True, stop_sequences=()),
             slots=None,
-            cached=0,
+            cache_len=0,
             chunk=None,
         )

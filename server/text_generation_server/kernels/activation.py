@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from text_generation_server.kernels.launch import overlaps
+from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.specs.activation import Activation
 
 SMALL_BLOCK = 256

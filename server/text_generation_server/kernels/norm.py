@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from text_generation_server.kernels.launch import overlaps
+from text_generation_server.kernels.dependent_launch import overlaps
 
 NUMBERS_A_WARP = 256
 """One load of 16 bytes a thread, in 16-bit dtypes."""

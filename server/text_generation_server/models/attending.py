@@ -42,10 +42,10 @@ class AttendingModel:
         """See `ServedModel`."""
         return self.attention.plan(layout)
 
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePlan]:
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[DecodePlan]:
         """See `ServedModel`."""
-        return self.attention.decode_plans(rows, kv_lens, slot_table)
+        return self.attention.decode_plans(rows, seq_lens, block_table)
 
-    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPlan]:
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[TokenPlan]:
         """See `ServedModel`."""
-        return self.attention.token_plans(tokens, slot_table)
+        return self.attention.token_plans(tokens, block_table)

@@ -26,7 +26,7 @@ from text_generation_server.models.decoder import (
 from text_generation_server.models.layerwise import build_layers
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.specs.decoder import DIFFERENT_HEAD, DecoderSpec, HeadTie, NormKind, Wiring
-from text_generation_server.weights.layout import Part, part_of
+from text_generation_server.weights.layout import Partition, partition_of
 
 
 class DecoderBuilder:
@@ -42,7 +42,7 @@ class DecoderBuilder:
         self._group = group
         self._attention = AttentionBuilder(spec, reader, group, backend)
         self._mlp = MlpBuilder(spec, reader, group)
-        self._vocab = part_of(spec.vocab_size, group.rank, group.world_size)
+        self._vocab = partition_of(spec.vocab_size, group.rank, group.world_size)
 
     def build(self) -> Decoder:
         """Read this rank's part of every tensor.
@@ -113,7 +113,7 @@ class DecoderBuilder:
         if names.positions:
             assert spec.max_positions is not None
             first, size = spec.position_offset, spec.max_positions.tokens
-            part = Part(first, first + size, size)
+            part = Partition(first, first + size, size)
             positions = self._reader.table(names.positions, first + size, spec.hidden_size, part)
         return Embedding(
             VocabParallelEmbedding(table, self._vocab.start, self._reader.dtype, self._group),

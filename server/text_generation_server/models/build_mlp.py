@@ -8,7 +8,7 @@ from text_generation_server.models.decoder import DenseMlp, Inner, Mlp, SharedEx
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.specs.decoder import DecoderSpec, MlpSpec, MoeSpec
 from text_generation_server.specs.names import MoeNames
-from text_generation_server.weights.layout import Place, part_of, up_places
+from text_generation_server.weights.layout import Place, partition_of, up_places
 
 EXPERT_ALIGNMENT = 8
 """Inner sizes of experts are padded to multiples of this: grouped products on a GPU want rows of 16 bytes."""
@@ -33,7 +33,7 @@ class MlpBuilder:
         hidden = self._spec.hidden_size
         size = spec.inner_size * (2 if spec.gated and len(up) == 1 else 1)
         stored = [StoredLinear(prefix + name, size, hidden) for name in up]
-        mine = part_of(spec.inner_size, self._group.rank, self._group.world_size)
+        mine = partition_of(spec.inner_size, self._group.rank, self._group.world_size)
         places = up_places(len(up), spec.gated, spec.inner_size, mine)
         last = StoredLinear(prefix + down, hidden, spec.inner_size)
         first = self._reader.column(stored, places, spec.bias)
@@ -44,7 +44,7 @@ class MlpBuilder:
 
     def _sparse(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SparseMlp:
         hidden, reader = self._spec.hidden_size, self._reader
-        mine = part_of(spec.inner_size, self._group.rank, self._group.world_size, EXPERT_ALIGNMENT)
+        mine = partition_of(spec.inner_size, self._group.rank, self._group.world_size, EXPERT_ALIGNMENT)
         router = reader.tensor(f"{prefix}{names.router}.weight", (spec.experts, hidden))
         return SparseMlp(
             Router(router, spec.top_k, spec.normalise),

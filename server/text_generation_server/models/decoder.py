@@ -35,14 +35,14 @@ HiddenState = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class LayerStep:
-    """What the layers of one step share. slots: where each token goes [T]. angles: of each kind of rotation.
+    """What the layers of one step share. slot_mapping: where each token goes [T]. angles: of each kind of rotation.
 
     tokens: what linears may know of all T. outputs: the same of the L whose keys and values are not all that is wanted.
     """
 
     attention: AttentionPlan
     cache: PagedCache
-    slots: Tensor
+    slot_mapping: Tensor
     angles: Sequence[Angles]
     tokens: LinearStep
     outputs: LinearStep
@@ -95,7 +95,7 @@ class SelfAttention:
         if self._qk_norm is not None:
             self._qk_norm(qkv[:, : -self._kv_heads])
         angles = None if self._rotary is None else step.angles[self._rotary]
-        rotate_and_write(qkv, self._kv_heads, angles, step.cache, self._layer.layer, step.slots)
+        rotate_and_write(qkv, self._kv_heads, angles, step.cache, self._layer.layer, step.slot_mapping)
         return step.attention.run(qkv[:, : -2 * self._kv_heads], self._layer, step.cache)
 
 
@@ -281,7 +281,7 @@ class Decoder(AttendingModel):
         angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
         attention, cache = cast(AttentionPlan, step.prepared), cast(PagedCache, step.states[0])
         tokens = LinearStep(step.rows)
-        layer_step = LayerStep(attention, cache, step.slots, angles, tokens, tokens)
+        layer_step = LayerStep(attention, cache, step.slot_mapping, angles, tokens, tokens)
         *blocks, last = self.blocks
         for block in blocks:
             delta, residual = block(delta, residual, layer_step)

@@ -69,11 +69,11 @@ class InvariantModel:
         """See `ServedModel`."""
         return self.model.prepare(layout)
 
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> tuple[()]:
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> tuple[()]:
         """See `ServedModel`: none, as steps are cut into pieces."""
         return ()
 
-    def token_plans(self, tokens: int, slot_table: Tensor) -> tuple[()]:
+    def token_plans(self, tokens: int, block_table: Tensor) -> tuple[()]:
         """See `ServedModel`: none."""
         return ()
 
@@ -117,7 +117,7 @@ def _cut(step: StepInput, first: int, past: int, size: int) -> StepInput:
         positions=_filled(step.positions[first:past], size),
         rows=_filled(step.rows[first:past], size),
         spans=_filled(step.spans[first:past], size),
-        slots=_filled(step.slots[first:past], size),
+        slot_mapping=_filled(step.slot_mapping[first:past], size),
         logit_rows=None,
         prepared=step.prepared.piece(first, past, size),
     )
@@ -175,7 +175,7 @@ class _Trial:
             positions=positions,
             rows=places,
             spans=positions + 1,
-            slots=places,
+            slot_mapping=places,
             logit_rows=None,
             prepared=model.prepare(layout),
             states=self._states,

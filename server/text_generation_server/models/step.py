@@ -23,7 +23,7 @@ class StepInput:
     positions: [T] int64, of each token in its sequence.
     rows: [T] int64, the row of each token's sequence: where whatever is kept by row is found.
     spans: [T] int64, positions that each token's sequence may reach in all.
-    slots: [T] int64, where each token's keys and values go.
+    slot_mapping: [T] int64, where each token's keys and values go.
     logit_rows: [L] int64, indices into T whose logits are wanted; None for all, in order.
     prepared: what the model's `prepare`, or a plan of its own, made for this step.
     states: the model's, in the order of its `states`.
@@ -33,7 +33,7 @@ class StepInput:
     positions: Tensor
     rows: Tensor
     spans: Tensor
-    slots: Tensor
+    slot_mapping: Tensor
     logit_rows: Tensor | None
     prepared: object
     states: Sequence[State]
@@ -64,7 +64,7 @@ class StepBuilder:
             positions=positions,
             rows=rows,
             spans=self.table.spans[rows],
-            slots=self.table.slots[rows, positions],
+            slot_mapping=self.table.block_table[rows, positions],
             logit_rows=logit_rows,
             prepared=prepared,
             states=self.states,
@@ -113,14 +113,14 @@ class ServedModel(Protocol):
     def prepare(self, layout: RowLayout) -> object:
         """What it needs to know of one step beyond its tokens, for `StepInput.prepared`."""
 
-    def decode_plans(self, rows: Tensor, kv_lens: Tensor, slot_table: Tensor) -> Sequence[DecodePreparation]:
-        """The same for recorded steps of one token a row, of as many rows as there are in `rows` [R] and `kv_lens` [R].
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[DecodePreparation]:
+        """The same for recorded steps of one token a row, of as many rows as `rows` [R] and `seq_lens` [R] have.
 
         Those are int64 on the device, read anew by every replay. The first plan that suits is to be used, the last
         suits always; there are none if the model cannot be replayed.
         """
 
-    def token_plans(self, tokens: int, slot_table: Tensor) -> Sequence[TokenPreparation]:
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[TokenPreparation]:
         """The same for recorded steps of `tokens` tokens, prompts among them: the first that suits, if one does."""
 
     def hidden(self, step: StepInput) -> Tensor:

@@ -23,7 +23,7 @@ from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.specs.decoder import MoeSpec
 from text_generation_server.specs.names import MoeNames
 from text_generation_server.weights.checkpoint import Checkpoint
-from text_generation_server.weights.layout import Part, Place
+from text_generation_server.weights.layout import Partition, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class TensorReader:
         self.linears.append(linear)
         return linear
 
-    def head(self, stored: StoredLinear, mine: Part, bias: str | None, normalised: bool) -> LinearKernel:
+    def head(self, stored: StoredLinear, mine: Partition, bias: str | None, normalised: bool) -> LinearKernel:
         """A part of the output head's rows; normalised: each divided by its length.
 
         Heads are plain in every form of checkpoint, and never transposed.
@@ -88,7 +88,7 @@ class TensorReader:
         matrix = self._plain.matrix(weight).pad(mine.padded, stored.inputs)
         return matrix.finish(self._head_bias(bias, stored.outputs, mine))
 
-    def tied_head(self, table: Tensor, stored: StoredLinear, mine: Part, bias: str | None) -> LinearKernel:
+    def tied_head(self, table: Tensor, stored: StoredLinear, mine: Partition, bias: str | None) -> LinearKernel:
         """An embedding as output head. Where the table is on an accelerator, the head shares its memory."""
         if table.device.type == "cpu":
             return self.head(stored, mine, bias, normalised=False)
@@ -99,7 +99,7 @@ class TensorReader:
         weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))
         return self._plain.matrix(weight).finish(None)
 
-    def experts(self, names: MoeNames, prefix: str, spec: MoeSpec, hidden_size: int, mine: Part) -> ExpertsKernel:
+    def experts(self, names: MoeNames, prefix: str, spec: MoeSpec, hidden_size: int, mine: Partition) -> ExpertsKernel:
         """A part of the inner numbers of all experts' MLPs. Those that lie in one tensor are plain in every form."""
         apart = "{}" in names.down
         read = self._experts_apart if apart else self._experts_together
@@ -137,7 +137,7 @@ class TensorReader:
         """A whole tensor of this shape."""
         return self._own(self.checkpoint.view(name, shape))
 
-    def table(self, name: str, size: int, width: int, mine: Part) -> Tensor:
+    def table(self, name: str, size: int, width: int, mine: Partition) -> Tensor:
         """A rank's rows of an embedding [size, width].
 
         On a CPU it stays in its mapped file, in the file's type: a step reads a few rows of it, so memory holds those
@@ -148,7 +148,7 @@ class TensorReader:
             return rows
         return self._own(F.pad(rows, (0, 0, 0, mine.padded - rows.shape[0])))
 
-    def _head_bias(self, name: str | None, size: int, mine: Part) -> Tensor | None:
+    def _head_bias(self, name: str | None, size: int, mine: Partition) -> Tensor | None:
         if name is None:
             return None
         bias = self.checkpoint.view(name, (size,))[mine.rows]

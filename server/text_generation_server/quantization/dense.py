@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.kernels.matmul.choice import CUBLAS
+from text_generation_server.kernels.matmul.config import CUBLAS
 from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.linear import LinearKernel
 from text_generation_server.layers.moe import ExpertsKernel

@@ -18,7 +18,7 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from text_generation_server.kernels.matmul.choice import CUBLAS, Choice, candidates
+from text_generation_server.kernels.matmul.config import CUBLAS, KernelConfig, candidates
 from text_generation_server.kernels.matmul.picks import PickFile
 from text_generation_server.specs.activation import Activation
 
@@ -47,16 +47,16 @@ SECONDS = 120.0
 class Measure(Protocol):
     """Times choices for products of so many rows, activated where there is an activation."""
 
-    def prepare(self, cases: Sequence[tuple[Choice, Tensor, int, Activation | None]]) -> None:
+    def prepare(self, cases: Sequence[tuple[KernelConfig, Tensor, int, Activation | None]]) -> None:
         """Choices, each with weights and rows, about to be timed: do ahead what can be done for all at once."""
 
     def __call__(
-        self, choice: Choice, weights: Sequence[Tensor], rows: int, kind: Activation | None, limit: float
+        self, choice: KernelConfig, weights: Sequence[Tensor], rows: int, kind: Activation | None, limit: float
     ) -> float | None:
         """Microseconds a product, less exact above `limit`; None where the choice cannot be used."""
 
 
-Multiply = Callable[[Tensor, Tensor, Tensor | None, Choice, Activation | None], Tensor]
+Multiply = Callable[[Tensor, Tensor, Tensor | None, KernelConfig, Activation | None], Tensor]
 """Multiplies x [m, K] with weights [N, K], adds a bias [N], and lets through the gates of an activation."""
 
 
@@ -95,7 +95,7 @@ class MatmulTuner:
         self._device = device
         self._measure = measure
         self._registered: dict[int, tuple[Shape, Tensor]] = {}
-        self._choices: dict[Shape, dict[int, Choice]] = {}
+        self._choices: dict[Shape, dict[int, KernelConfig]] = {}
 
     @cached_property
     def multiply(self) -> Multiply:
@@ -115,7 +115,7 @@ class MatmulTuner:
             self._registered[id(weight)] = shape, weight
         return shape
 
-    def choice(self, shape: Shape, rows: int) -> Choice:
+    def choice(self, shape: Shape, rows: int) -> KernelConfig:
         """That of the least number tuned that is not below `rows`; cuBLAS where there is none."""
         tuned = self._choices.get(shape, {})
         return tuned[min(enough)] if (enough := [count for count in tuned if count >= rows]) else CUBLAS
@@ -144,7 +144,7 @@ class MatmulTuner:
                     self._go_without_file(error)
             yield
 
-    def _keep(self, choices: Mapping[str, Choice]) -> None:
+    def _keep(self, choices: Mapping[str, KernelConfig]) -> None:
         if self._file is not None and choices:
             try:
                 self._file.add(choices)
@@ -159,7 +159,7 @@ class MatmulTuner:
         self,
         weights: Mapping[Shape, Sequence[Tensor]],
         rows: Sequence[int],
-        kept: Mapping[str, Choice],
+        kept: Mapping[str, KernelConfig],
         deadline: float,
     ) -> _Tally:
         tally = _Tally()
@@ -194,7 +194,7 @@ class MatmulTuner:
         )
 
 
-def _fastest(measure: Measure, shape: Shape, weights: Sequence[Tensor], rows: int) -> Choice:
+def _fastest(measure: Measure, shape: Shape, weights: Sequence[Tensor], rows: int) -> KernelConfig:
     possible = candidates(rows, shape.n, shape.k)
     if not possible:
         return CUBLAS

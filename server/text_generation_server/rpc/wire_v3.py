@@ -63,7 +63,7 @@ class WireV3(Wire):
             top_n_tokens=message.top_n_tokens,
             adapter=message.adapter_id or None,
             slots=tuple(message.slots) or None,
-            cached=message.cache_len,
+            cache_len=message.cache_len,
             chunk=message.chunk_len if message.HasField("chunk_len") else None,
             generated=len(message.generated_ids),
         )

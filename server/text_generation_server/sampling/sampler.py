@@ -11,8 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from text_generation_server.sampling.choice import Choice, plan_choice
 from text_generation_server.sampling.counts import TokenCounts
+from text_generation_server.sampling.methods import SamplingMethod, plan_method
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 from text_generation_server.sampling.processors import PROCESSORS, LogitsProcessor, StepContext, Watermark
 from text_generation_server.sampling.rows import PlannedRows, Rows, planned
@@ -31,7 +31,7 @@ class SamplingPlan:
     """
 
     processors: tuple[LogitsProcessor, ...]
-    choice: Choice
+    choice: SamplingMethod
     counted: Rows | None
     counts_rows: Tensor
 
@@ -54,7 +54,7 @@ class SamplingPlan:
         counted = [row for row, held in enumerate(counts_rows) if held is not None]
         return cls(
             processors=planned(PROCESSORS, rows),
-            choice=plan_choice(rows, top_n, kernels=device.type == "cuda"),
+            choice=plan_method(rows, top_n, kernels=device.type == "cuda"),
             counted=rows.rows(counted) if counted else None,
             counts_rows=rows.counts(counted),
         )

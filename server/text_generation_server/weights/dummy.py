@@ -14,7 +14,7 @@ from text_generation_server.weights.remote import HubSettings, Report
 from text_generation_server.weights.source import locate, say_nothing
 
 _FORMAT = 1
-"""Part of a made directory's name: raise it when what is put there changes."""
+"""Partition of a made directory's name: raise it when what is put there changes."""
 
 
 def locate_without_weights(model_id: str, revision: str | None, hub: HubSettings, report: Report = say_nothing) -> Path:

@@ -17,7 +17,7 @@ Rows = slice | Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Partition:
     """A rank's equal share of some things; the last ranks may hold fewer real ones, and zeros up to `padded`."""
 
     start: int
@@ -30,13 +30,13 @@ class Part:
         return slice(self.start, self.stop)
 
 
-def part_of(size: int, rank: int, world_size: int, alignment: int = 1) -> Part:
+def partition_of(size: int, rank: int, world_size: int, alignment: int = 1) -> Partition:
     """This rank's share of a dimension that may be padded with zeros: vocabulary, inner size of an MLP.
 
     Shares are a multiple of `alignment`.
     """
     padded = -(-size // (world_size * alignment)) * alignment
-    return Part(min(rank * padded, size), min((rank + 1) * padded, size), padded)
+    return Partition(min(rank * padded, size), min((rank + 1) * padded, size), padded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def head_places(
     return [Place(tensor, block_rows([number], head_dim, order), padded_dim) for number in numbers]
 
 
-def up_places(tensors: int, gated: bool, size: int, mine: Part) -> list[Place]:
+def up_places(tensors: int, gated: bool, size: int, mine: Partition) -> list[Place]:
     """Where a rank's part of an MLP's first projection is; gated: the gate's, then the rest's, in one tensor or two."""
     if not gated:
         return [Place(0, mine.rows, mine.padded)]

@@ -17,7 +17,7 @@ from text_generation_server.weights.remote import HubSettings, Report
 _GGUF = ".gguf"
 _FILES = (_GGUF, SAFETENSORS.extension)
 _FORMAT = 2
-"""Part of a converted directory's name: raise it when conversion changes, so that every file is converted anew."""
+"""Partition of a converted directory's name: raise it when conversion changes, so that every file is converted anew."""
 
 
 def say_nothing(_: str) -> None:

@@ -42,29 +42,29 @@ def sdpa(*variants):
     return create_backend("sdpa", AttentionShape(variants, KV_HEADS * GROUP, STATE))
 
 
-def attend_and_check(variant, query_lens, kv_lens):
+def attend_and_check(variant, query_lens, seq_lens):
     """Rows whose first keys are in the cache already; checks every query and every written slot."""
     torch.manual_seed(0)
-    rows, longest, total = len(kv_lens), max(kv_lens), sum(query_lens)
+    rows, longest, total = len(seq_lens), max(seq_lens), sum(query_lens)
     order = random.Random(0).sample(range(rows * longest), rows * longest)
-    layout = RowLayout.of(list(range(rows)), query_lens, kv_lens, torch.tensor(order).view(rows, longest))
+    layout = RowLayout.of(list(range(rows)), query_lens, seq_lens, torch.tensor(order).view(rows, longest))
     cache = PagedCache(STATE, rows * longest)
     cache.layer(0).fill_(torch.nan)
     history = torch.randn(rows, longest, 2 * KV_HEADS, HEAD_DIM)
-    for row, (count, kv_len) in enumerate(zip(query_lens, kv_lens, strict=True)):
-        cached = layout.slot_table[row, : kv_len - count]
+    for row, (count, kv_len) in enumerate(zip(query_lens, seq_lens, strict=True)):
+        cached = layout.block_table[row, : kv_len - count]
         cache.layer(0)[:, cached] = history[row, : kv_len - count].transpose(0, 1)
     q = torch.randn(total, KV_HEADS * GROUP, HEAD_DIM)
-    computed = zip(history, query_lens, kv_lens, strict=True)
+    computed = zip(history, query_lens, seq_lens, strict=True)
     kv = torch.cat([row[kv_len - count : kv_len] for row, count, kv_len in computed])
     scale = 1 / math.sqrt(HEAD_DIM)
-    computed = zip(layout.slot_table, query_lens, kv_lens, strict=True)
+    computed = zip(layout.block_table, query_lens, seq_lens, strict=True)
     cache.write(0, torch.cat([slots[kv_len - count : kv_len] for slots, count, kv_len in computed]), kv)
     out = sdpa(variant).plan(layout).run(q, LayerAttention(0, 0, scale), cache)
     at = 0
-    for row, (count, kv_len) in enumerate(zip(query_lens, kv_lens, strict=True)):
+    for row, (count, kv_len) in enumerate(zip(query_lens, seq_lens, strict=True)):
         keys, values = history[row, :, :KV_HEADS], history[row, :, KV_HEADS:]
-        written = layout.slot_table[row, :kv_len]
+        written = layout.block_table[row, :kv_len]
         assert torch.equal(cache.keys(0)[written], keys[:kv_len])
         assert torch.equal(cache.values(0)[written], values[:kv_len])
         for end in range(kv_len - count + 1, kv_len + 1):

@@ -10,7 +10,7 @@ from text_generation_server.distributed.plans import PlanReceiver, PlanSender, p
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.errors import ModelError
 
-STEP = StepPlan(rows=(0,), query_lens=(1,), kv_lens=(4,), prompts=(None,), admissions=(), chooses=(0,), drafted=(0,))
+STEP = StepPlan(rows=(0,), query_lens=(1,), seq_lens=(4,), prompts=(None,), admissions=(), chooses=(0,), drafted=(0,))
 
 
 def connected(path: str, followers: int) -> tuple[PlanSender, list[PlanReceiver]]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from text_generation_server.kernels.matmul.choice import CUBLAS, Choice, Kernel, candidates
+from text_generation_server.kernels.matmul.config import CUBLAS, KernelConfig, KernelKind, candidates
 from text_generation_server.kernels.matmul.picks import PickFile
 from text_generation_server.quantization.tuning import MatmulTuner, Shape
 from text_generation_server.specs.activation import Activation
@@ -206,7 +206,7 @@ def test_without_a_place_for_the_file_every_start_measures(tmp_path):
 )
 def test_an_entry_that_means_nothing_is_not_there(tmp_path, value):
     cache_file = tmp_path / "picks.json"
-    good = Choice(Kernel.GEMV, 1, 1024, 4, 2)
+    good = KernelConfig(KernelKind.GEMV, 1, 1024, 4, 2)
     entries = {"bad": value, "good": asdict(good) | {"kernel": "gemv"}}
     cache_file.write_text(json.dumps({"cpu": entries}))
     assert PickFile(cache_file, "cpu").read() == {"good": good}
@@ -235,7 +235,7 @@ def test_ranks_that_start_together_measure_once_and_agree(tmp_path):
 
 def test_a_reader_without_the_lock_never_sees_half_a_file(tmp_path):
     cache_file = tmp_path / "picks.json"
-    cases = {f"case {number}": Choice(Kernel.DOT, 16, 256, 4, 4) for number in range(200)}
+    cases = {f"case {number}": KernelConfig(KernelKind.DOT, 16, 256, 4, 4) for number in range(200)}
     picks = PickFile(cache_file, "cpu")
     picks.add(cases)
     written = threading.Event()

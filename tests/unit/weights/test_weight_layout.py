@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.specs.names import QkvLayout
 from text_generation_server.weights.layout import (
-    Part,
+    Partition,
     half_split_order,
     head_places,
     heads_of,
-    part_of,
+    partition_of,
     qkv_places,
     qkv_sizes,
     up_places,
@@ -87,16 +87,16 @@ def test_interleaved_pairs_are_pulled_apart_within_each_head():
 
 
 def test_parts_may_be_aligned():
-    assert [part_of(30, rank, 3, alignment=8) for rank in range(3)] == [
-        Part(0, 16, 16),
-        Part(16, 30, 16),
-        Part(30, 30, 16),
+    assert [partition_of(30, rank, 3, alignment=8) for rank in range(3)] == [
+        Partition(0, 16, 16),
+        Partition(16, 30, 16),
+        Partition(30, 30, 16),
     ]
 
 
 @given(size=st.integers(1, 200), world_size=st.integers(1, 9))
 def test_parts_cover_everything_once(size, world_size):
-    parts = [part_of(size, rank, world_size) for rank in range(world_size)]
+    parts = [partition_of(size, rank, world_size) for rank in range(world_size)]
     assert [row for part in parts for row in range(size)[part.rows]] == list(range(size))
     assert {part.padded for part in parts} == {-(-size // world_size)}
 
@@ -105,7 +105,7 @@ def test_parts_cover_everything_once(size, world_size):
 def test_gate_and_up_come_in_one_order(tensors):
     gate, up = torch.arange(10), torch.arange(10, 20)
     files = [gate, up] if tensors == 2 else [torch.cat([gate, up])]
-    places = up_places(tensors, True, 10, part_of(10, 1, 3))
+    places = up_places(tensors, True, 10, partition_of(10, 1, 3))
     assert [files[place.tensor][place.rows].tolist() for place in places] == [[4, 5, 6, 7], [14, 15, 16, 17]]
 
 

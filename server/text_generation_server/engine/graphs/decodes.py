@@ -26,9 +26,9 @@ LARGEST = 256
 
 @dataclass(frozen=True, slots=True)
 class DecodeGraph:
-    """A recorded step of `numbers.shape[1]` rows. numbers: their rows and key lengths [2, rows] int64 on the device."""
+    """A recorded step of `inputs.shape[1]` rows. inputs: their rows and key lengths [2, rows] int64 on the device."""
 
-    numbers: Tensor
+    inputs: Tensor
     plan: DecodePreparation
     replay: Callable[[], Tensor]
 
@@ -49,13 +49,13 @@ class DecodeGraphs:
     def record(self, sizes: Sequence[int], recorder: Recorder) -> None:
         """Record steps of these numbers of rows; the largest first, whose memory the others then share."""
         for size in sorted(sizes, reverse=True):
-            numbers = torch.empty(2, size, dtype=torch.int64, device=self._rows.slots.device)
-            for plan in self._model.decode_plans(numbers[0], numbers[1], self._rows.slots):
-                self._fill(numbers, [], [])
+            inputs = torch.empty(2, size, dtype=torch.int64, device=self._rows.block_table.device)
+            for plan in self._model.decode_plans(inputs[0], inputs[1], self._rows.block_table):
+                self._fill(inputs, [], [])
                 plan.prepare([1] * size)
-                replay = recorder.record(partial(self._forward, numbers, plan))
-                self._graphs.append(DecodeGraph(numbers, plan, replay))
-        self._graphs.sort(key=lambda graph: graph.numbers.shape[1])
+                replay = recorder.record(partial(self._forward, inputs, plan))
+                self._graphs.append(DecodeGraph(inputs, plan, replay))
+        self._graphs.sort(key=lambda graph: graph.inputs.shape[1])
 
     def run(self, plan: StepPlan) -> tuple[Tensor, Tensor] | None:
         """Logits [n, vocab] of a step of n rows, and the rows [n] int64; None if no graph is for it.
@@ -66,19 +66,19 @@ class DecodeGraphs:
             return None
         rows = len(plan.rows)
         for graph in self._graphs:
-            size = graph.numbers.shape[1]
-            if size >= rows and graph.plan.suits(kv_lens := [*plan.kv_lens, *[1] * (size - rows)]):
-                self._fill(graph.numbers, plan.rows, plan.kv_lens)
-                graph.plan.prepare(kv_lens)
-                return graph.replay()[:rows], graph.numbers[0, :rows]
+            size = graph.inputs.shape[1]
+            if size >= rows and graph.plan.suits(seq_lens := [*plan.seq_lens, *[1] * (size - rows)]):
+                self._fill(graph.inputs, plan.rows, plan.seq_lens)
+                graph.plan.prepare(seq_lens)
+                return graph.replay()[:rows], graph.inputs[0, :rows]
         return None
 
-    def _fill(self, numbers: Tensor, rows: Sequence[int], kv_lens: Sequence[int]) -> None:
-        more = numbers.shape[1] - len(rows)
-        fill(numbers, [*rows, *[self._padding_row] * more], [*kv_lens, *[1] * more])
+    def _fill(self, inputs: Tensor, rows: Sequence[int], seq_lens: Sequence[int]) -> None:
+        more = inputs.shape[1] - len(rows)
+        fill(inputs, [*rows, *[self._padding_row] * more], [*seq_lens, *[1] * more])
 
-    def _forward(self, numbers: Tensor, plan: DecodePreparation) -> Tensor:
-        rows, positions = numbers[0], numbers[1] - 1
+    def _forward(self, inputs: Tensor, plan: DecodePreparation) -> Tensor:
+        rows, positions = inputs[0], inputs[1] - 1
         return forward(self._model, self._build(self._build.newest(rows), positions, rows, plan))
 
 

@@ -23,8 +23,8 @@ class RecordedSteps:
     def __init__(self, model: ServedModel, states: Sequence[State], rows: RowTable) -> None:
         self._memory = make_memory(model.device)
         self._mixing = model.mixing
-        self.decodes = DecodeGraphs(model, states, rows, padding_row=len(rows.slots) - 1)
-        self.tokens = TokenGraphs(model, states, rows, padding_row=len(rows.slots) - 1)
+        self.decodes = DecodeGraphs(model, states, rows, padding_row=len(rows.block_table) - 1)
+        self.tokens = TokenGraphs(model, states, rows, padding_row=len(rows.block_table) - 1)
 
     def record(self, decode_rows: Sequence[int], recorder: Recorder) -> None:
         """Record decode steps of these numbers of rows, and steps of few tokens; log what that took."""

@@ -18,8 +18,8 @@ from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State
 from text_generation_server.device.copies import fill
 from text_generation_server.device.recorder import Recorder
-from text_generation_server.engine.flat import token_numbers
 from text_generation_server.engine.plan import StepPlan
+from text_generation_server.engine.token_arrays import token_arrays
 from text_generation_server.models.step import ServedModel, StepBuilder
 
 TOKENS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -28,9 +28,9 @@ TOKENS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
 @dataclass(frozen=True, slots=True)
 class TokenGraph:
-    """A recorded step. numbers: ids (or NEWEST), positions and rows of its tokens [3, size] int64 on the device."""
+    """A recorded step. inputs: ids (or NEWEST), positions and rows of its tokens [3, size] int64 on the device."""
 
-    numbers: Tensor
+    inputs: Tensor
     plan: TokenPreparation
     replay: Callable[[], Tensor]
 
@@ -51,11 +51,11 @@ class TokenGraphs:
     def record(self, sizes: Sequence[int], recorder: Recorder) -> None:
         """Record steps of these numbers of tokens; the largest first, whose memory the others then share."""
         for size in sorted(sizes, reverse=True):
-            numbers = torch.from_numpy(self._padding.repeat(size, 1)).to(self._rows.slots.device)
-            for plan in self._model.token_plans(size, self._rows.slots):
-                replay = recorder.record(partial(self._hidden, numbers, plan))
-                self._graphs.append(TokenGraph(numbers, plan, replay))
-        self._graphs.sort(key=lambda graph: graph.numbers.shape[1])
+            inputs = torch.from_numpy(self._padding.repeat(size, 1)).to(self._rows.block_table.device)
+            for plan in self._model.token_plans(size, self._rows.block_table):
+                replay = recorder.record(partial(self._hidden, inputs, plan))
+                self._graphs.append(TokenGraph(inputs, plan, replay))
+        self._graphs.sort(key=lambda graph: graph.inputs.shape[1])
 
     def run(self, plan: StepPlan) -> tuple[Tensor, Callable[[], Tensor]] | None:
         """Hidden states [T, …] of a step and what makes its tokens' ids [T], both to be used before the next step.
@@ -64,20 +64,20 @@ class TokenGraphs:
         """
         tokens = sum(plan.query_lens)
         for graph in self._graphs:
-            if graph.numbers.shape[1] >= tokens and graph.plan.suits(plan.query_lens, plan.kv_lens):
-                self._fill(graph.numbers, plan, tokens)
-                graph.plan.prepare(plan.rows, plan.query_lens, plan.kv_lens)
-                return graph.replay()[:tokens], partial(self._ids, graph.numbers[:, :tokens])
+            if graph.inputs.shape[1] >= tokens and graph.plan.suits(plan.query_lens, plan.seq_lens):
+                self._fill(graph.inputs, plan, tokens)
+                graph.plan.prepare(plan.rows, plan.query_lens, plan.seq_lens)
+                return graph.replay()[:tokens], partial(self._ids, graph.inputs[:, :tokens])
         return None
 
-    def _fill(self, numbers: Tensor, plan: StepPlan, tokens: int) -> None:
-        more = self._padding.repeat(numbers.shape[1] - tokens, 1)
-        fill(numbers, *np.concatenate((token_numbers(plan), more), axis=1))
+    def _fill(self, inputs: Tensor, plan: StepPlan, tokens: int) -> None:
+        more = self._padding.repeat(inputs.shape[1] - tokens, 1)
+        fill(inputs, *np.concatenate((token_arrays(plan), more), axis=1))
 
-    def _ids(self, numbers: Tensor) -> Tensor:
-        ids, _, rows = numbers
+    def _ids(self, inputs: Tensor) -> Tensor:
+        ids, _, rows = inputs
         return self._build.token_ids(ids, rows)
 
-    def _hidden(self, numbers: Tensor, plan: TokenPreparation) -> Tensor:
-        _, positions, rows = numbers
-        return self._model.hidden(self._build(self._ids(numbers), positions, rows, plan))
+    def _hidden(self, inputs: Tensor, plan: TokenPreparation) -> Tensor:
+        _, positions, rows = inputs
+        return self._model.hidden(self._build(self._ids(inputs), positions, rows, plan))

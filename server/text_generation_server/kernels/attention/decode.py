@@ -16,9 +16,9 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.attention.merge import is_last, leave, merged
 from text_generation_server.kernels.attention.scores import LOG2_E, Rule
-from text_generation_server.kernels.attention.sizes import DECODE_STAGES, DecodeTile, Split
+from text_generation_server.kernels.attention.sizes import DECODE_STAGES, DecodeTile, KVSplit
 from text_generation_server.kernels.attention.walk import fresh, walk, walk_by_sums
-from text_generation_server.kernels.launch import overlaps
+from text_generation_server.kernels.dependent_launch import overlaps
 
 MOST_SPLIT = 1 << 12
 """Rows times key heads, of a step whose rows are split."""
@@ -107,7 +107,7 @@ def _decode(
     kv: tl.tensor,
     out: tl.tensor,
     rows: tl.tensor,
-    kv_lens: tl.tensor,
+    seq_lens: tl.tensor,
     tokens: tl.tensor,
     table: tl.tensor,
     slopes: tl.tensor,
@@ -137,7 +137,7 @@ def _decode(
     slot: tl.constexpr = 2 * KV_HEADS * HEAD_DIM
     kv_head, index, split = tl.program_id(0) // blocks, tl.program_id(1), tl.program_id(2)
     # Lengths and slots were written before the step's first kernel: only queries, keys and values are waited for.
-    kv_len = tl.load(kv_lens + index).to(tl.int32)
+    kv_len = tl.load(seq_lens + index).to(tl.int32)
     source = kv + kv_head * HEAD_DIM, table + tl.load(rows + index) * table_stride
     token = (index if tokens is None else tl.load(tokens + index)).to(tl.int64)
     used, begin, end = _share_of(split, kv_len, window, SPLITS, BLOCK_N, LEAST)
@@ -173,11 +173,11 @@ def decode(
     q: Tensor,
     kv: Tensor,
     rows: Tensor,
-    kv_lens: Tensor,
+    seq_lens: Tensor,
     table: Tensor,
     rule: Rule,
     scale: float,
-    split: Split,
+    split: KVSplit,
     arrived: Tensor,
     tokens: Tensor | None = None,
     out: Tensor | None = None,
@@ -187,7 +187,7 @@ def decode(
     Args:
         q: [T, H, d], each head contiguous.
         kv: [slots, 2, K, d], contiguous: a layer's keys and values.
-        rows, kv_lens: [B] int64, of the table; keys that each sees. A row without keys is passed over.
+        rows, seq_lens: [B] int64, of the table; keys that each sees. A row without keys is passed over.
         table: [all rows, positions] int64, the slot of each position of each row.
         rule: what scores are subject to.
         scale: of products.
@@ -207,7 +207,7 @@ def decode(
         stores = *(torch.empty(size, dtype=torch.float32, device=q.device) for size in sizes), arrived
     pdl = overlaps(q.device)
     _decode[(blocks, count, split.parts)](
-        *(q, kv, out, rows, kv_lens, tokens, table, rule.slopes, *stores),
+        *(q, kv, out, rows, seq_lens, tokens, table, rule.slopes, *stores),
         *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,

@@ -17,7 +17,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from text_generation_server.kernels.attention.scores import EVERYTHING, LOG2_E, Rule
 from text_generation_server.kernels.attention.sizes import PrefillTile, padded_width
 from text_generation_server.kernels.attention.walk import fresh, walk
-from text_generation_server.kernels.launch import overlaps
+from text_generation_server.kernels.dependent_launch import overlaps
 
 FIELDS = 5
 """Numbers of a block: see `blocks_of`, then the first of its queries' heads."""

@@ -35,14 +35,14 @@ def padded_width(head_dim: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class KVSplit:
     """How a row's keys are split. parts: programs that may share them. keys: fewest that one takes, if there are."""
 
     parts: int
     keys: int
 
     @classmethod
-    def of(cls, rows: int, heads: int, kv_heads: int, device: torch.device) -> "Split":
+    def of(cls, rows: int, heads: int, kv_heads: int, device: torch.device) -> "KVSplit":
         """For steps of as many rows, so that all multiprocessors have some programs when the rows are long."""
         programs = rows * kv_heads * triton.cdiv(heads // kv_heads, MANY_HEADS)
         wanted = PROGRAMS_EACH * multiprocessors(device)

@@ -11,8 +11,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from text_generation_server.kernels.launch import overlaps
-from text_generation_server.kernels.matmul.choice import WARP_GROUP_OUTPUTS, Choice, block_rows
+from text_generation_server.kernels.dependent_launch import overlaps
+from text_generation_server.kernels.matmul.config import WARP_GROUP_OUTPUTS, KernelConfig, block_rows
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.specs.activation import Activation
 
@@ -119,7 +119,12 @@ def arrivals(device: torch.device) -> Tensor:
 
 
 def dot(
-    x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice, arrived: Tensor, kind: Activation | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    choice: KernelConfig,
+    arrived: Tensor,
+    kind: Activation | None = None,
 ) -> Tensor:
     """x [m, K], rows each contiguous, times weight [N, K], contiguous; K in whole blocks for each split. bias: [N].
 

@@ -10,8 +10,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from text_generation_server.kernels.launch import overlaps
-from text_generation_server.kernels.matmul.choice import Choice
+from text_generation_server.kernels.dependent_launch import overlaps
+from text_generation_server.kernels.matmul.config import KernelConfig
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.specs.activation import Activation
 
@@ -88,7 +88,9 @@ def _gemv(
     tl.store(y + m[:, None] * outputs + n[None, :], result.to(y.dtype.element_ty), mask=held)
 
 
-def gemv(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice, kind: Activation | None = None) -> Tensor:
+def gemv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, choice: KernelConfig, kind: Activation | None = None
+) -> Tensor:
     """x [m, K], rows each contiguous, times weight [N, K], contiguous; m at most 2. bias: [N].
 
     With an activation act(gate) · other [m, N / 2], see `gate`.

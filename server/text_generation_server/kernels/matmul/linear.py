@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.kernels import activation
-from text_generation_server.kernels.matmul.choice import Choice, Kernel
+from text_generation_server.kernels.matmul.config import KernelConfig, KernelKind
 from text_generation_server.kernels.matmul.dot import arrivals, dot
 from text_generation_server.kernels.matmul.gemv import gemv
 from text_generation_server.specs.activation import Activation
@@ -18,7 +18,7 @@ class SmallBatchLinear:
         self._arrived = arrivals(device)
 
     def __call__(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice, kind: Activation | None = None
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, choice: KernelConfig, kind: Activation | None = None
     ) -> Tensor:
         """x [m, K] · weight [N, K]ᵀ + bias [N], summed in float32 and rounded once; all of one 16-bit dtype.
 
@@ -29,10 +29,10 @@ class SmallBatchLinear:
             kind: the result is act(gate) · other [m, N / 2], gates first; None for the product itself.
         """
         match choice.kernel:
-            case Kernel.GEMV:
+            case KernelKind.GEMV:
                 return gemv(x, weight, bias, choice, kind)
-            case Kernel.DOT:
+            case KernelKind.DOT:
                 return dot(x, weight, bias, choice, self._arrived, kind)
-            case Kernel.CUBLAS:
+            case KernelKind.CUBLAS:
                 product = F.linear(x, weight, bias)
                 return product if kind is None else activation.gated(product, kind)

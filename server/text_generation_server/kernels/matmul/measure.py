@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from text_generation_server.kernels.matmul.choice import CUBLAS, Choice
+from text_generation_server.kernels.matmul.config import CUBLAS, KernelConfig
 from text_generation_server.kernels.matmul.linear import SmallBatchLinear
 from text_generation_server.specs.activation import Activation
 
@@ -23,7 +23,7 @@ TOLERANCE = {torch.bfloat16: 1e-2, torch.float16: 2e-3}
 """Largest difference from cuBLAS, relative to the norm of all results: both round sums of other orders once."""
 
 
-Case = tuple[Choice, Tensor, int, Activation | None]
+Case = tuple[KernelConfig, Tensor, int, Activation | None]
 """A choice for weights [N, K], so many rows, and the activation of gated ones."""
 
 
@@ -47,7 +47,7 @@ class GraphTimer:
             self._multiply(weight.new_zeros(rows, weight.shape[1]), weight, None, choice, kind)
 
     def __call__(
-        self, choice: Choice, weights: Sequence[Tensor], rows: int, kind: Activation | None, limit: float
+        self, choice: KernelConfig, weights: Sequence[Tensor], rows: int, kind: Activation | None, limit: float
     ) -> float | None:
         """None where the choice cannot run or is wrong. What takes longer than `limit` is timed only once.
 
@@ -95,6 +95,6 @@ class GraphTimer:
         end.synchronize()
         return 1000.0 * float(start.elapsed_time(end)) / REPLAYS
 
-    def _agrees(self, choice: Choice, x: Tensor, weight: Tensor, kind: Activation | None) -> bool:
+    def _agrees(self, choice: KernelConfig, x: Tensor, weight: Tensor, kind: Activation | None) -> bool:
         got, expected = (self._multiply(x, weight, None, each, kind).float() for each in (choice, CUBLAS))
         return bool((got - expected).norm() <= TOLERANCE[x.dtype] * expected.norm())

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from text_generation_server.kernels.matmul.choice import Choice, Kernel
+from text_generation_server.kernels.matmul.config import KernelConfig, KernelKind
 
 
 class PickFile:
@@ -31,13 +31,13 @@ class PickFile:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def read(self) -> dict[str, Choice]:
+    def read(self) -> dict[str, KernelConfig]:
         """All choices that can be understood."""
         kept = self._read_all().get(self._machine)
         items = kept.items() if isinstance(kept, dict) else ()
         return {case: choice for case, value in items if (choice := _choice(value)) is not None}
 
-    def add(self, choices: Mapping[str, Choice]) -> None:
+    def add(self, choices: Mapping[str, KernelConfig]) -> None:
         """Keep these too, and all that is there of this machine and others."""
         everything = self._read_all()
         kept = everything.get(self._machine)
@@ -60,8 +60,8 @@ class PickFile:
         return found if isinstance(found, dict) else {}
 
 
-def _choice(value: Any) -> Choice | None:
+def _choice(value: Any) -> KernelConfig | None:
     try:
-        return Choice(**value | {"kernel": Kernel(value["kernel"])})
+        return KernelConfig(**value | {"kernel": KernelKind(value["kernel"])})
     except (KeyError, TypeError, ValueError):
         return None

@@ -1,6 +1,6 @@
 """A token of each row by temperature, top-k, top-p and a random number, or the best one. Knows no plans or requests.
 
-Twin: `Warped` of `sampling/choice.py`. It chooses the same tokens but for the rounding of probabilities: these kernels
+Twin: `Warped` of `sampling/methods.py`. It chooses the same tokens but for the rounding of probabilities: these kernels
 weigh tokens before they are normalised, and their exponentials end in other bits.
 """
 

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from text_generation_server.kernels.launch import overlaps
+from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.sampling.best import NEGATIVE_INFINITY, Survey
 from text_generation_server.kernels.sampling.levels import bracket, extremes, level_value, short, span
 from text_generation_server.kernels.sampling.scores import mass

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from text_generation_server.kernels.launch import overlaps
+from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.sampling.best import CHUNK, NEGATIVE_INFINITY, Survey, best_of, merged
 from text_generation_server.kernels.sampling.scores import LAST_KEY, ONE, mass, ordered, surplus
 

@@ -79,7 +79,7 @@ def _serve(
     heads, tokens, head_dim = query.shape[1:]
     q, kv = (F.pad(x.transpose(0, 1), (0, note.padding)) for x in (query[0], torch.cat((key[0], value[0]))))
     cache = cast(PagedCache, step.states[0])
-    cache.write(layer.layer, step.slots, kv.contiguous())
+    cache.write(layer.layer, step.slot_mapping, kv.contiguous())
     out = cast(AttentionPlan, step.prepared).run(q, layer, cache)
     return out.view(1, tokens, heads, -1)[..., :head_dim], None
 

@@ -81,7 +81,7 @@ class _Rows:
         lens = [len(tokens) for _, tokens, _ in work]
         positions = [before + at for _, tokens, before in work for at in range(len(tokens))]
         ends = [before + len(tokens) for _, tokens, before in work]
-        layout = RowLayout.of([row for row, _, _ in work], lens, ends, self._table.slots)
+        layout = RowLayout.of([row for row, _, _ in work], lens, ends, self._table.block_table)
         step = self._build(
             self._tensor([token for _, tokens, _ in work for token in tokens]),
             self._tensor(positions),

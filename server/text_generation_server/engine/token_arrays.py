@@ -9,9 +9,9 @@ from text_generation_server.engine.plan import StepPlan
 from text_generation_server.models.step import NEWEST
 
 
-def token_numbers(plan: StepPlan) -> NDArray[np.int64]:
+def token_arrays(plan: StepPlan) -> NDArray[np.int64]:
     """[3, T]: each token or NEWEST, its position, its row."""
-    spans = zip(plan.kv_lens, plan.query_lens, strict=True)
+    spans = zip(plan.seq_lens, plan.query_lens, strict=True)
     return np.stack(
         (
             np.concatenate([np.asarray(prompt or (NEWEST,), dtype=np.int64) for prompt in plan.prompts]),

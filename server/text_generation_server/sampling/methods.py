@@ -19,7 +19,7 @@ from text_generation_server.sampling.sampled import Sampled, TopPlan
 from text_generation_server.sampling.warpers import WARPERS, Warper
 
 
-class Choice(Protocol):
+class SamplingMethod(Protocol):
     """A way to choose, planned for all rows of a step."""
 
     @property
@@ -72,7 +72,7 @@ class Warped:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class MixedMethod:
     """Some rows in few kernels, the others in torch's operations; `top_n` has the top tokens that all of them want."""
 
     fused_rows: Rows
@@ -92,7 +92,7 @@ class Split:
         return Sampled(ids, logprobs, None if warped.top is None else replace(warped.top, wanted=self.top_n))
 
 
-def plan_choice(rows: PlannedRows, top_n: Sequence[int], kernels: bool) -> Choice:
+def plan_method(rows: PlannedRows, top_n: Sequence[int], kernels: bool) -> SamplingMethod:
     """How rows choose that want `top_n` top tokens each; `kernels`: whether the device runs ours."""
     fits = [kernels and _fits(params, n) for params, n in zip(rows.params, top_n, strict=True)]
     fused = [row for row, fit in enumerate(fits) if fit]
@@ -101,7 +101,7 @@ def plan_choice(rows: PlannedRows, top_n: Sequence[int], kernels: bool) -> Choic
     if len(fused) == len(fits):
         return Fused.plan(rows)
     warped = [row for row, fit in enumerate(fits) if not fit]
-    return Split(
+    return MixedMethod(
         rows.rows(fused),
         Fused.plan(rows.part(fused)),
         rows.rows(warped),

@@ -30,7 +30,7 @@ _SHARED_BYTES = 227 * 1024
 """Of the GPU that candidates are made for (sm_90); they run on others too, with less even shares."""
 
 
-class Kernel(Enum):
+class KernelKind(Enum):
     """Who computes."""
 
     CUBLAS = "cublas"
@@ -39,14 +39,14 @@ class Kernel(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class KernelConfig:
     """A kernel and how it cuts its work; the numbers mean nothing to cuBLAS.
 
     A program of so many `warps` computes `block_n` outputs, `block_k` inputs at a time, and has `stages` such tiles in
     flight or in use. `splits` programs share the inputs of one block of outputs.
     """
 
-    kernel: Kernel
+    kernel: KernelKind
     block_n: int = 1
     block_k: int = 1
     warps: int = 1
@@ -54,42 +54,42 @@ class Choice:
     splits: int = 1
 
     def __str__(self) -> str:
-        if self.kernel is Kernel.CUBLAS:
+        if self.kernel is KernelKind.CUBLAS:
             return str(self.kernel.value)
         split = f" / {self.splits}" if self.splits > 1 else ""
         return f"{self.kernel.value} {self.block_n}x{self.block_k}{split} ({self.warps} warps, {self.stages} stages)"
 
 
-CUBLAS = Choice(Kernel.CUBLAS)
+CUBLAS = KernelConfig(KernelKind.CUBLAS)
 
 _VECTOR = (
-    Choice(Kernel.GEMV, 1, 2048, 4, 2),
-    Choice(Kernel.GEMV, 1, 4096, 8, 2),
-    Choice(Kernel.GEMV, 1, 1024, 4, 4),
-    Choice(Kernel.GEMV, 2, 1024, 4, 2),
-    Choice(Kernel.GEMV, 2, 2048, 8, 2),
-    Choice(Kernel.GEMV, 1, 2048, 8, 4),
-    Choice(Kernel.GEMV, 4, 512, 4, 2),
+    KernelConfig(KernelKind.GEMV, 1, 2048, 4, 2),
+    KernelConfig(KernelKind.GEMV, 1, 4096, 8, 2),
+    KernelConfig(KernelKind.GEMV, 1, 1024, 4, 4),
+    KernelConfig(KernelKind.GEMV, 2, 1024, 4, 2),
+    KernelConfig(KernelKind.GEMV, 2, 2048, 8, 2),
+    KernelConfig(KernelKind.GEMV, 1, 2048, 8, 4),
+    KernelConfig(KernelKind.GEMV, 4, 512, 4, 2),
 )
 
 _TILES = (
-    Choice(Kernel.DOT, 16, 256, 2, 6),
-    Choice(Kernel.DOT, 16, 256, 4, 4),
-    Choice(Kernel.DOT, 16, 512, 4, 3),
-    Choice(Kernel.DOT, 32, 128, 4, 6),
-    Choice(Kernel.DOT, 32, 256, 4, 4),
-    Choice(Kernel.DOT, 64, 128, 4, 4),
-    Choice(Kernel.DOT, 64, 128, 4, 6),
-    Choice(Kernel.DOT, 64, 256, 4, 3),
-    Choice(Kernel.DOT, 128, 128, 8, 4),
+    KernelConfig(KernelKind.DOT, 16, 256, 2, 6),
+    KernelConfig(KernelKind.DOT, 16, 256, 4, 4),
+    KernelConfig(KernelKind.DOT, 16, 512, 4, 3),
+    KernelConfig(KernelKind.DOT, 32, 128, 4, 6),
+    KernelConfig(KernelKind.DOT, 32, 256, 4, 4),
+    KernelConfig(KernelKind.DOT, 64, 128, 4, 4),
+    KernelConfig(KernelKind.DOT, 64, 128, 4, 6),
+    KernelConfig(KernelKind.DOT, 64, 256, 4, 3),
+    KernelConfig(KernelKind.DOT, 128, 128, 8, 4),
 )
 
 _WIDE_TILES = (
-    Choice(Kernel.DOT, 128, 64, 8, 3),
-    Choice(Kernel.DOT, 128, 64, 8, 6),
-    Choice(Kernel.DOT, 128, 128, 8, 3),
-    Choice(Kernel.DOT, 64, 128, 4, 4),
-    Choice(Kernel.DOT, 64, 64, 4, 8),
+    KernelConfig(KernelKind.DOT, 128, 64, 8, 3),
+    KernelConfig(KernelKind.DOT, 128, 64, 8, 6),
+    KernelConfig(KernelKind.DOT, 128, 128, 8, 3),
+    KernelConfig(KernelKind.DOT, 64, 128, 4, 4),
+    KernelConfig(KernelKind.DOT, 64, 64, 4, 8),
 )
 
 
@@ -101,14 +101,14 @@ def block_rows(rows: int) -> int:
     return max(16, 1 << (rows - 1).bit_length())
 
 
-def candidates(rows: int, n: int, k: int) -> list[Choice]:
+def candidates(rows: int, n: int, k: int) -> list[KernelConfig]:
     """What may beat cuBLAS for x [rows, k] and w [n, k] of 16-bit numbers: at most `MAX_CANDIDATES`, best guess first.
 
     None above `MAX_ROWS`, nor for inputs that cannot be read 16 bytes at a time.
     """
     if rows > MAX_ROWS or k % 16:
         return []
-    found: list[Choice] = []
+    found: list[KernelConfig] = []
     if rows <= GEMV_ROWS:
         found += [choice for choice in _VECTOR if choice.block_n * rows <= MOST_SUMS and choice.block_k <= k]
     if rows > 1:
@@ -117,7 +117,7 @@ def candidates(rows: int, n: int, k: int) -> list[Choice]:
     return found[:MAX_CANDIDATES]
 
 
-def _fits(tile: Choice, rows: int, n: int, k: int) -> bool:
+def _fits(tile: KernelConfig, rows: int, n: int, k: int) -> bool:
     # Each program reads all of x: with lower blocks that would be many times what there is of weights.
     shared = 2 * (tile.block_n + block_rows(rows)) * tile.block_k * tile.stages
     programs = n // tile.block_n
@@ -129,7 +129,7 @@ def _fits(tile: Choice, rows: int, n: int, k: int) -> bool:
     )
 
 
-def _filling(tile: Choice, n: int, k: int) -> Iterator[Choice]:
+def _filling(tile: KernelConfig, n: int, k: int) -> Iterator[KernelConfig]:
     """This tile with the splits that give each multiprocessor a program; where it takes some, also with twice those."""
     splits = 1
     while -(-n // tile.block_n) * splits < 0.9 * _MULTIPROCESSORS:

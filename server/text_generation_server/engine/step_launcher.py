@@ -5,7 +5,7 @@ from typing import Protocol
 from text_generation_server.cache.tags import PromptWrites
 from text_generation_server.device.stream import Pending
 from text_generation_server.engine.choosing import ChoosingRows, SamplingInput
-from text_generation_server.engine.launch import LaunchedStep, StepOutput
+from text_generation_server.engine.launched_step import LaunchedStep, StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.engine.planner import PlannedStep, plan_step
 from text_generation_server.engine.sequence import Sequence
@@ -100,5 +100,5 @@ def _token_of(output: Pending[StepOutput], place: int) -> TokenSource:
 def _targets(step: PlannedStep, scored: int, count: int) -> tuple[int, ...]:
     """The prompt tokens that follow the scored positions of the `scored`-th scored row."""
     row, _ = step.plan.scored[scored]
-    start = step.plan.kv_lens[row] - step.plan.query_lens[row]
+    start = step.plan.seq_lens[row] - step.plan.query_lens[row]
     return step.scored[scored].request.prompt_ids[start + 1 : start + 1 + count]
