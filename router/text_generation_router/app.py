@@ -12,8 +12,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from text_generation_router.errors import ApiError, Unauthorized
-from text_generation_router.responses import json_error, unknown_route
+from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
 from text_generation_router.routes.native import NativeRoutes
+from text_generation_router.routes.openai.chat import ChatRoutes
+from text_generation_router.routes.openai.completions import CompletionRoutes
+from text_generation_router.routes.openai.errors import OPENAI_ERRORS
+from text_generation_router.routes.openai.models import ModelRoutes
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 
@@ -30,15 +34,20 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
     guard = [Middleware(KeyGuard, key=api_key)] if api_key is not None else []
 
     async def answer_error(request: Request, error: Exception) -> Response:
-        if not isinstance(error, ApiError):
-            raise error
-        return json_error(error)
+        told = error if isinstance(error, ApiError) else unrouted(error)
+        return json_error(told, _form(request.url.path))
 
+    apis = NativeRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
     return Starlette(
-        routes=[*NativeRoutes(services).routes(), *ServiceRoutes(services).routes()],
+        routes=[route for api in apis for route in api(services).routes()],
         middleware=[cors, *guard],
-        exception_handlers={ApiError: answer_error, 404: unknown_route, 405: unknown_route, 500: unknown_route},
+        exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
     )
+
+
+def _form(path: str) -> ErrorForm:
+    """How the API at a path tells errors, also of requests that reach no route."""
+    return OPENAI_ERRORS if path.startswith("/v1/") else NATIVE_ERRORS
 
 
 def make_metrics_app(services: Services) -> Starlette:
@@ -56,7 +65,7 @@ class KeyGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or answer 401."""
         if scope["type"] == "http" and scope["method"] == "POST" and not self._knows_key(scope):
-            await json_error(Unauthorized())(scope, receive, send)
+            await json_error(Unauthorized(), _form(scope["path"]))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

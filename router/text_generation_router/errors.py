@@ -1,5 +1,7 @@
 """What can go wrong, with the status, type and text that a client gets. Knows no web framework."""
 
+from collections.abc import Iterable
+
 
 class StartError(Exception):
     """The router cannot start as asked; the text says what to change."""
@@ -21,13 +23,15 @@ class ApiError(Exception):
     """An error that a client is told about.
 
     status: of the HTTP answer. error_type: the wire name clients map to their exceptions. failure: the label under
-    which `tgi_request_failure` counts a request that ends so. headers: to be sent along.
+    which `tgi_request_failure` counts a request that ends so. headers: to be sent along. field: of the body, with a dot
+    before each inner one, where one is to blame and known.
     """
 
     status = 500
     error_type = "internal"
     failure = "internal"
     headers: tuple[tuple[str, str], ...] = ()
+    field: str | None = None
 
     def in_stream(self) -> "ApiError":
         """The error as a stream that has begun reports it."""
@@ -40,13 +44,14 @@ class InvalidBody(ApiError):
     error_type = "validation"
     failure = "validation"
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, field: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.field = field
 
 
 class InvalidInput(ApiError):
-    """The request breaks a rule."""
+    """The request breaks a rule, whose text begins with the field in backquotes where one is to blame."""
 
     status = 422
     error_type = "validation"
@@ -54,6 +59,43 @@ class InvalidInput(ApiError):
 
     def __init__(self, rule: str) -> None:
         super().__init__(f"Input validation error: {rule}")
+
+
+class TemplateFailed(InvalidInput):
+    """The messages of a chat cannot be made a prompt."""
+
+    error_type = "template_error"
+    failure = "template"
+
+    def __init__(self, cause: str) -> None:
+        ApiError.__init__(self, f"Template error: {cause}")
+
+
+class NoSuchModel(ApiError):
+    """A model was asked about that is not served."""
+
+    status = 404
+    error_type = "model_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The model `{name}` is not served here; /v1/models lists what is")
+        self.field = "model"
+
+
+class Unrouted(ApiError):
+    """No route takes the request."""
+
+    def __init__(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        text, self.error_type = _UNROUTED.get(status, ("Internal server error", ApiError.error_type))
+        super().__init__(text)
+        self.status = status
+        self.headers = tuple(headers)
+
+
+_UNROUTED = {
+    404: ("No such route", "not_found"),
+    405: ("The route does not take this method", "method_not_allowed"),
+}
 
 
 class Overloaded(ApiError):

@@ -5,7 +5,7 @@ Knows neither HTTP nor how batches are made.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
@@ -102,24 +102,64 @@ class Inference:
     async def best_of(self, request: ValidRequest, timeline: Timeline, count: int) -> list[Completion]:
         """`count` independent samples, the likeliest first; in the metrics one request, whose answer that one is."""
         self._note_size(request)
-        samples = [
-            asyncio.ensure_future(
-                self.complete(
-                    replace(request, sampling=replace(request.sampling, seed=random_seed())),
-                    replace(timeline),
-                    measured=False,
-                )
-            )
-            for _ in range(count)
-        ]
-        try:
-            completions = await asyncio.gather(*samples)
-        finally:
-            for sample in samples:
-                sample.cancel()
-        completions = sorted(completions, key=lambda completion: completion.mean_logprob, reverse=True)
+        samples = [replace(request, sampling=replace(request.sampling, seed=random_seed())) for _ in range(count)]
+        completions = await self.complete_all(samples, timeline, measured=False)
+        completions.sort(key=lambda completion: completion.mean_logprob, reverse=True)
         self._record(request, completions[0].generated_text, completions[0].timeline)
         return completions
+
+    async def complete_all(
+        self, requests: Sequence[ValidRequest], timeline: Timeline, measured: bool = True
+    ) -> list[Completion]:
+        """Several whole generations, in order; if one fails, all do. measured: as for `stream`."""
+        running = [asyncio.ensure_future(self.complete(one, replace(timeline), measured)) for one in requests]
+        try:
+            return await asyncio.gather(*running)
+        finally:
+            for completion in running:
+                completion.cancel()
+
+    async def stream_all(
+        self, requests: Sequence[ValidRequest], timeline: Timeline
+    ) -> AsyncGenerator[tuple[int, Generation], None]:
+        """Every step of several generations as they come, with the place of each; if one fails, all do."""
+        if len(requests) == 1:  # most do not need to be waited for side by side
+            async with aclosing(self.stream(requests[0], timeline)) as generations:
+                async for generation in generations:
+                    yield 0, generation
+            return
+        arrived: asyncio.Queue[tuple[int, Generation] | Exception] = asyncio.Queue()
+        running = [
+            asyncio.ensure_future(self._forward(place, request, replace(timeline), arrived))
+            for place, request in enumerate(requests)
+        ]
+        try:
+            unfinished = len(requests)
+            while unfinished:
+                event = await arrived.get()
+                if isinstance(event, Exception):
+                    raise event
+                unfinished -= event[1].generated_text is not None
+                yield event
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+
+    async def _forward(
+        self,
+        place: int,
+        request: ValidRequest,
+        timeline: Timeline,
+        arrived: "asyncio.Queue[tuple[int, Generation] | Exception]",
+    ) -> None:
+        """Put a generation's steps, or why it failed, into the queue that several share."""
+        try:
+            async with aclosing(self.stream(request, timeline)) as generations:
+                async for generation in generations:
+                    arrived.put_nowait((place, generation))
+        except Exception as error:
+            arrived.put_nowait(error)
 
     def _note_size(self, request: ValidRequest) -> None:
         self._metrics.input_length.observe(len(request.input_ids))

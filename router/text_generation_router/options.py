@@ -60,7 +60,6 @@ class UsageStats(StrEnum):
 
 _NO_NGROK = "tunnels through ngrok are not made; put a reverse proxy in front"
 _NO_CHAT = "chat templates, which it would be read for, are not served yet"
-_NO_COMPLETIONS = "/v1/completions, whose prompts it counts, is not served yet"
 _NO_TRACING = "traces are not exported yet; metrics are at /metrics"
 
 
@@ -72,7 +71,7 @@ class RouterOptions:
     validation_workers: int = option(2, "Tokenizer threads", least=1)
     trust_remote_code: bool = option(False, "Allow a model's own Python code to run")
     max_concurrent_requests: int = option(128, "Requests served at once; further ones are answered with 429", least=1)
-    max_best_of: int = option(2, "Largest best_of", least=1)
+    max_best_of: int = option(2, "Largest best_of, and n", least=1)
     max_stop_sequences: int = option(4, "Most stop sequences of a request", least=0)
     max_top_n_tokens: int = option(5, "Largest top_n_tokens", least=0)
     max_input_tokens: int | None = option(None, "Longest prompt in tokens; by default what shards allow", least=1)
@@ -99,7 +98,7 @@ class RouterOptions:
     ngrok_edge: str | None = option(None, "ngrok's edge", refused=_NO_NGROK)
     tokenizer_config_path: str | None = option(None, "Use this tokenizer_config.json", refused=_NO_CHAT)
     disable_grammar_support: bool = option(False, "Refuse requests with a grammar")
-    max_client_batch_size: int = option(4, "Most prompts of one request", refused=_NO_COMPLETIONS)
+    max_client_batch_size: int = option(4, "Most prompts of one request", least=1)
     # Ours reports nothing to anyone, whatever is given.
     usage_stats: UsageStats = option(UsageStats.ON, "What a router of another maker may report")
     payload_limit: int = option(2_000_000, "Largest request body in bytes", least=1)

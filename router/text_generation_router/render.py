@@ -48,6 +48,11 @@ def details(best: Completion, others: Sequence[Completion], prompt: str) -> str:
     return f"{{{_facts(best, sequences)}}}"
 
 
+def number(value: float) -> str:
+    """A 32-bit float; null for what JSON has no number for."""
+    return str(float32(value)) if isfinite(value) else "null"
+
+
 def _facts(completion: Completion, best_of_sequences: Sequence[str] = ()) -> str:
     final = completion.generated_text
     prefill = ",".join(map(_prefill_token, completion.prefill))
@@ -65,17 +70,13 @@ def _list(tokens: Sequence[Token]) -> str:
 
 def _token(token: Token) -> str:
     return (
-        f'{{"id":{token.id},"text":{quote(token.text)},"logprob":{_number(token.logprob)},'
+        f'{{"id":{token.id},"text":{quote(token.text)},"logprob":{number(token.logprob)},'
         f'"special":{_bool(token.special)}}}'
     )
 
 
 def _prefill_token(token: Token) -> str:
-    return f'{{"id":{token.id},"text":{quote(token.text)},"logprob":{_number(token.logprob)}}}'
-
-
-def _number(value: float) -> str:
-    return str(float32(value)) if isfinite(value) else "null"
+    return f'{{"id":{token.id},"text":{quote(token.text)},"logprob":{number(token.logprob)}}}'
 
 
 def _bool(value: bool) -> str:

@@ -1,6 +1,8 @@
 """Reads request bodies, and turns errors into answers. Knows no route."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -8,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from text_generation_router.errors import ApiError, ClientGone, InvalidBody
+from text_generation_router.errors import ApiError, ClientGone, InvalidBody, Unrouted
 from text_generation_server.errors import excerpt
 
 B = TypeVar("B", bound=BaseModel)
@@ -31,24 +33,33 @@ async def read_json(request: Request, kind: type[B], limit: int) -> B:
         raise _invalid(error) from error
 
 
-def json_error(error: ApiError) -> Response:
-    """The answer that reports an error."""
-    return Response(error_body(error), error.status, dict(error.headers), media_type="application/json")
-
-
 def error_body(error: ApiError) -> str:
-    """The object that clients read errors from."""
+    """The object that clients of the native API read errors from."""
     body = {"error": str(error), "error_type": error.error_type}
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
-async def unknown_route(_: Request, error: Exception) -> Response:
-    """404 and 405: no such path, or another method there."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = error.headers if isinstance(error, HTTPException) else None
-    text = {404: "No such route", 405: "The route does not take this method"}.get(status, "Internal server error")
-    body = {"error": text, "error_type": {404: "not_found", 405: "method_not_allowed"}.get(status, "internal")}
-    return Response(json.dumps(body), status, headers, media_type="application/json")
+@dataclass(frozen=True, slots=True)
+class ErrorForm:
+    """How an API tells errors. body: the JSON of one. farewell: the events that follow it in a stream."""
+
+    body: Callable[[ApiError], str] = error_body
+    farewell: tuple[str, ...] = ()
+
+
+NATIVE_ERRORS = ErrorForm()
+
+
+def json_error(error: ApiError, form: ErrorForm = NATIVE_ERRORS) -> Response:
+    """The answer that reports an error."""
+    return Response(form.body(error), error.status, dict(error.headers), media_type="application/json")
+
+
+def unrouted(error: Exception) -> Unrouted:
+    """The error of a request that no route took, or whose route failed: no such path, or another method there."""
+    if isinstance(error, HTTPException):
+        return Unrouted(error.status_code, (error.headers or {}).items())
+    return Unrouted(500, ())
 
 
 async def _read(request: Request, limit: int) -> bytes:
@@ -67,5 +78,5 @@ def _invalid(error: ValidationError) -> InvalidBody:
         return InvalidBody(400, f"Failed to parse the request body as JSON: {first['msg']}")
     path, problem = ".".join(map(str, first["loc"])), excerpt(first["msg"])  # which quotes an unknown `type` of grammar
     return InvalidBody(
-        422, f"Failed to deserialize the JSON body into the target type: {path + ': ' if path else ''}{problem}"
+        422, f"Failed to deserialize the JSON body into the target type: {path + ': ' if path else ''}{problem}", path
     )

@@ -19,36 +19,37 @@ def _on_the_wire(value: float) -> float:
 Float = Annotated[float, AfterValidator(_on_the_wire)]
 Count = Annotated[int, Field(ge=0, lt=2**32)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
+TopK = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     """Types are taken literally, except that null stands for the default; unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
 
 
-class JsonGrammar(_Body):
+class JsonGrammar(Body):
     """A JSON schema, as an object or as its text."""
 
     type: Literal["json", "json_object"]
     value: Any
 
 
-class NamedSchema(_Body):
+class NamedSchema(Body):
     """A JSON schema with a name, which means nothing."""
 
     name: str | None = None
     json_schema: Any = Field(alias="schema")
 
 
-class SchemaGrammar(_Body):
+class SchemaGrammar(Body):
     """A named JSON schema."""
 
     type: Literal["json_schema"]
     value: NamedSchema
 
 
-class RegexGrammar(_Body):
+class RegexGrammar(Body):
     """A regular expression that the whole answer must match."""
 
     type: Literal["regex"]
@@ -58,14 +59,14 @@ class RegexGrammar(_Body):
 AnyGrammar = Annotated[JsonGrammar | SchemaGrammar | RegexGrammar, Field(discriminator="type")]
 
 
-class GenerateParameters(_Body):
+class GenerateParameters(Body):
     """`parameters` of the native routes."""
 
     best_of: Count | None = None
     temperature: Float | None = None
     repetition_penalty: Float | None = None
     frequency_penalty: Float | None = None
-    top_k: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
+    top_k: TopK | None = None
     top_p: Float | None = None
     typical_p: Float | None = None
     do_sample: bool | None = None
@@ -93,7 +94,7 @@ def _without_parameters() -> GenerateParameters:
     return GenerateParameters(do_sample=True)
 
 
-class GenerateRequest(_Body):
+class GenerateRequest(Body):
     """Body of `/generate` and `/generate_stream`, and with `stream` of `/`."""
 
     inputs: str
@@ -108,7 +109,7 @@ class GenerateRequest(_Body):
         return self.given if self.given is not None else _without_parameters()
 
 
-class TokenizeRequest(_Body):
+class TokenizeRequest(Body):
     """Body of `/tokenize`."""
 
     inputs: str

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from text_generation_router.errors import ApiError, ClientGone
-from text_generation_router.responses import error_body, json_error
+from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class EventStream:
 
     The status is decided by what comes first: an error is answered with its own status and a JSON body; a text, or
     keep_alive_s seconds of silence, start the stream, in which a later error is the last event. It is sent within
-    `whole`, which is left by every error, sent or not.
+    `whole`, which is left by every error, sent or not. form: how errors are told.
     """
 
     def __init__(
@@ -44,11 +44,13 @@ class EventStream:
         headers: Mapping[str, str],
         keep_alive_s: float,
         whole: AbstractContextManager[object],
+        form: ErrorForm = NATIVE_ERRORS,
     ) -> None:
         self._events = events
         self._headers = headers
         self._keep_alive_s = keep_alive_s
         self._whole = whole
+        self._form = form
         self._started = False
         self._sent_at = 0.0
         self._sending = asyncio.Lock()
@@ -60,7 +62,7 @@ class EventStream:
                 await until_disconnect(receive, self._run(send))
         except ApiError as error:
             if not self._started:
-                await json_error(error)(scope, receive, send)
+                await json_error(error, self._form)(scope, receive, send)
 
     async def _run(self, send: Send) -> None:
         keep_alive = asyncio.ensure_future(self._keep_alive(send))
@@ -70,7 +72,8 @@ class EventStream:
                     await self._send(send, event_data(event))
         except ApiError as error:
             if self._started:
-                await self._send(send, event_data(error_body(error.in_stream())))
+                for text in (self._form.body(error.in_stream()), *self._form.farewell):
+                    await self._send(send, event_data(text))
                 await send(_END)
             raise
         finally:

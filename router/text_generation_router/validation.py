@@ -27,6 +27,7 @@ class RequestLimits:
     max_best_of: int
     max_stop_sequences: int
     max_top_n_tokens: int
+    max_client_batch_size: int = 1
     grammars: bool = True
 
 
@@ -61,8 +62,23 @@ class Validator:
         _require((best_of or 1) <= limit, f"`best_of` must be > 0 and <= {limit}. Given: {best_of}")
         return best_of or 1
 
-    async def validate(self, request: GenerateRequest) -> ValidRequest:
-        """Check everything else. Raises InvalidInput with the first rule that is broken."""
+    def check_batch(self, prompts: int, choices: int) -> None:
+        """The rules of requests for several answers: to several prompts, and to each of them."""
+        limits = self._requests
+        _require(
+            prompts <= limits.max_client_batch_size,
+            f"`prompt` may have up to {limits.max_client_batch_size} texts (--max-client-batch-size). Given: {prompts}",
+        )
+        _require(
+            1 <= choices <= limits.max_best_of,
+            f"`n` must be > 0 and <= {limits.max_best_of} (--max-best-of). Given: {choices}",
+        )
+
+    async def validate(self, request: GenerateRequest, add_special_tokens: bool = True) -> ValidRequest:
+        """Check everything else. Raises InvalidInput with the first rule that is broken.
+
+        add_special_tokens: whether the tokenizer puts them around the prompt, which does not have them yet.
+        """
         parameters = request.parameters
         _check_values(parameters)
         self._check_counts(parameters)
@@ -75,13 +91,14 @@ class Validator:
         )
         valid = ValidRequest(
             inputs=request.inputs,
-            input_ids=await self._encode(request.inputs, truncate or 0),
+            input_ids=await self._encode(request.inputs, truncate or 0, add_special_tokens),
             truncate=truncate or limit,
             sampling=_sampling(parameters),
             max_new_tokens=0,
             stop_sequences=parameters.stop_sequences,
             prefill_logprobs=bool(parameters.decoder_input_details),
             top_n_tokens=parameters.top_n_tokens or 0,
+            add_special_tokens=add_special_tokens,
         )
         valid = self._fitting(valid, parameters.max_new_tokens)
         if parameters.grammar is None:
@@ -90,9 +107,9 @@ class Validator:
         sampling = replace(valid.sampling, grammar=await valid_grammar(parameters.grammar, self._grammars))
         return replace(valid, sampling=sampling)
 
-    async def _encode(self, text: str, truncate: int) -> tuple[int, ...]:
+    async def _encode(self, text: str, truncate: int, add_special_tokens: bool) -> tuple[int, ...]:
         try:
-            ids = await self._tokenizer.encode(text, truncate, add_special_tokens=True)
+            ids = await self._tokenizer.encode(text, truncate, add_special_tokens)
         except Exception as error:  # tokenizers raise what they like
             raise InvalidInput(f"tokenizer error {excerpt(str(error))}") from error
         largest, size = max(ids, default=0), self._vocab_size

@@ -217,7 +217,7 @@ class FakeShard:
         """Check a request and take it into the batch."""
         self._check(wire.id not in self._seen, f"request id {wire.id} came twice")
         self._seen.add(wire.id)
-        prompt = self.tokenizer.encode(wire.inputs).ids
+        prompt = self.tokenizer.encode(wire.inputs, add_special_tokens=wire.add_special_tokens).ids
         prompt = prompt[:1] + prompt[1:][-(wire.truncate - 1) :] if len(prompt) > wire.truncate else prompt
         prompt += wire.generated_ids
         self._check(self.resuming or not (wire.resumable or wire.generated_ids), "this shard does not resume requests")
@@ -235,7 +235,7 @@ class FakeShard:
         held = [self.slots.get(slot) for slot in slots[: wire.cache_len]]
         self._check(held == prompt[: wire.cache_len], "the cached prefix is not in its slots")
         self._check(wire.parameters.temperature > 0 < wire.parameters.top_p, "parameters are not neutral")
-        self._check(wire.add_special_tokens and wire.truncate > 0, "special tokens or truncation left open")
+        self._check(wire.truncate > 0, "truncation left open")
         self._check(wire.input_chunks.chunks[0].text == wire.inputs, "chunks and inputs differ")
         rest = len(prompt) - wire.cache_len
         if wire.HasField("chunk_len"):

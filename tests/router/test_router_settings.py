@@ -51,7 +51,6 @@ def test_everything_that_launchers_pass_is_accepted():
         ("--ngrok-authtoken", "a"),
         ("--ngrok-edge", "b"),
         ("--tokenizer-config-path", "file.json"),
-        ("--max-client-batch-size", "8"),
     ],
 )
 def test_what_has_no_effect_is_refused_by_name(flag, value):

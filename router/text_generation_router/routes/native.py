@@ -13,6 +13,7 @@ from text_generation_router.entry import Timeline
 from text_generation_router.inference import Completion, Times
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
+from text_generation_router.routes.headers import STREAM, compute_headers, timing_headers
 from text_generation_router.routes.services import Services
 from text_generation_router.schemas import GenerateRequest
 from text_generation_router.streaming import EventStream, until_disconnect
@@ -71,7 +72,8 @@ class NativeRoutes:
         wanted = body.parameters.details or body.parameters.decoder_input_details
         details = render.details(best, others, prompt) if wanted else None
         answer = render.generated(prompt + best.generated_text.text, details)
-        headers = self._headers(body) | self._timing_headers(best, timeline)
+        generated = best.generated_text.generated_tokens
+        headers = self._headers(body) | timing_headers(Times.of(best.timeline, generated), best.input_length, generated)
         return Response(f"[{answer}]" if as_list else answer, headers=headers, media_type="application/json")
 
     async def _complete(self, body: GenerateRequest, timeline: Timeline) -> list[Completion]:
@@ -87,13 +89,8 @@ class NativeRoutes:
         self, body: GenerateRequest, timeline: Timeline, full_text: bool, whole: AbstractContextManager[object]
     ) -> EventStream:
         """The answer that is sent later, and then within `whole`."""
-        headers = {
-            "content-type": "text/event-stream",
-            "cache-control": "no-cache",
-            "x-accel-buffering": "no",
-            **self._headers(body),
-        }
-        return EventStream(self._events(body, timeline, full_text), headers, self._services.keep_alive_s, whole)
+        events = self._events(body, timeline, full_text)
+        return EventStream(events, STREAM | self._headers(body), self._services.keep_alive_s, whole)
 
     async def _events(self, body: GenerateRequest, timeline: Timeline, full_text: bool) -> AsyncGenerator[str, None]:
         services, parameters = self._services, body.parameters
@@ -113,21 +110,4 @@ class NativeRoutes:
                     index += len(generation.tokens)
 
     def _headers(self, body: GenerateRequest) -> dict[str, str]:
-        return {"x-compute-type": self._services.compute_type, "x-compute-characters": str(len(body.inputs))}
-
-    def _timing_headers(self, best: Completion, timeline: Timeline) -> dict[str, str]:
-        """Whole milliseconds, except for the time of computing, which is in seconds."""
-        times = Times.of(best.timeline, best.generated_text.generated_tokens)
-        milliseconds = {
-            "x-total-time": times.total,
-            "x-validation-time": times.validation,
-            "x-queue-time": times.queue,
-            "x-inference-time": times.inference,
-            "x-time-per-token": times.per_token,
-        }
-        return {
-            "x-compute-time": str(times.total),
-            **{name: str(int(seconds * 1000)) for name, seconds in milliseconds.items()},
-            "x-prompt-tokens": str(best.input_length),
-            "x-generated-tokens": str(best.generated_text.generated_tokens),
-        }
+        return compute_headers(self._services.compute_type, len(body.inputs))

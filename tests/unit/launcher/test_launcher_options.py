@@ -31,7 +31,7 @@ router=embedded
 REFUSED = """
 --quantize=awq --kv-cache-dtype=fp8_e5m2 --otlp-endpoint=http://x --otlp-service-name=me
 --ngrok --ngrok-authtoken=a --ngrok-edge=b --lora-adapters=a --lora-ids=a;b
---tokenizer-config-path=a.json --max-client-batch-size=8
+--tokenizer-config-path=a.json
 """
 
 HARMLESS = "--speculate=0 --lora-ids=empty --usage-stats=off --usage-stats=no-stack --disable-custom-kernels"
@@ -97,7 +97,7 @@ def test_an_option_that_asks_for_nothing_is_accepted(argument: str, launches: li
     assert invoke(argument).exit_code == 0 and len(launches) == 1
 
 
-@pytest.mark.parametrize("option", ["--tokenizer-config-path=a", "--max-client-batch-size=8", "--ngrok"])
+@pytest.mark.parametrize("option", ["--tokenizer-config-path=a", "--ngrok"])
 def test_another_router_may_have_what_the_embedded_one_lacks(option: str, launches: list[LaunchContext]):
     assert invoke(option, "--router", "other").exit_code == 0 and len(launches) == 1
 

@@ -1,0 +1,1 @@
+"""Conversations as the prompts that models were trained on."""

@@ -1,0 +1,80 @@
+"""`/v1/chat/completions`: conversations, made prompts by the model's chat template. Knows not how they are run."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from text_generation_router.chat.template import ChatTemplate
+from text_generation_router.errors import InvalidInput, TemplateFailed
+from text_generation_router.outcome import counted
+from text_generation_router.responses import read_json
+from text_generation_router.routes.openai.answers import Answerer, start
+from text_generation_router.routes.openai.asked import Asked, prompt_request
+from text_generation_router.routes.openai.render import ChatShape
+from text_generation_router.routes.openai.schemas import ChatBody
+from text_generation_router.routes.services import Services
+from text_generation_router.streaming import EventStream
+
+_NO_TEMPLATE = "this model has no chat template; pass one with --chat-template, or send a prompt to /v1/completions"
+
+
+class ChatRoutes:
+    """The handler, over what it serves from."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._answerer = Answerer(services, ChatShape())
+
+    def routes(self) -> list[Route]:
+        """All routes of this API."""
+        return [Route("/v1/chat/completions", self.create, methods=["POST"])]
+
+    async def create(self, request: Request) -> Response | EventStream:
+        """One JSON object, or a stream of chunks."""
+        with ExitStack() as whole:
+            whole.enter_context(counted(self._services.metrics.requests))
+            timeline = start()
+            body = await read_json(request, ChatBody, self._services.payload_limit)
+            asked = await asyncio.to_thread(_asked, body, self._services.template)
+            if body.stream:
+                return self._answerer.stream(asked, timeline, whole.pop_all())
+            return await self._answerer.whole(request, asked, timeline)
+
+
+def _asked(body: ChatBody, template: ChatTemplate | None) -> Asked:
+    """May take long for a long conversation."""
+    logprobs = bool(body.logprobs)
+    if body.top_logprobs and not logprobs:
+        raise InvalidInput("`top_logprobs` needs `logprobs` to be true")
+    limits = {body.max_tokens, body.max_completion_tokens} - {None}
+    if len(limits) > 1:
+        raise InvalidInput("`max_tokens` and `max_completion_tokens` differ; leave the first, which is the older name")
+    request = prompt_request(body, "", next(iter(limits), None), body.top_logprobs)
+    # The template has written the special tokens that the model wants.
+    prompt = request.model_copy(update={"inputs": _prompt(body, template)})
+    return Asked(body, [prompt], special_tokens=False, logprobs=logprobs)
+
+
+def _prompt(body: ChatBody, template: ChatTemplate | None) -> str:
+    """The conversation as the model reads it. An answer that has begun, at the end, is continued."""
+    if not body.messages:
+        raise InvalidInput("`messages` cannot be empty")
+    for message in body.messages:
+        _check(message)
+    if template is None:
+        raise TemplateFailed(_NO_TEMPLATE)
+    begun = body.messages[-1]["role"] == "assistant"
+    extra = body.chat_template_kwargs or {}
+    return template.render(body.messages, add_generation_prompt=not begun, continue_final_message=begun, extra=extra)
+
+
+def _check(message: Mapping[str, Any]) -> None:
+    if not isinstance(message.get("role"), str):
+        raise InvalidInput("`messages` has a message without a `role`, expected a text such as user")
+    if message.get("tool_calls") or message["role"] in ("tool", "function"):
+        raise InvalidInput("`messages` has a call of a tool; tools are not supported by this version of the router")

@@ -1,0 +1,124 @@
+"""Request bodies of OpenAI's API: keys, types and defaults, and the keys that would have to act but cannot.
+
+Source: OpenAI's API reference; `top_k`, `repetition_penalty` and grammars are text-generation-inference's,
+`chat_template_kwargs` is vLLM's. Other keys tell nothing about the answer, and are ignored.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from text_generation_router.schemas import Body, Count, Float, NamedSchema, RegexGrammar, TopK
+
+_OFF = (None, False)
+_NONE: tuple[Any, ...] = (None, [], {})
+
+
+class TextFormat(Body):
+    """Any text."""
+
+    type: Literal["text"]
+
+
+class JsonFormat(Body):
+    """Any JSON object; with a schema, as an object or as its text, what text-generation-inference takes."""
+
+    type: Literal["json", "json_object"]
+    value: Any = None
+
+
+class SchemaFormat(Body):
+    """A named JSON schema, where OpenAI has it or where text-generation-inference has it."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema | None = None
+    value: NamedSchema | None = None
+
+
+ResponseFormat = Annotated[TextFormat | JsonFormat | SchemaFormat | RegexGrammar, Field(discriminator="type")]
+
+
+class StreamOptions(Body):
+    """`stream_options`."""
+
+    include_usage: bool | None = None
+
+
+class GenerationBody(Body):
+    """What chats and completions share.
+
+    CANNOT: keys that would have to change the answer and cannot, with the values that ask for nothing.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "logit_bias": _NONE,
+        "presence_penalty": (None, 0),
+        "min_p": (None, 0),
+        "min_tokens": (None, 0),
+        "ignore_eos": _OFF,
+        "guided_json": _NONE,
+        "guided_regex": _NONE,
+        "guided_choice": _NONE,
+        "guided_grammar": _NONE,
+    }
+
+    model: str | None = None
+    max_tokens: Count | None = None
+    temperature: Float | None = None
+    top_p: Float | None = None
+    top_k: TopK | None = None
+    frequency_penalty: Float | None = None
+    repetition_penalty: Float | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    stop: list[str] | str | None = None
+    n: Count | None = None
+    response_format: ResponseFormat | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    adapter_id: str | None = None
+    lora_id: str | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream tells what it has used."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class CompletionBody(GenerationBody):
+    """Body of `/v1/completions`."""
+
+    CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        **GenerationBody.CANNOT,
+        "echo": _OFF,
+        "suffix": (None, ""),
+    }
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: Count | None = None
+    best_of: Count | None = None
+
+
+class ChatBody(GenerationBody):
+    """Body of `/v1/chat/completions`. What keys messages have is between clients and templates."""
+
+    CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        **GenerationBody.CANNOT,
+        "tools": _NONE,
+        "tool_choice": (None, "none", "auto"),
+        "functions": _NONE,
+        "function_call": (None, "none", "auto"),
+        "reasoning_effort": (None,),
+        "modalities": (None, ["text"]),
+        "audio": (None,),
+        "prediction": (None,),
+        "web_search_options": (None,),
+    }
+
+    messages: list[dict[str, Any]]
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Count | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
