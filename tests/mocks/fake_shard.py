@@ -21,8 +21,16 @@ from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServ
 PROBE_ID = 2**64 - 1
 BOS, EOS = "<s>", "</s>"
 
+CHAT_TEMPLATE = (
+    "<s>{% for message in messages %}"
+    "{% if message.role == 'nobody' %}{{ raise_exception('nobody speaks') }}{% endif %}"
+    "[{{ message.role }}]{{ message.content }}{{ mark }}"
+    "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+"""What a chat becomes: each role in brackets before its text."""
 
-def save_tokenizer(directory: Path) -> tokenizers.Tokenizer:
+
+def save_tokenizer(directory: Path, template: str | None = CHAT_TEMPLATE) -> tokenizers.Tokenizer:
     """A tokenizer of bytes, which puts a token before every text, as a model directory."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: i for i, character in enumerate(alphabet)}
@@ -34,7 +42,7 @@ def save_tokenizer(directory: Path) -> tokenizers.Tokenizer:
         single=f"{BOS} $A", special_tokens=[(BOS, len(alphabet))]
     )
     tokenizer.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": EOS}))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": EOS, "chat_template": template}))
     return tokenizer
 
 

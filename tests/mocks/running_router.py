@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from mocks.fake_shard import FakeShard, next_letter, save_tokenizer
+from mocks.fake_shard import CHAT_TEMPLATE, FakeShard, next_letter, save_tokenizer
 from text_generation_router.serve import serve
 from text_generation_router.settings import Settings
 
@@ -63,10 +63,14 @@ async def running_router(
     world_size: int = 1,
     keep_alive_s: float = 15.0,
     options: dict[str, Any] | None = None,
+    template: str | None = CHAT_TEMPLATE,
     **shard: Any,
 ) -> AsyncIterator[RunningRouter]:
-    """Start shards with the switches `shard` and a router with `options`; afterwards nothing may have been violated."""
-    tokenizer = save_tokenizer(directory)
+    """Start shards with the switches `shard` and a router with `options`; afterwards nothing may have been violated.
+
+    template: the model's chat template.
+    """
+    tokenizer = save_tokenizer(directory, template)
     shards = [FakeShard(tokenizer, directory / "s", rank, world_size, **shard) for rank in range(world_size)]
     for one in shards:
         await one.start()
