@@ -26,7 +26,7 @@ _METRICS_PORT = 9000
 # The start of an option's entry in a help text, of clap's kind or in a frame.
 _LISTED_FLAG = re.compile(r"^[\s│|*]*(?:-\w,?\s+)?(--[a-z][a-z0-9-]*)", re.MULTILINE)
 _ACT_ELSEWHERE_TOO = {"revision", "trust_remote_code", "max_input_tokens", "max_total_tokens", "max_batch_size"}
-_ACT_ELSEWHERE_TOO |= {"hostname", "port", "json_output", "usage_stats"}
+_ACT_ELSEWHERE_TOO |= {"hostname", "port", "json_output", "usage_stats", "graceful_termination_timeout"}
 _WIDE = {"COLUMNS": "240", "TERMINAL_WIDTH": "240", "NO_COLOR": "1", "TERM": "dumb"}
 
 

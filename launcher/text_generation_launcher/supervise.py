@@ -26,6 +26,9 @@ from text_generation_launcher.shards import spawn_shard, wait_until_accepting
 from text_generation_launcher.signals import StopSignals
 from text_generation_launcher.startup import StartUp
 
+_ROUTERS_LAST_WORDS_S = 5
+"""Ours ends by itself when the grace is over, and tells those whose requests still run."""
+
 
 async def supervise(launch: LaunchContext, console: Console) -> int:
     """Run the launch until something ends it: 0 after a signal, 1 after anything else."""
@@ -160,7 +163,8 @@ class _Supervisor:
 
     async def _end_all(self, hurry: "asyncio.Task[Any]") -> None:
         grace = self._launch.options.graceful_termination_timeout
-        for children in (self._routers, self._shards):
-            await asyncio.gather(*(child.stop(grace, hurry) for child in children))
+        last_words = _ROUTERS_LAST_WORDS_S if self._launch.embedded_router else 0
+        for children, seconds in ((self._routers, grace + last_words), (self._shards, grace)):
+            await asyncio.gather(*(child.stop(seconds, hurry) for child in children))
         self._kept.close()
         await asyncio.gather(*self._watchers)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from text_generation_router.batcher import Batcher
+from text_generation_router.health import HealthCheck
 from text_generation_router.inference import Inference, Permits
 from text_generation_router.metrics import Metrics
 from text_generation_router.shards import ShardedClient
@@ -21,6 +22,7 @@ class Services:
 
     shards: ShardedClient
     batcher: Batcher
+    health: HealthCheck
     validator: Validator
     inference: Inference
     tokenizer: PromptTokenizer
