@@ -100,6 +100,11 @@ class Batcher:
         self._work.set()
         return entry
 
+    def cancel(self, entry: Entry) -> None:
+        """Nobody reads a request's tokens any more: it leaves the queue now, or the batch after this step."""
+        entry.cancel()
+        self._queue.discard(entry)
+
     async def probe(self) -> None:
         """Let the shards generate one token between two steps. Raises Unhealthy if they cannot."""
         if self.lost:

@@ -84,7 +84,7 @@ class Inference:
                     if generation.generated_text is not None:
                         return
         finally:
-            entry.cancel()
+            self._batcher.cancel(entry)
 
     async def complete(self, request: ValidRequest, timeline: Timeline, measured: bool = True) -> Completion:
         """The whole generation at once. measured: as for `stream`."""

@@ -235,7 +235,11 @@ async def test_a_client_that_hangs_up_in_the_queue_is_never_run(directory):
         waiting = asyncio.ensure_future(router.generate("waiting", max_new_tokens=100))
         while await router.metric("tgi_queue_size") < 1:
             await asyncio.sleep(0)
+        router.shard.running.clear()
         waiting.cancel()
+        while await router.metric("tgi_queue_size"):
+            await asyncio.sleep(0.001)
+        router.shard.running.set()
         await running
         await router.until_idle()
         assert router.shard.steps().count("Prefill") == 1
