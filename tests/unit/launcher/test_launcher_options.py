@@ -25,7 +25,7 @@ rope-scaling rope-factor json-output=False otlp-endpoint otlp-service-name=text-
 cors-allow-origin api-key watermark-gamma watermark-delta ngrok=False ngrok-authtoken ngrok-edge tokenizer-config-path
 disable-grammar-support=False env=False max-client-batch-size=4 lora-adapters usage-stats=on payload-limit=2000000
 enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty disable-flashinfer=False load-format=auto
-router=embedded
+router=embedded request-timeout watchdog-timeout
 """
 
 REFUSED = """
