@@ -56,6 +56,17 @@ class InvalidInput(ApiError):
         super().__init__(f"Input validation error: {rule}")
 
 
+class TemplateFailed(ApiError):
+    """The messages of a chat cannot be made a prompt."""
+
+    status = 422
+    error_type = "template_error"
+    failure = "template"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"Template error: {cause}")
+
+
 class Overloaded(ApiError):
     """As many requests as allowed are being served."""
 

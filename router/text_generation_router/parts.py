@@ -1,11 +1,13 @@
 """Makes the router's parts from options and what the shards said, and ties them together. The only place that does."""
 
 import sys
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from text_generation_router.batcher import Batcher, BatchPolicy
 from text_generation_router.blocks import BlockAllocator
+from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.grammar import TRIAL_TOKENS
 from text_generation_router.handshake import Ready
 from text_generation_router.inference import Inference, Permits
@@ -19,10 +21,17 @@ from text_generation_router.validation import RequestLimits, Validator
 from text_generation_server.grammar.compiler import GrammarCompiler
 
 
-def make_services(
-    settings: Settings, ready: Ready, backend: Backend, model_sha: str | None, keep_alive_s: float
-) -> Services:
-    """Everything that handlers need. model_sha: the hub's commit, if the model is from the hub."""
+@dataclass(frozen=True, slots=True)
+class ModelText:
+    """What is read of a model's directory. template: if it has one. sha: the hub's commit, if it is from there."""
+
+    tokenizer: Backend
+    template: ChatTemplate | None
+    sha: str | None
+
+
+def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive_s: float) -> Services:
+    """Everything that handlers need."""
     info, limits = ready.info, ready.limits
     metrics = Metrics(limits, info.speculate)
     allocator = BlockAllocator(
@@ -39,8 +48,8 @@ def make_services(
         max_top_n_tokens=settings.max_top_n_tokens,
         grammars=not settings.disable_grammar_support,
     )
-    tokenizer = PromptTokenizer(backend, settings.validation_workers)
-    grammars = GrammarCompiler(backend, info.vocab_size or backend.vocab_size, TRIAL_TOKENS)
+    tokenizer = PromptTokenizer(model.tokenizer, settings.validation_workers)
+    grammars = GrammarCompiler(model.tokenizer, info.vocab_size or model.tokenizer.vocab_size, TRIAL_TOKENS)
     validator = Validator(tokenizer, grammars, ceilings, limits, info.vocab_size)
     return Services(
         shards=ready.shards,
@@ -48,9 +57,10 @@ def make_services(
         validator=validator,
         inference=Inference(batcher, metrics.requests),
         tokenizer=tokenizer,
+        template=model.template,
         permits=Permits(settings.max_concurrent_requests),
         metrics=metrics,
-        info=_info(settings, ready, model_sha),
+        info=_info(settings, ready, model.sha),
         full_text_by_default=True,  # as for every model whose pipeline the hub does not tell
         compute_type=settings.compute_type,
         payload_limit=settings.payload_limit,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -11,12 +12,13 @@ from loguru import logger
 from starlette.applications import Starlette
 
 from text_generation_router.app import make_app, make_metrics_app
+from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.errors import ShardError, StartError
 from text_generation_router.handshake import shake_hands
-from text_generation_router.parts import make_services
+from text_generation_router.parts import ModelText, make_services
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings, listen_address
-from text_generation_router.tokenizer import Backend, find_model, load_backend
+from text_generation_router.tokenizer import find_model, load_backend
 from text_generation_server.reservations.holders import Taken
 from text_generation_server.reservations.ports import PortReservation, reserve_port
 
@@ -47,24 +49,27 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
 
 
 async def _start(settings: Settings, keep_alive_s: float) -> Services:
-    """Warm the shards up, and load the tokenizer meanwhile."""
-    loading = asyncio.ensure_future(asyncio.to_thread(_load_tokenizer, settings))
+    """Warm the shards up, and read the model's files meanwhile."""
+    loading = asyncio.ensure_future(asyncio.to_thread(_load_model, settings))
     try:
         ready = await shake_hands(settings)
     except BaseException:
         loading.cancel()
         raise
     try:
-        backend, sha = await loading
+        model = await loading
     except BaseException:
         await ready.shards.close()
         raise
-    return make_services(settings, ready, backend, sha, keep_alive_s)
+    return make_services(settings, ready, model, keep_alive_s)
 
 
-def _load_tokenizer(settings: Settings) -> tuple[Backend, str | None]:
+def _load_model(settings: Settings) -> ModelText:
     directory, sha = find_model(settings.tokenizer_name, settings.revision)
-    return load_backend(directory, settings.trust_remote_code), sha
+    tokenizer = load_backend(directory, settings.trust_remote_code)
+    config = settings.tokenizer_config_path
+    template = ChatTemplate.load(directory, settings.chat_template, Path(config) if config else None)
+    return ModelText(tokenizer, template, sha)
 
 
 async def _run(server: "_Server", services: Services, place: PortReservation, stop: asyncio.Event) -> int:

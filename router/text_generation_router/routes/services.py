@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from text_generation_router.batcher import Batcher
+from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.inference import Inference, Permits
 from text_generation_router.metrics import Metrics
 from text_generation_router.shards import ShardedClient
@@ -15,7 +16,8 @@ from text_generation_router.validation import Validator
 class Services:
     """The parts of the router that handlers call, and a few values they need.
 
-    info: the answer of `/info`. full_text_by_default: whether `/` puts the prompt before the text.
+    template: None if the model has no chat template. info: the answer of `/info`.
+    full_text_by_default: whether `/` puts the prompt before the text.
     payload_limit: bytes. keep_alive_s: silence, in seconds, after which a stream gets a comment.
     """
 
@@ -24,6 +26,7 @@ class Services:
     validator: Validator
     inference: Inference
     tokenizer: PromptTokenizer
+    template: ChatTemplate | None
     permits: Permits
     metrics: Metrics
     info: dict[str, Any]
