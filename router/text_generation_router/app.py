@@ -16,6 +16,7 @@ from text_generation_router.responses import json_error, unknown_route
 from text_generation_router.routes.native import NativeRoutes
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
+from text_generation_router.routes.tokens import TokenRoutes
 
 
 def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_key: str | None) -> Starlette:
@@ -35,7 +36,7 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
         return json_error(error)
 
     return Starlette(
-        routes=[*NativeRoutes(services).routes(), *ServiceRoutes(services).routes()],
+        routes=[route for api in (NativeRoutes, ServiceRoutes, TokenRoutes) for route in api(services).routes()],
         middleware=[cors, *guard],
         exception_handlers={ApiError: answer_error, 404: unknown_route, 405: unknown_route, 500: unknown_route},
     )
