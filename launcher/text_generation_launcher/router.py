@@ -17,7 +17,7 @@ from text_generation_launcher.places import Places
 from text_generation_launcher.polling import wait_until
 from text_generation_launcher.programs import find_router
 from text_generation_launcher.resolve import ResolvedArgs
-from text_generation_router.options import flag
+from text_generation_router.options import flag, is_path
 from text_generation_server.reservations.holders import belongs_to, listeners, listens
 
 _PROBE_SECONDS = 60
@@ -86,6 +86,7 @@ def router_command(
         "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,
         "prometheus_port": places.metrics_port,
         "tokenizer_config_path": _absolute(options.tokenizer_config_path),
+        "chat_template": _chat_template(options.chat_template),
     }
     # Ours logs what the launcher shows in its own way; the key goes by the environment.
     values |= {"json_output": True} if launch.embedded_router else _silence(launch)
@@ -144,6 +145,10 @@ def _words(name: str, value: object) -> list[str]:
 
 def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
+
+
+def _chat_template(given: str | None) -> str | None:
+    return _absolute(given) if given is not None and is_path(given) else given
 
 
 async def _healthy(router: int, host: str, port: int, api_key: str | None) -> bool:

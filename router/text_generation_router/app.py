@@ -20,6 +20,7 @@ from text_generation_router.routes.openai.errors import OPENAI_ERRORS
 from text_generation_router.routes.openai.models import ModelRoutes
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
+from text_generation_router.routes.tokens import TokenRoutes
 
 
 def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_key: str | None) -> Starlette:
@@ -37,7 +38,7 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
         told = error if isinstance(error, ApiError) else unrouted(error)
         return json_error(told, _form(request.url.path))
 
-    apis = NativeRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
+    apis = NativeRoutes, TokenRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
     return Starlette(
         routes=[route for api in apis for route in api(services).routes()],
         middleware=[cors, *guard],

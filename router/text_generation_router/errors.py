@@ -61,14 +61,15 @@ class InvalidInput(ApiError):
         super().__init__(f"Input validation error: {rule}")
 
 
-class TemplateFailed(InvalidInput):
+class TemplateFailed(ApiError):
     """The messages of a chat cannot be made a prompt."""
 
+    status = 422
     error_type = "template_error"
     failure = "template"
 
     def __init__(self, cause: str) -> None:
-        ApiError.__init__(self, f"Template error: {cause}")
+        super().__init__(f"Template error: {cause}")
 
 
 class NoSuchModel(ApiError):

@@ -50,6 +50,11 @@ def variable(name: str) -> str:
     return name.upper()
 
 
+def is_path(chat_template: str) -> bool:
+    """Whether a --chat-template is the path of one: every template has a brace."""
+    return "{" not in chat_template
+
+
 class UsageStats(StrEnum):
     """What a router may report to its maker."""
 
@@ -59,7 +64,6 @@ class UsageStats(StrEnum):
 
 
 _NO_NGROK = "tunnels through ngrok are not made; put a reverse proxy in front"
-_NO_CHAT = "chat templates, which it would be read for, are not served yet"
 _NO_TRACING = "traces are not exported yet; metrics are at /metrics"
 
 
@@ -96,7 +100,8 @@ class RouterOptions:
     ngrok: bool = option(False, "Open an ngrok tunnel", refused=_NO_NGROK)
     ngrok_authtoken: str | None = option(None, "ngrok's token", refused=_NO_NGROK)
     ngrok_edge: str | None = option(None, "ngrok's edge", refused=_NO_NGROK)
-    tokenizer_config_path: str | None = option(None, "Use this tokenizer_config.json", refused=_NO_CHAT)
+    tokenizer_config_path: str | None = option(None, "A tokenizer_config.json whose chat template and tokens are used")
+    chat_template: str | None = option(None, "Chat template, or path of one, instead of the model's")
     disable_grammar_support: bool = option(False, "Refuse requests with a grammar")
     max_client_batch_size: int = option(4, "Most prompts of one request", least=1)
     # Ours reports nothing to anyone, whatever is given.

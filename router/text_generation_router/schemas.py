@@ -113,3 +113,20 @@ class TokenizeRequest(Body):
     """Body of `/tokenize`."""
 
     inputs: str
+
+
+class DetokenizeRequest(Body):
+    """Body of `/detokenize`."""
+
+    tokens: list[Count]
+    skip_special_tokens: bool | None = None
+
+
+class ChatTokenizeRequest(Body):
+    """Body of `/chat_tokenize`: what a chat's prompt depends on; the rest of a chat's body means nothing here."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -70,7 +71,9 @@ async def _start(settings: Settings, keep_alive_s: float) -> Services:
 def _load_model(settings: Settings) -> ModelText:
     directory, sha = find_model(settings.tokenizer_name, settings.revision)
     tokenizer = load_backend(directory, settings.trust_remote_code)
-    return ModelText(tokenizer, ChatTemplate.load(directory, None), sha)
+    config = settings.tokenizer_config_path
+    template = ChatTemplate.load(directory, settings.chat_template, Path(config) if config else None)
+    return ModelText(tokenizer, template, sha)
 
 
 async def _run(

@@ -4,7 +4,7 @@ Knows nothing of requests.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -15,7 +15,8 @@ from text_generation_server.errors import StartError as ServerStartError
 from text_generation_server.tokenization.adapter import Tokenizer, TokenizerAdapter
 from text_generation_server.tokenization.fast import Place
 
-_FILES = ("*token*", "*.model", "*.tiktoken", "vocab*", "merges.txt", "config.json", "generation_config.json")
+_TOKENIZER_FILES = ("*token*", "*.model", "*.tiktoken", "vocab*", "merges.txt", "*chat_template*")
+_CONFIGURATIONS = ("config.json", "generation_config.json")
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class Backend(Tokenizer, Protocol):
     def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
         """Token ids; with `truncate` > 0 at most that many, dropping content on the left."""
 
-    def locate(self, text: str) -> list[Place]:
+    def locate(self, text: str, add_special_tokens: bool) -> list[Place]:
         """All tokens with their places in characters."""
 
 
@@ -53,9 +54,13 @@ class PromptTokenizer:
         """The ids of a prompt, at most `truncate` of them unless that is 0."""
         return tuple(await self._call(lambda: self._backend.encode(text, truncate, add_special_tokens)))
 
-    async def pieces(self, text: str) -> list[Piece]:
+    async def pieces(self, text: str, add_special_tokens: bool = True) -> list[Piece]:
         """All tokens of a text with their places, which are empty where the tokenizer does not know them."""
-        return await self._call(lambda: _pieces(text, self._backend.locate(text)))
+        return await self._call(lambda: _pieces(text, self._backend.locate(text, add_special_tokens)))
+
+    async def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
+        """The text of ids; one without a token has none."""
+        return await self._call(lambda: self._backend.decode(ids, skip_special_tokens))
 
     def close(self) -> None:
         """End the threads."""
@@ -84,7 +89,7 @@ def find_model(name: str, revision: str | None) -> tuple[Path, str | None]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = Path(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=[*_TOKENIZER_FILES, *_CONFIGURATIONS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise StartError(f"no tokenizer: {name} is neither a directory nor to be had from the hub ({error})") from error
     return found, found.name

@@ -116,6 +116,12 @@ def test_the_embedded_router_gets_flags_and_no_variables_that_repeat_them(launch
     assert (env["ATTENTION"], env["PREFIX_CACHING"], env["USE_PREFIX_CACHING"]) == ("flashinfer", "true", "true")
 
 
+@pytest.mark.parametrize(("given", "passed"), [("a.jinja", str(Path("a.jinja").absolute())), ("{{ a }}", "{{ a }}")])
+def test_the_router_finds_a_chat_template_wherever_it_runs(launcher: Launcher, given: str, passed: str):
+    (seen,) = seen_and_ended(launcher.start("--chat-template", given), "router")
+    assert value(seen["argv"], "--chat-template") == passed
+
+
 def test_limits_come_from_config_json(launcher: Launcher, tmp_path: Path):
     running = launcher.start(behaviour={"download": "ok"})
     running.end(signal.SIGTERM)

@@ -95,6 +95,7 @@ async def test_the_old_shape_is_a_list_and_repeats_the_prompt(directory):
         body = {"inputs": "Hello ", "parameters": {"max_new_tokens": 2}}
         answer = await router.client.post("/", json=body)
         assert answer.json() == [{"generated_text": "Hello " + router.text("Hello ", 2)}]
+        assert (await router.client.post("/invocations", json=body)).json() == answer.json()
         body["parameters"]["return_full_text"] = False
         assert (await router.client.post("/", json=body)).json() == [{"generated_text": router.text("Hello ", 2)}]
         async with router.client.stream("POST", "/", json={**body, "stream": True}) as response:
@@ -174,15 +175,6 @@ async def test_a_generation_ends_with_the_room_there_is(directory):
         assert answer.json()["generated_text"] == router.text("Hello", 1094)
 
 
-async def test_tokenize_gives_byte_offsets(directory):
-    async with running_router(directory) as router:
-        pieces = (await router.client.post("/tokenize", json={"inputs": "aé€🙂"})).json()
-        assert [list(piece) for piece in pieces] == [["id", "text", "start", "stop"]] * 11
-        spans = [(piece["text"], piece["start"], piece["stop"]) for piece in pieces]
-        euro, smile = ("€", 3, 6), ("🙂", 6, 10)
-        assert spans == [("", 0, 0), ("a", 0, 1), *[("é", 1, 3)] * 2, *[euro] * 3, *[smile] * 4]
-
-
 async def test_info_tells_the_limits(directory):
     async with running_router(directory, options={"max_input_tokens": 30, "max_total_tokens": 50}) as router:
         info = (await router.client.get("/info")).json()
@@ -211,7 +203,7 @@ async def test_unknown_routes_and_methods(directory):
 async def test_the_key_guards_what_generates(directory):
     async with running_router(directory, options={"api_key": "Secret"}) as router:
         body = {"inputs": "Hi", "parameters": {"max_new_tokens": 1}}
-        for path in ("/", "/generate", "/generate_stream", "/tokenize"):
+        for path in ("/", "/generate", "/generate_stream", "/invocations", "/tokenize"):
             for header in ({}, {"authorization": "Bearer secret"}, {"authorization": "Secret"}):
                 refused = await router.client.post(path, json=body, headers=header)
                 assert refused.status_code == 401 and refused.json()["error_type"] == "unauthorized"

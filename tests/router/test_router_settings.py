@@ -37,6 +37,7 @@ def test_everything_that_launchers_pass_is_accepted():
     flags += "--max-top-n-tokens 5 --max-batch-prefill-tokens 4096 --waiting-served-ratio 0.3 --max-waiting-tokens 20 "
     flags += "--validation-workers 2 --hostname 0.0.0.0 --port 3000 --prometheus-port 9000 "
     flags += "--master-shard-uds-path /tmp/x-0 --tokenizer-name model --payload-limit 2000000 --usage-stats off "
+    flags += "--tokenizer-config-path x.json --chat-template c.jinja "
     flags += "--disable-grammar-support --json-output --trust-remote-code --revision main "
     flags += "--otlp-service-name text-generation-inference.router --max-batch-total-tokens 9 --max-total-tokens 8"
     assert read_settings(flags.split(), {}).tokenizer_name == "model"
@@ -50,7 +51,6 @@ def test_everything_that_launchers_pass_is_accepted():
         ("--ngrok", None),
         ("--ngrok-authtoken", "a"),
         ("--ngrok-edge", "b"),
-        ("--tokenizer-config-path", "file.json"),
     ],
 )
 def test_what_has_no_effect_is_refused_by_name(flag, value):

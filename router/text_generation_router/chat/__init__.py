@@ -1,1 +1,1 @@
-"""Conversations as the prompts that models were trained on."""
+"""Conversations as prompts."""

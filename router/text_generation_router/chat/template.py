@@ -1,29 +1,79 @@
-"""A model's chat template: conversations as prompts. Knows neither HTTP nor tokens."""
+"""A model's chat template: conversations as the prompts that it was trained on. Knows neither HTTP nor token ids."""
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
-from jinja2 import Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import jinja2
+from loguru import logger
 
-from text_generation_router.errors import InvalidInput, TemplateFailed
+from text_generation_router.chat.files import (
+    DEFAULT,
+    TOOL_USE,
+    find_templates,
+    read_config,
+    read_template,
+    special_tokens,
+)
+from text_generation_router.chat.messages import ContentFormat, calls_tools, content_format, prepared
+from text_generation_router.chat.prefill import cut_at_mark, mark_end
+from text_generation_router.chat.sandbox import Sandbox
+from text_generation_router.errors import ApiError, InvalidInput, StartError, TemplateFailed
+from text_generation_router.options import is_path
+from text_generation_server.errors import StartError as ServerStartError
+from text_generation_server.errors import excerpt
+
+_OURS = ("messages", "tools", "add_generation_prompt")
+"""Variables of a template that have arguments of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    template: jinja2.Template
+    form: ContentFormat
 
 
 class ChatTemplate:
-    """Renders with the template of tokenizer_config.json."""
+    """The template of a model, and the one that it may have for tools. May be used by any thread."""
 
-    def __init__(self, template: Template) -> None:
-        self._template = template
+    def __init__(self, texts: Mapping[str, str], tokens: Mapping[str, str]) -> None:
+        """texts: by name, `default` among them. tokens: variables, such as `bos_token`."""
+        sandbox = Sandbox()
+        self._tokens = tokens
+        self._default = _compiled(DEFAULT, texts[DEFAULT], sandbox)
+        self._for_tools = _compiled(TOOL_USE, texts[TOOL_USE], sandbox) if TOOL_USE in texts else self._default
+
+    @property
+    def broken(self) -> str | None:
+        """What is wrong, if a template cannot be compiled; to render is then refused with the same words."""
+        return next((one for one in (self._default, self._for_tools) if isinstance(one, str)), None)
 
     @classmethod
-    def load(cls, folder: Path, override: str | None) -> Self | None:
-        """The template of a model directory, None if it has none."""
-        source = override or json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template")
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _raise
-        return cls(environment.from_string(source)) if source else None
+    def load(cls, folder: Path, override: str | None, tokenizer_config: Path | None = None) -> Self | None:
+        """The template of a model directory, None if it has none. One that is broken is logged.
+
+        override: a template, or the path of one, that is taken instead. tokenizer_config: a file that is read instead
+        of the directory's tokenizer_config.json, and whose template goes before the directory's.
+        Raises StartError for an override or a file that cannot be used.
+        """
+        try:
+            config = read_config(folder, tokenizer_config)
+            texts = find_templates(folder, config, tokenizer_config is not None)
+            tokens = special_tokens(folder, config, tokenizer_config is not None)
+            if override is not None:
+                texts = {DEFAULT: _given(override)}
+        except ServerStartError as error:
+            raise StartError(str(error)) from error
+        if DEFAULT not in texts:
+            return None
+        template = cls(texts, tokens)
+        if template.broken and override is not None:
+            raise StartError(f"--chat-template: {template.broken}")
+        if template.broken:
+            logger.warning("Chats will be refused: {}; --chat-template takes another one", template.broken)
+        return template
 
     def render(
         self,
@@ -32,24 +82,82 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
-        extra: Mapping[str, Any] = {},
+        extra: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
-        """The prompt. Raises InvalidInput with the template's own message."""
-        plain = [{**message, "content": _text(message.get("content"))} for message in messages]
+        """The prompt, with every special token that it needs: add none to it.
+
+        continue_final_message: end with the text of the last message, for the model to go on with, instead of the
+        beginning of an answer. extra: further variables of the template.
+        Takes up to a second for the longest conversations, and is bounded (`sandbox.BUDGET`). Raises
+        TemplateFailed with the template's own words, InvalidInput for what no template is shown.
+        """
+        if taken := [name for name in _OURS if name in extra]:
+            raise InvalidInput(f"`chat_template_kwargs` cannot set `{taken[0]}`, which has a place of its own")
+        if not messages:
+            raise InvalidInput("`messages` cannot be empty")
+        variables = {
+            **self._tokens,
+            "documents": None,
+            **extra,
+            "tools": None if tools is None else list(tools),
+            "add_generation_prompt": add_generation_prompt and not continue_final_message,
+        }
+        compiled = self._default if tools is None else self._for_tools
+        if isinstance(compiled, str):
+            raise TemplateFailed(compiled)
         try:
-            text = self._template.render(extra, messages=plain, add_generation_prompt=add_generation_prompt)
-        except TemplateError as error:
-            raise TemplateFailed(str(error)) from error
-        last = plain[-1]["content"].strip()
-        return text[: text.rindex(last) + len(last)] if continue_final_message else text
+            return _rendered(compiled, messages, variables, continue_final_message)
+        except ApiError:
+            raise
+        except Exception as error:  # templates raise what they like
+            raise TemplateFailed(_reason(error)) from error
 
 
-def _raise(text: str) -> None:
-    raise TemplateError(text)
+def _compiled(name: str, text: str, sandbox: Sandbox) -> _Compiled | str:
+    """A template, or what is wrong with it."""
+    try:
+        return _Compiled(sandbox.from_string(text), content_format(sandbox.parse(text)))
+    except Exception as error:  # Python's own errors too: for a `break` without a loop
+        return f"the {name} template cannot be compiled: {_reason(error)}"
 
 
-def _text(content: Any) -> str:
-    parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
-    if kind := next((part["type"] for part in parts if part["type"] != "text"), None):
-        raise InvalidInput(f"`messages` has content with a part of type {kind!r}, which is not taken")
-    return "".join(part["text"] for part in parts)
+def _rendered(
+    compiled: _Compiled, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any], continues: bool
+) -> str:
+    """The text, with arguments of tool calls as objects, or for a template that puts texts together as JSON."""
+    try:
+        return _rendered_with(compiled, messages, variables, continues, objects=True)
+    except TypeError:
+        if not calls_tools(messages):
+            raise
+        return _rendered_with(compiled, messages, variables, continues, objects=False)
+
+
+def _rendered_with(
+    compiled: _Compiled,
+    messages: Sequence[Mapping[str, Any]],
+    variables: Mapping[str, Any],
+    continues: bool,
+    objects: bool,
+) -> str:
+    made = prepared(messages, compiled.form, objects)
+    last = mark_end(made) if continues else ""
+    text = compiled.template.render({**variables, "messages": made})
+    text.encode()  # half a character, which JSON can write, is no text
+    return cut_at_mark(text, last) if continues else text
+
+
+def _given(override: str) -> str:
+    """An option's template. Raises StartError."""
+    if not is_path(override):
+        return override
+    try:
+        return read_template(Path(override))
+    except ServerStartError as error:
+        raise StartError(f"--chat-template is neither a template nor a file with one: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return excerpt(f"{error.message} (line {error.lineno})")
+    return excerpt(str(error) or type(error).__name__)

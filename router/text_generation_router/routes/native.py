@@ -1,4 +1,7 @@
-"""The native API: `/generate`, `/generate_stream`, and `/` which is either by a flag. Knows nothing of batches."""
+"""The native API: `/generate`, `/generate_stream`, and `/` which is either by a flag. Knows nothing of batches.
+
+`/invocations` is SageMaker's name of `/`.
+"""
 
 import time
 from collections.abc import AsyncGenerator
@@ -28,7 +31,7 @@ class NativeRoutes:
     def routes(self) -> list[Route]:
         """All routes of this API."""
         return [
-            Route("/", self.compat, methods=["POST"]),
+            *(Route(path, self.compat, methods=["POST"]) for path in ("/", "/invocations")),
             Route("/generate", self.generate, methods=["POST"]),
             Route("/generate_stream", self.generate_stream, methods=["POST"]),
         ]

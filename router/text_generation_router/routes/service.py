@@ -1,4 +1,4 @@
-"""Everything about the server rather than a generation: health, info, metrics, tokens of a text."""
+"""Everything about the server rather than a generation: health, info, metrics."""
 
 import json
 
@@ -6,9 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from text_generation_router.responses import read_json
 from text_generation_router.routes.services import Services
-from text_generation_router.schemas import TokenizeRequest
 
 
 class ServiceRoutes:
@@ -23,7 +21,6 @@ class ServiceRoutes:
             *(Route(path, self.health, methods=["GET"]) for path in ("/", "/health", "/ping")),
             Route("/info", self.info, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
-            Route("/tokenize", self.tokenize, methods=["POST"]),
         ]
 
     async def health(self, _: Request) -> Response:
@@ -38,11 +35,3 @@ class ServiceRoutes:
     async def metrics(self, _: Request) -> Response:
         """Prometheus' exposition."""
         return Response(self._services.metrics.registry.text(), media_type="text/plain; version=0.0.4")
-
-    async def tokenize(self, request: Request) -> Response:
-        """The tokens of a text, and the bytes they are from."""
-        body = await read_json(request, TokenizeRequest, self._services.payload_limit)
-        pieces = await self._services.tokenizer.pieces(body.inputs)
-        return Response(
-            json.dumps([piece._asdict() for piece in pieces], ensure_ascii=False), media_type="application/json"
-        )

@@ -77,9 +77,9 @@ class TokenizerAdapter:
         """The ids of each text, which is faster than one after the other."""
         return self._backend.encode_all(texts, add_special_tokens)
 
-    def locate(self, text: str) -> list[Place]:
-        """All tokens with special ones, and their places in `text`; empty where there is none or it is not known."""
-        return self._backend.locate(text)
+    def locate(self, text: str, add_special_tokens: bool = True) -> list[Place]:
+        """All tokens, and their places in `text`; empty where there is none or it is not known."""
+        return self._backend.locate(text, add_special_tokens)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text of `ids` with the tokenizer's default clean-up; incomplete characters appear as U+FFFD."""

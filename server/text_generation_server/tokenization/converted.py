@@ -32,9 +32,9 @@ class ConvertedTokenizer:
         ids: list[int] = encoded.input_ids
         return ids
 
-    def locate(self, text: str) -> list[Place]:
+    def locate(self, text: str, add_special_tokens: bool) -> list[Place]:
         """As `FastTokenizer.locate`, but all places are empty: such tokenizers do not know them."""
-        return [Place(token_id, 0, 0) for token_id in self._encode(text, 0, True)]
+        return [Place(token_id, 0, 0) for token_id in self._encode(text, 0, add_special_tokens)]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         """As `FastTokenizer.decode`."""

@@ -60,9 +60,9 @@ class FastTokenizer:
         encodings = self._tokenizer.encode_batch_fast(given, add_special_tokens=add_special_tokens)
         return [_truncated(encoding, truncate) for encoding, (_, truncate) in zip(encodings, texts, strict=True)]
 
-    def locate(self, text: str) -> list[Place]:
-        """All tokens with special ones, and their places in `text`, which are empty for those put around it."""
-        encoding = self._tokenizer.encode(self._given(text), add_special_tokens=True)
+    def locate(self, text: str, add_special_tokens: bool) -> list[Place]:
+        """All tokens, and their places in `text`, which are empty for those put around it."""
+        encoding = self._tokenizer.encode(self._given(text), add_special_tokens=add_special_tokens)
         located = [Place(token_id, *offsets) for token_id, offsets in zip(encoding.ids, encoding.offsets, strict=True)]
         if not self._splits_spans:
             return located

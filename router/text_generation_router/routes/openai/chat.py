@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from text_generation_router.chat.messages import ends_with_answer
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.errors import InvalidInput, TemplateFailed
 from text_generation_router.outcome import counted
@@ -61,16 +62,16 @@ def _asked(body: ChatBody, template: ChatTemplate | None) -> Asked:
 
 
 def _prompt(body: ChatBody, template: ChatTemplate | None) -> str:
-    """The conversation as the model reads it. An answer that has begun, at the end, is continued."""
-    if not body.messages:
-        raise InvalidInput("`messages` cannot be empty")
+    """The conversation as the model reads it."""
     for message in body.messages:
         _check(message)
     if template is None:
         raise TemplateFailed(_NO_TEMPLATE)
-    begun = body.messages[-1]["role"] == "assistant"
-    extra = body.chat_template_kwargs or {}
-    return template.render(body.messages, add_generation_prompt=not begun, continue_final_message=begun, extra=extra)
+    return template.render(
+        body.messages,
+        continue_final_message=ends_with_answer(body.messages),
+        extra=body.chat_template_kwargs or {},
+    )
 
 
 def _check(message: Mapping[str, Any]) -> None:
