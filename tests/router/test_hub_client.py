@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from huggingface_hub import InferenceClient
-from huggingface_hub.errors import OverloadedError, ValidationError
+from huggingface_hub.errors import HfHubHTTPError, OverloadedError, ValidationError
 
 from mocks.running_router import running_router
 
@@ -56,3 +56,14 @@ async def test_info_and_health(router):
     info = await asyncio.to_thread(client.get_endpoint_info)
     assert info["router"] == "text-generation-router"
     assert await asyncio.to_thread(client.health_check)
+
+
+async def test_chats(router):
+    client = InferenceClient(router.url)
+    messages, expected = [{"role": "user", "content": "Hi"}], router.text("[user]Hi[assistant]", 4)
+    answer = await asyncio.to_thread(client.chat_completion, messages, max_tokens=4)
+    assert answer.choices[0].message.content == expected and answer.usage.total_tokens == 24
+    chunks = await asyncio.to_thread(lambda: list(client.chat_completion(messages, max_tokens=4, stream=True)))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected
+    with pytest.raises(HfHubHTTPError, match="presence_penalty"):
+        await asyncio.to_thread(client.chat_completion, messages, presence_penalty=1.0)
