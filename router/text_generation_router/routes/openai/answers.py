@@ -2,24 +2,32 @@
 by their `Shape`.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, aclosing
 from dataclasses import replace
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from text_generation_router.entry import Timeline
 from text_generation_router.inference import Completion, Times
+from text_generation_router.outcome import counted
+from text_generation_router.responses import read_json
 from text_generation_router.routes.headers import STREAM, compute_headers, timing_headers
 from text_generation_router.routes.openai.asked import Asked
 from text_generation_router.routes.openai.errors import DONE, OPENAI_ERRORS
-from text_generation_router.routes.openai.render import Choice, Rendering, Shape, Usage
+from text_generation_router.routes.openai.render import Choice, Rendering, Usage
+from text_generation_router.routes.openai.schemas import GenerationBody
+from text_generation_router.routes.openai.shapes import Shape
 from text_generation_router.routes.openai.texts import Pieces, answer_text
 from text_generation_router.routes.services import Services
 from text_generation_router.streaming import EventStream, until_disconnect
 from text_generation_router.types import Generation, Token, ValidRequest
+
+B = TypeVar("B", bound=GenerationBody)
 
 
 class Answerer:
@@ -29,8 +37,18 @@ class Answerer:
         self._services = services
         self._shape = shape
 
-    async def whole(self, request: Request, asked: Asked, timeline: Timeline) -> Response:
-        """One JSON object."""
+    async def respond(self, request: Request, kind: type[B], ask: Callable[[B], Asked]) -> Response | EventStream:
+        """One JSON object, or a stream of chunks. ask: what a body asks for, which may take a while to say."""
+        services = self._services
+        with ExitStack() as whole:
+            whole.enter_context(counted(services.metrics.requests))
+            timeline = Timeline(time.monotonic())
+            asked = await asyncio.to_thread(ask, await read_json(request, kind, services.payload_limit))
+            if asked.body.stream:
+                return self._stream(asked, timeline, whole.pop_all())
+            return await self._whole(request, asked, timeline)
+
+    async def _whole(self, request: Request, asked: Asked, timeline: Timeline) -> Response:
         completions = await until_disconnect(request.receive, self._complete(asked, timeline))
         usage = Usage(
             sum(completion.input_length for completion in completions[:: asked.choices]),
@@ -42,7 +60,7 @@ class Answerer:
         headers = self._headers(asked) | timing_headers(times, usage.prompt_tokens, usage.completion_tokens)
         return Response(body, headers=headers, media_type="application/json")
 
-    def stream(self, asked: Asked, timeline: Timeline, whole: AbstractContextManager[object]) -> EventStream:
+    def _stream(self, asked: Asked, timeline: Timeline, whole: AbstractContextManager[object]) -> EventStream:
         """The answer that is sent later, and then within `whole`."""
         headers = STREAM | self._headers(asked)
         return EventStream(
@@ -130,8 +148,3 @@ def _with_seed(request: ValidRequest, choice: int) -> ValidRequest:
     """The request for one of several answers; the first has the seed that was given."""
     seed = (request.sampling.seed + choice) % 2**64
     return request if choice == 0 else replace(request, sampling=replace(request.sampling, seed=seed))
-
-
-def start() -> Timeline:
-    """The times of a request that comes now."""
-    return Timeline(time.monotonic())

@@ -1,8 +1,6 @@
 """`/v1/chat/completions`: conversations, made prompts by the model's chat template. Knows not how they are run."""
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
 from starlette.requests import Request
@@ -12,12 +10,10 @@ from starlette.routing import Route
 from text_generation_router.chat.messages import ends_with_answer
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.errors import InvalidInput, TemplateFailed
-from text_generation_router.outcome import counted
-from text_generation_router.responses import read_json
-from text_generation_router.routes.openai.answers import Answerer, start
+from text_generation_router.routes.openai.answers import Answerer
 from text_generation_router.routes.openai.asked import Asked, prompt_request
-from text_generation_router.routes.openai.render import ChatShape
 from text_generation_router.routes.openai.schemas import ChatBody
+from text_generation_router.routes.openai.shapes import ChatShape
 from text_generation_router.routes.services import Services
 from text_generation_router.streaming import EventStream
 
@@ -28,7 +24,7 @@ class ChatRoutes:
     """The handler, over what it serves from."""
 
     def __init__(self, services: Services) -> None:
-        self._services = services
+        self._template = services.template
         self._answerer = Answerer(services, ChatShape())
 
     def routes(self) -> list[Route]:
@@ -36,15 +32,8 @@ class ChatRoutes:
         return [Route("/v1/chat/completions", self.create, methods=["POST"])]
 
     async def create(self, request: Request) -> Response | EventStream:
-        """One JSON object, or a stream of chunks."""
-        with ExitStack() as whole:
-            whole.enter_context(counted(self._services.metrics.requests))
-            timeline = start()
-            body = await read_json(request, ChatBody, self._services.payload_limit)
-            asked = await asyncio.to_thread(_asked, body, self._services.template)
-            if body.stream:
-                return self._answerer.stream(asked, timeline, whole.pop_all())
-            return await self._answerer.whole(request, asked, timeline)
+        """See `Answerer.respond`."""
+        return await self._answerer.respond(request, ChatBody, lambda body: _asked(body, self._template))
 
 
 def _asked(body: ChatBody, template: ChatTemplate | None) -> Asked:

@@ -1,18 +1,14 @@
 """`/v1/completions`: prompts as they are. Knows nothing of how they are run."""
 
-from contextlib import ExitStack
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from text_generation_router.errors import InvalidInput
-from text_generation_router.outcome import counted
-from text_generation_router.responses import read_json
-from text_generation_router.routes.openai.answers import Answerer, start
+from text_generation_router.routes.openai.answers import Answerer
 from text_generation_router.routes.openai.asked import Asked, prompt_request
-from text_generation_router.routes.openai.render import CompletionShape
 from text_generation_router.routes.openai.schemas import CompletionBody
+from text_generation_router.routes.openai.shapes import CompletionShape
 from text_generation_router.routes.services import Services
 from text_generation_router.streaming import EventStream
 
@@ -24,7 +20,6 @@ class CompletionRoutes:
     """The handler, over what it serves from."""
 
     def __init__(self, services: Services) -> None:
-        self._services = services
         self._answerer = Answerer(services, CompletionShape())
 
     def routes(self) -> list[Route]:
@@ -32,14 +27,8 @@ class CompletionRoutes:
         return [Route("/v1/completions", self.create, methods=["POST"])]
 
     async def create(self, request: Request) -> Response | EventStream:
-        """One JSON object, or a stream of chunks."""
-        with ExitStack() as whole:
-            whole.enter_context(counted(self._services.metrics.requests))
-            timeline = start()
-            asked = _asked(await read_json(request, CompletionBody, self._services.payload_limit))
-            if asked.body.stream:
-                return self._answerer.stream(asked, timeline, whole.pop_all())
-            return await self._answerer.whole(request, asked, timeline)
+        """See `Answerer.respond`."""
+        return await self._answerer.respond(request, CompletionBody, _asked)
 
 
 def _asked(body: CompletionBody) -> Asked:
