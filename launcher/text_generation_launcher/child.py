@@ -23,14 +23,14 @@ LineHandler = Callable[[str], None]
 
 
 class Child:
-    """A running process and what it said last on stderr. Made by `spawn`, on the event loop."""
+    """A running process and what it said last. Made by `spawn`, on the event loop."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], stdout: LineHandler, stderr: LineHandler) -> None:
         self.name = name
         self._process = process
+        self._said: deque[str] = deque(maxlen=_KEPT_LINES)
         self._last: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._heard = stderr
-        self._ended = asyncio.create_task(self._run_out(stdout))
+        self._ended = asyncio.create_task(self._run_out(_keeping(self._said, stdout), _keeping(self._last, stderr)))
 
     @property
     def pid(self) -> int:
@@ -41,6 +41,11 @@ class Child:
     def last_lines(self) -> tuple[str, ...]:
         """The end of what it wrote to stderr."""
         return tuple(self._last)
+
+    @property
+    def last_words(self) -> tuple[str, ...]:
+        """The ends of both outputs."""
+        return (*self._said, *self._last)
 
     @property
     def running(self) -> bool:
@@ -68,8 +73,8 @@ class Child:
             return f"{self.name} (process {self.pid}) ended with exit code {code}"
         return f"{self.name} (process {self.pid}) was killed by {signal.Signals(-code).name}"
 
-    async def _run_out(self, stdout: LineHandler) -> int:
-        outputs = ((self._process.stdout, stdout), (self._process.stderr, self._keep))
+    async def _run_out(self, stdout: LineHandler, stderr: LineHandler) -> int:
+        outputs = ((self._process.stdout, stdout), (self._process.stderr, stderr))
         readers = [asyncio.create_task(_read_lines(pipe, handler)) for pipe, handler in outputs if pipe]
         code = await _exit_code(self._process)
         # What it started dies with it, and would hold the pipes open.
@@ -79,10 +84,6 @@ class Child:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
         return code
-
-    def _keep(self, line: str) -> None:
-        self._last.append(line)
-        self._heard(line)
 
     def _kill_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -110,6 +111,14 @@ def spawn(
         process_group=0,
     )
     return Child(name, process, stdout, stderr)
+
+
+def _keeping(kept: deque[str], handler: LineHandler) -> LineHandler:
+    def keep(line: str) -> None:
+        kept.append(line)
+        handler(line)
+
+    return keep
 
 
 def _tether(python: str) -> list[str]:

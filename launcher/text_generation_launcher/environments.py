@@ -1,6 +1,7 @@
 """The environments that children start in (docs/launcher.md#children). Reads none itself: everything is handed in."""
 
 from text_generation_launcher.context import LaunchContext
+from text_generation_launcher.embedded_python import EmbeddedPython
 from text_generation_launcher.options import OF_ROUTER, Options
 from text_generation_launcher.resolve import ResolvedArgs
 from text_generation_router.options import variable
@@ -33,10 +34,10 @@ def shard_environment(launch: LaunchContext, resolved: ResolvedArgs, rank: int, 
     return env | _rope(options) | _shard_options(options, resolved)
 
 
-def router_environment(launch: LaunchContext, resolved: ResolvedArgs) -> dict[str, str]:
+def router_environment(launch: LaunchContext, resolved: ResolvedArgs, python: EmbeddedPython | None) -> dict[str, str]:
     """Ours, what the shards were told of caching, and the key, which a command line would show to everyone.
 
-    No other variable that repeats a flag: the flags say it all.
+    No other variable that repeats a flag: the flags say it all. `python`: inside the router, if it is another's.
     """
     flags = {variable(name) for name in OF_ROUTER}
     env = {name: value for name, value in launch.environment.variables.items() if name not in flags}
@@ -45,6 +46,8 @@ def router_environment(launch: LaunchContext, resolved: ResolvedArgs) -> dict[st
         "PREFIX_CACHING": resolved.prefix_caching,
         "USE_PREFIX_CACHING": resolved.prefix_caching,
     }
+    if python is not None:
+        env |= _given(PYTHONPATH=python.path(env.get("PYTHONPATH")))
     return env | _hub(launch) | _given(COMPUTE_TYPE=resolved.compute_type, API_KEY=launch.options.api_key)
 
 

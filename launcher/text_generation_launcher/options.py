@@ -57,7 +57,6 @@ class Options(RouterOptions):
     env: bool = option(False, "Show versions and devices; alone, do nothing else", short="-e")
     lora_adapters: str | None = option(None, "Adapters to load, separated by commas", refused=_NO_LORA)
     enable_prefill_logprobs: bool = option(False, "Serve log-probabilities of prompts")
-    graceful_termination_timeout: int = option(90, "Seconds that running requests get at the end", short="-g", least=0)
     lora_ids: str = option("empty", "Adapters to load, separated by semicolons", refused=_NO_LORA)
     disable_flashinfer: bool = option(False, "Compute attention without FlashInfer")
     load_format: LoadFormat = option(LoadFormat.AUTO, "Form of the weights")

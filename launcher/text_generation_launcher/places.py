@@ -26,14 +26,20 @@ class Places:
     reasons: a sentence for each place that is not the one of the options.
     """
 
-    def __init__(self, launch: LaunchContext, num_shard: int) -> None:
-        """Reserve all that `num_shard` ranks and a router need. Raises LaunchError, and keeps nothing then."""
+    def __init__(self, launch: LaunchContext, num_shard: int, fixed_metrics_port: int | None = None) -> None:
+        """Reserve all that `num_shard` ranks and a router need. Raises LaunchError, and keeps nothing then.
+
+        fixed_metrics_port: what the router opens for metrics while it starts, whatever it is told.
+        """
         options, self.reasons = launch.options, list[str]()
         with ExitStack() as held:
-            self._of_router = [held.enter_context(_reserve_port("port", options.hostname, options.port))]
+            self._of_router = [held.enter_context(_reserve_option("port", options.hostname, options.port))]
+            self._of_start: list[PortReservation] = []
             self._of_shards: list[PortReservation] = []
             self.metrics_port, self.master_port = options.prometheus_port, options.master_port
-            if options.prometheus_port not in (0, options.port):
+            if fixed_metrics_port is not None:
+                self._reserve_fixed(fixed_metrics_port, held)
+            elif options.prometheus_port not in (0, options.port):
                 self.metrics_port = self._reserve_metrics(launch, held)
             if num_shard > 1:
                 self.master_port = self._reserve_master(launch, held)
@@ -60,10 +66,22 @@ class Places:
         for place in self._of_router:
             place.share()
 
+    def router_has_started(self) -> None:
+        """Let others have what a router needs only while it starts."""
+        for place in self._of_start:
+            place.close()
+
+    def _reserve_fixed(self, port: int, held: ExitStack) -> None:
+        if port == self._of_router[0].port:
+            return  # opened and closed again before the router listens there
+        advice = "this router opens it for metrics and has no option for another; end that, or take another --router"
+        self._of_start.append(held.enter_context(_reserve_port(_EVERY_ADDRESS, port, advice)))
+        self._of_router += self._of_start
+
     def _reserve_metrics(self, launch: LaunchContext, held: ExitStack) -> int:
         options = launch.options
         try:
-            place = held.enter_context(_reserve_port("prometheus_port", options.hostname, options.prometheus_port))
+            place = held.enter_context(_reserve_option("prometheus_port", options.hostname, options.prometheus_port))
         except LaunchError as error:
             self._give_way(launch, "prometheus_port", error, "metrics are only on the main port")
             return 0
@@ -73,10 +91,10 @@ class Places:
     def _reserve_master(self, launch: LaunchContext, held: ExitStack) -> int:
         # Rank 0 is always on this host, and listens at every address, whatever --master-addr calls it.
         try:
-            place = held.enter_context(_reserve_port("master_port", _EVERY_ADDRESS, launch.options.master_port))
+            place = held.enter_context(_reserve_option("master_port", _EVERY_ADDRESS, launch.options.master_port))
         except LaunchError as error:
             self._give_way(launch, "master_port", error, "the shards meet at a free one")
-            place = held.enter_context(_reserve_port("master_port", _EVERY_ADDRESS, 0))
+            place = held.enter_context(_reserve_option("master_port", _EVERY_ADDRESS, 0))
         self._of_shards.append(place)
         return place.port
 
@@ -98,15 +116,19 @@ class Places:
         self.reasons.append(f"{instead}: {error}")
 
 
-def _reserve_port(option: str, address: str, port: int) -> PortReservation:
+def _reserve_option(option: str, address: str, port: int) -> PortReservation:
+    return _reserve_port(address, port, f"give a free one with {flag(option)}")
+
+
+def _reserve_port(address: str, port: int, advice: str) -> PortReservation:
     try:
         return reserve_port(address, port)
     except Taken as error:
-        raise LaunchError(f"{error}; give a free one with {flag(option)}") from None
+        raise LaunchError(f"{error}; {advice}") from None
     except OSError as error:
         if error.errno == errno.EADDRNOTAVAIL:
             raise LaunchError(f"{address} is no address of this host; give one with --hostname") from None
-        raise LaunchError(f"port {port} on {address} cannot be had ({error}); give one with {flag(option)}") from None
+        raise LaunchError(f"port {port} on {address} cannot be had ({error}); {advice}") from None
 
 
 def _reserve_ranks(prefix: str, num_shard: int) -> ExitStack:

@@ -10,6 +10,7 @@ from pathlib import Path
 from text_generation_launcher.child import Child
 from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.download import Downloaded
+from text_generation_launcher.embedded_python import EmbeddedPython
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.options import OF_ROUTER
 from text_generation_launcher.places import Places
@@ -21,19 +22,21 @@ from text_generation_server.reservations.holders import belongs_to, listeners, l
 
 _PROBE_SECONDS = 60
 _ANSWER_SECONDS = 10.0
+_METRICS_PORT = 9000
 # The start of an option's entry in a help text, of clap's kind or in a frame.
 _LISTED_FLAG = re.compile(r"^[\s│|*]*(?:-\w,?\s+)?(--[a-z][a-z0-9-]*)", re.MULTILINE)
 _ACT_ELSEWHERE_TOO = {"revision", "trust_remote_code", "max_input_tokens", "max_total_tokens", "max_batch_size"}
-_ACT_ELSEWHERE_TOO |= {"hostname", "port", "json_output", "usage_stats"}
+_ACT_ELSEWHERE_TOO |= {"hostname", "port", "json_output", "usage_stats", "graceful_termination_timeout"}
 _WIDE = {"COLUMNS": "240", "TERMINAL_WIDTH": "240", "NO_COLOR": "1", "TERM": "dumb"}
 
 
 @dataclass(frozen=True, slots=True)
 class RouterProgram:
-    """How the router is started and which flags it takes; None: all we have (it is ours)."""
+    """How the router is started and which flags it takes; None: all we have (it is ours). python: inside another's."""
 
     command: tuple[str, ...]
     flags: frozenset[str] | None
+    python: EmbeddedPython | None = None
 
     def takes(self, name: str) -> bool:
         """Whether it has the option's flag."""
@@ -44,13 +47,23 @@ class RouterProgram:
         """Routers up to 2.4.0, which lack --payload-limit, need numbers from the start (docs/launcher.md#limits)."""
         return self.flags is not None and not self.takes("payload_limit")
 
+    @property
+    def fixed_metrics_port(self) -> int | None:
+        """The port for metrics of routers that open one and have no option for it: 2.3 to 3.2, which know usage_stats.
+
+        They do so at every address, while they start, and end if they cannot.
+        """
+        fixed = self.flags is not None and self.takes("usage_stats") and not self.takes("prometheus_port")
+        return _METRICS_PORT if fixed else None
+
 
 def choose_router(launch: LaunchContext) -> RouterProgram:
     """The router asked for. Raises LaunchError if it cannot be run, or lacks an option that only it could act on."""
     if launch.embedded_router:
         return RouterProgram(launch.programs.router, None)
     path = find_router(launch.options.router, launch.environment.search_path)
-    program = RouterProgram((path,), _listed_flags(path, launch.environment.variables))
+    flags = _listed_flags(path, launch.environment.variables)
+    program = RouterProgram((path,), flags, EmbeddedPython.of(path))
     lacking = [name for name in launch.given & set(OF_ROUTER) - _ACT_ELSEWHERE_TOO if not program.takes(name)]
     if lacking:
         names = ", ".join(sorted(map(flag, lacking)))

@@ -15,6 +15,7 @@ from text_generation_launcher.child import Child, spawn
 from text_generation_launcher.console import Console
 from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.download import Downloaded, download
+from text_generation_launcher.embedded_python import EmbeddedPython
 from text_generation_launcher.environments import router_environment
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.modelfacts import ModelFacts, read_facts
@@ -24,6 +25,9 @@ from text_generation_launcher.router import RouterProgram, choose_router, router
 from text_generation_launcher.shards import spawn_shard, wait_until_accepting
 from text_generation_launcher.signals import StopSignals
 from text_generation_launcher.startup import StartUp
+
+_ROUTERS_LAST_WORDS_S = 5
+"""Ours ends by itself when the grace is over, and tells those whose requests still run."""
 
 
 async def supervise(launch: LaunchContext, console: Console) -> int:
@@ -39,6 +43,7 @@ class _Supervisor:
         self._start_up = StartUp(console)
         self._shards: list[Child] = []
         self._routers: list[Child] = []
+        self._python: EmbeddedPython | None = None
         self._kept = ExitStack()
         self._first_death: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         self._watchers: list[asyncio.Task[None]] = []
@@ -69,10 +74,12 @@ class _Supervisor:
         check_limits(self._launch.options)
         num_shard, why = resolve_num_shard(self._launch.options, self._launch.environment, self._launch.hardware)
         self._console.info(why)
-        places = self._kept.enter_context(Places(self._launch, num_shard))
+        program = choose_router(self._launch)
+        self._python = program.python
+        places = self._kept.enter_context(Places(self._launch, num_shard, program.fixed_metrics_port))
         for reason in places.reasons:
             self._console.info(reason)
-        return num_shard, choose_router(self._launch), places
+        return num_shard, program, places
 
     def _resolve(self, num_shard: int, program: RouterProgram, model: Downloaded) -> ResolvedArgs:
         facts = read_facts(Path(model.path)) if model.path else ModelFacts()
@@ -103,7 +110,7 @@ class _Supervisor:
         router = spawn(
             "router",
             router_command(self._launch, program, places, resolved, model),
-            router_environment(self._launch, resolved),
+            router_environment(self._launch, resolved, self._python),
             python=self._launch.programs.python,
             stdout=self._start_up.stdout_of("router") if self._launch.embedded_router else self._console.raw,
             stderr=self._start_up.stderr_of("router"),
@@ -112,6 +119,9 @@ class _Supervisor:
         self._routers.append(router)
         self._watch(router)
         url = await wait_until_healthy(self._launch, router, self._notice("waiting for the router"))
+        places.router_has_started()
+        if advice := self._advice(router):
+            self._console.warn(advice)
         self._start_up.ready(url)
 
     def _router_folder(self) -> Path | None:
@@ -120,6 +130,9 @@ class _Supervisor:
             return None
         folder = TemporaryDirectory(prefix="text-generation-router-", ignore_cleanup_errors=True)
         return Path(self._kept.enter_context(folder))
+
+    def _advice(self, child: Child) -> str | None:
+        return self._python.advice(child.last_words) if self._python and child in self._routers else None
 
     def _notice(self, message: str) -> Callable[[], None]:
         return lambda: self._console.info(message)
@@ -140,7 +153,8 @@ class _Supervisor:
             return 0
         if self._first_death.done():
             child = self._first_death.result()
-            self._console.failure(f"{child.describe_end()}; everything else is stopped", child.last_lines)
+            end, advice = f"{child.describe_end()}; everything else is stopped", self._advice(child)
+            self._console.failure(f"{end}. {advice}" if advice else end, child.last_lines)
             return 1
         if not isinstance(error, LaunchError):
             raise error or RuntimeError("the launch ended without a reason")
@@ -149,7 +163,8 @@ class _Supervisor:
 
     async def _end_all(self, hurry: "asyncio.Task[Any]") -> None:
         grace = self._launch.options.graceful_termination_timeout
-        for children in (self._routers, self._shards):
-            await asyncio.gather(*(child.stop(grace, hurry) for child in children))
+        last_words = _ROUTERS_LAST_WORDS_S if self._launch.embedded_router else 0
+        for children, seconds in ((self._routers, grace + last_words), (self._shards, grace)):
+            await asyncio.gather(*(child.stop(seconds, hurry) for child in children))
         self._kept.close()
         await asyncio.gather(*self._watchers)

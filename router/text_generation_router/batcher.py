@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from loguru import logger
 
@@ -51,6 +52,14 @@ class _Call:
     paused: set[int] = field(default_factory=set)
 
 
+class UnansweredStep(NamedTuple):
+    """A call that the shards have not answered: of how many requests, and for how many seconds."""
+
+    method: str
+    size: int
+    waited_s: float
+
+
 class Batcher:
     """Takes requests, runs them in batches, and streams their tokens into their entries.
 
@@ -80,6 +89,7 @@ class Batcher:
         self._steps_since_prefill = 0
         self._next_request_id = 0
         self._next_batch_id = 0
+        self._call: _Call | None = None
 
     def submit(self, request: ValidRequest, timeline: Timeline) -> Entry:
         """Queue a request. Raises GenerationFailed if no shard is left to serve it."""
@@ -90,6 +100,11 @@ class Batcher:
         self._work.set()
         return entry
 
+    def cancel(self, entry: Entry) -> None:
+        """Nobody reads a request's tokens any more: it leaves the queue now, or the batch after this step."""
+        entry.cancel()
+        self._queue.discard(entry)
+
     async def probe(self) -> None:
         """Let the shards generate one token between two steps. Raises Unhealthy if they cannot."""
         if self.lost:
@@ -98,6 +113,11 @@ class Batcher:
         self._probes.append(answer)
         self._work.set()
         await answer
+
+    def step_under_way(self) -> UnansweredStep | None:
+        """What the shards are computing, and how long they have been."""
+        call = self._call
+        return UnansweredStep(call.method, len(call.members), time.monotonic() - call.started) if call else None
 
     async def run(self) -> None:
         """Serve until cancelled. Raises ShardError when a shard is lost, or could not be brought back into step."""
@@ -108,7 +128,9 @@ class Batcher:
                 await self._answer_probes()
                 call = self._next_call()
                 while call is not None:
+                    self._call = call
                     call = await self._advance(call)
+                self._call = None
         finally:
             self.give_up()
 
@@ -258,10 +280,10 @@ class Batcher:
             self._allocator.release(entry.allocation)
             entry.allocation = None
 
-    def give_up(self) -> None:
+    def give_up(self, why: str = "the shards are gone") -> None:
         """The shards are gone, or the router is: end everything."""
         self.healthy, self.lost = False, True
-        error: ApiError = GenerationFailed("the shards are gone")
+        error: ApiError = GenerationFailed(why)
         for entry in self._entries.values():
             entry.push(error)
         self._entries.clear()

@@ -111,6 +111,17 @@ class IncompleteGenerationStream(IncompleteGeneration):
     error_type = "incomplete_generation_stream"
 
 
+class TimedOut(ApiError):
+    """The request took longer than any may; it is over, whatever it had come to."""
+
+    status = 504
+    error_type = "timeout"
+    failure = "timeout"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"Request ended unfinished after {limit_s:g} s, which is all that one may take here")
+
+
 class ClientGone(ApiError):
     """The client hung up before its answer was complete; nobody reads this."""
 
@@ -123,13 +134,13 @@ class ClientGone(ApiError):
 
 
 class Unhealthy(ApiError):
-    """The shards cannot generate."""
+    """The shards cannot generate, for the reason given if there is more to say."""
 
     status = 503
     error_type = "healthcheck"
 
-    def __init__(self) -> None:
-        super().__init__("unhealthy")
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(f"unhealthy: {reason}" if reason else "unhealthy")
 
 
 class Unauthorized(ApiError):

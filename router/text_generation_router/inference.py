@@ -15,6 +15,7 @@ from text_generation_router.batcher import Batcher
 from text_generation_router.entry import Timeline
 from text_generation_router.errors import IncompleteGeneration, Overloaded
 from text_generation_router.metrics import RequestMetrics
+from text_generation_router.timelimit import TimeLimit
 from text_generation_router.types import GeneratedText, Generation, Token, ValidRequest
 from text_generation_router.validation import random_seed
 
@@ -57,8 +58,9 @@ class Completion:
 class Inference:
     """Runs valid requests."""
 
-    def __init__(self, batcher: Batcher, metrics: RequestMetrics) -> None:
+    def __init__(self, batcher: Batcher, time_limit: TimeLimit, metrics: RequestMetrics) -> None:
         self._batcher = batcher
+        self._time_limit = time_limit
         self._metrics = metrics
 
     async def stream(
@@ -73,15 +75,16 @@ class Inference:
         timeline.queued = time.monotonic()
         entry = self._batcher.submit(request, timeline)
         try:
-            while True:
-                generation = await entry.next()
-                if generation.generated_text is not None and measured:
-                    self._record(request, generation.generated_text, timeline)
-                yield generation
-                if generation.generated_text is not None:
-                    return
+            with self._time_limit.of(entry):
+                while True:
+                    generation = await entry.next()
+                    if generation.generated_text is not None and measured:
+                        self._record(request, generation.generated_text, timeline)
+                    yield generation
+                    if generation.generated_text is not None:
+                        return
         finally:
-            entry.cancel()
+            self._batcher.cancel(entry)
 
     async def complete(self, request: ValidRequest, timeline: Timeline, measured: bool = True) -> Completion:
         """The whole generation at once. measured: as for `stream`."""

@@ -8,7 +8,7 @@ from text_generation_router.exposition import Counter, Gauge, Histogram, Labelle
 from text_generation_router.types import StepTimings, TokenLimits
 
 METHODS = ("prefill", "decode")
-FAILURES = ("validation", "overloaded", "generation", "incomplete", "template", "dropped", "internal")
+FAILURES = ("validation", "overloaded", "generation", "incomplete", "template", "timeout", "dropped", "internal")
 CONCAT_REASONS = ("backpressure", "wait_exceeded", "chunking")
 
 _SECONDS = tuple(0.0001 * 1.5**i for i in range(1, 36))

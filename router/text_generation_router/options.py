@@ -70,7 +70,7 @@ _NO_TRACING = "traces are not exported yet; metrics are at /metrics"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterOptions:
-    """What one router is asked for, in the order of TGI's launcher, with a launcher's defaults."""
+    """What one router is asked for, in the order of TGI's launcher, then ours, with a launcher's defaults."""
 
     revision: str | None = option(None, "Revision on the hub")
     validation_workers: int = option(2, "Tokenizer threads", least=1)
@@ -108,3 +108,8 @@ class RouterOptions:
     # Ours reports nothing to anyone, whatever is given.
     usage_stats: UsageStats = option(UsageStats.ON, "What a router of another maker may report")
     payload_limit: int = option(2_000_000, "Largest request body in bytes", least=1)
+    graceful_termination_timeout: int = option(90, "Seconds that running requests get at the end", short="-g", least=0)
+    request_timeout: float | None = option(None, "Seconds a request may take; by default any number", least=0.1)
+    watchdog_timeout: float | None = option(
+        None, "Seconds without an answer of the shards after which /health fails; by default never", least=0.1
+    )

@@ -10,11 +10,13 @@ from text_generation_router.blocks import BlockAllocator
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.grammar import TRIAL_TOKENS
 from text_generation_router.handshake import Ready
+from text_generation_router.health import HealthCheck
 from text_generation_router.inference import Inference, Permits
 from text_generation_router.metrics import Metrics
 from text_generation_router.queue import WaitingQueue
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings
+from text_generation_router.timelimit import TimeLimit
 from text_generation_router.tokenizer import Backend, PromptTokenizer
 from text_generation_router.types import ShardInfo
 from text_generation_router.validation import RequestLimits, Validator
@@ -54,8 +56,9 @@ def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive
     return Services(
         shards=ready.shards,
         batcher=batcher,
+        health=HealthCheck(ready.shards, batcher, settings.watchdog_timeout),
         validator=validator,
-        inference=Inference(batcher, metrics.requests),
+        inference=Inference(batcher, TimeLimit(settings.request_timeout), metrics.requests),
         tokenizer=tokenizer,
         template=model.template,
         permits=Permits(settings.max_concurrent_requests),

@@ -4,6 +4,7 @@ The rules are those of text-generation-inference's v3 queue, with the cache's fr
 """
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 
 from text_generation_router.blocks import BlockAllocator
@@ -57,6 +58,12 @@ class WaitingQueue:
         """Let a request wait for another stay, before all that have had none."""
         self._waiting.appendleft(entry)
         self._note_size()
+
+    def discard(self, entry: Entry) -> None:
+        """Let a request wait no longer, if it does: behind one that waits for space it would stay for long."""
+        with suppress(ValueError):
+            self._waiting.remove(entry)
+            self._note_size()
 
     def take(self, budget: Budget) -> list[Entry]:
         """The requests of the next batch, with their cache space; only the last may have to be chunked."""

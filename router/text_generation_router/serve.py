@@ -25,12 +25,15 @@ from text_generation_server.reservations.ports import PortReservation, reserve_p
 KEEP_ALIVE_S = 15.0
 """Silence after which a stream gets a comment."""
 
+_IDLE_END_S = 0.5
+"""Within which the HTTP server ends if no request runs: it looks ten times a second whether it should."""
+
 _LAST_ANSWERS_S = 1.0
-"""How long clients are still answered after a shard was lost, so that they learn it."""
+"""How long clients are still answered after a shard was lost or their time was up, so that they learn it."""
 
 
 async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = KEEP_ALIVE_S) -> int:
-    """Serve until `stop` is set, then finish what runs and return 0. Returns 1 when a shard is lost.
+    """Serve until `stop` is set, then finish what runs, in the time it gets, and return 0; 1 when a shard is lost.
 
     Raises StartError. The port is taken at once, but opens only after warm-up.
     """
@@ -42,7 +45,8 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
         try:
             app = make_app(services, settings.cors_allow_origin, settings.api_key)
             async with _metrics_port(services, settings):
-                return await _run(_Server(app, _tell_address), services, place, stop)
+                grace_s = settings.graceful_termination_timeout
+                return await _run(_Server(app, _tell_address), services, place, stop, grace_s)
         finally:
             services.tokenizer.close()
             await services.shards.close()
@@ -72,7 +76,9 @@ def _load_model(settings: Settings) -> ModelText:
     return ModelText(tokenizer, template, sha)
 
 
-async def _run(server: "_Server", services: Services, place: PortReservation, stop: asyncio.Event) -> int:
+async def _run(
+    server: "_Server", services: Services, place: PortReservation, stop: asyncio.Event, grace_s: float
+) -> int:
     """Serve until stopped or a shard is lost; the result is the exit code. Raises StartError if it cannot listen."""
     serving = asyncio.ensure_future(server.serve_at(place))
     stopping = asyncio.ensure_future(stop.wait())
@@ -81,12 +87,17 @@ async def _run(server: "_Server", services: Services, place: PortReservation, st
         await asyncio.wait((serving, stopping, *faults), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = stopping.done()
         # From here on no request is accepted; those under way still need the shards.
-        await asyncio.wait((serving, *faults), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((serving, *faults), timeout=grace_s + _IDLE_END_S, return_when=asyncio.FIRST_COMPLETED)
         lost = any(fault.done() for fault in faults)
         if lost:
             _log_faults(faults)
             services.batcher.give_up()
-            await asyncio.sleep(_LAST_ANSWERS_S)
+        elif not serving.done():
+            logger.warning("Requests still run {} s after the order to stop; ending them", grace_s)
+            services.batcher.give_up("the server stops")
+            faults[0].cancel()  # it would go on with what it has given up
+        if not serving.done():
+            await asyncio.wait((serving,), timeout=_LAST_ANSWERS_S)
             server.should_exit = server.force_exit = True
             await serving
         if serving.done():

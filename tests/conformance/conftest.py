@@ -26,7 +26,7 @@ from text_generation_server.rpc.service import EngineService
 from text_generation_server.rpc.sockets import socket_path
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
-from text_generation_server.serve import Part, describe
+from text_generation_server.serve import LoadedRank, describe
 from text_generation_server.settings import ServeOptions, server_config
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 
@@ -109,7 +109,7 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
         loop = EngineLoop(engine)
         loop.start()
         path, fatal = socket_path(options.uds_path, 0), threading.Event()
-        part = Part(tmp_path, model, Placement(torch.device("cuda"), torch.float16, 1), SingleRank())
+        part = LoadedRank(tmp_path, model, Placement(torch.device("cuda"), torch.float16, 1), SingleRank())
         services = [
             EngineService(wire, describe(config, part), loop, PromptEncoder(tokenizer))
             for wire in (WireV2(), WireV3(config.prefill_logprobs))

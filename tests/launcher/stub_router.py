@@ -46,6 +46,10 @@ def serve() -> None:
     if behaviour == "exit":
         print("the router has had enough", file=sys.stderr)
         sys.exit(0)
+    if behaviour in ("no packages", "no packages, no end"):
+        print("ERROR Failed to import python tokenizer ModuleNotFoundError: No module named 'transformers'", flush=True)
+    if behaviour == "no packages":
+        sys.exit("thread 'main' panicked: We cannot load a tokenizer")
     if behaviour == "hang":
         time.sleep(60)
     if behaviour == "wait":

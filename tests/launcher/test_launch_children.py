@@ -108,7 +108,7 @@ def test_the_embedded_router_gets_flags_and_no_variables_that_repeat_them(launch
     assert [argv[i + 1] for i, word in enumerate(argv) if word == "--cors-allow-origin"] == ["a", "b"]
     assert value(argv, "--master-shard-uds-path") == str(running.folder / "socket-0")
     assert value(argv, "--tokenizer-name") == str(running.folder)
-    assert value(argv, "--waiting-served-ratio") == "0.3"
+    assert value(argv, "--waiting-served-ratio") == "0.3" and value(argv, "--graceful-termination-timeout") == "90"
     assert value(argv, "--max-batch-prefill-tokens") in ("1024", "4096")  # without a GPU, with one
     assert "--max-input-tokens" not in argv and "--revision" not in argv
     assert "secret" not in argv and env["API_KEY"] == "secret" and env["LOG_LEVEL"] == "debug"
@@ -135,7 +135,7 @@ def test_limits_come_from_config_json(launcher: Launcher, tmp_path: Path):
 
 def test_an_old_router_gets_only_its_flags_and_numeric_limits(launcher: Launcher, tmp_path: Path):
     router = write_router(tmp_path)
-    running = launcher.start("--router", str(router), behaviour={"flags": OLD_FLAGS.split()})
+    running = launcher.start("--router", str(router), "-g", "5", behaviour={"flags": OLD_FLAGS.split()})
     shard, seen = seen_and_ended(running, "shard-0", "router")
     argv = seen["argv"]
     flags = {word for word in argv if word.startswith("--")}

@@ -101,6 +101,22 @@ def test_defaults_that_are_taken_are_replaced_and_what_was_asked_for_is_not(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_port_that_a_router_needs_to_start_is_given_back_when_it_has(tmp_path: Path):
+    port = free_port()
+    one, two = (launch_of(tmp_path, shard_uds_path=str(tmp_path / name)) for name in "st")
+    with Places(one, 1, port) as places:
+        with pytest.raises(
+            LaunchError, match=rf"{port} on 0\.0\.0\.0 is taken by process {os.getpid()}.*another --router"
+        ):
+            Places(two, 1, port)
+        places.admit_router()
+        with socket.create_server(("0.0.0.0", port)):
+            pass
+        places.router_has_started()
+        with Places(two, 1, port):
+            pass
+
+
 def test_a_refused_launch_keeps_nothing(tmp_path: Path):
     launch = launch_of(tmp_path, frozenset(["shard_uds_path"]), shard_uds_path="/no/such/folder")
     with pytest.raises(LaunchError, match="/no/such is no directory"):

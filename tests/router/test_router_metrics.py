@@ -12,7 +12,7 @@ COUNTERS = {
     "tgi_request_success": None,
     "tgi_request_failure": (
         "err",
-        ["validation", "overloaded", "generation", "incomplete", "template", "dropped", "internal"],
+        ["validation", "overloaded", "generation", "incomplete", "template", "timeout", "dropped", "internal"],
     ),
     "tgi_batch_concat": ("reason", ["backpressure", "wait_exceeded", "chunking"]),
     "tgi_batch_inference_count": ("method", ["prefill", "decode"]),

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from mocks.fake_shard import FakeShard
 from mocks.running_router import events, running_router
 
 
@@ -176,25 +177,56 @@ async def test_overload_is_refused_at_once_and_permits_come_back(directory):
         assert await router.metric('tgi_request_failure{err="overloaded"}') == 2
 
 
-@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
-@pytest.mark.parametrize("others", [0, 1])
-async def test_a_client_that_hangs_up_leaves_batch_and_cache(directory, path, others):
-    async with running_router(directory, keep_finished=True) as router:
+@pytest.mark.parametrize(
+    ("path", "leaver", "steps", "others"),
+    [
+        ("/generate", {}, 0, 0),
+        ("/generate_stream", {}, 0, 0),
+        ("/generate_stream", {"inputs": "leaving " * 100}, 2, 1),
+        ("/generate", {}, 6, 1),
+        ("/generate_stream", {}, 6, 0),
+        ("/generate", {"best_of": 2, "do_sample": True}, 6, 0),
+    ],
+    ids=["prefill", "prefill of a stream", "between chunks", "decode", "decode of a stream", "all samples"],
+)
+async def test_who_hangs_up_leaves_batch_and_cache_after_the_step_under_way(directory, path, leaver, steps, others):
+    async with running_router(directory, options={"max_batch_prefill_tokens": 128}, keep_finished=True) as router:
         staying = [asyncio.ensure_future(router.generate("staying", max_new_tokens=200)) for _ in range(others)]
-        leaving = asyncio.ensure_future(
-            router.client.post(path, json={"inputs": "leaving", "parameters": {"max_new_tokens": 1000}})
-        )
-        while router.shard.steps().count("Decode") < 8 or len(router.shard.live_rows()) < 1 + others:
+        while len(router.shard.live_rows()) < others:
             await asyncio.sleep(0)
+        parameters = {"max_new_tokens": 1000, **leaver}
+        body = {"inputs": parameters.pop("inputs", "leaving"), "parameters": parameters}
+        if not steps:
+            router.shard.running.clear()
+        leaving = asyncio.ensure_future(router.client.post(path, json=body))
+        await held_after(router.shard, others, steps)
+        assert not others or steps > 2 or any(row.prefilling for row in router.shard.live_rows())
         leaving.cancel()
-        before = len(router.shard.calls)
-        dropped = "FilterBatch" if others else "ClearCache"
-        while dropped not in router.shard.steps()[before:]:
+        while not await router.metric('tgi_request_failure{err="dropped"}'):
             await asyncio.sleep(0.001)
+        held = len(router.shard.calls)
+        router.shard.running.set()
+        while len(router.shard.calls) == held:
+            await asyncio.sleep(0)
+        assert router.shard.steps()[held] == ("FilterBatch" if others else "ClearCache")
         for answer in staying:
             assert (await answer).json()["generated_text"] == router.text("staying", 200)
         await router.until_idle()
-        assert await router.metric('tgi_request_failure{err="dropped"}') == 1
+
+
+async def held_after(shard: FakeShard, prefills: int, steps: int) -> None:
+    """Hold the call that comes `steps` after the first Prefill behind so many others."""
+    while shard.steps().count("Prefill") <= prefills:
+        await asyncio.sleep(0)
+    if not steps:
+        return
+    first = [at for at, name in enumerate(shard.steps()) if name == "Prefill"][prefills]
+    while len(shard.calls) < first + steps:
+        await asyncio.sleep(0)
+    shard.running.clear()
+    passed = len(shard.calls)
+    while len(shard.calls) == passed:
+        await asyncio.sleep(0)
 
 
 async def test_a_client_that_hangs_up_in_the_queue_is_never_run(directory):
@@ -203,7 +235,11 @@ async def test_a_client_that_hangs_up_in_the_queue_is_never_run(directory):
         waiting = asyncio.ensure_future(router.generate("waiting", max_new_tokens=100))
         while await router.metric("tgi_queue_size") < 1:
             await asyncio.sleep(0)
+        router.shard.running.clear()
         waiting.cancel()
+        while await router.metric("tgi_queue_size"):
+            await asyncio.sleep(0.001)
+        router.shard.running.set()
         await running
         await router.until_idle()
         assert router.shard.steps().count("Prefill") == 1

@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from text_generation_router.errors import ShardError, Unhealthy
 from text_generation_router.routes.services import Services
 
 
@@ -26,14 +25,7 @@ class ServiceRoutes:
 
     async def health(self, _: Request) -> Response:
         """Ask the shards; after a failed generation, for a token."""
-        services = self._services
-        if not services.batcher.healthy:
-            await services.batcher.probe()
-        else:
-            try:
-                await services.shards.health()
-            except ShardError as error:
-                raise Unhealthy from error
+        await self._services.health.check()
         return Response()
 
     async def info(self, _: Request) -> Response:

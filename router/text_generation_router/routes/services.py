@@ -5,6 +5,7 @@ from typing import Any
 
 from text_generation_router.batcher import Batcher
 from text_generation_router.chat.template import ChatTemplate
+from text_generation_router.health import HealthCheck
 from text_generation_router.inference import Inference, Permits
 from text_generation_router.metrics import Metrics
 from text_generation_router.shards import ShardedClient
@@ -23,6 +24,7 @@ class Services:
 
     shards: ShardedClient
     batcher: Batcher
+    health: HealthCheck
     validator: Validator
     inference: Inference
     tokenizer: PromptTokenizer

@@ -16,7 +16,7 @@ from text_generation_server.weights.remote import HubSettings, Report
 
 _GGUF = ".gguf"
 _FILES = (_GGUF, SAFETENSORS.extension)
-_FORMAT = 2
+_FORMAT = 3
 """Partition of a converted directory's name: raise it when conversion changes, so that every file is converted anew."""
 
 

@@ -94,6 +94,13 @@ def test_the_configuration_is_readable_by_old_and_new_loaders(write_gguf: WriteG
     assert generation == {"bos_token_id": 1, "eos_token_id": [2, 0], "pad_token_id": 2}
 
 
+def test_the_tokenizer_is_readable_by_old_and_new_libraries(write_gguf: WriteGGUF, target: Path) -> None:
+    """`tokenizers` before 0.20, which routers of TGI up to 2.2 are built with, reads merges as lines only."""
+    convert(write_gguf(), target)
+    merges = json.loads((target / "tokenizer.json").read_text())["model"]["merges"]
+    assert merges[:2] == ["Ġ t", "h e"] and all(isinstance(merge, str) for merge in merges)
+
+
 def _ends(target: Path) -> object:
     return json.loads((target / "generation_config.json").read_text())["eos_token_id"]
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from text_generation_server.errors import UnsupportedModel
+from text_generation_server.tokenization.saving import save_tokenizer
 from text_generation_server.weights.gguf.architecture import (
     ROPE_FACTORS,
     architecture_of,
@@ -43,7 +44,7 @@ def convert(source: Path, target: Path, report: Callable[[str], None] = lambda _
         report(f"{source.name} names no token that ends a text: answers end where they are as long as was asked for")
     dtype = _stored_type(gguf)
     with source.open("rb") as file:
-        build_tokenizer(gguf).save(str(target / "tokenizer.json"))
+        save_tokenizer(build_tokenizer(gguf), target / "tokenizer.json")
         _write_json(target / "tokenizer_config.json", tokenizer_config(gguf))
         _write_json(target / "config.json", model_config(gguf, _rope_factors(gguf, file), dtype.torch_name))
         _write_json(target / "generation_config.json", generation_config(gguf))

@@ -1,0 +1,35 @@
+"""The time that a request may take (--request-timeout). Knows neither batches nor how errors are told."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from text_generation_router.entry import Entry
+from text_generation_router.errors import TimedOut
+
+
+class TimeLimit:
+    """Ends requests that take too long. seconds: from a request's arrival on; None: it may take any time."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+
+    @contextmanager
+    def of(self, entry: Entry) -> Iterator[None]:
+        """While this is entered, the request ends with TimedOut when its time is up."""
+        if self._seconds is None:
+            yield
+            return
+        left = entry.timeline.started + self._seconds - time.monotonic()
+        alarm = asyncio.get_running_loop().call_later(left, self._end, entry, self._seconds)
+        try:
+            yield
+        finally:
+            alarm.cancel()
+
+    @staticmethod
+    def _end(entry: Entry, seconds: float) -> None:
+        """The batch is left at once, even if a slow reader has much to read before the error."""
+        entry.cancel()
+        entry.push(TimedOut(seconds))
