@@ -22,6 +22,9 @@ CONFIGURATION = ".json"
 """The extension to ask for where a model's weights are not needed."""
 
 _CONFIGURATION_FILES = (CONFIGURATION, ".jinja", ".model", ".txt", ".tiktoken")
+_TEMPLATES = "additional_chat_templates/"
+"""The only folder with anything for us: templates beside chat_template.jinja."""
+
 _CONFIG = "config.json"
 _KNOWN_BY = (_CONFIG, "adapter_config.json")
 
@@ -101,7 +104,8 @@ def _is_whole(directory: Path, kinds: Sequence[WeightFormat]) -> bool:
 
 
 def _fetch(model: RemoteModel, kinds: Sequence[WeightFormat], code: bool) -> Path:
-    names = [name for name in model.list_files() if "/" not in name]
+    listed = model.list_files()
+    names = [name for name in listed if "/" not in name]
     weights: Sequence[str] = ()
     if kinds:
         # Only what an index says tells which weights are the model's, and whether they are all there.
@@ -114,6 +118,7 @@ def _fetch(model: RemoteModel, kinds: Sequence[WeightFormat], code: bool) -> Pat
     paths = [model.fetch(name) for name in (*small, *weights)]
     if not paths:
         raise ModelNotFound(f"{model} has no {_CONFIG}, only {', '.join(names) or 'no files at all'}")
+    paths = [*(model.fetch(name) for name in listed if name.startswith(_TEMPLATES)), *paths]
     model.report(f"{model} is local: {len(paths)} files, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB")
     return paths[-1].parent
 

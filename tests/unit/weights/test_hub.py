@@ -129,6 +129,14 @@ def test_code_is_fetched_when_it_is_trusted(hub: Hub, settings: HubSettings) -> 
     assert "code.py" in hub.asked
 
 
+def test_chat_templates_are_fetched_from_their_folder(hub: Hub, settings: HubSettings) -> None:
+    name = "additional_chat_templates/tool_use.jinja"
+    hub.files["o/m"] |= {name: b"{{ tools }}", "chat_template.jinja": b"{{ messages }}", "more/x.jinja": b""}
+    directory = _download("o/m", settings)
+    assert (directory / name).read_bytes() == b"{{ tools }}" and (directory / "chat_template.jinja").exists()
+    assert "more/x.jinja" not in hub.asked
+
+
 def test_a_revision_is_asked_for(hub: Hub, settings: HubSettings) -> None:
     directory = _download("o/m", settings, revision="v2")
     assert (settings.cache_dir / "models--o--m" / "refs" / "v2").read_text() == COMMIT  # type: ignore[operator]
