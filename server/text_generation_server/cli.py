@@ -8,6 +8,7 @@ import typer
 from loguru import logger
 
 from text_generation_server import log
+from text_generation_server.adapters.sources import NONE_WANTED
 from text_generation_server.choices import Dtype, LoadFormat
 from text_generation_server.environment import set_cuda_architectures
 from text_generation_server.errors import InvalidSettings, StartError
@@ -60,7 +61,7 @@ def serve(
         str, typer.Option(help="Read only with an OTLP endpoint.")
     ] = "text-generation-inference.server",
     max_input_tokens: Annotated[int | None, typer.Option(help="Informational: the router's Warmup says it.")] = None,
-    lora_ids: Annotated[str, typer.Option(help="Not served yet; `empty` is accepted.")] = "empty",
+    lora_ids: Annotated[str, typer.Option(help="Adapters to load, separated by semicolons.")] = NONE_WANTED,
     use_flashinfer: Annotated[
         bool | None,
         typer.Option(
@@ -82,7 +83,6 @@ def serve(
             "--quantize": quantize,
             "--kv-cache-dtype": kv_cache_dtype,
             "--otlp-endpoint": otlp_endpoint,
-            "--lora-ids": None if lora_ids == "empty" else lora_ids,
             "--diffusion": diffusion,
         }
     )
@@ -90,6 +90,7 @@ def serve(
         *(model_id, revision, sharded, dtype, trust_remote_code),
         *(uds_path, run_ahead, speculate, use_flashinfer, load_format),
         deterministic=deterministic,
+        lora_ids=lora_ids,
     )
     try:
         config = server_config(options)

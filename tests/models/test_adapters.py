@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,9 +20,12 @@ from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.runner import Runner
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
+from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel
 from text_generation_server.sampling.params import SamplingParams
+from text_generation_server.serve import load_adapters
+from text_generation_server.settings import ServeOptions, server_config
 
 FLOAT32 = ModelOptions(torch.float32, torch.device("cpu"))
 CASES = ["llama", "gptj", "phi3", "gpt_neox", "gpt2", "falcon-40b", "mpt", "qwen2_moe"]
@@ -153,6 +157,13 @@ def test_an_unknown_adapter_fails_its_request_alone(engine, alone):
     (failed,) = [generation for generation in result.generations if generation.request_id == 0]
     assert "there is no adapter 'lore' here; name one of law, verse, or none" in failed.finished.reason
     engine.clear(None)
+
+
+def test_a_model_without_linears_of_its_own_is_refused():
+    config = server_config(ServeOptions("model"), {"LORA_ADAPTERS": "law=/adapters/law"})
+    generic = SimpleNamespace(linears=(), dtype=torch.float32, device=torch.device("cpu"))
+    with pytest.raises(UnsupportedModel, match="adapters are neither for models that run through transformers' code"):
+        load_adapters(config, generic)
 
 
 def test_linears_that_no_adapter_changes_stay_as_they_are(oracle_of, tmp_path):

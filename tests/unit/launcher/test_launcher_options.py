@@ -30,7 +30,7 @@ router=embedded
 
 REFUSED = """
 --quantize=awq --kv-cache-dtype=fp8_e5m2 --otlp-endpoint=http://x --otlp-service-name=me
---ngrok --ngrok-authtoken=a --ngrok-edge=b --lora-adapters=a --lora-ids=a;b
+--ngrok --ngrok-authtoken=a --ngrok-edge=b
 --tokenizer-config-path=a.json --max-client-batch-size=8
 """
 

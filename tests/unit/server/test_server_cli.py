@@ -69,6 +69,12 @@ def test_options_that_ask_for_nothing_are_accepted(run, served):
     arguments = ("--lora-ids", "empty", "--speculate", "0", "--disable-flashinfer", "--no-run-ahead", "--no-sharded")
     assert run("serve", "model", *arguments).exit_code == 7
     assert (served[0].options.run_ahead, served[0].options.speculate) == (False, 0)
+    assert served[0].adapters == ()
+
+
+def test_adapters_come_by_variable_and_by_option(run, served):
+    assert run("serve", "model", "--lora-ids", "a;owner/b", LORA_ADAPTERS="law=/adapters/law").exit_code == 7
+    assert [source.name for source in served[0].adapters] == ["law", "a", "owner/b"]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,6 @@ def test_speculation_has_a_depth(run, served):
         ("--quantize", "awq"),
         ("--kv-cache-dtype", "fp8_e4m3fn"),
         ("--otlp-endpoint", "http://collector:4317"),
-        ("--lora-ids", "owner/law"),
         ("--diffusion",),
     ],
     ids=lambda arguments: arguments[0],
