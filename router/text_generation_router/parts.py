@@ -25,9 +25,7 @@ def make_services(
     """Everything that handlers need. model_sha: the hub's commit, if the model is from the hub."""
     info, limits = ready.info, ready.limits
     metrics = Metrics(limits, info.speculate)
-    allocator = BlockAllocator(
-        limits.max_batch_total_tokens // info.block_size, info.block_size, info.use_prefix_caching
-    )
+    allocator = BlockAllocator(limits.max_batch_total_tokens // info.block_size, info.block_size, info.shares_prefixes)
     metrics.cache.blocks.set(allocator.usable_blocks)
     queue = WaitingQueue(
         allocator, info.speculate, info.support_chunking, _longest_resumed(settings, info), metrics.requests
@@ -41,7 +39,7 @@ def make_services(
     )
     tokenizer = PromptTokenizer(backend, settings.validation_workers)
     grammars = GrammarCompiler(backend, info.vocab_size or backend.vocab_size, TRIAL_TOKENS)
-    validator = Validator(tokenizer, grammars, ceilings, limits, info.vocab_size)
+    validator = Validator(tokenizer, grammars, ceilings, limits, info.vocab_size, info.adapters)
     return Services(
         shards=ready.shards,
         batcher=batcher,
