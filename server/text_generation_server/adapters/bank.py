@@ -97,11 +97,10 @@ class LoraBank:
 
     def _masked(self, out: Tensor, x: Tensor, adapters: Tensor) -> None:
         """All tokens through all adapters, as one product, of which all but each token's own part is dropped."""
-        down, own = self._down[:, 1:], adapters[:, None] == self._numbers
+        down, others = self._down[:, 1:], (adapters[:, None] != self._numbers)[:, :, None]
         for part, to_inner, up in zip(self._parts, down, self._up, strict=True):
             inner = (x @ to_inner.flatten(0, 1).T).unflatten(1, to_inner.shape[:2])  # [T, adapters, rank]
-            inner = torch.where(own[:, :, None], inner, 0)
-            out[:, part.outputs].addmm_(inner.flatten(1), up[1:].flatten(0, 1))
+            out[:, part.outputs].addmm_(inner.masked_fill_(others, 0).flatten(1), up[1:].flatten(0, 1))
 
 
 def parts_of(linear: ParallelLinear) -> list[Part]:

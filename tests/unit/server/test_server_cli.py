@@ -159,6 +159,20 @@ def test_download_weights_hands_everything_on(run, monkeypatch, tmp_path):
     assert reported == {"rank": 0, "phase": "download", "path": str(tmp_path), "bytes": 7}
 
 
+def test_adapters_are_made_local_by_either_command(run, tmp_path):
+    for name in ("law", "verse"):
+        (tmp_path / name).mkdir()
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (tmp_path / name / file).write_text("{}")
+    law, verse = str(tmp_path / "law"), str(tmp_path / "verse")
+    assert run("download-weights", law, "--extension", ".safetensors").exit_code == 0
+    refused = run("download-weights", law, "--extension", ".safetensors", "--merge-lora")
+    assert refused.exit_code == 1 and "is a LoRA adapter" in refused.stderr
+    assert run("download-lora-adapters", f"{law};{verse}").exit_code == 0
+    missing = run("download-lora-adapters", f"{law};{verse}/no")
+    assert missing.exit_code == 1 and f"there is no directory {verse}/no" in missing.stderr
+
+
 def test_download_weights_is_content_with_a_config_for_random_weights(run, tmp_path):
     (tmp_path / "config.json").write_text('{"vocab_size": 300}')
     arguments = ("download-weights", str(tmp_path), "--load-format", "dummy", "--json-output")
