@@ -46,7 +46,7 @@ class StepInput:
 class StepBuilder:
     """Where every step's input is put together: eager ones, recorded ones, and those that are run by hand.
 
-    table: where the slots, spans and newest tokens of the rows are. states: the model's.
+    table: where the slots, spans, newest tokens and adapters of the rows are. states: the model's.
     Everything is read from there by row, on the device, so that what is built once may be replayed for other numbers.
     """
 
