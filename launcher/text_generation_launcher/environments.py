@@ -72,6 +72,7 @@ def _shard_options(options: Options, resolved: ResolvedArgs) -> dict[str, str]:
         CUDA_GRAPHS=options.cuda_graphs,
         WATERMARK_GAMMA=options.watermark_gamma,
         WATERMARK_DELTA=options.watermark_delta,
+        LORA_ADAPTERS=options.lora_adapters,
         REQUEST_LOGPROBS="1" if options.enable_prefill_logprobs else None,
         DISABLE_CUSTOM_KERNELS="True" if options.disable_custom_kernels else None,
     )

@@ -12,6 +12,9 @@ from text_generation_server.choices import Dtype, LoadFormat, RopeScaling
 EMBEDDED = "embedded"
 """The --router that is ours."""
 
+NO_LORA_IDS = "empty"
+"""How kv.run spells that no adapters are wanted."""
+
 OF_ROUTER = tuple(table(RouterOptions))
 """The options that routers have a flag for. What is refused of them is refused by ours, and left to others."""
 
@@ -26,7 +29,6 @@ class Switch(StrEnum):
 _SOCKETS = "/tmp/text-generation-server"
 _NO_QUANTIZATION = "quantized weights are not served yet; serve the unquantized checkpoint"
 _NO_KV_DTYPE = "keys and values are kept in the model's dtype; a narrower cache does not exist yet"
-_NO_LORA = "LoRA adapters are not served yet; merge the adapter into the model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +57,9 @@ class Options(RouterOptions):
     watermark_gamma: float | None = option(None, "Watermark: share of favoured tokens")
     watermark_delta: float | None = option(None, "Watermark: what favour adds to a logit")
     env: bool = option(False, "Show versions and devices; alone, do nothing else", short="-e")
-    lora_adapters: str | None = option(None, "Adapters to load, separated by commas", refused=_NO_LORA)
+    lora_adapters: str | None = option(None, "Adapters to load: id, id@revision or name=path, separated by commas")
     enable_prefill_logprobs: bool = option(False, "Serve log-probabilities of prompts")
-    lora_ids: str = option("empty", "Adapters to load, separated by semicolons", refused=_NO_LORA)
+    lora_ids: str = option(NO_LORA_IDS, "Adapters to load, separated by semicolons")
     disable_flashinfer: bool = option(False, "Compute attention without FlashInfer")
     load_format: LoadFormat = option(LoadFormat.AUTO, "Form of the weights")
     deterministic: bool = option(False, "The same tokens whatever the batch, on a CPU; slower")

@@ -7,6 +7,7 @@ from text_generation_launcher.child import Child, spawn
 from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.download import Downloaded, load_format
 from text_generation_launcher.environments import shard_environment
+from text_generation_launcher.options import NO_LORA_IDS
 from text_generation_launcher.places import Places
 from text_generation_launcher.polling import wait_until
 from text_generation_launcher.resolve import ResolvedArgs
@@ -20,6 +21,8 @@ def shard_command(launch: LaunchContext, places: Places, resolved: ResolvedArgs,
     command = [*launch.programs.server, "serve", model.path or options.model_id]
     command += ["--uds-path", places.socket_prefix]
     command += ["--logger-level", launch.environment.log_level.upper(), "--json-output"]
+    if options.lora_ids != NO_LORA_IDS:
+        command += ["--lora-ids", options.lora_ids]
     if options.trust_remote_code:
         command.append("--trust-remote-code")
     if resolved.num_shard > 1:

@@ -36,9 +36,7 @@ def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive
     """Everything that handlers need."""
     info, limits = ready.info, ready.limits
     metrics = Metrics(limits, info.speculate)
-    allocator = BlockAllocator(
-        limits.max_batch_total_tokens // info.block_size, info.block_size, info.use_prefix_caching
-    )
+    allocator = BlockAllocator(limits.max_batch_total_tokens // info.block_size, info.block_size, info.shares_prefixes)
     metrics.cache.blocks.set(allocator.usable_blocks)
     queue = WaitingQueue(
         allocator, info.speculate, info.support_chunking, _longest_resumed(settings, info), metrics.requests
@@ -53,7 +51,7 @@ def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive
     )
     tokenizer = PromptTokenizer(model.tokenizer, settings.validation_workers)
     grammars = GrammarCompiler(model.tokenizer, info.vocab_size or model.tokenizer.vocab_size, TRIAL_TOKENS)
-    validator = Validator(tokenizer, grammars, ceilings, limits, info.vocab_size)
+    validator = Validator(tokenizer, grammars, ceilings, limits, info.vocab_size, info.adapters)
     return Services(
         shards=ready.shards,
         batcher=batcher,

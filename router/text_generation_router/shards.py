@@ -88,11 +88,12 @@ class ShardedClient:
             window_size=answer.window_size if answer.HasField("window_size") else None,
             speculate=answer.speculate,
             support_chunking=answer.support_chunking,
-            use_prefix_caching=answer.use_prefix_caching,
+            shares_prefixes=answer.use_prefix_caching or answer.prefix_caching_by_adapter,
             attention_impl=answer.attention_impl,
             block_size=answer.block_size,
             support_resuming=answer.support_resuming,
             vocab_size=answer.vocab_size if answer.HasField("vocab_size") else None,
+            adapters=tuple(answer.adapter_ids),
         )
 
     async def health(self) -> None:

@@ -159,7 +159,10 @@ class StepAnswer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """What the shards say about themselves. vocab_size: token ids they can serve are below, None if they do not say."""
+    """What the shards say about themselves. vocab_size: token ids they can serve are below, None if they do not say.
+
+    shares_prefixes: whether requests with the same adapter, or without, may. adapters: those that requests may name.
+    """
 
     requires_padding: bool
     dtype: str
@@ -167,11 +170,12 @@ class ShardInfo:
     window_size: int | None
     speculate: int
     support_chunking: bool
-    use_prefix_caching: bool
+    shares_prefixes: bool
     attention_impl: str
     block_size: int
     support_resuming: bool = False
     vocab_size: int | None = None
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

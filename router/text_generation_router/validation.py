@@ -17,7 +17,7 @@ from text_generation_server.grammar.compiler import GrammarCompiler
 LEAST_ROOM = 1024
 """So many new tokens must fit if more are asked for than there is room for; the answer then ends with the room."""
 
-_BASE_MODEL = (None, "", "empty")
+_BASE_MODEL = ("", "empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,10 @@ class RequestLimits:
 
 
 class Validator:
-    """Turns what a client sent into what the shards get. vocab_size: token ids must be below, if that is known."""
+    """Turns what a client sent into what the shards get. vocab_size: token ids must be below, if that is known.
+
+    adapters: those that the shards have.
+    """
 
     def __init__(
         self,
@@ -41,12 +44,14 @@ class Validator:
         requests: RequestLimits,
         tokens: TokenLimits,
         vocab_size: int | None = None,
+        adapters: tuple[str, ...] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._grammars = grammars
         self._requests = requests
         self._tokens = tokens
         self._vocab_size = vocab_size
+        self._adapters = adapters
 
     def check_form(self, parameters: GenerateParameters, stream: bool) -> int:
         """The rules that come before admission: what the form of the answer forbids. Returns `best_of`, at least 1."""
@@ -82,7 +87,7 @@ class Validator:
         parameters = request.parameters
         _check_values(parameters)
         self._check_counts(parameters)
-        _check_features(request)
+        adapter = self._adapter(request)
         _require(request.inputs != "", "`inputs` cannot be empty")
         truncate, limit = parameters.truncate, self._tokens.max_input_tokens
         _require(
@@ -99,6 +104,7 @@ class Validator:
             prefill_logprobs=bool(parameters.decoder_input_details),
             top_n_tokens=parameters.top_n_tokens or 0,
             add_special_tokens=add_special_tokens,
+            adapter_id=adapter,
         )
         valid = self._fitting(valid, parameters.max_new_tokens)
         if parameters.grammar is None:
@@ -138,6 +144,19 @@ class Validator:
         )
         return replace(request, max_new_tokens=room if wanted is None else min(wanted, room))
 
+    def _adapter(self, request: GenerateRequest) -> str | None:
+        """The adapter that a request names, wherever it may; None for the model itself."""
+        found: set[str] = set()
+        for place in (request.parameters, request):
+            for name, value in (("adapter_id", place.adapter_id), ("lora_id", place.lora_id)):
+                if value is None or value in _BASE_MODEL:
+                    continue
+                served = f"one of {', '.join(self._adapters)}" if self._adapters else "left out: no adapters are served"
+                _require(value in self._adapters, f"`{name}` must be {served}. Given: {excerpt(value)}")
+                found.add(value)
+        _require(len(found) <= 1, f"a request has one adapter. Given: {', '.join(sorted(found))}")
+        return found.pop() if found else None
+
     def _check_counts(self, parameters: GenerateParameters) -> None:
         stops, limits = len(parameters.stop_sequences), self._requests
         _require(parameters.max_new_tokens != 0, "`max_new_tokens` must be strictly positive")
@@ -170,19 +189,6 @@ def _check_values(p: GenerateParameters) -> None:
     _require(p.top_p is None or 0 < p.top_p <= 1, "`top_p` must be > 0.0 and <= 1.0")
     _require(p.typical_p is None or 0 < p.typical_p < 1, "`typical_p` must be > 0.0 and < 1.0")
     _require(p.top_k is None or p.top_k > 0, "`top_k` must be strictly positive")
-
-
-def _check_features(request: GenerateRequest) -> None:
-    """Refuse by name what this version cannot do, rather than ignore it."""
-    parameters = request.parameters
-    named = {
-        "adapter_id": (parameters.adapter_id, request.adapter_id),
-        "lora_id": (parameters.lora_id, request.lora_id),
-    }
-    for name, values in named.items():
-        for value in values:
-            given = excerpt(value or "")
-            _require(value in _BASE_MODEL, f"`{name}` is not supported by this version of the router. Given: {given}")
 
 
 def _sampling(p: GenerateParameters) -> Sampling:

@@ -1,6 +1,7 @@
 """The command `text-generation-server`: options in, exit code out. Knows no models, sockets or variables."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -8,6 +9,7 @@ import typer
 from loguru import logger
 
 from text_generation_server import log
+from text_generation_server.adapters.sources import NONE_WANTED, AdapterSource, adapter_sources
 from text_generation_server.choices import Dtype, LoadFormat
 from text_generation_server.environment import set_cuda_architectures
 from text_generation_server.errors import InvalidSettings, StartError
@@ -60,7 +62,7 @@ def serve(
         str, typer.Option(help="Read only with an OTLP endpoint.")
     ] = "text-generation-inference.server",
     max_input_tokens: Annotated[int | None, typer.Option(help="Informational: the router's Warmup says it.")] = None,
-    lora_ids: Annotated[str, typer.Option(help="Not served yet; `empty` is accepted.")] = "empty",
+    lora_ids: Annotated[str, typer.Option(help="Adapters to load, separated by semicolons.")] = NONE_WANTED,
     use_flashinfer: Annotated[
         bool | None,
         typer.Option(
@@ -82,7 +84,6 @@ def serve(
             "--quantize": quantize,
             "--kv-cache-dtype": kv_cache_dtype,
             "--otlp-endpoint": otlp_endpoint,
-            "--lora-ids": None if lora_ids == "empty" else lora_ids,
             "--diffusion": diffusion,
         }
     )
@@ -90,6 +91,7 @@ def serve(
         *(model_id, revision, sharded, dtype, trust_remote_code),
         *(uds_path, run_ahead, speculate, use_flashinfer, load_format),
         deterministic=deterministic,
+        lora_ids=lora_ids,
     )
     try:
         config = server_config(options)
@@ -111,13 +113,15 @@ def download_weights(
     json_output: JsonOutput = False,
     trust_remote_code: TrustRemoteCode = False,
     merge_lora: Annotated[
-        bool, typer.Option(help="Without effect on a base model; adapters are not merged yet.")
+        bool,
+        typer.Option(help="Refuse an adapter, which would be merged; without it, adapters are fetched as they are."),
     ] = False,
     load_format: LoadFormatOption = LoadFormat.AUTO,
 ) -> None:
-    """Make a model's files local: find, download, convert."""
+    """Make the files of a model, or of an adapter, local: find, download, convert."""
     _set_up_log(logger_level, json_output)
     from text_generation_server.weights.dummy import locate_without_weights  # the hub's library imports slowly
+    from text_generation_server.weights.files import AdapterNotModel
     from text_generation_server.weights.hub import weight_bytes
     from text_generation_server.weights.source import prepare
 
@@ -130,8 +134,36 @@ def download_weights(
         weights = weight_bytes(directory, extension)
         report = logger.bind(phase="download", path=str(directory), bytes=weights)
         report.info("{} is ready in {}: {:.0f} MB of weights", model_id, directory, weights / 1e6)
+    except AdapterNotModel as error:
+        if merge_lora:
+            _fail(error, 1)
+        _fetch_adapters([AdapterSource(model_id, model_id, revision)])
     except StartError as error:
         _fail(error, USAGE_ERROR if isinstance(error, InvalidSettings) else 1)
+
+
+@app.command()
+def download_lora_adapters(
+    lora_ids: Annotated[str, typer.Argument(help="Hub ids or directories, separated by semicolons.")],
+    logger_level: LoggerLevel = "INFO",
+    json_output: JsonOutput = False,
+) -> None:
+    """Make the files of adapters local, as kv.run's launcher and router ask for it."""
+    _set_up_log(logger_level, json_output)
+    try:
+        _fetch_adapters(adapter_sources("", lora_ids))
+    except InvalidSettings as error:
+        _fail(error, USAGE_ERROR)
+
+
+def _fetch_adapters(sources: Sequence[AdapterSource]) -> None:
+    from text_generation_server.adapters.files import locate_adapter  # the hub's library imports slowly
+
+    try:
+        for source in sources:
+            logger.info("The adapter {} is in {}", source.name, locate_adapter(source, hub_settings(), logger.info))
+    except StartError as error:
+        _fail(error, 1)
 
 
 @app.command()

@@ -9,6 +9,10 @@ from pathlib import Path
 import torch
 from loguru import logger
 
+from text_generation_server.adapters.files import locate_adapter
+from text_generation_server.adapters.loading import add_adapters
+from text_generation_server.adapters.names import NO_ADAPTERS, AdapterNames
+from text_generation_server.adapters.pairs import read_adapter
 from text_generation_server.attention.base import AUTO, CLASSIC
 from text_generation_server.choices import LoadFormat
 from text_generation_server.distributed.group import TensorParallel, join_group
@@ -49,6 +53,7 @@ class LoadedRank:
     model: ServedModel
     placement: Placement
     group: TensorParallel
+    adapters: AdapterNames = NO_ADAPTERS
 
 
 def serve(config: ServerConfig) -> int:
@@ -107,8 +112,25 @@ def load_rank(config: ServerConfig) -> LoadedRank:
         raise UnsupportedModel("--speculate is not for this model, which cannot take tokens back: leave it out")
     seconds = time.monotonic() - began
     logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
+    adapters = load_adapters(config, model)
     spare_collector()
-    return LoadedRank(directory, model, placement, group)
+    return LoadedRank(directory, model, placement, group, adapters)
+
+
+def load_adapters(config: ServerConfig, model: ServedModel) -> AdapterNames:
+    """Put this rank's part of all adapters beside the model's linears. Raises StartError for one that does not fit."""
+    if not config.adapters:
+        return NO_ADAPTERS
+    if not model.linears:
+        raise UnsupportedModel(
+            "adapters are neither for models that run through transformers' code nor for --deterministic: leave out "
+            "LORA_ADAPTERS and --lora-ids, or merge an adapter into the model"
+        )
+    places = [locate_adapter(source, config.hub, logger.info) for source in config.adapters]
+    held = add_adapters(model.linears, [read_adapter(place) for place in places], model.dtype, model.device)
+    names = AdapterNames(tuple(source.name for source in config.adapters), config.options.model_id)
+    logger.info("Loaded the adapters {}: {:.1f} MB on this rank", ", ".join(names.names), held / 1e6)
+    return names
 
 
 def find_model(config: ServerConfig) -> Path:
@@ -170,6 +192,7 @@ def start_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAda
         shares_prefixes=shares_prefixes(part.model),
         speculate=config.options.speculate,
         graphs=tuple(usual_sizes(config.max_rows)) if config.graphs is None else config.graphs,
+        adapters=part.adapters,
     )
     loop = EngineLoop(build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path)))
     loop.start()
@@ -219,12 +242,17 @@ def describe(config: ServerConfig, part: LoadedRank) -> Shard:
     """What this shard tells routers: to call rank 0 only, and to mind the cache's blocks."""
     if config.cache.prefix_caching and not shares_prefixes(part.model):
         logger.info("Prefix caching is off: this model rotates the same prompt differently in longer requests")
+    shares = config.cache.prefix_caching and shares_prefixes(part.model)
+    adapters = part.adapters.names
     info = ShardInfo(
         dtype=str(part.placement.dtype),
         device_type=part.placement.device.type,
         attention=config.cache.attention,
         block_size=config.cache.block_size,
-        prefix_caching=config.cache.prefix_caching and shares_prefixes(part.model),
+        # Other routers' trees do not know adapters, and would let one request overwrite what another reads.
+        prefix_caching=shares and not adapters,
+        prefix_caching_by_adapter=shares and bool(adapters),
+        adapters=adapters,
         # A router that plans chunks counts one token a row and step (docs/protocol.md#info).
         chunking=config.cache.chunking and not config.options.speculate,
         vocab_size=part.model.vocab_size,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from text_generation_server.adapters.sources import NONE_WANTED, AdapterSource, adapter_sources
 from text_generation_server.choices import Dtype, LoadFormat, RopeScaling
 from text_generation_server.environment import Environment
 from text_generation_server.errors import InvalidSettings
@@ -46,6 +47,7 @@ class ServeOptions:
     """The options of `serve`, as given.
 
     use_flashinfer: None to decide by machine and model.
+    lora_ids: adapters, as kv.run's launchers list them.
     deterministic: the same tokens whatever else is computed at the time, to the bit.
     """
 
@@ -60,6 +62,7 @@ class ServeOptions:
     use_flashinfer: bool | None = None
     load_format: LoadFormat = LoadFormat.AUTO
     deterministic: bool = False
+    lora_ids: str = NONE_WANTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class ServerConfig:
     kernel_choices: file in which the fastest matrix kernels of each GPU are remembered.
     graphs: numbers of rows for which decode steps are recorded on a GPU, None for the usual ones.
     without_effect: variables that are set and do nothing here.
+    adapters: those to load, in the order of their numbers.
     """
 
     options: ServeOptions
@@ -110,13 +114,12 @@ class ServerConfig:
     graphs: tuple[int, ...] | None
     kernel_choices: Path
     without_effect: tuple[str, ...]
+    adapters: tuple[AdapterSource, ...]
 
 
 def server_config(options: ServeOptions, variables: Mapping[str, str] = os.environ) -> ServerConfig:
     """Raises InvalidSettings, naming the variable that cannot be used."""
     env = Environment(variables)
-    if "LORA_ADAPTERS" in env:
-        raise InvalidSettings("LORA_ADAPTERS is set, but adapters are not served yet; unset it")
     scaling, factor = _rope(env)
     return ServerConfig(
         options=options,
@@ -132,6 +135,7 @@ def server_config(options: ServeOptions, variables: Mapping[str, str] = os.envir
         graphs=_graphs(env),
         kernel_choices=_user_cache(env) / "kernels.json",
         without_effect=tuple(name for name in WITHOUT_EFFECT if name in env),
+        adapters=adapter_sources(env.text("LORA_ADAPTERS") or "", options.lora_ids),
     )
 
 

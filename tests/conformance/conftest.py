@@ -13,6 +13,7 @@ from conformance.caller import Caller
 from conformance.made_tokenizers import byte_level
 from mocks.launched import Launcher
 from mocks.mock_model import MockModel
+from text_generation_server.adapters.names import AdapterNames
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
@@ -98,9 +99,10 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
         model = model or MockModel()
         options = ServeOptions("mock", uds_path=tmp_path / f"tgi{len(running)}", speculate=speculate)
         config = server_config(options, {"ATTENTION": attention, "REQUEST_LOGPROBS": "1"} | (variables or {}))
+        adapters = AdapterNames(tuple(source.name for source in config.adapters))
         settings = EngineSettings(
             ROWS, config.cache.block_size, run_ahead, memory_fraction=1.0, position_limit=position_limit,
-            watermark=config.watermark, speculate=speculate,
+            watermark=config.watermark, speculate=speculate, adapters=adapters,
         )  # fmt: skip
         engine = Engine(RoomyRunner(model, SingleRank(), ThreadStream()), tokenizer, settings)
         if warm:
@@ -109,7 +111,8 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
         loop = EngineLoop(engine)
         loop.start()
         path, fatal = socket_path(options.uds_path, 0), threading.Event()
-        part = LoadedRank(tmp_path, model, Placement(torch.device("cuda"), torch.float16, 1), SingleRank())
+        place = Placement(torch.device("cuda"), torch.float16, 1)
+        part = LoadedRank(tmp_path, model, place, SingleRank(), adapters)
         services = [
             EngineService(wire, describe(config, part), loop, PromptEncoder(tokenizer))
             for wire in (WireV2(), WireV3(config.prefill_logprobs))

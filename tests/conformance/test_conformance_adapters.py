@@ -5,6 +5,7 @@ import pytest
 from conformance.caller import ids_of
 from mocks.mock_model import greedy_continuation
 from text_generation_protocol.v2 import generate_pb2 as pb_v2
+from text_generation_protocol.v3 import generate_pb2 as pb_v3
 
 BOS = b"\xfe"
 
@@ -13,9 +14,11 @@ def base(text: str, new: int, special: bytes = b"") -> list[int]:
     return greedy_continuation(special + text.encode(), new, ignore_eos=True)
 
 
-@pytest.mark.xfail(strict=True, reason="adapters: they have an issue of their own; LORA_ADAPTERS is refused")
-def test_c102_an_adapter_changes_its_own_request_only(start, tmp_path):
-    caller = start(variables={"LORA_ADAPTERS": f"law={tmp_path},verse={tmp_path}"}).v3
+ADAPTERS = {"LORA_ADAPTERS": "law=/adapters/law,verse=/adapters/verse"}
+
+
+def test_c102_an_adapter_changes_its_own_request_only(start):
+    caller = start(variables=ADAPTERS).v3
     alone = ids_of(caller.answer(caller.request(1, "hello", 6, adapter_id="verse")))
     step = caller.prefill(0, caller.request(1, "hello", 6, adapter_id="verse"), caller.request(2, "hello", 6))
     together = caller.run_out(step)
@@ -34,7 +37,26 @@ def test_c104_kvruns_spelling_of_no_adapter(start, changes):
     assert ids_of(caller.answer(caller.request(1, "hello", 6, **changes))) == base("hello", 6, BOS)
 
 
-@pytest.mark.xfail(strict=True, reason="adapters: they have an issue of their own; every adapter is the base model")
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_beside_adapters_an_unknown_one_fails_its_request_alone(start, version):
+    caller = start(variables=ADAPTERS).caller(version)
+    field = "lora_id" if version == "v2" else "adapter_id"
+    step = caller.prefill(0, caller.request(1, "hello", 6, **{field: "gpt-4"}), caller.request(2, "hello", 6))
+    (failed,) = [generation for generation in step.generations if generation.request_id == 1]
+    assert "no adapter 'gpt-4' here; name one of law, verse, or none" in failed.generated_text.failure
+    assert ids_of(caller.run_out(step)[2]) == base("hello", 6, BOS if version == "v2" else b"")
+
+
+def test_prefixes_are_for_routers_that_keep_adapters_apart(start):
+    info = start(variables=ADAPTERS).v3.stub.Info(pb_v3.InfoRequest())
+    assert (info.use_prefix_caching, info.prefix_caching_by_adapter) == (False, True)
+    assert list(info.adapter_ids) == ["law", "verse"]
+    assert start().v3.stub.Info(pb_v3.InfoRequest()).use_prefix_caching
+
+
+@pytest.mark.xfail(
+    strict=True, reason="adapters are loaded when the shard starts; loading them while serving is to come"
+)
 def test_c105_an_adapter_that_was_downloaded_after_the_start_is_loaded(start, tmp_path):
     caller = start(variables={"HUGGINGFACE_HUB_CACHE": str(tmp_path)}).v2
     adapter = tmp_path / "models--owner--law" / "snapshots" / "main"

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from text_generation_server.errors import InvalidSettings
 from text_generation_server.settings import ServeOptions, server_config
 
 PAGE = Path(__file__).parents[2] / "docs/protocol.md"
@@ -17,7 +16,7 @@ ACTS = {
     "ROPE_SCALING": "dynamic", "ROPE_FACTOR": "2.0", "WATERMARK_GAMMA": "0.25", "WATERMARK_DELTA": "1.0",
     "HUGGINGFACE_HUB_CACHE": "/models", "HF_HUB_OFFLINE": "1", "HF_TOKEN": "secret",
     "HUGGING_FACE_HUB_TOKEN": "secret", "WEIGHTS_CACHE_OVERRIDE": "/weights", "OMP_NUM_THREADS": "3",
-    "CUDA_GRAPHS": "1,2,4",
+    "CUDA_GRAPHS": "1,2,4", "LORA_ADAPTERS": "owner/law",
 }  # fmt: skip
 
 NAMED = [
@@ -42,11 +41,6 @@ def test_ranks_act_when_there_are_several():
 @pytest.mark.parametrize("name", NAMED)
 def test_a_variable_without_effect_is_named(name):
     assert server_config(OPTIONS, {name: "1"}).without_effect == (name,)
-
-
-def test_adapters_are_refused_by_name():
-    with pytest.raises(InvalidSettings, match="LORA_ADAPTERS"):
-        server_config(OPTIONS, {"LORA_ADAPTERS": "owner/law"})
 
 
 def test_the_page_names_every_variable_that_acts():

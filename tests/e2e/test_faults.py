@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from oracles.lora import save_adapter
+
 
 def shard_pid(running) -> int:
     """The rank's own process: the one below the launcher whose command line serves."""
@@ -122,7 +124,7 @@ def test_limits_that_do_not_fit_are_said(launch):
     assert "the cache fits" in running.output
 
 
-@pytest.mark.parametrize("option", [("--quantize", "awq"), ("--lora-adapters", "a")])
+@pytest.mark.parametrize("option", [("--quantize", "awq"), ("--kv-cache-dtype", "fp8_e5m2")])
 def test_an_option_without_a_feature_is_refused_by_name(launch, option):
     running = launch(*option, ready=False)
     assert running.process.wait(30) == 2
@@ -139,12 +141,17 @@ def test_a_disconnect_frees_the_request(server):
         time.sleep(0.1)
 
 
-def test_guessed_tokens_change_nothing_but_steps(launch, ranked):
+def test_guessed_tokens_and_adapters_of_others_change_nothing_but_steps(launch, ranked, tmp_path):
     """A text that repeats itself comes in fewer steps, and is the one that a server without guesses gives."""
-    running = launch("--speculate", "4", "--dtype", "float32")
+    save_adapter(tmp_path / "law", {"model.layers.3.self_attn.q_proj": (576, 576)}, 4, seed=1, layers_to_transform=3)
+    running = launch("--speculate", "4", "--dtype", "float32", "--lora-adapters", f"law={tmp_path / 'law'}")
     body = {"inputs": "one two three four one two three four one two", "parameters": {"max_new_tokens": 24}}
     answers = [httpx.post(f"{where.url}/generate", json=body, timeout=60).json() for where in (running, ranked)]
     assert answers[0] == answers[1]
+    adapted = {**body, "adapter_id": "law"}
+    assert httpx.post(f"{running.url}/generate", json=adapted, timeout=60).json() not in (answers[0], {})
+    unknown = httpx.post(f"{running.url}/generate", json={**body, "adapter_id": "lore"})
+    assert unknown.status_code == 422 and "one of law" in unknown.text
     metrics = httpx.get(f"{running.url}/metrics").text
     (steps,) = re.findall(r'^tgi_batch_inference_count{method="decode"} (\d+)', metrics, re.MULTILINE)
     assert int(steps) < 20

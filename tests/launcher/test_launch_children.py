@@ -47,7 +47,7 @@ def test_every_rank_gets_its_place(launcher: Launcher):
         argv = seen["argv"]
         assert argv[:2] == ["serve", str(running.folder)] and "--sharded" in argv
         assert value(argv, "--uds-path") == str(running.folder / "socket")
-        assert value(argv, "--logger-level") == "WARN" and "--json-output" in argv
+        assert value(argv, "--logger-level") == "WARN" and "--json-output" in argv and "--lora-ids" not in argv
 
 
 def test_shards_are_told_what_was_asked_for(launcher: Launcher):
@@ -56,13 +56,14 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         *["--rope-factor", "2", "--enable-prefill-logprobs", "--disable-custom-kernels", "--disable-flashinfer"],
         *["--cuda-memory-fraction", "0.5", "--huggingface-hub-cache", "/cache", "--trust-remote-code"],
         *["--watermark-gamma", "0.25", "--watermark-delta", "1.5", "--deterministic"],
+        *["--lora-adapters", "law=/adapters/law", "--lora-ids", "a;owner/b"],
         env={"HF_API_TOKEN": "secret", "CUDA_GRAPHS": "0", "ATTENTION": "paged"},
     )
     (seen,) = seen_and_ended(running, "shard-0")
     argv, env = seen["argv"], seen["env"]
     assert value(argv, "--dtype") == "float32" and value(argv, "--max-input-tokens") == "100"
     assert "--trust-remote-code" in argv and "--disable-flashinfer" in argv and "--sharded" not in argv
-    assert "--deterministic" in argv
+    assert "--deterministic" in argv and value(argv, "--lora-ids") == "a;owner/b"
     expected = {
         "MAX_TOTAL_TOKENS": "200",
         "MAX_BATCH_SIZE": "8",
@@ -74,6 +75,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         "WATERMARK_GAMMA": "0.25",
         "WATERMARK_DELTA": "1.5",
         "DISABLE_CUSTOM_KERNELS": "True",
+        "LORA_ADAPTERS": "law=/adapters/law",
         "CUDA_MEMORY_FRACTION": "0.5",
         "HUGGINGFACE_HUB_CACHE": "/cache",
         "HF_TOKEN": "secret",

@@ -87,6 +87,7 @@ class FakeShard:
     vocab_size: int | None = None
     chunking: bool = True
     prefix_caching: bool = True
+    adapters: Sequence[str] = ()
     max_total_tokens: int | None = None
     keep_finished: bool = False
     eos_after: int | None = None
@@ -142,7 +143,9 @@ class FakeShard:
             dtype="torch.float32",
             device_type="cpu",
             support_chunking=self.chunking,
-            use_prefix_caching=self.prefix_caching,
+            use_prefix_caching=self.prefix_caching and not self.adapters,
+            prefix_caching_by_adapter=self.prefix_caching and bool(self.adapters),
+            adapter_ids=self.adapters,
             attention_impl="paged",
             block_size=self.block_size,
             support_resuming=self.resuming,

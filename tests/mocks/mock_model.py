@@ -152,7 +152,7 @@ class MockAttention:
 class MockModel:
     """Satisfies `ServedModel`. `fail_on` makes any step that computes this token raise.
 
-    `logits` makes the logits that follow a token history.
+    `logits` makes the logits that follow a token history; an adapter's number is to them one more token before it.
     """
 
     def __init__(
@@ -170,6 +170,7 @@ class MockModel:
         self.fail_on = fail_on
         self.logits_of = logits
         self.computed_tokens = 0
+        self.adapters: list[int] | None = None
 
     def prepare(self, layout: RowLayout) -> MockPlan:
         return self.attention.plan(layout)
@@ -186,6 +187,7 @@ class MockModel:
             raise RuntimeError("the mock device failed")
         self.computed_tokens += len(step.token_ids)
         self.attention.histories.clear()
+        self.adapters = None if step.adapters is None else step.adapters.tolist()
         q = step.token_ids.double()[:, None, None]
         (cache,) = step.states
         cache.write(0, step.slot_mapping, q.repeat(1, 2, 1))
@@ -194,5 +196,9 @@ class MockModel:
 
     def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
         wanted = hidden if rows is None else hidden[rows]
-        logits = [self.logits_of(self.attention.histories[int(place)]) for place in wanted[:, 0].tolist()]
+        logits = [self.logits_of(self._history(int(place))) for place in wanted[:, 0].tolist()]
         return torch.tensor(logits, dtype=torch.float32).reshape(len(wanted), VOCAB_SIZE)
+
+    def _history(self, place: int) -> list[int]:
+        adapter = self.adapters[place] if self.adapters else 0
+        return [adapter] * (adapter > 0) + self.attention.histories[place]

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from oracles.driver import Driver
+from oracles.lora import save_merged
+from text_generation_server.adapters.matching import shapes_of
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.layers.linear import ColumnParallelLinear, LinearStep, ParallelLinear
 from text_generation_server.models.loading import ModelOptions, load_model
@@ -54,18 +55,13 @@ class OneRowsDelta:
 @pytest.mark.parametrize("oracle", CASES, indirect=True)
 def test_a_sequence_with_an_addend_is_answered_as_by_merged_weights(oracle, tmp_path):
     model = oracle.load()
-    tensors = load_file(oracle.directory / "model.safetensors")
-    transposed = oracle.case.model_type == "gpt2"
-    names = {piece.name: _in_file(piece.name, tensors) for linear in model.linears for piece in linear.slices}
     assert len(model.linears) >= 2 * oracle.case.config.get("num_hidden_layers", 2)
-    deltas = {}
-    for name, stored in names.items():
-        out, width = tensors[stored].T.shape if transposed else tensors[stored].shape
-        deltas[name] = 0.3 * torch.randn(out, 3) @ torch.randn(3, width) / 3
-        tensors[stored] = (tensors[stored] + (deltas[name].T if transposed else deltas[name])).contiguous()
-    save_file(tensors, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text((oracle.directory / "config.json").read_text())
-    merged = load_model(tmp_path, FLOAT32, SingleRank(), lambda _done, _total: None)
+    deltas = {
+        name: 0.3 * torch.randn(out, 3) @ torch.randn(3, width) / 3
+        for name, (out, width) in shapes_of(model.linears).items()
+    }
+    save_merged(oracle.directory, deltas, tmp_path / "merged", oracle.case.model_type == "gpt2")
+    merged = load_model(tmp_path / "merged", FLOAT32, SingleRank(), lambda _done, _total: None)
 
     work = [(0, [5, 6, 7, 8]), (ADAPTED_ROW, [9, 10, 11]), (2, [12])]
     plain, changed = Driver(model).step(work), Driver(merged).step(work)
@@ -80,9 +76,3 @@ def test_a_sequence_with_an_addend_is_answered_as_by_merged_weights(oracle, tmp_
         torch.testing.assert_close(got, wanted, atol=oracle.case.tolerance, rtol=1e-4)
     ends = torch.stack([logits[-1] for logits in expected])
     torch.testing.assert_close(last_tokens, ends, atol=oracle.case.tolerance, rtol=1e-4)
-
-
-def _in_file(name: str, tensors: Mapping[str, Tensor]) -> str:
-    """Hub files of some families lack the family's prefix."""
-    full = f"{name}.weight"
-    return full if full in tensors else full.partition(".")[2]

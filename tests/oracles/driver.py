@@ -13,9 +13,14 @@ from text_generation_server.models.step import ServedModel, StepBuilder, forward
 
 
 class Driver:
-    """A model with a cache whose slots are dealt out in random order. spans: length that each row may reach."""
+    """A model with a cache whose slots are dealt out in random order. spans: length that each row may reach.
 
-    def __init__(self, model: ServedModel, spans: Sequence[int] = (64, 64, 64, 64)) -> None:
+    adapters: the number of each row's adapter, none for a model without any.
+    """
+
+    def __init__(
+        self, model: ServedModel, spans: Sequence[int] = (64, 64, 64, 64), adapters: Sequence[int] = ()
+    ) -> None:
         self.model = model
         self.spans = spans
         rows, max_len = len(spans), max(spans)
@@ -23,8 +28,8 @@ class Driver:
         self.states = allocate(model.states, num_slots, rows)
         slots = random.Random(1).sample(range(num_slots), num_slots)
         self.device = model.device
-        table = RowTable(rows, max_len, self.device)
-        table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)])
+        table = RowTable(rows, max_len, self.device, adapted=bool(adapters))
+        table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)], adapters)
         self.slots, self._build = table.block_table, StepBuilder(table, self.states)
         self.lens = [0] * rows
         for spec, state in zip(model.states, self.states, strict=True):

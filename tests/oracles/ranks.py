@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from oracles.driver import Driver
+from text_generation_server.adapters.loading import add_adapters
+from text_generation_server.adapters.pairs import read_adapter
 from text_generation_server.distributed.group import join_group
 from text_generation_server.models.loading import ModelOptions, load_model
 
@@ -17,8 +19,22 @@ PATIENCE_S = 240.0
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A saved model, token sequences, and adapters to it; they are numbered by row: 0, 1, …, the last, 0, 1, …"""
+
+    directory: Path
+    sequences: Sequence[Sequence[int]]
+    adapters: Sequence[Path] = ()
+
+    @property
+    def numbers(self) -> list[int]:
+        """The adapter of each sequence, none for a model without any."""
+        return [row % (len(self.adapters) + 1) for row in range(len(self.sequences))] if self.adapters else []
+
+
+@dataclass(frozen=True)
 class RankAnswers:
-    """What one rank found. models: logits that follow each position of each sequence, by model directory.
+    """What one rank found. models: logits that follow each position of each sequence, by the name they were asked by.
 
     exchanged: what the rank got when each gave its number: broadcast, gathered, smallest.
     """
@@ -27,9 +43,7 @@ class RankAnswers:
     exchanged: tuple[list[int], list[int], int]
 
 
-def answers_of(
-    world_size: int, models: Mapping[Path, Sequence[Sequence[int]]], decoded: int, folder: Path
-) -> list[RankAnswers]:
+def answers_of(world_size: int, models: Mapping[str, Asked], decoded: int, folder: Path) -> list[RankAnswers]:
     """What each rank answers to each model's sequences: a step for all but the `decoded` last tokens, then one a token.
 
     `folder` is for the ranks' files.
@@ -49,7 +63,7 @@ def _run(
     rank: int,
     world_size: int,
     port: int,
-    models: Mapping[Path, Sequence[Sequence[int]]],
+    models: Mapping[str, Asked],
     decoded: int,
     folder: Path,
 ) -> None:
@@ -57,9 +71,11 @@ def _run(
     device = torch.device("cpu")
     group = join_group(rank, world_size, "127.0.0.1", port, device)
     answers: dict[str, list[Tensor]] = {}
-    for directory, sequences in models.items():
-        model = load_model(directory, ModelOptions(torch.float32, device), group, lambda _done, _total: None)
-        answers[directory.name] = Driver(model, [len(row) for row in sequences]).follow(sequences, decoded)
+    for name, asked in models.items():
+        model = load_model(asked.directory, ModelOptions(torch.float32, device), group, lambda _done, _total: None)
+        add_adapters(model.linears, [read_adapter(adapter) for adapter in asked.adapters], torch.float32, device)
+        spans = [len(row) for row in asked.sequences]
+        answers[name] = Driver(model, spans, asked.numbers).follow(asked.sequences, decoded)
     mine = torch.tensor([10 + rank])
     gathered = group.all_gather_last(mine).tolist()
     exchanged = (group.broadcast(mine).tolist(), gathered, group.min(10 + rank))

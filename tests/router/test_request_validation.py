@@ -58,7 +58,7 @@ RULES = [
     ({"grammar": {"type": "json_schema", "value": {"schema": {}}}}, "must have a 'properties' field"),
     (
         {"adapter_id": "some/adapter"},
-        "`adapter_id` is not supported by this version of the router. Given: some/ad",
+        "`adapter_id` must be left out: no adapters are served. Given: some/ad",
     ),
     ({"lora_id": "some/adapter"}, "`lora_id`"),
     ({"lora_id": LONG * 9}, "`lora_id`"),
@@ -209,6 +209,24 @@ async def test_inputs_must_be_there_and_fit(router):
 async def test_an_adapter_is_refused_wherever_it_is_named(router):
     assert "`lora_id`" in await refusal(router, "/generate", {"inputs": "a", "lora_id": "b"})
     assert "`adapter_id`" in await refusal(router, "/generate", {"inputs": "a", "adapter_id": "b"})
+
+
+async def test_an_adapter_that_is_served_reaches_the_shard(directory):
+    async with running_router(directory, adapters=("law", "verse")) as router:
+        asked = [{"parameters": {"adapter_id": "law"}}, {"lora_id": "verse"}, {"parameters": {"lora_id": "empty"}}, {}]
+        prompt = "The same prompt"
+        for body in asked * 2:
+            body = {"inputs": prompt} | body
+            body["parameters"] = body.get("parameters", {}) | {"max_new_tokens": 1}
+            assert (await router.client.post("/generate", json=body)).status_code == 200
+        sent = [call.batch.requests[0] for name, call in router.shard.calls if name == "Prefill"]
+        assert [request.adapter_id for request in sent] == ["law", "verse", "", ""] * 2
+        # A prefix is reused for the same adapter, or none, only.
+        assert [request.cache_len > 0 for request in sent] == [False, False, False, *[True] * 5]
+        text = await refusal(router, "/generate", {"inputs": "a", "parameters": {"adapter_id": "lore"}})
+        assert "`adapter_id` must be one of law, verse. Given: lore" in text
+        text = await refusal(router, "/generate", {"inputs": "a", "adapter_id": "law", "lora_id": "verse"})
+        assert "a request has one adapter. Given: law, verse" in text
 
 
 async def test_bodies_that_cannot_be_read(router):

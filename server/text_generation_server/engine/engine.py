@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from loguru import logger
 
+from text_generation_server.adapters.names import NO_ADAPTERS, AdapterNames
 from text_generation_server.engine.batch import Batch
 from text_generation_server.engine.drafts import Acceptance
 from text_generation_server.engine.finish import finish_tokens, refusal
@@ -47,6 +48,7 @@ class EngineSettings:
     watermark: how requests that ask for one are marked.
     shares_prefixes: whether requests may take over what others computed for the same prompt tokens.
     graphs: numbers of rows for which decode steps are recorded, where the device can.
+    adapters: those that the model's linears have, by the names that requests may give.
     """
 
     max_rows: int
@@ -59,6 +61,7 @@ class EngineSettings:
     speculate: int = 0
     graphs: tuple[int, ...] = ()
     usual_length: int | None = None
+    adapters: AdapterNames = NO_ADAPTERS
 
 
 class Engine:
@@ -131,7 +134,8 @@ class Engine:
         Decode steps of `graphs` rows are recorded with it.
         """
         rows = self.settings.max_rows
-        command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS), graphs)
+        adapted = bool(self.settings.adapters.names)
+        command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS), graphs, adapted)
         self.runner.allocate(command).result()
         limits = PoolLimits(
             num_slots,
@@ -141,6 +145,7 @@ class Engine:
             vocab_size=self.runner.vocab_size,
             shares_prefixes=self.settings.shares_prefixes,
             speculates=self.settings.speculate > 0,
+            adapters=self.settings.adapters,
         )
         self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars)
 

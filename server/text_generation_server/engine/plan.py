@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A sequence's first step: its row and the slots of all its positions."""
+    """A sequence's first step: its row, the slots of all its positions, the number of its adapter or 0."""
 
     row: int
     slots: Sequence[int] | NDArray[np.int64]
+    adapter: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,14 @@ class StepPlan:
 class AllocateCache:
     """Make a cache of `num_slots` slots and a row table of `num_rows` rows of up to `max_len` positions.
 
-    graphs: numbers of rows for which decode steps are recorded.
+    graphs: numbers of rows for which decode steps are recorded. adapted: whether rows have adapters.
     """
 
     num_slots: int
     num_rows: int
     max_len: int
     graphs: tuple[int, ...] = ()
+    adapted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

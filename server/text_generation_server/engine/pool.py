@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from text_generation_server.adapters.names import BASE, NO_ADAPTERS, AdapterNames
 from text_generation_server.cache.blocks import LocalBlocks
 from text_generation_server.cache.references import SlotReferences
 from text_generation_server.cache.rows import FreeRows
@@ -14,7 +15,7 @@ from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.sequence import Sequence
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request
-from text_generation_server.errors import InvalidRequest
+from text_generation_server.errors import InvalidRequest, excerpt
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
 from text_generation_server.sampling.sampler import TokenCounts
@@ -29,7 +30,7 @@ class PoolLimits:
     """num_slots: slots routers may use. max_len: longest prompt plus answer. vocab_size: bounds token ids.
 
     shares_prefixes: whether a request may take over what another computed for the same prompt tokens.
-    speculates: whether guesses are verified.
+    speculates: whether guesses are verified. adapters: those that requests may name.
     """
 
     num_slots: int
@@ -39,6 +40,7 @@ class PoolLimits:
     vocab_size: int
     shares_prefixes: bool
     speculates: bool = False
+    adapters: AdapterNames = NO_ADAPTERS
 
 
 class SequencePool:
@@ -144,6 +146,7 @@ class SequencePool:
             row=row,
             slots=slots[: _tokens_needed(request)],
             local_slots=local_slots,
+            adapter=self.limits.adapters.number(request.adapter) or BASE,
             cache_len=cache_len,
             tags=tags,
             counts_row=self._counts.take() if request.sampling.penalises else None,
@@ -189,6 +192,11 @@ class SequencePool:
             raise InvalidRequest(
                 f"request {request.id}: slot {max(request.slots)} is outside the cache of {limits.num_slots} slots; "
                 "the router must use the limits that Warmup returned"
+            )
+        if limits.adapters.number(request.adapter) is None:
+            raise InvalidRequest(
+                f"request {request.id}: there is no adapter {excerpt(request.adapter or '')!r} here; name one of "
+                f"{', '.join(limits.adapters.names)}, or none for the model itself"
             )
 
 

@@ -96,7 +96,7 @@ class Runner:
         # A slot and a row more than asked for: those of the rows that pad recorded steps.
         sizes = command.num_slots + 1, command.num_rows + 1
         states = allocate(self._model.states, *sizes)
-        rows = RowTable(command.num_rows + 1, command.max_len, self.device)
+        rows = RowTable(command.num_rows + 1, command.max_len, self.device, command.adapted)
         rows.block_table[command.num_rows] = command.num_slots
         self._states, self._held, self._rows = states, sizes, rows
         recorded = RecordedSteps(self._model, states, rows)
@@ -151,7 +151,8 @@ class Runner:
         watch = self._stream.stopwatch()
         with torch.inference_mode():
             if plan.admissions:
-                rows = self._rows.admit([a.row for a in plan.admissions], [a.slots for a in plan.admissions])
+                new = plan.admissions
+                rows = self._rows.admit([a.row for a in new], [a.slots for a in new], [a.adapter for a in new])
                 for state in self._states:
                     state.admit(rows)
             forwarded = self._forward(plan)

@@ -21,12 +21,13 @@ class Sequence:
     """A request that holds a row and slots.
 
     `slots[p]` is the cache slot of position p. `local_slots` is what must go back to the local allocator (empty when
-    the router owns the slots). `step_tokens` is the number of tokens its next step computes, `draft` those among them
-    that are guesses. `drafts` makes guesses, None for sequences that take one token a step. `samples`: whether its
-    tokens are drawn.
+    the router owns the slots). `adapter` is the number of its adapter, 0 for none. `step_tokens` is the number of
+    tokens its next step computes, `draft` those among them that are guesses. `drafts` makes guesses, None for sequences
+    that take one token a step. `samples`: whether its tokens are drawn.
     """
 
     __slots__ = (
+        "adapter",
         "admitted",
         "cache_len",
         "computed",
@@ -56,6 +57,7 @@ class Sequence:
         row: int,
         slots: NDArray[np.int64],
         local_slots: tuple[int, ...],
+        adapter: int,
         cache_len: int,
         tags: PrefixTags | None,
         counts_row: int | None,
@@ -69,6 +71,7 @@ class Sequence:
         self.row = row
         self.slots = slots
         self.local_slots = local_slots
+        self.adapter = adapter
         self.tags = tags
         self.counts_row = counts_row
         self.grammar = grammar

@@ -178,7 +178,10 @@ class WarmupResult:
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """What a shard tells of itself (docs/protocol.md#info). `vocab_size`: of the model, if that is to be told."""
+    """What a shard tells of itself (docs/protocol.md#info). `vocab_size`: of the model, if that is to be told.
+
+    `prefix_caching_by_adapter`: prefixes may be shared by routers that keep adapters apart.
+    """
 
     dtype: str
     device_type: str
@@ -188,3 +191,5 @@ class ShardInfo:
     chunking: bool
     speculate: int = 0
     vocab_size: int | None = None
+    adapters: tuple[str, ...] = ()
+    prefix_caching_by_adapter: bool = False

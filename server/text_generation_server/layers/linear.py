@@ -20,27 +20,38 @@ class LinearStep:
     """What a linear may know of the tokens that it multiplies, T of a step or the L of them that are `wanted`.
 
     step_rows: [T] int64, the row of each token's sequence. wanted: [L] int64, indices into T; None for all.
+    step_adapters: [T] int64, the number of each token's adapter, 0 for none; None where rows have none.
     """
 
     step_rows: Tensor
     wanted: Tensor | None = None
+    step_adapters: Tensor | None = None
 
     @property
     def rows(self) -> Tensor:
         """The row of each token that is multiplied."""
-        return self.step_rows if self.wanted is None else self.step_rows[self.wanted]
+        return self._of_wanted(self.step_rows)
+
+    @property
+    def adapters(self) -> Tensor | None:
+        """The adapter of each token that is multiplied."""
+        return None if self.step_adapters is None else self._of_wanted(self.step_adapters)
+
+    def _of_wanted(self, numbers: Tensor) -> Tensor:
+        return numbers if self.wanted is None else numbers[self.wanted]
 
 
 @dataclass(frozen=True, slots=True)
 class LinearSlice:
     """Part of a linear of the checkpoint within one that is computed.
 
-    name: of the checkpoint's linear, without suffix. taken: which of its outputs they are, or of its inputs where the
-    one that is computed is cut along those: a range, or numbers [n] int64.
+    name: of the checkpoint's linear, without suffix. shape: its outputs and inputs. taken: which of its outputs they
+    are, or of its inputs where the one that is computed is cut along those: a range, or numbers [n] int64.
     start: where they begin there. What is behind the last, up to the next slice, is padding.
     """
 
     name: str
+    shape: tuple[int, int]
     taken: slice | Tensor
     start: int
 

@@ -29,10 +29,14 @@ ONE_BY_ONE = (1,)
 
 @dataclass(frozen=True, slots=True)
 class InvariantModel:
-    """Satisfies `ServedModel`. model: one that attends token by token. sizes: of pieces, falling."""
+    """Satisfies `ServedModel`. model: one that attends token by token. sizes: of pieces, falling.
+
+    linears: none, as sizes are tried without what would be added to them.
+    """
 
     model: ServedModel
     sizes: tuple[int, ...]
+    linears: tuple[()] = ()
     records: bool = False
 
     @property

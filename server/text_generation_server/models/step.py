@@ -10,6 +10,7 @@ from torch import Tensor
 from text_generation_server.cache.layout import DecodePreparation, RowLayout, TokenPreparation
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State, StateSpec
+from text_generation_server.layers.linear import ParallelLinear
 
 NEWEST = -1
 """In place of a token: the last one that its row chose, which never leaves the device."""
@@ -27,6 +28,7 @@ class StepInput:
     logit_rows: [L] int64, indices into T whose logits are wanted; None for all, in order.
     prepared: what the model's `prepare`, or a plan of its own, made for this step.
     states: the model's, in the order of its `states`.
+    adapters: [T] int64, the number of each token's adapter, 0 for none; None where rows have none.
     """
 
     token_ids: Tensor
@@ -37,13 +39,14 @@ class StepInput:
     logit_rows: Tensor | None
     prepared: object
     states: Sequence[State]
+    adapters: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StepBuilder:
     """Where every step's input is put together: eager ones, recorded ones, and those that are run by hand.
 
-    table: where the slots, spans and newest tokens of the rows are. states: the model's.
+    table: where the slots, spans, newest tokens and adapters of the rows are. states: the model's.
     Everything is read from there by row, on the device, so that what is built once may be replayed for other numbers.
     """
 
@@ -68,6 +71,7 @@ class StepBuilder:
             logit_rows=logit_rows,
             prepared=prepared,
             states=self.states,
+            adapters=None if self.table.adapters is None else self.table.adapters[rows],
         )
 
     def newest(self, rows: Tensor) -> Tensor:
@@ -105,6 +109,10 @@ class ServedModel(Protocol):
     @property
     def max_positions(self) -> int | None:
         """Positions it can address, None if unbounded."""
+
+    @property
+    def linears(self) -> Sequence[ParallelLinear]:
+        """Those to which something may be added before the first step; none where a model allows no such thing."""
 
     @property
     def records(self) -> bool:

@@ -172,4 +172,8 @@ class TensorReader:
 
 def _slices(stored: Sequence[StoredLinear], places: Sequence[Place]) -> list[LinearSlice]:
     starts = accumulate((place.padded for place in places), initial=0)
-    return [LinearSlice(stored[p.tensor].name, p.rows, start) for p, start in zip(places, starts, strict=False)]
+    slices = []
+    for place, start in zip(places, starts, strict=False):
+        linear = stored[place.tensor]
+        slices.append(LinearSlice(linear.name, (linear.outputs, linear.inputs), place.rows, start))
+    return slices

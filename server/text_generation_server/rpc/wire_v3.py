@@ -40,6 +40,8 @@ class WireV3(Wire):
             block_size=info.block_size,
             support_resuming=True,
             vocab_size=info.vocab_size,
+            adapter_ids=info.adapters,
+            prefix_caching_by_adapter=info.prefix_caching_by_adapter,
         )
 
     def prompt(self, message: pb.Request) -> Prompt:

@@ -18,6 +18,10 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _LOOKS_LIKE_WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|gguf|npz)")
 
 
+class AdapterNotModel(UnsupportedModel):
+    """What was named as a model is an adapter to one."""
+
+
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
     """How transformers calls the files of one format."""
@@ -105,10 +109,10 @@ def choose_format(
 
 
 def refuse_adapter(place: str, names: Collection[str]) -> None:
-    """Raise UnsupportedModel where files of a LoRA adapter are among `names`."""
+    """Raise AdapterNotModel where files of a LoRA adapter are among `names`."""
     found = next((name for name in sorted(names) if _ADAPTER.fullmatch(name)), None)
     if found is not None:
-        raise UnsupportedModel(f"{place} is a LoRA adapter (it has {found}): name its base model instead")
+        raise AdapterNotModel(f"{place} is a LoRA adapter (it has {found}): name its base model instead")
 
 
 def latest_checkpoint(names: Collection[str]) -> str | None:

@@ -31,7 +31,7 @@ router=embedded request-timeout watchdog-timeout
 
 REFUSED = """
 --quantize=awq --kv-cache-dtype=fp8_e5m2 --otlp-endpoint=http://x --otlp-service-name=me
---ngrok --ngrok-authtoken=a --ngrok-edge=b --lora-adapters=a --lora-ids=a;b
+--ngrok --ngrok-authtoken=a --ngrok-edge=b
 """
 
 HARMLESS = "--speculate=0 --lora-ids=empty --usage-stats=off --usage-stats=no-stack --disable-custom-kernels"

@@ -30,7 +30,7 @@ ONLY_PLACES = [
     (r"(flashinfer|triton)(\.|$)", r"server/attention/flashinfer(_modules)?\.py|server/kernels/"),
     (
         r"torch(\.|$)",
-        r"server/(attention|cache|device|distributed|engine|kernels|layers|models|quantization|sampling|weights)/"
+        r"server/(adapters|attention|cache|device|distributed|engine|kernels|layers|models|quantization|sampling|weights)/"
         r"|server/grammar/masks\.py|server/(placement|prepare|serve)\.py",
     ),
     (r"text_generation_server\.models\.(?!step)", r"server/(models/|(serve|prepare)\.py)"),

@@ -96,6 +96,8 @@ Request.generated_ids 100 repeated-uint32 -
 Request.resumable 101 bool -
 InfoResponse.support_chunking 6 bool -
 InfoResponse.use_prefix_caching 7 bool -
+InfoResponse.adapter_ids 1001 repeated-string -
+InfoResponse.prefix_caching_by_adapter 1002 bool -
 InfoResponse.attention_impl 8 string -
 InfoResponse.block_size 9 uint32 -
 Image.data 1 bytes -

@@ -69,6 +69,12 @@ def test_options_that_ask_for_nothing_are_accepted(run, served):
     arguments = ("--lora-ids", "empty", "--speculate", "0", "--disable-flashinfer", "--no-run-ahead", "--no-sharded")
     assert run("serve", "model", *arguments).exit_code == 7
     assert (served[0].options.run_ahead, served[0].options.speculate) == (False, 0)
+    assert served[0].adapters == ()
+
+
+def test_adapters_come_by_variable_and_by_option(run, served):
+    assert run("serve", "model", "--lora-ids", "a;owner/b", LORA_ADAPTERS="law=/adapters/law").exit_code == 7
+    assert [source.name for source in served[0].adapters] == ["law", "a", "owner/b"]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,6 @@ def test_speculation_has_a_depth(run, served):
         ("--quantize", "awq"),
         ("--kv-cache-dtype", "fp8_e4m3fn"),
         ("--otlp-endpoint", "http://collector:4317"),
-        ("--lora-ids", "owner/law"),
         ("--diffusion",),
     ],
     ids=lambda arguments: arguments[0],
@@ -152,6 +157,20 @@ def test_download_weights_hands_everything_on(run, monkeypatch, tmp_path):
     assert (trust_remote_code, auto_convert) == (False, False)
     reported = json.loads(result.stdout.splitlines()[-1])["record"]["extra"]
     assert reported == {"rank": 0, "phase": "download", "path": str(tmp_path), "bytes": 7}
+
+
+def test_adapters_are_made_local_by_either_command(run, tmp_path):
+    for name in ("law", "verse"):
+        (tmp_path / name).mkdir()
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (tmp_path / name / file).write_text("{}")
+    law, verse = str(tmp_path / "law"), str(tmp_path / "verse")
+    assert run("download-weights", law, "--extension", ".safetensors").exit_code == 0
+    refused = run("download-weights", law, "--extension", ".safetensors", "--merge-lora")
+    assert refused.exit_code == 1 and "is a LoRA adapter" in refused.stderr
+    assert run("download-lora-adapters", f"{law};{verse}").exit_code == 0
+    missing = run("download-lora-adapters", f"{law};{verse}/no")
+    assert missing.exit_code == 1 and f"there is no directory {verse}/no" in missing.stderr
 
 
 def test_download_weights_is_content_with_a_config_for_random_weights(run, tmp_path):

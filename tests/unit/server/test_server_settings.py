@@ -118,7 +118,7 @@ def test_a_small_batch_size_does_not_shrink_the_rows():
         ("ROPE_FACTOR", "two"),
         ("OMP_NUM_THREADS", "many"),
         ("HF_HUB_OFFLINE", "perhaps"),
-        ("LORA_ADAPTERS", "law=/adapters/law"),
+        ("LORA_ADAPTERS", "law=/adapters/law="),
     ],
 )
 def test_bad_values_are_named(name, value):

@@ -23,6 +23,7 @@ class GenericModel(AttendingModel):
     vocab_size: int
     max_positions: int | None
     picks_logits: bool
+    linears: tuple[()] = ()
     records: bool = False
 
     def hidden(self, step: StepInput) -> Tensor:
