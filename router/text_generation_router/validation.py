@@ -51,7 +51,7 @@ class Validator:
         self._requests = requests
         self._tokens = tokens
         self._vocab_size = vocab_size
-        self._adapters = adapters
+        self.adapters = adapters
 
     def check_form(self, parameters: GenerateParameters, stream: bool) -> int:
         """The rules that come before admission: what the form of the answer forbids. Returns `best_of`, at least 1."""
@@ -151,8 +151,8 @@ class Validator:
             for name, value in (("adapter_id", place.adapter_id), ("lora_id", place.lora_id)):
                 if value is None or value in _BASE_MODEL:
                     continue
-                served = f"one of {', '.join(self._adapters)}" if self._adapters else "left out: no adapters are served"
-                _require(value in self._adapters, f"`{name}` must be {served}. Given: {excerpt(value)}")
+                served = f"one of {', '.join(self.adapters)}" if self.adapters else "left out: no adapters are served"
+                _require(value in self.adapters, f"`{name}` must be {served}. Given: {excerpt(value)}")
                 found.add(value)
         _require(len(found) <= 1, f"a request has one adapter. Given: {', '.join(sorted(found))}")
         return found.pop() if found else None

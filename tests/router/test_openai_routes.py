@@ -306,3 +306,17 @@ async def test_without_a_template_there_are_completions(directory):
         assert answer.status_code == 422 and "/v1/completions" in answer.json()["error"]["message"]
         assert answer.json()["error"]["code"] == "template_error"
         assert (await router.client.post(COMPLETIONS, json=body(COMPLETIONS))).status_code == 200
+
+
+async def test_an_adapter_is_a_model_of_its_name(directory):
+    async with running_router(directory, adapters=("law",)) as router:
+        served = (await router.client.get("/v1/models")).json()["data"]
+        assert [(model["id"], model.get("parent")) for model in served][1:] == [("law", served[0]["id"])]
+        assert (await router.client.get("/v1/models/law")).json() == served[1]
+        for name in ("law", served[0]["id"], "gpt-9"):
+            body = {"model": name, "prompt": "a", "max_tokens": 1}
+            assert (await router.client.post("/v1/completions", json=body)).json()["model"] == name
+        asked = {"model": "law", "prompt": "a", "max_tokens": 1, "lora_id": "verse"}
+        assert (await router.client.post("/v1/completions", json=asked)).status_code == 422
+        sent = [call.batch.requests[0].adapter_id for name, call in router.shard.calls if name == "Prefill"]
+        assert sent == ["law", "", ""]

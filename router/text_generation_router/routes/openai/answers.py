@@ -90,12 +90,14 @@ class Answerer:
 
     async def _requests(self, asked: Asked) -> list[ValidRequest]:
         """Every generation, those of a prompt together, which differ in their seeds alone."""
-        validate = self._services.validator.validate
-        valid = [await validate(prompt, asked.special_tokens) for prompt in asked.prompts]
+        validator, name = self._services.validator, asked.body.model
+        adapter = {"adapter_id": name} if name in validator.adapters else {}
+        prompts = [prompt.model_copy(update=adapter) for prompt in asked.prompts]
+        valid = [await validator.validate(prompt, asked.special_tokens) for prompt in prompts]
         return [_with_seed(request, choice) for request in valid for choice in range(asked.choices)]
 
     def _rendering(self, asked: Asked) -> Rendering:
-        """Clients may call the model what they like."""
+        """Clients may call the model what they like, unless it is the name of an adapter."""
         info = self._services.info
         model, fingerprint = asked.body.model or info["model_id"], f"{info['version']}-native"
         return Rendering(self._shape, model, fingerprint, logprobs=asked.logprobs, usage=asked.body.include_usage)

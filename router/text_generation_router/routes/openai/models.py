@@ -16,8 +16,10 @@ class ModelRoutes:
     """The handlers, over what they list."""
 
     def __init__(self, services: Services) -> None:
-        name = services.info["model_id"]
-        self._model: dict[str, Any] = {"id": name, "object": "model", "created": int(time.time()), "owned_by": name}
+        base, created = services.info["model_id"], int(time.time())
+        model: dict[str, Any] = {"id": base, "object": "model", "created": created, "owned_by": base}
+        adapters = [model | {"id": name, "root": name, "parent": base} for name in services.validator.adapters]
+        self._models = {each["id"]: each for each in (model, *adapters)}
 
     def routes(self) -> list[Route]:
         """All routes of this kind."""
@@ -27,15 +29,15 @@ class ModelRoutes:
         ]
 
     async def models(self, _: Request) -> Response:
-        """All of them: one."""
-        return _answer({"object": "list", "data": [self._model]})
+        """The model, and each adapter of it."""
+        return _answer({"object": "list", "data": list(self._models.values())})
 
     async def model(self, request: Request) -> Response:
         """The one of a name."""
         name = request.path_params["name"]
-        if name != self._model["id"]:
+        if name not in self._models:
             raise NoSuchModel(name)
-        return _answer(self._model)
+        return _answer(self._models[name])
 
 
 def _answer(content: dict[str, Any]) -> Response:
