@@ -33,6 +33,9 @@ LONGEST = 1024
 
 LIMITS = WarmupLimits(max_prefill_tokens=2 * LONGEST, max_input_tokens=LONGEST, max_total_tokens=2 * LONGEST)
 
+KINDS = {"greedy": None, "seeded": 42}
+"""Ways of choosing, with their seeds."""
+
 Tokens = list[int]
 
 
@@ -50,13 +53,7 @@ def main() -> None:
         modes = ("default",) if options.default_only else ("default", "deterministic")
         shards = {mode: Shard(stack.enter_context(shard(directory, mode, options))) for mode in modes}
         for mode, server in shards.items():
-            found["differs"][mode] = {
-                kind: {
-                    name: differing(server, seed, size, chunked, options.tokens)
-                    for name, size, chunked in ways(options)
-                }
-                for kind, seed in (("greedy", None), ("seeded", 42))
-            }
+            found["differs"][mode] = {kind: differing(server, seed, options) for kind, seed in KINDS.items()}
             options.out.write_text(json.dumps(found, indent=2) + "\n")
         found["ms"] = timed(shards, options)
         options.out.write_text(json.dumps(found, indent=2) + "\n")
@@ -146,13 +143,15 @@ def kept(answer: Answer) -> list[pb.CachedBatch]:
     return [] if answer.batch is None else [answer.batch]
 
 
-def differing(server: Shard, seed: int | None, company: int, chunked: bool, tokens: int) -> list[int | None]:
-    """For each prompt, how many tokens are as they were alone before the first that is not."""
-    found: list[int | None] = []
+def differing(server: Shard, seed: int | None, options: argparse.Namespace) -> dict[str, list[int | None]]:
+    """For each way of asking and prompt, how many tokens are as they were alone before the first that is not."""
+    found: dict[str, list[int | None]] = {name: [] for name, _, _ in ways(options)}
     for prompt in PROMPTS:
-        alone = server.answer(request(0, prompt, tokens, seed), 0, chunked=False)
-        other = server.answer(request(0, prompt, tokens, seed), company, chunked)
-        found.append(next((i for i, pair in enumerate(zip(alone, other, strict=True)) if pair[0] != pair[1]), None))
+        alone = server.answer(request(0, prompt, options.tokens, seed), 0, chunked=False)
+        for name, company, chunked in ways(options):
+            other = server.answer(request(0, prompt, options.tokens, seed), company, chunked)
+            pairs = enumerate(zip(alone, other, strict=True))
+            found[name].append(next((at for at, (one, another) in pairs if one != another), None))
     return found
 
 
