@@ -32,13 +32,15 @@ class BlockAllocator:
     def __init__(self, num_blocks: int, block_size: int, prefix_caching: bool) -> None:
         self.block_size = block_size
         self.usable_blocks = num_blocks - 1
-        self._free = list(range(num_blocks - 1, 0, -1))  # taken from the end: ascending while the cache is fresh
+        # A cache may have millions of blocks: only those that have come back are listed, the others are a number.
+        self._fresh = 1
+        self._returned: list[int] = []
         self._tree = PrefixTree(block_size) if prefix_caching else None
 
     @property
     def used_blocks(self) -> int:
         """Blocks that cannot be had before a running request ends."""
-        return self.usable_blocks - len(self._free) - self.cached_blocks
+        return self.usable_blocks - self._free_blocks - self.cached_blocks
 
     @property
     def cached_blocks(self) -> int:
@@ -57,7 +59,7 @@ class BlockAllocator:
             node, cached = self._tree.find(adapter, prompt[:-1] if reuse else ())
             self._tree.hold(node)
         needed = -(-num_tokens // self.block_size) - len(cached)
-        if needed > len(self._free) + self.cached_blocks:
+        if needed > self._free_blocks + self.cached_blocks:
             if self._tree is not None and node is not None:
                 self._tree.let_go(node)
             return None
@@ -84,18 +86,27 @@ class BlockAllocator:
 
     def release(self, allocation: Allocation) -> None:
         """Take back the space of a request that no shard will write for any more."""
-        self._free += reversed(allocation.own)
+        self._returned += reversed(allocation.own)
         allocation.own = []
         if self._tree is not None and allocation.node is not None:
             self._tree.let_go(allocation.node)
             allocation.node = None
 
+    @property
+    def _free_blocks(self) -> int:
+        return len(self._returned) + self.usable_blocks + 1 - self._fresh
+
     def _take(self, count: int) -> list[int]:
-        if self._tree is not None and count > len(self._free):
-            self._free += self._tree.evict(count - len(self._free))
-        taken = self._free[len(self._free) - count :]
-        del self._free[len(self._free) - count :]
-        return taken[::-1]
+        """The last to come back first, then those that nobody has had."""
+        if self._tree is not None and count > self._free_blocks:
+            self._returned += self._tree.evict(count - self._free_blocks)
+        reused = min(count, len(self._returned))
+        taken = self._returned[len(self._returned) - reused :][::-1]
+        del self._returned[len(self._returned) - reused :]
+        end = self._fresh + count - reused
+        taken += range(self._fresh, end)
+        self._fresh = end
+        return taken
 
     def _slots(self, blocks: list[int], num_tokens: int) -> list[int]:
         size = self.block_size

@@ -177,3 +177,13 @@ def test_without_prefix_caching_blocks_come_and_go(block_size, num_blocks):
 def test_slots_follow_the_blocks(tokens, slots):
     allocation = BlockAllocator(4, 4, prefix_caching=False).allocate(tokens, (1,), None)
     assert allocation is not None and allocation.slots == slots
+
+
+def test_memory_is_for_blocks_in_use_not_for_those_of_a_huge_cache():
+    allocator = BlockAllocator(2**50, 1, prefix_caching=True)
+    first = allocator.allocate(4, (1, 2), None)
+    assert first is not None and first.blocks == [1, 2, 3, 4]
+    allocator.release(first)
+    again = allocator.allocate(6, (1, 2), None)
+    assert again is not None and sorted(again.blocks) == [1, 2, 3, 4, 5, 6]
+    assert allocator.used_blocks == 6
