@@ -134,10 +134,12 @@ def router_settings(directory: Path, shard: Path) -> Settings:
 
 async def _until_open(client: httpx.AsyncClient, exit_code: "asyncio.Future[int]") -> None:
     while not exit_code.done():
-        try:
-            await client.get("/health")
+        asking = asyncio.ensure_future(client.get("/health"))
+        await asyncio.wait((asking, exit_code), return_when=asyncio.FIRST_COMPLETED)  # others may have the port
+        if asking.done() and not isinstance(asking.exception(), httpx.ConnectError):
+            asking.result()
             return
-        except httpx.ConnectError:
-            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.sleep(0.01)
     exit_code.result()
     raise RuntimeError("the router did not start")
