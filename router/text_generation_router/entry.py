@@ -1,6 +1,7 @@
 """One request on its way through queue and batch, and the stream of its tokens. Knows neither queue nor batch."""
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, replace
 
 from text_generation_router.blocks import Allocation
@@ -28,6 +29,7 @@ class Entry:
 
     __slots__ = (
         "_events",
+        "_reader",
         "allocation",
         "cancelled",
         "chunk_len",
@@ -49,7 +51,8 @@ class Entry:
         self.resumable = False
         self.allocation: Allocation | None = None
         self.chunk_len: int | None = None
-        self._events: asyncio.Queue[Generation | ApiError] = asyncio.Queue()
+        self._events: deque[Generation | ApiError] = deque()
+        self._reader: asyncio.Future[None] | None = None
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -68,11 +71,16 @@ class Entry:
 
     def push(self, event: Generation | ApiError) -> None:
         """Hand a step, or the error that ends it all, to the reader. Never waits."""
-        self._events.put_nowait(event)
+        self._events.append(event)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     async def next(self) -> Generation:
-        """The next step. Raises the error that ended the request."""
-        event = await self._events.get()
+        """The next step, for the one reader. Raises the error that ended the request."""
+        if not self._events:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        event = self._events.popleft()
         if isinstance(event, ApiError):
             raise event
         return event
