@@ -179,12 +179,14 @@ def _generation(message: pb.Generation) -> Generation:
         # In the words of a call that fails, as it does when the request is all there is.
         return Generation(message.request_id, [], [], [], None, f"Server error: {end.failure}")
     final = None if end is None else _final(end)
-    top = [_tokens(tokens) for tokens in message.top_tokens]
+    top = [_tokens(tokens) for tokens in message.top_tokens] if message.top_tokens else []
     prefill = _prompt_tokens(message.prefill_tokens) if message.HasField("prefill_tokens") else []
     return Generation(message.request_id, _tokens(message.tokens), top, prefill, final)
 
 
 def _tokens(message: pb.Tokens) -> list[Token]:
+    if len(message.ids) == 1:  # nearly always; iterating protobuf's lists costs as much as all the rest
+        return [Token(message.ids[0], message.texts[0], message.logprobs[0], message.is_special[0])]
     return list(map(Token, message.ids, message.texts, message.logprobs, message.is_special))
 
 
