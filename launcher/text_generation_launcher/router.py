@@ -81,6 +81,7 @@ def router_command(
         "master_shard_uds_path": places.socket_path(0),
         "tokenizer_name": model.path or options.model_id,
         "revision": options.revision if model.path is None else None,
+        "served_model_name": options.served_model_name or options.model_id,
         "max_input_tokens": limits.max_input_tokens,
         "max_total_tokens": limits.max_total_tokens,
         "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,

@@ -72,6 +72,7 @@ class RouterOptions:
     """What one router is asked for, in the order of TGI's launcher, then ours, with a launcher's defaults."""
 
     revision: str | None = option(None, "Revision on the hub")
+    served_model_name: str | None = option(None, "Name in /info and /v1/models; by default what was asked for")
     validation_workers: int = option(2, "Tokenizer threads", least=1)
     trust_remote_code: bool = option(False, "Allow a model's own Python code to run")
     max_concurrent_requests: int = option(128, "Requests served at once; further ones are answered with 429", least=1)

@@ -90,7 +90,7 @@ def _policy(settings: Settings, ready: Ready) -> BatchPolicy:
 def _info(settings: Settings, ready: Ready, model_sha: str | None) -> dict[str, Any]:
     """The answer of `/info`: the keys of text-generation-inference 3, and those of 2 that still mean something."""
     return {
-        "model_id": settings.tokenizer_name,
+        "model_id": settings.served_model_name or settings.tokenizer_name,
         "model_sha": model_sha,
         "model_pipeline_tag": None,
         "model_dtype": ready.info.dtype,

@@ -110,6 +110,7 @@ def test_the_embedded_router_gets_flags_and_no_variables_that_repeat_them(launch
     assert [argv[i + 1] for i, word in enumerate(argv) if word == "--cors-allow-origin"] == ["a", "b"]
     assert value(argv, "--master-shard-uds-path") == str(running.folder / "socket-0")
     assert value(argv, "--tokenizer-name") == str(running.folder)
+    assert value(argv, "--served-model-name") == "some/model"
     assert value(argv, "--waiting-served-ratio") == "0.3" and value(argv, "--graceful-termination-timeout") == "90"
     assert value(argv, "--max-batch-prefill-tokens") in ("1024", "4096")  # without a GPU, with one
     assert "--max-input-tokens" not in argv and "--revision" not in argv

@@ -184,6 +184,12 @@ async def test_info_tells_the_limits(directory):
         assert info["router"] == "text-generation-router"
 
 
+async def test_a_model_is_called_what_it_was_asked_for_by(directory):
+    async with running_router(directory, options={"served_model_name": "org/model"}) as router:
+        assert (await router.client.get("/info")).json()["model_id"] == "org/model"
+        assert [model["id"] for model in (await router.client.get("/v1/models")).json()["data"]] == ["org/model"]
+
+
 async def test_health_has_an_empty_body(directory):
     async with running_router(directory) as router:
         for path in ("/", "/health", "/ping"):
