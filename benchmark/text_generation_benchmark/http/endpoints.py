@@ -3,6 +3,7 @@
 Sources: text-generation-inference's documentation of `/generate_stream`; OpenAI's of the completions and chat APIs.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -69,7 +70,7 @@ class GenerateStream:
         return Reading(token, True, details.get("input_length"), details.get("generated_tokens"))
 
 
-class _OpenAI:
+class _OpenAI(ABC):
     """What the two OpenAI formats share: usage at the end, events with choices."""
 
     openai: ClassVar[bool] = True
@@ -95,11 +96,13 @@ class _OpenAI:
         last = bool(choices[0].get("finish_reason"))
         return Reading(self._carries_text(choices[0], last), last, *counts)
 
+    @abstractmethod
     def _prompt(self, prompt: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """The part of the body that holds the prompt."""
 
+    @abstractmethod
     def _carries_text(self, choice: Mapping[str, Any], last: bool) -> bool:
-        raise NotImplementedError
+        """Whether a choice stands for a token."""
 
 
 class Completions(_OpenAI):

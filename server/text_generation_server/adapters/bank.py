@@ -16,7 +16,7 @@ GATHER_COST = 3
 """How often gathered matrices are moved: read, written, and read again."""
 
 
-class Part:
+class AdaptedLinear:
     """One of the checkpoint's linears within one that is computed; see `LinearSlice`. outputs: where they are there."""
 
     def __init__(self, slices: Sequence[LinearSlice], by_outputs: bool) -> None:
@@ -54,11 +54,11 @@ class LoraBank:
     """
 
     def __init__(
-        self, parts: Sequence[Part], adapters: int, rank: int, dtype: torch.dtype, device: torch.device
+        self, parts: Sequence[AdaptedLinear], adapters: int, rank: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self._parts = tuple(parts)
         self._inputs = parts[0].inputs
-        self._numbers = torch.arange(1, adapters + 1, device=device)
+        self._adapters = torch.arange(1, adapters + 1, device=device)
         # [parts, adapters + 1, rank, inputs], and of each part [adapters + 1, rank, outputs]; adapter 0 is all zeros.
         self._down = torch.zeros(len(parts), adapters + 1, rank, self._inputs, dtype=dtype, device=device)
         self._up = [
@@ -85,7 +85,7 @@ class LoraBank:
             return out
         x = x[:, : self._inputs]
         # By the number of tokens alone, which is also what recorded steps are recorded for.
-        add = self._gathered if GATHER_COST * len(x) <= len(self._numbers) else self._masked
+        add = self._gathered if GATHER_COST * len(x) <= len(self._adapters) else self._masked
         add(out, x, step.adapters)
         return out
 
@@ -97,18 +97,18 @@ class LoraBank:
 
     def _masked(self, out: Tensor, x: Tensor, adapters: Tensor) -> None:
         """All tokens through all adapters, as one product, of which all but each token's own part is dropped."""
-        down, others = self._down[:, 1:], (adapters[:, None] != self._numbers)[:, :, None]
+        down, others = self._down[:, 1:], (adapters[:, None] != self._adapters)[:, :, None]
         for part, to_inner, up in zip(self._parts, down, self._up, strict=True):
             inner = (x @ to_inner.flatten(0, 1).T).unflatten(1, to_inner.shape[:2])  # [T, adapters, rank]
             out[:, part.outputs].addmm_(inner.masked_fill_(others, 0).flatten(1), up[1:].flatten(0, 1))
 
 
-def parts_of(linear: ParallelLinear) -> list[Part]:
+def parts_of(linear: ParallelLinear) -> list[AdaptedLinear]:
     """The checkpoint's linears within this one, in order; of one that is cut along its inputs there is one."""
     slices: dict[str, list[LinearSlice]] = {}
     for piece in linear.slices:
         slices.setdefault(piece.name, []).append(piece)
-    return [Part(pieces, isinstance(linear, ColumnParallelLinear)) for pieces in slices.values()]
+    return [AdaptedLinear(pieces, isinstance(linear, ColumnParallelLinear)) for pieces in slices.values()]
 
 
 def _length(piece: LinearSlice) -> int:

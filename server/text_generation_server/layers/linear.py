@@ -5,8 +5,8 @@ multiplies, so that something may be added to its outputs by slice and by sequen
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -19,26 +19,18 @@ from text_generation_server.specs.activation import Activation
 class LinearStep:
     """What a linear may know of the tokens that it multiplies, T of a step or the L of them that are `wanted`.
 
-    step_rows: [T] int64, the row of each token's sequence. wanted: [L] int64, indices into T; None for all.
-    step_adapters: [T] int64, the number of each token's adapter, 0 for none; None where rows have none.
+    adapters: [T] or [L] int64, the number of each one's adapter, 0 for none; None where rows have none.
+    wanted: [L] int64, indices into T; None for all.
     """
 
-    step_rows: Tensor
+    adapters: Tensor | None
     wanted: Tensor | None = None
-    step_adapters: Tensor | None = None
 
-    @property
-    def rows(self) -> Tensor:
-        """The row of each token that is multiplied."""
-        return self._of_wanted(self.step_rows)
-
-    @property
-    def adapters(self) -> Tensor | None:
-        """The adapter of each token that is multiplied."""
-        return None if self.step_adapters is None else self._of_wanted(self.step_adapters)
-
-    def _of_wanted(self, numbers: Tensor) -> Tensor:
-        return numbers if self.wanted is None else numbers[self.wanted]
+    def narrowed(self, wanted: Tensor | None) -> Self:
+        """The same of these tokens [L], indices into all; of all for None."""
+        if wanted is None:
+            return self
+        return replace(self, adapters=None if self.adapters is None else self.adapters[wanted], wanted=wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,12 +280,12 @@ class Decoder(AttendingModel):
         residual = torch.zeros_like(delta)
         angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
         attention, cache = cast(AttentionPlan, step.prepared), cast(PagedCache, step.states[0])
-        tokens = LinearStep(step.rows, None, step.adapters)
+        tokens = LinearStep(step.adapters)
         layer_step = LayerStep(attention, cache, step.slot_mapping, angles, tokens, tokens)
         *blocks, last = self.blocks
         for block in blocks:
             delta, residual = block(delta, residual, layer_step)
-        outputs = replace(tokens, wanted=_at_least_one(step.logit_rows))
+        outputs = tokens.narrowed(_at_least_one(step.logit_rows))
         delta, residual = last(delta, residual, replace(layer_step, outputs=outputs))
         hidden = self.final_norm.of_sum(delta, residual)
         return hidden if step.logit_rows is None else hidden[: len(step.logit_rows)]
