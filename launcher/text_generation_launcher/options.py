@@ -63,6 +63,7 @@ class Options(RouterOptions):
     disable_flashinfer: bool = option(False, "Compute attention without FlashInfer")
     load_format: LoadFormat = option(LoadFormat.AUTO, "Form of the weights")
     deterministic: bool = option(False, "The same tokens whatever the batch, on a CPU; slower")
+    max_mixed_tokens: int | None = option(None, "Most tokens of a step with prompts beside answers", least=1)
     router: str = option(EMBEDDED, "embedded, or name or path of another text-generation-router")
 
     @property

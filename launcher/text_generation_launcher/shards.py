@@ -38,6 +38,8 @@ def shard_command(launch: LaunchContext, places: Places, resolved: ResolvedArgs,
         command += ["--max-input-tokens", str(options.longest_prompt)]
     if options.deterministic:
         command.append("--deterministic")
+    if options.max_mixed_tokens is not None:
+        command += ["--max-mixed-tokens", str(options.max_mixed_tokens)]
     return [*command, *(["--disable-flashinfer"] if options.disable_flashinfer else [])]
 
 

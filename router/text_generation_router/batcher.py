@@ -25,12 +25,14 @@ from text_generation_router.types import CachedBatch, FinishReason, Generation, 
 class BatchPolicy:
     """When queued requests join the running ones.
 
-    Shards that chunk prefills take what fits beside the running batch into max_prefill_tokens. Others let the running
+    Shards that chunk prefills take what fits beside the running batch: the room that they tell (told_room), or what its
+    next step leaves of max_prefill_tokens. Others let the running
     requests wait during a prefill, which must be worth it: at least waiting_served_ratio queued requests for each
     running one, or max_waiting_tokens steps since the last prefill.
     """
 
     chunking: bool
+    told_room: bool
     max_prefill_tokens: int
     max_batch_size: int | None
     waiting_served_ratio: float
@@ -170,13 +172,17 @@ class Batcher:
         policy, running = self._policy, len(self._entries)
         room = (policy.max_batch_size or sys.maxsize) - running
         if policy.chunking:
-            planned = sum(batch.current_tokens for batch in self._batches)
-            return Budget(policy.max_prefill_tokens - planned, 0, room)
+            return Budget(self._room_beside_running(), 0, room)
         if running and self._steps_since_prefill == 0:
             return Budget(0, 0, 0)  # the last prefill made the running requests wait
         patient = self._steps_since_prefill < policy.max_waiting_tokens
         min_size = int(running * policy.waiting_served_ratio) if patient else 0
         return Budget(policy.max_prefill_tokens, min_size, room)
+
+    def _room_beside_running(self) -> int:
+        if self._policy.told_room and self._batches:
+            return min(batch.prefill_room for batch in self._batches)
+        return self._policy.max_prefill_tokens - sum(batch.current_tokens for batch in self._batches)
 
     def _start_prefill(self, entries: list[Entry]) -> _Call:
         """Chunking shards advance the running batch in the same step; others leave it waiting."""

@@ -80,6 +80,7 @@ def _longest_resumed(settings: Settings, info: ShardInfo) -> int:
 def _policy(settings: Settings, ready: Ready) -> BatchPolicy:
     return BatchPolicy(
         chunking=ready.info.support_chunking,
+        told_room=ready.info.tells_prefill_room,
         max_prefill_tokens=settings.max_batch_prefill_tokens,
         max_batch_size=settings.max_batch_size,
         waiting_served_ratio=settings.waiting_served_ratio,

@@ -92,6 +92,7 @@ class ShardedClient:
             attention_impl=answer.attention_impl,
             block_size=answer.block_size,
             support_resuming=answer.support_resuming,
+            tells_prefill_room=answer.tells_prefill_room,
             vocab_size=answer.vocab_size if answer.HasField("vocab_size") else None,
             adapters=tuple(answer.adapter_ids),
         )

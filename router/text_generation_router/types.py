@@ -129,6 +129,8 @@ class CachedBatch(Protocol):
     def max_tokens(self) -> int: ...
     @property
     def current_tokens(self) -> int: ...
+    @property
+    def prefill_room(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ class ShardInfo:
     attention_impl: str
     block_size: int
     support_resuming: bool = False
+    tells_prefill_room: bool = False
     vocab_size: int | None = None
     adapters: tuple[str, ...] = ()
 

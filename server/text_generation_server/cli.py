@@ -76,6 +76,9 @@ def serve(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same tokens whatever else is computed; slower, on a CPU only.")
     ] = False,
+    max_mixed_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a step with prompts beside answers. [default: by device]")
+    ] = None,
 ) -> None:
     """Load a model and serve it on a Unix socket until a signal comes."""
     _set_up_log(logger_level, json_output)
@@ -92,6 +95,7 @@ def serve(
         *(uds_path, run_ahead, speculate, use_flashinfer, load_format),
         deterministic=deterministic,
         lora_ids=lora_ids,
+        max_mixed_tokens=max_mixed_tokens,
     )
     try:
         config = server_config(options)

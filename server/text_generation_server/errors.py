@@ -34,10 +34,6 @@ class GenerationError(Exception):
     """A call failed; the caller gets the text, serving goes on unless a subclass says otherwise."""
 
 
-class StepTooLarge(GenerationError):
-    """There was not enough memory to compute a step. What was computed before stands."""
-
-
 class InvalidRequest(GenerationError):
     """What was asked for cannot be done, now or later."""
 

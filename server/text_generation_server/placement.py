@@ -12,6 +12,10 @@ BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16")
 """Names of processor features, any of which makes bfloat16 faster than float32."""
 
 
+MIXED_TOKENS = {"cuda": 1024, "cpu": 256}
+"""Tokens of a mixed step, by type of device: with more, a prompt's tokens are computed no faster, and answers wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """`threads` are for computing on the CPU."""

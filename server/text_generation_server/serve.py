@@ -26,7 +26,7 @@ from text_generation_server.errors import UnsupportedModel
 from text_generation_server.lifetime import CLEAN, FAILED, Lifetime
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel
-from text_generation_server.placement import Placement, place
+from text_generation_server.placement import MIXED_TOKENS, Placement, place
 from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.service import EngineService, FollowerService, Shard
@@ -193,6 +193,7 @@ def start_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAda
         speculate=config.options.speculate,
         graphs=tuple(usual_sizes(config.max_rows)) if config.graphs is None else config.graphs,
         adapters=part.adapters,
+        max_mixed_tokens=config.options.max_mixed_tokens or MIXED_TOKENS[part.placement.device.type],
     )
     loop = EngineLoop(build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path)))
     loop.start()

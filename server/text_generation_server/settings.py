@@ -49,6 +49,7 @@ class ServeOptions:
     use_flashinfer: None to decide by machine and model.
     lora_ids: adapters, as kv.run's launchers list them.
     deterministic: the same tokens whatever else is computed at the time, to the bit.
+    max_mixed_tokens: of a step with prompts beside answers; None for what suits the device.
     """
 
     model_id: str
@@ -63,6 +64,7 @@ class ServeOptions:
     load_format: LoadFormat = LoadFormat.AUTO
     deterministic: bool = False
     lora_ids: str = NONE_WANTED
+    max_mixed_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

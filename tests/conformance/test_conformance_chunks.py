@@ -16,9 +16,14 @@ def expected(text: str, new: int) -> list[int]:
 
 
 @pytest.fixture(params=[True, False], ids=["run-ahead", "no-run-ahead"])
-def shard(request, start):
+def run_ahead(request) -> bool:
+    return request.param
+
+
+@pytest.fixture
+def shard(run_ahead, start):
     """The worked example's budget: 8 prompt tokens a step."""
-    return start(run_ahead=request.param, max_prefill_tokens=8)
+    return start(run_ahead=run_ahead, max_prefill_tokens=8)
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def caller(shard) -> Caller:
     return shard.v3
 
 
-def test_c043_c044_c045_c046_the_worked_example(shard, caller):
+def test_c043_c044_c045_c046_the_worked_example(shard, caller, run_ahead):
     step = caller.prefill(0, caller.request(0, LONG, 4, chunk_len=8))
     assert list(step.generations) == [] and batch_of(step) == (0, [0], 1)
     assert step.batch.current_tokens == 8
@@ -34,10 +39,11 @@ def test_c043_c044_c045_c046_the_worked_example(shard, caller):
     assert list(step.generations) == [] and step.batch.current_tokens == 4
     step = caller.prefill(1, caller.request(1, SHORT, 4, chunk_len=4), cached=0)
     assert [g.request_id for g in step.generations] == [0] and batch_of(step) == (0, [0, 1], 2)
-    assert step.batch.current_tokens == 3 and step.HasField("concat_ns")
+    assert step.batch.current_tokens == (5 if run_ahead else 3) and step.HasField("concat_ns")
     first = ids_of(step.generations)
     step = caller.decode(0)
-    assert {g.request_id for g in step.generations} == {0, 1} and step.batch.current_tokens == 2
+    assert {g.request_id for g in step.generations} == ({0} if run_ahead else {0, 1})
+    assert step.batch.current_tokens == (3 if run_ahead else 2)
     rest = caller.run_out(step)
     assert first + ids_of(rest[0]) == expected(LONG, 4) and ids_of(rest[1]) == expected(SHORT, 4)
     shard.assert_idle()

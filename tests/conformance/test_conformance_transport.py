@@ -73,8 +73,10 @@ def test_c002_discovery_is_the_same_list_wherever_it_is_asked(shard, version):
 
 
 def test_c003_info_bytes_v3(start):
-    resumes = "a0 06 01"  # requests may be resumed; routers that do not know the field pass it over
-    assert start().v3.raw("Info") == info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01", resumes, OURS)
+    # Requests may be resumed, and room for prompts is told; routers that do not know the fields pass them over.
+    resumes, tells_room = "a0 06 01", "d8 3e 01"
+    told = info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01", resumes, OURS, tells_room)
+    assert start().v3.raw("Info") == told
 
 
 def test_c004_info_v2_has_its_five_fields_and_ours(start):

@@ -31,6 +31,7 @@ def make_engine() -> Iterator[MakeEngine]:
         model: MockModel | None = None,
         speculate: int = 0,
         graphs: tuple[int, ...] = (),
+        max_mixed_tokens: int = 1024,
     ) -> Engine:
         runner = Runner(model or MockModel(), SingleRank(), ThreadStream(), PlainRecorder)
         settings = EngineSettings(
@@ -41,6 +42,7 @@ def make_engine() -> Iterator[MakeEngine]:
             position_limit=None,
             speculate=speculate,
             graphs=graphs,
+            max_mixed_tokens=max_mixed_tokens,
         )
         engine = Engine(runner, ByteTokenizer(), settings)
         engine.resize(num_slots, max_len, graphs)

@@ -22,7 +22,6 @@ from text_generation_server.errors import (
     InvalidRequest,
     NotEnoughMemory,
     OutOfBlocks,
-    StepTooLarge,
     UnknownBatch,
 )
 from text_generation_server.sampling.params import SamplingParams
@@ -162,8 +161,9 @@ def test_requests_may_share_an_id(engine):
     assert len(result.generations) == 2 and result.batch.request_ids == (0, 0)
 
 
-def test_chunked_prefill_follows_the_worked_example(make_engine):
-    engine = make_engine(max_prefill_tokens=8)
+@pytest.mark.parametrize("run_ahead", [True, False])
+def test_chunked_prefill_follows_the_worked_example(make_engine, run_ahead):
+    engine = make_engine(max_prefill_tokens=8, run_ahead=run_ahead)
     r0 = request(0, bytes(range(20)), 4, chunk=8)
     r1 = request(1, bytes(range(30, 36)), 4, chunk=4)
     step = prefill(engine, 0, r0)
@@ -172,13 +172,41 @@ def test_chunked_prefill_follows_the_worked_example(make_engine):
     assert step.generations == () and step.batch.current_tokens == 4
     step = prefill(engine, 1, r1, cached=0)
     assert set(tokens_of(step)) == {0} and step.batch.id == 0 and step.batch.request_ids == (0, 1)
-    assert step.batch.current_tokens == 3 and step.concat_ns is not None
+    assert step.batch.current_tokens == (5 if run_ahead else 3) and step.concat_ns is not None
     first = tokens_of(step)[0]
     step = engine.decode([0])
-    assert set(tokens_of(step)) == {0, 1} and step.batch.current_tokens == 2
+    assert set(tokens_of(step)) == ({0} if run_ahead else {0, 1})
+    assert step.batch.current_tokens == (3 if run_ahead else 2)
     rest = run_out(engine, step)
     assert first + rest[0] == greedy_continuation(range(20), 4, True)
     assert rest[1] == greedy_continuation(range(30, 36), 4, True)
+
+
+def test_prompts_join_the_step_that_is_launched_next(make_engine):
+    """Not one of their own, which would read all weights once more and keep everybody waiting."""
+    model = MockModel()
+    engine = make_engine(model=model)
+    prefill(engine, 0, request(0, "mate", 9))
+    assert set(tokens_of(prefill(engine, 1, request(1, "prompt", 3), cached=0))) == {0}
+    assert set(tokens_of(engine.decode([0]))) == {0, 1}
+    assert model.sizes[:3] == [len("mate"), 1, 1 + len("prompt")]
+
+
+@pytest.mark.parametrize("run_ahead", [True, False])
+def test_steps_with_prompts_beside_answers_are_bounded(make_engine, run_ahead):
+    """By `max_mixed_tokens`, whatever a router asks for; who came first is served first; the room left is told."""
+    model = MockModel()
+    engine = make_engine(model=model, run_ahead=run_ahead, max_mixed_tokens=8)
+    assert prefill(engine, 0, request(0, "mate", 40)).batch.prefill_room == 7
+    step = prefill(engine, 1, request(1, "x" * 12, 3, chunk=7), request(2, "y" * 9, 3, chunk=1), cached=0)
+    assert step.batch.prefill_room == 0
+    model.sizes.clear()
+    order = []
+    while step.batch.request_ids != (0,):
+        step = engine.decode([0])
+        order += [name for name in tokens_of(step) if name and name not in order]
+    assert max(model.sizes) == 8 and order == [1, 2]
+    assert step.batch.prefill_room == 7
 
 
 def test_every_prefilling_row_advances_when_the_budget_is_spent(make_engine):
@@ -261,26 +289,15 @@ class Hungry(MockModel):
         return super().hidden(step)
 
 
-def test_a_prompt_without_enough_memory_ends_alone(make_engine):
-    """The batch that it was to join goes on, and the slots that it had are not taken for its prompt's."""
+def test_a_step_without_enough_memory_is_an_error(make_engine):
+    """The slots that its prompt had are not taken for computed."""
     engine = make_engine(model=Hungry())
-    prefill(engine, 0, request(0, "hello", 8))
     slots = tuple(range(40))
-    joined = prefill(engine, 1, request(1, "x" * 30, 3, slots=slots), cached=0)
-    told = {generation.request_id: generation for generation in joined.generations}
-    assert "not enough memory for a step of 30 tokens" in told[1].finished.reason
-    assert joined.batch.request_ids == (0,)
-    answer = run_out(engine, joined)[0]
-    assert answer == greedy_continuation(b"hello", 8, True)[1:]
-    assert len(engine.pool.rows) == engine.settings.max_rows
+    with pytest.raises(GenerationError, match="not enough memory for a step of 30 tokens: no room"):
+        prefill(engine, 0, request(0, "x" * 30, 3, slots=slots))
     again = run_out(engine, prefill(engine, 2, request(2, "x" * 10, 3, slots=slots, cache_len=9)))
     assert again[2] == greedy_continuation(b"x" * 10, 3, True)
-
-
-def test_a_prompt_without_enough_memory_and_without_company_is_an_error(make_engine):
-    engine = make_engine(model=Hungry())
-    with pytest.raises(StepTooLarge, match="not enough memory for a step of 30 tokens: no room"):
-        prefill(engine, 0, request(0, "x" * 30, 3))
+    assert len(engine.pool.rows) == engine.settings.max_rows
     assert run_out(engine, prefill(engine, 1, request(1, "hello", 3)))[1] == greedy_continuation(b"hello", 3, True)
 
 
@@ -390,16 +407,8 @@ def test_a_seed_gives_the_same_tokens_alone_and_in_company(engine):
     prefill(
         engine, 1, *(request(i, f"mate{i}", 9, sampling=SamplingParams(do_sample=True, seed=i)) for i in range(1, 6))
     )
-    prefill(engine, 2, request(0, "seeded", 12, sampling=sampled), cached=1)
-    result = engine.decode([1])
-    answers = {0: []}
-    result_tokens = alone[:1]
-    while True:
-        answers[0] += tokens_of(result).get(0, [])
-        if not result.batch:
-            break
-        result = engine.decode([1])
-    assert result_tokens + answers[0] == alone
+    joined = prefill(engine, 2, request(0, "seeded", 12, sampling=sampled), cached=1)
+    assert run_out(engine, joined)[0] == alone
 
 
 def test_penalties_do_not_depend_on_batch_mates(engine):

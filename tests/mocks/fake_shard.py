@@ -75,7 +75,7 @@ class FakeShard:
     which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
     resuming: requests may be resumed. alive: whether Health succeeds. forget: drop all requests after the next step.
     running: cleared, it holds calls back. failures: method → message with which its next call fails.
-    fail_after: prompt → tokens after which its request fails alone.
+    fail_after: prompt → tokens after which its request fails alone. prefill_room: told beside every batch, unless None.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -96,6 +96,7 @@ class FakeShard:
     alive: bool = True
     forget: bool = False
     resuming: bool = True
+    prefill_room: int | None = None
 
     def __post_init__(self) -> None:
         self.running = asyncio.Event()
@@ -149,6 +150,7 @@ class FakeShard:
             attention_impl="paged",
             block_size=self.block_size,
             support_resuming=self.resuming,
+            tells_prefill_room=self.prefill_room is not None,
             vocab_size=self.vocab_size,
         )
 
@@ -336,6 +338,7 @@ class FakeShard:
             size=len(rows),
             max_tokens=sum(len(row.request.slots) for row in rows),
             current_tokens=sum(row.planned for row in rows),
+            prefill_room=self.prefill_room or 0,
         )
 
 

@@ -153,6 +153,7 @@ class MockModel:
     """Satisfies `ServedModel`. `fail_on` makes any step that computes this token raise.
 
     `logits` makes the logits that follow a token history; an adapter's number is to them one more token before it.
+    `sizes`: tokens of the steps that it has run.
     """
 
     def __init__(
@@ -169,8 +170,13 @@ class MockModel:
         self.records = True
         self.fail_on = fail_on
         self.logits_of = logits
-        self.computed_tokens = 0
+        self.sizes: list[int] = []
         self.adapters: list[int] | None = None
+
+    @property
+    def computed_tokens(self) -> int:
+        """Of all steps so far."""
+        return sum(self.sizes)
 
     def prepare(self, layout: RowLayout) -> MockPlan:
         return self.attention.plan(layout)
@@ -185,7 +191,7 @@ class MockModel:
         """Where each wanted token's history is, [L, 1]."""
         if self.fail_on in step.token_ids.tolist():
             raise RuntimeError("the mock device failed")
-        self.computed_tokens += len(step.token_ids)
+        self.sizes.append(len(step.token_ids))
         self.attention.histories.clear()
         self.adapters = None if step.adapters is None else step.adapters.tolist()
         q = step.token_ids.double()[:, None, None]

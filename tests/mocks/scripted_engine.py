@@ -114,4 +114,4 @@ class ScriptedEngine:
 
     def _view(self, batch_id: int) -> BatchView:
         ids = tuple(entry.request.id for entry in self._batches[batch_id])
-        return BatchView(batch_id, ids, max_tokens=16 * len(ids), current_tokens=len(ids))
+        return BatchView(batch_id, ids, max_tokens=16 * len(ids), current_tokens=len(ids), prefill_room=8)

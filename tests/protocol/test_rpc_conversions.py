@@ -51,7 +51,9 @@ def test_what_a_request_has_generated_follows_its_prompt(shard, engine):
 def test_v3_info_bytes(shard):
     expected = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda"
     expected += bytes.fromhex("30 01 38 01 42 0a") + b"flashinfer" + bytes.fromhex("48 01")
-    expected += bytes.fromhex("a0 06 01 c0 3e ac 02")  # our own: requests may be resumed; the size of the vocabulary
+    expected += bytes.fromhex(
+        "a0 06 01 c0 3e ac 02 d8 3e 01"
+    )  # ours: stays, the size of the vocabulary, room for prompts
     assert shard.raw("generate.v3.TextGenerationService/Info") == expected
 
 
@@ -232,7 +234,7 @@ def full_result() -> StepResult:
                 finished=GeneratedText("Hi", 2, FinishReason.EOS_TOKEN, seed=2**64 - 1),
             ),
         ),
-        batch=BatchView(9, (3, 4), max_tokens=64, current_tokens=5),
+        batch=BatchView(9, (3, 4), max_tokens=64, current_tokens=5, prefill_room=7),
         forward_ns=11,
         decode_ns=12,
         concat_ns=13,
@@ -277,7 +279,7 @@ def test_the_times_of_a_step_that_ran_ahead_stay_within_the_whole(shard, engine)
 def test_only_v3_says_current_tokens_and_the_merging_time_of_a_prefill(shard, engine):
     engine.result = full_result()
     v2, v3 = shard.v2.Prefill(prefill(pb_v2, request(pb_v2))), shard.v3.Prefill(prefill(pb_v3, request(pb_v3)))
-    assert (v3.batch.current_tokens, v3.concat_ns) == (5, 13)
+    assert (v3.batch.current_tokens, v3.batch.prefill_room, v3.concat_ns) == (5, 7, 13)
     assert {field.name for field, _ in v2.batch.ListFields()} == {"id", "request_ids", "size", "max_tokens"}
 
 

@@ -93,7 +93,9 @@ class Scene:
         metrics = Metrics(TokenLimits(100, 200, 100, 64), 0)
         self.allocator = BlockAllocator(64, 1, prefix_caching=True)
         queue = WaitingQueue(self.allocator, 0, True, 0, metrics.requests)
-        self.batcher = Batcher(self.shards, queue, self.allocator, BatchPolicy(True, 100, None, 1.2, 20), metrics)
+        self.batcher = Batcher(
+            self.shards, queue, self.allocator, BatchPolicy(True, False, 100, None, 1.2, 20), metrics
+        )
         self.running = asyncio.ensure_future(self.batcher.run())
         self.readers = []
 

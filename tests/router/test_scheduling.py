@@ -38,6 +38,22 @@ async def test_a_prompt_longer_than_the_budget_is_computed_in_pieces(directory):
         await router.until_idle()
 
 
+async def test_shards_that_tell_how_much_room_a_step_has_get_no_more(directory):
+    async with running_router(directory, prefill_room=16) as router:
+        long = asyncio.ensure_future(router.generate("long", max_new_tokens=60))
+        while router.shard.steps().count("Decode") < 5:
+            await asyncio.sleep(0)
+        answer = await router.generate("b" * 40, max_new_tokens=3)
+        assert answer.json()["generated_text"] == router.text("b" * 40, 3)
+        alone, joined = [call.batch.requests[0] for name, call in router.shard.calls if name == "Prefill"]
+        assert not alone.HasField("chunk_len") and joined.chunk_len == 16
+        router.shard.prefill_room = 0
+        waiting = asyncio.ensure_future(router.generate("c", max_new_tokens=2))
+        assert (await waiting).json()["generated_text"] == router.text("c", 2)
+        prefills = [call for name, call in router.shard.calls if name == "Prefill"]
+        assert not prefills[-1].HasField("cached_batch") and (await long).status_code == 200
+
+
 @pytest.mark.parametrize("block_size", [1, 16])
 async def test_a_computed_prompt_is_reused(directory, block_size):
     async with running_router(directory, block_size=block_size) as router:

@@ -52,8 +52,9 @@ DECODE_INDEX_BYTES = 2 << 20
 REPLAYED_KEYS = 1 << 22
 """Most keys that a replayed step can read, of all rows together."""
 
-MOST_SCORES = 1 << 20
-"""Queries times keys of a step's prompts up to which our own kernels do. With more, they take part of the time."""
+MOST_SCORES = 1 << 22
+"""Queries times keys of a step's prompts up to which our own kernels do, which can be replayed. FlashInfer's take less
+of the device's time, but the host takes longer to launch such a step than it saves (docs/benchmarks.md#mixed-steps)."""
 
 
 class FlashInferAttention:

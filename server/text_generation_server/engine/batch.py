@@ -27,11 +27,12 @@ class Batch:
         for sequence in now - before:
             self.references.add(sequence.held_slots)
 
-    def view(self) -> BatchView:
-        """What callers are told about the batch."""
+    def view(self, most_tokens: int) -> BatchView:
+        """What callers are told about the batch, of which the next step to be launched may have so many tokens."""
         return BatchView(
             id=self.id,
             request_ids=tuple(s.request.id for s in self.sequences),
             max_tokens=self.references.distinct,
             current_tokens=sum(s.step_tokens for s in self.sequences),
+            prefill_room=max(most_tokens - sum(s.remaining_prompt or 1 for s in self.sequences), 0),
         )

@@ -24,13 +24,12 @@ from text_generation_server.engine.types import (
     BatchView,
     Generation,
     PrefillCommand,
-    RefusedRequest,
     StepResult,
     WarmupCommand,
     WarmupResult,
 )
 from text_generation_server.engine.warmup import CacheSizer
-from text_generation_server.errors import InvalidRequest, StepTooLarge, UnknownBatch
+from text_generation_server.errors import InvalidRequest, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.sampling.params import WatermarkParams
 from text_generation_server.tokenization.adapter import Tokenizer
@@ -49,6 +48,7 @@ class EngineSettings:
     shares_prefixes: whether requests may take over what others computed for the same prompt tokens.
     graphs: numbers of rows for which decode steps are recorded, where the device can.
     adapters: those that the model's linears have, by the names that requests may give.
+    max_mixed_tokens: of a step that goes on with answers beside prompts, which bounds how long they wait for a token.
     """
 
     max_rows: int
@@ -62,6 +62,7 @@ class EngineSettings:
     graphs: tuple[int, ...] = ()
     usual_length: int | None = None
     adapters: AdapterNames = NO_ADAPTERS
+    max_mixed_tokens: int = 1024
 
 
 class Engine:
@@ -150,7 +151,7 @@ class Engine:
         self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars)
 
     def prefill(self, command: PrefillCommand) -> StepResult:
-        """Admit the requests and run their first step, with a step of the cached batch they join.
+        """Admit the requests; run their first step, or have it run with the next of the cached batch that they join.
 
         A request that cannot be served ends alone, as a `Failure`. On an error the new requests are gone,
         and the cached batch with them (docs/protocol.md#faults).
@@ -207,7 +208,7 @@ class Engine:
             if sequence.request.id not in place:
                 self.pool.release(sequence)
         batch.keep(kept)
-        return batch.view()
+        return self._view(batch)
 
     def clear(self, batch_id: int | None) -> None:
         """Drop one batch, or all of them. Never fails: routers call it after errors."""
@@ -219,7 +220,9 @@ class Engine:
         began = time.perf_counter_ns()
         merged = [s for batch in joined for s in batch.sequences] + fresh
         steps = [batch.in_flight for batch in joined if batch.in_flight]
-        idle = [s for batch in joined if not batch.in_flight for s in batch.sequences] + fresh
+        idle = [s for batch in joined if not batch.in_flight for s in batch.sequences]
+        # Prompts go with the step that is launched next: one of their own would read all weights once more.
+        idle += fresh if not steps else []
         concat_ns = time.perf_counter_ns() - began if len(joined) + bool(fresh) > 1 else None
         try:
             if idle:
@@ -227,9 +230,10 @@ class Engine:
             ahead = self._launch_ahead(merged) if self._runs_ahead else None
             for step in steps:  # while the device is busy
                 step.writes.make_tags()
-            done, generations = self._wait(steps, fresh if len(fresh) < len(merged) else [])
+            for step in steps:
+                step.output.result()
             collected = time.perf_counter_ns()
-            generations += [g for step in done for g in self._collect(step)]
+            generations = [g for step in steps for g in self._collect(step)]
             _raise_if_all_failed(merged)
         except Exception:
             self._drop(merged)
@@ -238,30 +242,10 @@ class Engine:
         return StepResult(
             generations=tuple(generations),
             batch=self._keep(batch, [s for s in merged if not s.released], ahead),
-            forward_ns=sum(step.output.result().forward_ns for step in done),
+            forward_ns=sum(step.output.result().forward_ns for step in steps),
             decode_ns=time.perf_counter_ns() - collected,
             concat_ns=concat_ns,
         )
-
-    def _wait(self, steps: list[LaunchedStep], fresh: list[Sequence]) -> tuple[list[LaunchedStep], list[Generation]]:
-        """The steps that are done, and how those of `fresh` ended for whose prompts there was not enough memory.
-
-        The step after theirs may have been launched with them: they run there for nothing.
-        """
-        done, ended = [], []
-        for step in steps:
-            try:
-                step.output.result()
-            except StepTooLarge as error:
-                if not set(step.sequences) <= set(fresh):
-                    raise
-                logger.error("Prefill: {}", error)
-                self._drop(step.sequences)
-                lost = (RefusedRequest(sequence.request.id, str(error)) for sequence in step.sequences)
-                ended += [refusal(request, self._tokenizer) for request in lost]
-            else:
-                done.append(step)
-        return done, ended
 
     def _launch_ahead(self, merged: list[Sequence]) -> LaunchedStep | None:
         """The step after the one being read, of all rows that cannot have reached their length by then."""
@@ -272,8 +256,14 @@ class Engine:
         return self._launch(going_on)
 
     def _schedule(self, sequences: list[Sequence]) -> None:
-        for sequence, tokens in zip(sequences, prefill_chunks(sequences, self.max_prefill_tokens), strict=True):
+        chunks = prefill_chunks(sequences, self._most_tokens(sequences))
+        for sequence, tokens in zip(sequences, chunks, strict=True):
             sequence.step_tokens = tokens
+
+    def _most_tokens(self, sequences: list[Sequence]) -> int:
+        """Of the next step of `sequences`: a prompt alone keeps nobody waiting."""
+        answering = any(not sequence.remaining_prompt for sequence in sequences)
+        return min(self.max_prefill_tokens, self.settings.max_mixed_tokens) if answering else self.max_prefill_tokens
 
     def _launch(self, sequences: list[Sequence]) -> LaunchedStep:
         return self._launcher.launch(sequences, self.pool.mark_written(sequences))
@@ -311,7 +301,10 @@ class Engine:
         batch.keep(sequences)
         batch.in_flight = ahead
         self._batches[batch.id] = batch
-        return batch.view()
+        return self._view(batch)
+
+    def _view(self, batch: Batch) -> BatchView:
+        return batch.view(self._most_tokens(batch.sequences))
 
     def _known(self, batch_id: int) -> Batch:
         if batch_id not in self._batches:

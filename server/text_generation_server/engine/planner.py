@@ -18,19 +18,20 @@ class PlannedStep:
     scored: list[Sequence]
 
 
-def prefill_chunks(sequences: list[Sequence], max_prefill_tokens: int) -> list[int]:
+def prefill_chunks(sequences: list[Sequence], most_tokens: int) -> list[int]:
     """How many tokens each sequence computes next: one and its guesses, or a chunk of its prompt.
 
-    A step has at most `max_prefill_tokens`, but at least one a sequence. Those that came last are served first
-    (docs/protocol.md#steps).
+    A step has at most `most_tokens`, but at least one a sequence. Who came first is served first.
     """
-    budget = max_prefill_tokens - (len(sequences) - 1)
+    budget = most_tokens - len(sequences)
     chunks = []
-    for sequence in reversed(sequences):
-        rest = sequence.remaining_prompt
-        chunks.append(max(min(rest, budget), 1) if rest else 1 + len(sequence.draft))
-        budget -= chunks[-1] if rest else 0
-    return chunks[::-1]
+    for sequence in sequences:
+        if sequence.remaining_prompt:
+            chunks.append(1 + max(min(sequence.next_chunk - 1, budget), 0))
+            budget -= chunks[-1] - 1
+        else:
+            chunks.append(1 + len(sequence.draft))
+    return chunks
 
 
 def plan_step(sequences: list[Sequence]) -> PlannedStep:

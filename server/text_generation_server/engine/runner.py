@@ -23,7 +23,7 @@ from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.graphs.tokens import TOKENS
 from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
-from text_generation_server.errors import GenerationError, ModelError, StepTooLarge
+from text_generation_server.errors import GenerationError, ModelError
 from text_generation_server.models.step import ServedModel
 from text_generation_server.sampling.sampled import HostCopy, HostSampled
 from text_generation_server.sampling.sampler import TokenCounts
@@ -137,7 +137,9 @@ class Runner:
             yield
         except (torch.OutOfMemoryError, MemoryError) as error:
             if self._group.world_size == 1:
-                raise StepTooLarge(f"not enough memory for a step of {sum(plan.query_lens)} tokens: {error}") from error
+                raise GenerationError(
+                    f"not enough memory for a step of {sum(plan.query_lens)} tokens: {error}"
+                ) from error
             raise ModelError(f"a rank ran out of memory, so the ranks no longer agree: {error}") from error
         except RuntimeError as error:
             # A rank that skipped a collective leaves its peers waiting.

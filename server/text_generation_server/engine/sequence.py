@@ -86,8 +86,7 @@ class Sequence:
         self.output_ids: list[int] = []
         # The first token and every cached one have no distribution to score by (docs/protocol.md#log-probabilities).
         self.prompt_logprobs = [math.nan] * (cache_len + 1) if request.prefill_logprobs else []
-        rest = len(request.prompt_ids) - cache_len
-        self.step_tokens = rest if request.chunk is None else min(max(request.chunk, 1), rest)
+        self.step_tokens = self.next_chunk
         self.released = False
 
     @property
@@ -99,6 +98,12 @@ class Sequence:
     def remaining_prompt(self) -> int:
         """Prompt tokens that no launched step has computed."""
         return max(len(self.request.prompt_ids) - self.computed, 0)
+
+    @property
+    def next_chunk(self) -> int:
+        """Prompt tokens that its next step computes if there is room: the rest, or at first what its router wants."""
+        rest, chunk = self.remaining_prompt, self.request.chunk
+        return rest if chunk is None or self.admitted else min(max(chunk, 1), rest)
 
     @property
     def wants_step(self) -> bool:

@@ -111,14 +111,15 @@ class Generation:
 class BatchView:
     """A cached batch as callers see it: unfinished requests in batch order.
 
-    `max_tokens` counts the distinct slots the batch may fill, `current_tokens` the tokens of its next forward
-    (docs/protocol.md#batches).
+    `max_tokens` counts the distinct slots the batch may fill, `current_tokens` the tokens of its next forward,
+    `prefill_room` those of new prompts that the step they would join still takes (docs/protocol.md#batches).
     """
 
     id: int
     request_ids: tuple[int, ...]
     max_tokens: int
     current_tokens: int
+    prefill_room: int
 
 
 @dataclass(frozen=True, slots=True)

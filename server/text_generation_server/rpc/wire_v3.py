@@ -39,6 +39,7 @@ class WireV3(Wire):
             attention_impl=info.attention,
             block_size=info.block_size,
             support_resuming=True,
+            tells_prefill_room=True,
             vocab_size=info.vocab_size,
             adapter_ids=info.adapters,
             prefix_caching_by_adapter=info.prefix_caching_by_adapter,
@@ -109,6 +110,7 @@ class WireV3(Wire):
             size=len(batch.request_ids),
             max_tokens=batch.max_tokens,
             current_tokens=batch.current_tokens,
+            prefill_room=batch.prefill_room,
         )
 
 

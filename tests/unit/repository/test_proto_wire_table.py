@@ -94,6 +94,7 @@ ONLY_V3 = """
 InfoResponse.support_resuming 100 bool -
 Request.generated_ids 100 repeated-uint32 -
 Request.resumable 101 bool -
+InfoResponse.tells_prefill_room 1003 bool -
 InfoResponse.support_chunking 6 bool -
 InfoResponse.use_prefix_caching 7 bool -
 InfoResponse.adapter_ids 1001 repeated-string -
@@ -114,6 +115,7 @@ Request.add_special_tokens 13 bool -
 Request.chunk_len 14 uint32 opt
 Batch.max_blocks 5 uint32 -
 CachedBatch.current_tokens 5 uint32 -
+CachedBatch.prefill_room 100 uint32 -
 PrefillRequest.cached_batch 2 CachedBatch msg
 PrefillResponse.concat_ns 6 uint64 opt
 WarmupRequest.max_input_tokens 2 uint32 opt

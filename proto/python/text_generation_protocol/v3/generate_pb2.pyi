@@ -38,7 +38,7 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class InfoResponse(_message.Message):
-    __slots__ = ("requires_padding", "dtype", "device_type", "window_size", "speculate", "support_chunking", "use_prefix_caching", "attention_impl", "block_size", "support_resuming", "vocab_size", "adapter_ids", "prefix_caching_by_adapter")
+    __slots__ = ("requires_padding", "dtype", "device_type", "window_size", "speculate", "support_chunking", "use_prefix_caching", "attention_impl", "block_size", "support_resuming", "vocab_size", "adapter_ids", "prefix_caching_by_adapter", "tells_prefill_room")
     REQUIRES_PADDING_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class InfoResponse(_message.Message):
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_IDS_FIELD_NUMBER: _ClassVar[int]
     PREFIX_CACHING_BY_ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    TELLS_PREFILL_ROOM_FIELD_NUMBER: _ClassVar[int]
     requires_padding: bool
     dtype: str
     device_type: str
@@ -65,7 +66,8 @@ class InfoResponse(_message.Message):
     vocab_size: int
     adapter_ids: _containers.RepeatedScalarFieldContainer[str]
     prefix_caching_by_adapter: bool
-    def __init__(self, requires_padding: _Optional[bool] = ..., dtype: _Optional[str] = ..., device_type: _Optional[str] = ..., window_size: _Optional[int] = ..., speculate: _Optional[int] = ..., support_chunking: _Optional[bool] = ..., use_prefix_caching: _Optional[bool] = ..., attention_impl: _Optional[str] = ..., block_size: _Optional[int] = ..., support_resuming: _Optional[bool] = ..., vocab_size: _Optional[int] = ..., adapter_ids: _Optional[_Iterable[str]] = ..., prefix_caching_by_adapter: _Optional[bool] = ...) -> None: ...
+    tells_prefill_room: bool
+    def __init__(self, requires_padding: _Optional[bool] = ..., dtype: _Optional[str] = ..., device_type: _Optional[str] = ..., window_size: _Optional[int] = ..., speculate: _Optional[int] = ..., support_chunking: _Optional[bool] = ..., use_prefix_caching: _Optional[bool] = ..., attention_impl: _Optional[str] = ..., block_size: _Optional[int] = ..., support_resuming: _Optional[bool] = ..., vocab_size: _Optional[int] = ..., adapter_ids: _Optional[_Iterable[str]] = ..., prefix_caching_by_adapter: _Optional[bool] = ..., tells_prefill_room: _Optional[bool] = ...) -> None: ...
 
 class ServiceDiscoveryRequest(_message.Message):
     __slots__ = ()
@@ -196,18 +198,20 @@ class Batch(_message.Message):
     def __init__(self, id: _Optional[int] = ..., requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ..., size: _Optional[int] = ..., max_tokens: _Optional[int] = ..., max_blocks: _Optional[int] = ...) -> None: ...
 
 class CachedBatch(_message.Message):
-    __slots__ = ("id", "request_ids", "size", "max_tokens", "current_tokens")
+    __slots__ = ("id", "request_ids", "size", "max_tokens", "current_tokens", "prefill_room")
     ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CURRENT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_ROOM_FIELD_NUMBER: _ClassVar[int]
     id: int
     request_ids: _containers.RepeatedScalarFieldContainer[int]
     size: int
     max_tokens: int
     current_tokens: int
-    def __init__(self, id: _Optional[int] = ..., request_ids: _Optional[_Iterable[int]] = ..., size: _Optional[int] = ..., max_tokens: _Optional[int] = ..., current_tokens: _Optional[int] = ...) -> None: ...
+    prefill_room: int
+    def __init__(self, id: _Optional[int] = ..., request_ids: _Optional[_Iterable[int]] = ..., size: _Optional[int] = ..., max_tokens: _Optional[int] = ..., current_tokens: _Optional[int] = ..., prefill_room: _Optional[int] = ...) -> None: ...
 
 class GeneratedText(_message.Message):
     __slots__ = ("text", "generated_tokens", "finish_reason", "seed", "failure")

@@ -22,7 +22,7 @@ from text_generation_server.engine.plan import StepPlan
 from text_generation_server.engine.token_arrays import token_arrays
 from text_generation_server.models.step import ServedModel, StepBuilder
 
-TOKENS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+TOKENS = (16, 64, 128, 256, 384, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
 """Recorded sizes. With more tokens the device works longer on a layer than the host takes to launch it."""
 
 
