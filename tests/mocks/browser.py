@@ -9,14 +9,23 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-_FLAGS = ("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
+_FLAGS = (
+    "--headless=new",
+    "--remote-debugging-pipe",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+)
+_TRAMPOLINE = "import os, sys; _, a, b, *c = sys.argv; os.dup2(int(a), 3); os.dup2(int(b), 4); os.execv(c[0], c)"
 _PATIENCE_S = 20.0
 _KEYS = {
     "Enter": (13, "\r"),
@@ -36,8 +45,8 @@ def find_chromium() -> str | None:
 class Page:
     """One page, and everything that it complained of: errors of scripts, refusals of the content policy."""
 
-    def __init__(self, sending: int, receiving: int) -> None:
-        self._out, self._in = os.fdopen(sending, "wb"), os.fdopen(receiving, "rb")
+    def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        self._out, self._in = requests, answers
         self._number, self._session, self._rest = 0, "", b""
         self.complaints: list[str] = []
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
@@ -107,7 +116,7 @@ class Page:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
-            chunk = self._in.read1()
+            chunk = os.read(self._in.fileno(), 1 << 20)
             assert chunk, "the browser has ended"
             self._rest += chunk
         message, _, self._rest = self._rest.partition(b"\0")
@@ -127,26 +136,31 @@ def browser(folder: Path) -> Iterator[Page]:
     """A page of a new browser, which keeps what it keeps in a folder."""
     program = find_chromium()
     assert program is not None
-    to_browser, from_us = os.pipe()
-    to_us, from_browser = os.pipe()
-
-    def name_pipes() -> None:
-        """The browser reads from 3 and writes to 4, whatever the pipes are called here."""
-        high = [fcntl.fcntl(pipe, fcntl.F_DUPFD, 10) for pipe in (to_browser, from_browser)]
-        os.dup2(high[0], 3)
-        os.dup2(high[1], 4)
-
-    with subprocess.Popen(
-        [program, *_FLAGS, f"--user-data-dir={folder}", "about:blank"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(3, 4),
-        preexec_fn=name_pipes,
-    ) as process:
-        os.close(to_browser)
-        os.close(from_browser)
+    to_browser, to_us = _high_pipe(), _high_pipe()
+    theirs = to_browser[0], to_us[1]
+    command = [program, *_FLAGS, f"--user-data-dir={folder}", "about:blank"]
+    with (
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, *map(str, theirs), *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=theirs,
+        ) as process,
+        os.fdopen(to_browser[1], "wb") as requests,
+        os.fdopen(to_us[0], "rb") as answers,
+    ):
+        for end in theirs:
+            os.close(end)
         try:
-            page = Page(from_us, to_us)
-            yield page
+            yield Page(requests, answers)
         finally:
             process.kill()
+
+
+def _high_pipe() -> tuple[int, int]:
+    """A pipe whose ends are not called 3 or 4, which the browser's are."""
+    ends = os.pipe()
+    reading, writing = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
+    for end in ends:
+        os.close(end)
+    return reading, writing
