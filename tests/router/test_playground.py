@@ -234,6 +234,35 @@ class TestInABrowser:
 
             await asyncio.to_thread(story)
 
+    async def test_the_tab_key_reaches_everything_in_reading_order(self, page: Page, directory: Path) -> None:
+        order = [
+            "",
+            "theme",
+            "tab-chat",
+            "doubts",
+            "",
+            "message",
+            "chat-clear",
+            "",
+            "",
+            "model",
+            "temperature",
+            "top_p",
+        ]
+        order += ["repetition_penalty", "frequency_penalty", "max_tokens", "top_k", "seed", "stop", ""]
+        async with running_router(directory) as router:
+
+            def story() -> list[str]:
+                opened(page, router)
+                page.run("document.activeElement.blur(); document.body.tabIndex = -1; document.body.focus()")
+                seen = []
+                for _ in order:
+                    page.press("Tab")
+                    seen.append(page.run("document.activeElement.id"))
+                return seen
+
+            assert await asyncio.to_thread(story) == order
+
     async def test_texts_find_their_tokens(self, page: Page, directory: Path) -> None:
         """Held back, come in halves, or unlike any token."""
         cases: list[tuple[list[tuple[str, list[str]]], list[list[Any]]]] = [

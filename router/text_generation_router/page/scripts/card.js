@@ -37,9 +37,9 @@ function content(token) {
   const rows = token.alternatives.map((one) => row(one, one.text === token.text));
   const note = best.text === token.text ? "the likeliest" : `instead of ${visible(best.text)}`;
   return [
-    element("h2", {}, element("span", { class: "name" }, visible(token.text)), percent(token.probability)),
+    element("p", { class: "title" }, element("span", { class: "name" }, visible(token.text)), percent(token.probability)),
     element("ol", {}, ...rows),
-    element("p", {}, note),
+    element("p", { class: "note" }, note),
   ];
 }
 
