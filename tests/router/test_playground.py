@@ -1,6 +1,7 @@
 """The page at `/`: who gets it, with what, and what it does in a real browser over a router with a fake shard."""
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,10 +156,11 @@ class TestInABrowser:
             assert page.complaints == []
 
     async def test_stopping_ends_the_work(self, page: Page, directory: Path) -> None:
-        async with running_router(directory, step_s=0.02) as router:
+        async with running_router(directory, step_s=0.05) as router:
 
             def story() -> None:
                 opened(page, router)
+                page.run(fill("#max_tokens", 2000))
                 say(page, "go on and on")
                 page.until(f"{count('.token')} > 3")
                 page.run(click("#chat-form [type=submit]"))
@@ -263,6 +265,31 @@ class TestInABrowser:
 
             assert await asyncio.to_thread(story) == order
 
+    async def test_figures_come_from_what_a_server_tells(self, page: Page, directory: Path) -> None:
+        """Ours, text-generation-inference's, and none."""
+        told = [
+            "kvrun_request_time_to_first_token_duration_count 2\nkvrun_request_inter_token_duration_count 5\n"
+            "kvrun_cache_blocks 8\nkvrun_cache_blocks_used 2\nkvrun_cache_blocks_cached 4\n"
+            'tgi_queue_size 1\ntgi_batch_current_size 3\ntgi_request_generated_tokens_bucket{le="1"} 9\n',
+            "# TYPE tgi_request_generated_tokens histogram\ntgi_request_generated_tokens_sum 7.0\n"
+            "tgi_batch_current_max_tokens 10\ntgi_batch_max_total_tokens 40\ntgi_batch_current_size 0\n",
+            "",
+        ]
+        script = f"""Promise.all(['exposition', 'figures'].map((name) => import(`/playground/scripts/${{name}}.js`)))
+            .then(([{{readMetrics}}, {{tokens, requests, cache}}]) => {json.dumps(told)}.map(readMetrics)
+            .map((values) => [tokens(values), requests(values), cache(values)]))"""
+        async with running_router(directory) as router:
+
+            def story() -> Any:
+                opened(page, router)
+                return page.run(script)
+
+            assert await asyncio.to_thread(story) == [
+                [7, {"running": 3, "waiting": 1}, {"share": 0.25, "kept": 0.5}],
+                [7, {"running": 0, "waiting": 0}, {"share": 0.25, "kept": None}],
+                [None, None, None],
+            ]
+
     async def test_texts_find_their_tokens(self, page: Page, directory: Path) -> None:
         """Held back, come in halves, or unlike any token."""
         cases: list[tuple[list[tuple[str, list[str]]], list[list[Any]]]] = [
@@ -280,8 +307,6 @@ class TestInABrowser:
 
             def story() -> Any:
                 opened(page, router)
-                return page.run(
-                    script.replace("CASES", repr(cases).replace("None", "null").replace("(", "[").replace(")", "]"))
-                )
+                return page.run(script.replace("CASES", json.dumps(cases)))
 
             assert await asyncio.to_thread(story) == [expected for _, expected in cases]

@@ -69,10 +69,10 @@ class Client(
     def _sent(self, path: str, request: BaseModel) -> Iterator[httpx.Response]:
         """The first answer that is not to be waited for, or the last one; its body is not read yet."""
         attempts = Attempts(self.retries)
-        with httpx.Client(**self.connection()) as connection:
+        with httpx.Client(**self._connection()) as connection:
             while True:
                 try:
-                    reply = connection.send(connection.build_request(**self.message(path, request)), stream=True)
+                    reply = connection.send(connection.build_request(**self._message(path, request)), stream=True)
                 except httpx.TransportError as error:
                     if (pause_s := attempts.after_error(error)) is None:
                         raise
@@ -133,10 +133,10 @@ class AsyncClient(
     async def _sent(self, path: str, request: BaseModel) -> AsyncIterator[httpx.Response]:
         """The first answer that is not to be waited for, or the last one; its body is not read yet."""
         attempts = Attempts(self.retries)
-        async with httpx.AsyncClient(**self.connection()) as connection:
+        async with httpx.AsyncClient(**self._connection()) as connection:
             while True:
                 try:
-                    reply = await connection.send(connection.build_request(**self.message(path, request)), stream=True)
+                    reply = await connection.send(connection.build_request(**self._message(path, request)), stream=True)
                 except httpx.TransportError as error:
                     if (pause_s := attempts.after_error(error)) is None:
                         raise

@@ -30,7 +30,7 @@ class Endpoint:
         # Reading the certificates takes longer than a request, so once for all calls, and not for plain HTTP.
         self._verify: ssl.SSLContext | bool = self.base_url.startswith("https") and httpx.create_ssl_context()
 
-    def connection(self) -> dict[str, Any]:
+    def _connection(self) -> dict[str, Any]:
         """Arguments of both kinds of httpx client."""
         return {
             "headers": self.headers,
@@ -40,7 +40,7 @@ class Endpoint:
             "follow_redirects": True,
         }
 
-    def message(self, path: str, request: BaseModel) -> dict[str, Any]:
+    def _message(self, path: str, request: BaseModel) -> dict[str, Any]:
         """Arguments of their requests."""
         url = self.base_url.rstrip("/") + path if path else self.base_url
         return {"method": "POST", "url": url, "json": request.model_dump(mode="json", exclude_none=True)}
