@@ -224,6 +224,8 @@ class TestInABrowser:
                 opened(page, router)
                 say(page, "a long message without a break" * 4)
                 page.until(count(".facts"))
+                page.run("[...document.querySelectorAll('.token')].pop().focus()")
+                assert not page.run("document.querySelector('#card').hidden")
                 assert page.run("document.documentElement.scrollWidth") <= width
                 page.run(click("#tab-completion"))
                 assert page.run("document.documentElement.scrollWidth") <= width

@@ -37,7 +37,12 @@ function content(token) {
   const rows = token.alternatives.map((one) => row(one, one.text === token.text));
   const note = best.text === token.text ? "the likeliest" : `instead of ${visible(best.text)}`;
   return [
-    element("p", { class: "title" }, element("span", { class: "name" }, visible(token.text)), percent(token.probability)),
+    element(
+      "p",
+      { class: "title" },
+      element("span", { class: "name" }, visible(token.text)),
+      percent(token.probability),
+    ),
     element("ol", {}, ...rows),
     element("p", { class: "note" }, note),
   ];
@@ -46,7 +51,13 @@ function content(token) {
 function row({ text, probability }, chosen) {
   const bar = element("span", { class: "bar" });
   bar.style.width = `${100 * probability}%`;
-  return element("li", { "data-chosen": chosen }, bar, element("span", { class: "name" }, visible(text)), percent(probability));
+  return element(
+    "li",
+    { "data-chosen": chosen },
+    bar,
+    element("span", { class: "name" }, visible(text)),
+    percent(probability),
+  );
 }
 
 /** Spaces and line ends as signs. */
@@ -61,7 +72,8 @@ function percent(share) {
 function place(card, span) {
   const [token] = span.getClientRects();
   const { width, height } = card.getBoundingClientRect();
-  const left = Math.min(Math.max(token.left, MARGIN), document.documentElement.clientWidth - width - MARGIN);
+  const { right } = document.body.getBoundingClientRect();
+  const left = Math.max(Math.min(token.left, right - width - MARGIN), MARGIN);
   const below = token.bottom + MARGIN + height < window.innerHeight;
   const top = below ? token.bottom + MARGIN : token.top - height - MARGIN;
   card.style.left = `${left + window.scrollX}px`;

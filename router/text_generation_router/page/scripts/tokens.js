@@ -14,7 +14,8 @@ export function tokenNodes(text, token) {
   if (!token) return [text];
   const [space] = text.trim() ? /^\s*/.exec(text) : [""];
   const doubt = STEPS.filter((step) => token.probability < step).length;
-  const span = element("span", { class: "token", tabindex: -1, "data-doubt": doubt || null }, text.slice(space.length));
+  const marks = { "data-doubt": doubt || null, "data-break": text.includes("\n") && !text.trim() };
+  const span = element("span", { class: "token", tabindex: -1, ...marks }, text.slice(space.length));
   told.set(span, token);
   return space ? [space, span] : [span];
 }

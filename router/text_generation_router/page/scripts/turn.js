@@ -55,7 +55,13 @@ export class Turn {
     const again = element("button", { type: "button" }, "Try again");
     again.addEventListener("click", retry);
     this.root.append(
-      element("div", { class: "problem", role: "alert" }, element("strong", {}, title), element("p", {}, error.message), again),
+      element(
+        "div",
+        { class: "problem", role: "alert" },
+        element("strong", {}, title),
+        element("p", {}, error.message),
+        again,
+      ),
     );
     if (!this.text) this.#said.remove();
   }
