@@ -18,6 +18,7 @@ from text_generation_router.routes.openai.chat import ChatRoutes
 from text_generation_router.routes.openai.completions import CompletionRoutes
 from text_generation_router.routes.openai.errors import OPENAI_ERRORS
 from text_generation_router.routes.openai.models import ModelRoutes
+from text_generation_router.routes.page import PageRoutes
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
@@ -38,7 +39,7 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
         told = error if isinstance(error, ApiError) else unrouted(error)
         return json_error(told, _form(request.url.path))
 
-    apis = NativeRoutes, TokenRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
+    apis = PageRoutes, NativeRoutes, TokenRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
     return Starlette(
         routes=[route for api in apis for route in api(services).routes()],
         middleware=[cors, *guard],
