@@ -11,6 +11,7 @@ import torch
 
 from conformance.caller import Caller
 from conformance.made_tokenizers import byte_level
+from mocks.guessing import AlwaysGuess
 from mocks.launched import Launcher
 from mocks.mock_model import MockModel
 from text_generation_server.adapters.names import AdapterNames
@@ -104,7 +105,7 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
             ROWS, config.cache.block_size, run_ahead, memory_fraction=1.0, position_limit=position_limit,
             watermark=config.watermark, speculate=speculate, adapters=adapters,
         )  # fmt: skip
-        engine = Engine(RoomyRunner(model, SingleRank(), ThreadStream()), tokenizer, settings)
+        engine = Engine(RoomyRunner(model, SingleRank(), ThreadStream()), tokenizer, settings, AlwaysGuess())
         if warm:
             engine.resize(num_slots, max_len)
         engine.max_prefill_tokens = max_prefill_tokens

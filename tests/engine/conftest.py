@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mocks.byte_tokenizer import ByteTokenizer
+from mocks.guessing import AlwaysGuess
 from mocks.mock_model import MockModel
 from mocks.plain_recorder import PlainRecorder
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.guessing import Guessing
 from text_generation_server.engine.runner import Runner
 
 MakeEngine = Callable[..., Engine]
@@ -32,6 +34,7 @@ def make_engine() -> Iterator[MakeEngine]:
         speculate: int = 0,
         graphs: tuple[int, ...] = (),
         max_mixed_tokens: int = 1024,
+        guessing: Guessing | None = None,
     ) -> Engine:
         runner = Runner(model or MockModel(), SingleRank(), ThreadStream(), PlainRecorder)
         settings = EngineSettings(
@@ -44,7 +47,7 @@ def make_engine() -> Iterator[MakeEngine]:
             graphs=graphs,
             max_mixed_tokens=max_mixed_tokens,
         )
-        engine = Engine(runner, ByteTokenizer(), settings)
+        engine = Engine(runner, ByteTokenizer(), settings, guessing or AlwaysGuess())
         engine.resize(num_slots, max_len, graphs)
         engine.max_prefill_tokens = max_prefill_tokens
         engines.append(engine)

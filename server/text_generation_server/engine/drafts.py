@@ -15,21 +15,36 @@ SHORTEST = 2
 """Tokens that must repeat before the rest is expected to. Single tokens repeat too often to mean anything."""
 
 
-class NgramDrafts:
-    """Remembers where each n-gram of a sequence last ended; lookups and additions take constant time."""
+SMOOTHING = 0.25
+"""Weight of the newest guesses in what is said of them."""
 
-    def __init__(self, prompt_ids: Sequence[int]) -> None:
+
+class NgramDrafts:
+    """Remembers where each n-gram of a sequence last ended; lookups and additions take constant time.
+
+    most: tokens guessed at once. usually_accepted: how many of them come true, on average of late.
+    """
+
+    def __init__(self, prompt_ids: Sequence[int], most: int) -> None:
+        self.usually_accepted = 0.0
+        self._most = most
         self._ids: list[int] = []
         self._ends: dict[tuple[int, ...], int] = {}
-        self.extend(prompt_ids)
+        self._expected: tuple[int, ...] = ()
+        self._came_true = 0
+        self._add(prompt_ids)
+        self._expected = self.propose(most)
 
     def extend(self, ids: Sequence[int]) -> None:
-        """Add what the sequence says next. The n-grams of its last position count once something follows them."""
+        """Add what the sequence says next, and see which guesses that makes true, whether they were verified or not."""
         for token in ids:
-            end = len(self._ids)
-            for length in range(SHORTEST, min(LONGEST, end) + 1):
-                self._ends[tuple(self._ids[end - length :])] = end
-            self._ids.append(token)
+            self._add((token,))
+            if self._came_true < len(self._expected) and token == self._expected[self._came_true]:
+                self._came_true += 1
+                continue
+            # What a step would have made of them ends with this token.
+            self.usually_accepted += SMOOTHING * (self._came_true - self.usually_accepted)
+            self._expected, self._came_true = self.propose(self._most), 0
 
     def propose(self, count: int) -> tuple[int, ...]:
         """Up to `count` tokens that followed the longest earlier occurrence of the sequence's end; () without one."""
@@ -38,6 +53,14 @@ class NgramDrafts:
             if end is not None:
                 return tuple(self._ids[end : end + count])
         return ()
+
+    def _add(self, ids: Sequence[int]) -> None:
+        """The n-grams of the last position count once something follows them."""
+        for token in ids:
+            end = len(self._ids)
+            for length in range(SHORTEST, min(LONGEST, end) + 1):
+                self._ends[tuple(self._ids[end - length :])] = end
+            self._ids.append(token)
 
 
 class Acceptance:

@@ -12,8 +12,8 @@ from loguru import logger
 
 from text_generation_server.adapters.names import NO_ADAPTERS, AdapterNames
 from text_generation_server.engine.batch import Batch
-from text_generation_server.engine.drafts import Acceptance
 from text_generation_server.engine.finish import finish_tokens, refusal
+from text_generation_server.engine.guessing import Guessing, MeasuredGain
 from text_generation_server.engine.launched_step import LaunchedStep
 from text_generation_server.engine.plan import AllocateCache
 from text_generation_server.engine.planner import prefill_chunks
@@ -40,8 +40,8 @@ class EngineSettings:
     """What an operator decides about an engine.
 
     max_rows: sequences served at once. block_size: slots in a block of the local allocator.
-    run_ahead: launch the next step before reading the last, not possible with guesses. speculate: most tokens guessed
-    after each chosen one, 0 for none. memory_fraction: of the device, for everything.
+    run_ahead: launch the next step before reading the last, where that has no guesses. speculate: most tokens guessed
+    after each chosen one, where that pays; 0 for none. memory_fraction: of the device, for everything.
     position_limit: longest sequence the model can take, None if unbounded.
     usual_length: longest sequence where neither the model nor an operator says, None if nothing does.
     watermark: how requests that ask for one are marked.
@@ -68,7 +68,10 @@ class EngineSettings:
 class Engine:
     """Owns the cached batches of a shard."""
 
-    def __init__(self, runner: StepRunner, tokenizer: Tokenizer, settings: EngineSettings) -> None:
+    def __init__(
+        self, runner: StepRunner, tokenizer: Tokenizer, settings: EngineSettings, guessing: Guessing | None = None
+    ) -> None:
+        """guessing: decides when guesses are verified; by default where that has been measured to pay."""
         self.settings = settings
         self.runner = runner
         self._tokenizer = tokenizer
@@ -86,9 +89,7 @@ class Engine:
         self._pool: SequencePool | None = None
         self.max_prefill_tokens = self._sizer.default_prefill_tokens
         self._batches: dict[int, Batch] = {}
-        # Guesses follow the last token, which must have been read.
-        self._runs_ahead = settings.run_ahead and not settings.speculate
-        self._acceptance = Acceptance()
+        self._guessing = guessing or MeasuredGain(time.perf_counter)
 
     @property
     def pool(self) -> SequencePool:
@@ -145,7 +146,7 @@ class Engine:
             block_size=self.settings.block_size,
             vocab_size=self.runner.vocab_size,
             shares_prefixes=self.settings.shares_prefixes,
-            speculates=self.settings.speculate > 0,
+            speculate=self.settings.speculate,
             adapters=self.settings.adapters,
         )
         self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars)
@@ -227,7 +228,7 @@ class Engine:
         try:
             if idle:
                 steps.append(self._launch(idle))
-            ahead = self._launch_ahead(merged) if self._runs_ahead else None
+            ahead = self._launch_ahead(merged) if self._may_run_ahead(steps, merged) else None
             for step in steps:  # while the device is busy
                 step.writes.make_tags()
             for step in steps:
@@ -238,6 +239,7 @@ class Engine:
         except Exception:
             self._drop(merged)
             raise
+        self._note_pace(steps)
         batch = joined[0] if joined else Batch(batch_id, self.pool.new_references())
         return StepResult(
             generations=tuple(generations),
@@ -246,6 +248,20 @@ class Engine:
             decode_ns=time.perf_counter_ns() - collected,
             concat_ns=concat_ns,
         )
+
+    def _may_run_ahead(self, steps: list[LaunchedStep], merged: list[Sequence]) -> bool:
+        """Guesses follow the last token, which must have been read, and what is behind them depends on their number."""
+        if not self.settings.run_ahead or any(map(any, (step.drafted for step in steps))):
+            return False
+        return not (self.settings.speculate and self._guessing.pays(merged))
+
+    def _note_pace(self, steps: list[LaunchedStep]) -> None:
+        if not self.settings.speculate:
+            return
+        if len(steps) == 1 and not steps[0].has_prompts:
+            self._guessing.note(len(steps[0].sequences), any(steps[0].drafted))
+        else:
+            self._guessing.pause()
 
     def _launch_ahead(self, merged: list[Sequence]) -> LaunchedStep | None:
         """The step after the one being read, of all rows that cannot have reached their length by then."""
@@ -283,7 +299,7 @@ class Engine:
             stand = 1
             if sequence.drafts is not None:
                 stand = sequence.verify(sequence.drafts, output.sampled.ids[start:end])
-                self._acceptance.count(drafted, stand - 1)
+                self._guessing.count(drafted, stand - 1)
             generation = finish_tokens(sequence, output.sampled, range(start, start + stand), self._tokenizer)
             generations.append(generation)
             if generation.finished:
@@ -293,10 +309,12 @@ class Engine:
     def _keep(self, batch: Batch, sequences: list[Sequence], ahead: LaunchedStep | None) -> BatchView | None:
         """Cache what is unfinished; `ahead` covers all of it, or nothing is in flight."""
         if not sequences:
+            self._guessing.pause()
             return None
         if ahead is None:
+            guesses = self.settings.speculate if self._guessing.pays(sequences) else 0
             for sequence in sequences:
-                sequence.guess(self.settings.speculate)
+                sequence.guess(guesses)
             self._schedule(sequences)
         batch.keep(sequences)
         batch.in_flight = ahead

@@ -28,6 +28,7 @@ class LaunchedStep:
 
     writes: prompt tokens that others can share once the step has succeeded.
     drafted: guesses of each choosing sequence; it has one more row of the output.
+    has_prompts: whether it computes any of a prompt.
     """
 
     sequences: list[Sequence]
@@ -36,3 +37,4 @@ class LaunchedStep:
     drafted: tuple[int, ...]
     scored: list[Sequence]
     output: Pending[StepOutput]
+    has_prompts: bool

@@ -30,7 +30,7 @@ class PoolLimits:
     """num_slots: slots routers may use. max_len: longest prompt plus answer. vocab_size: bounds token ids.
 
     shares_prefixes: whether a request may take over what another computed for the same prompt tokens.
-    speculates: whether guesses are verified. adapters: those that requests may name.
+    speculate: most tokens guessed at once. adapters: those that requests may name.
     """
 
     num_slots: int
@@ -39,7 +39,7 @@ class PoolLimits:
     block_size: int
     vocab_size: int
     shares_prefixes: bool
-    speculates: bool = False
+    speculate: int = 0
     adapters: AdapterNames = NO_ADAPTERS
 
 
@@ -160,9 +160,9 @@ class SequencePool:
 
     def _drafts(self, request: Request) -> NgramDrafts | None:
         """Guesses only where the choice after a guess needs nothing but its logits."""
-        if not self.limits.speculates or request.sampling.depends_on_last_token:
+        if not self.limits.speculate or request.sampling.depends_on_last_token:
             return None
-        return NgramDrafts(request.prompt_ids)
+        return NgramDrafts(request.prompt_ids, self.limits.speculate)
 
     def _grammar(self, request: Request) -> GrammarState | None:
         """Starts compiling it; whether it can be used shows when the first token is chosen."""

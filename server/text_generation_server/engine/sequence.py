@@ -112,8 +112,12 @@ class Sequence:
 
     @property
     def verified_input(self) -> tuple[int, ...] | None:
-        """What a decode step computes: the newest token and guesses after it; None for the newest token alone."""
-        return (self.output_ids[-1], *self.draft) if self.drafts is not None else None
+        """What a decode step computes: the newest token and guesses after it; None for the newest token alone.
+
+        Which row holds that token only the device knows where it is yet to be read.
+        """
+        known = self.drafts is not None and self.sampled == len(self.output_ids)
+        return (self.output_ids[-1], *self.draft) if known else None
 
     def guess(self, count: int) -> None:
         """Draft up to `count` tokens for the next step, if that is a decode step."""

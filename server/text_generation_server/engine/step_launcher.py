@@ -56,9 +56,10 @@ class StepLauncher:
             if sequence.grammar is not None:
                 sequence.grammar.newest = _token_of(output, place)
             place += drafted + 1
+        has_prompts = any(sequence.remaining_prompt for sequence in sequences)
         for sequence in sequences:
             sequence.advance()
-        return LaunchedStep(sequences, writes, step.choosing, step.plan.drafted, step.scored, output)
+        return LaunchedStep(sequences, writes, step.choosing, step.plan.drafted, step.scored, output, has_prompts)
 
     def _sampling_input(self, step: PlannedStep) -> SamplingInput:
         choices = [

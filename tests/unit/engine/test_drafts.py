@@ -16,16 +16,26 @@ def slow(ids, count):
 
 
 def test_a_repeated_phrase_goes_on_as_before():
-    assert NgramDrafts([5, 6, 7, 8, 9, 1, 5, 6, 7]).propose(3) == (8, 9, 1)
+    assert NgramDrafts([5, 6, 7, 8, 9, 1, 5, 6, 7], 3).propose(3) == (8, 9, 1)
 
 
 def test_nothing_is_guessed_where_nothing_repeats():
-    assert NgramDrafts([1, 2, 3]).propose(4) == ()
-    assert NgramDrafts([]).propose(4) == ()
+    assert NgramDrafts([1, 2, 3], 4).propose(4) == ()
+    assert NgramDrafts([], 4).propose(4) == ()
 
 
 @given(prompt=st.lists(st.integers(0, 3), max_size=30), later=st.lists(st.integers(0, 3), max_size=10))
 def test_lookups_find_what_a_search_finds(prompt, later):
-    drafts = NgramDrafts(prompt)
+    drafts = NgramDrafts(prompt, 4)
     drafts.extend(later)
     assert drafts.propose(4) == slow(prompt + later, 4)
+
+
+def test_it_is_known_how_many_guesses_come_true_though_none_are_verified():
+    drafts = NgramDrafts([1, 2, 3, 4, 5], 3)
+    drafts.extend([6, 7, 8])
+    assert drafts.usually_accepted == 0
+    drafts.extend([1, 2, 3, 4, 5, 6, 7, 8] * 6)
+    assert 2.5 < drafts.usually_accepted <= 3
+    drafts.extend(range(100, 130))
+    assert drafts.usually_accepted < 0.1
