@@ -297,7 +297,7 @@ class Batcher:
 
     def _deliver(self, call: _Call, answer: StepAnswer) -> None:
         """Hand every request its tokens. Never waits: a slow reader delays nobody."""
-        requests, now = self._metrics.requests, time.monotonic()
+        requests, now, made = self._metrics.requests, time.monotonic(), 0
         for generation in answer.generations():
             entry = call.members.get(generation.request_id)
             if entry is None:
@@ -312,12 +312,14 @@ class Batcher:
             else:
                 requests.time_to_first_token.observe(now - timeline.started)
             timeline.last_token = now
+            made += len(generation.tokens)
             requests.skipped_tokens.observe(len(generation.tokens) - 1)
             if generation.generated_text is None:
                 entry.generated_ids += [token.id for token in generation.tokens]
             elif generation.request_id in call.paused:
                 generation.generated_text = None
             entry.push(generation)
+        self._metrics.batches.generated_tokens.add(made)
 
     async def _answer_probes(self) -> None:
         """One probe of the shards for all who ask."""

@@ -177,7 +177,7 @@ class Inference:
         metrics.queue_duration.observe(times.queue)
         metrics.inference_duration.observe(times.inference)
         metrics.time_per_token.observe(times.per_token)
-        metrics.generated_tokens.observe(final.generated_tokens)
+        metrics.note_finished(request, final)
         logger.info(
             "Success: {} prompt tokens, {} generated ({}), seed {}; {:.1f} ms = {:.1f} validation + {:.1f} queue + "
             "{:.1f} inference, {:.2f} ms a token",

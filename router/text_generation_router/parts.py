@@ -35,7 +35,7 @@ class ModelText:
 def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive_s: float) -> Services:
     """Everything that handlers need."""
     info, limits = ready.info, ready.limits
-    metrics = Metrics(limits, info.speculate)
+    metrics = Metrics(limits, info.speculate, info.adapters, build_facts(settings, info))
     allocator = BlockAllocator(limits.max_batch_total_tokens // info.block_size, info.block_size, info.shares_prefixes)
     metrics.cache.blocks.set(allocator.usable_blocks)
     queue = WaitingQueue(
@@ -111,6 +111,13 @@ def _info(settings: Settings, ready: Ready, model_sha: str | None) -> dict[str, 
         "sha": None,
         "docker_label": None,
     }
+
+
+def build_facts(settings: Settings, info: ShardInfo) -> dict[str, str]:
+    """The labels of `tgi_build_info`."""
+    model = settings.served_model_name or settings.tokenizer_name
+    facts = {"version": _version(), "model": model, "dtype": info.dtype, "device": info.device_type}
+    return facts | {"attention": info.attention_impl}
 
 
 def _version() -> str:

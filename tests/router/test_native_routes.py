@@ -43,7 +43,7 @@ async def test_prompt_details_begin_without_a_logprob_and_use_no_cache(directory
             prefill = answer.json()["details"]["prefill"]
             assert [token["text"] for token in prefill] == ["<s>", "a", "b", "c"]
             assert [token["logprob"] for token in prefill] == [None, -0.5, -0.5, -0.5]
-        assert await router.metric("kvrun_prefix_cache_hit_tokens") == 0
+        assert await router.metric("tgi_prefix_cache_hit_tokens") == 0
 
 
 async def test_log_probabilities_are_written_as_the_shortest_32_bit_floats(directory):
