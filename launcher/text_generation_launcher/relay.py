@@ -45,6 +45,12 @@ class Record:
         phase = self.extra.get("phase")
         return phase if isinstance(phase, str) else None
 
+    @property
+    def request_id(self) -> str | None:
+        """The request that the line is about."""
+        request_id = self.extra.get("request_id")
+        return request_id if isinstance(request_id, str) else None
+
 
 def parse_record(line: str) -> Record | None:
     """The record of a stdout line; None if the line is something else."""

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from text_generation_router.errors import ApiError, Unauthorized
+from text_generation_router.request_id import RequestIds
 from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
 from text_generation_router.routes.native import NativeRoutes
 from text_generation_router.routes.openai.chat import ChatRoutes
@@ -23,7 +24,7 @@ from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
 
 
-def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_key: str | None) -> Starlette:
+def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_key: str | None) -> ASGIApp:
     """The application. cors_allow_origin: None allows any. api_key: what POST routes ask for, if not None."""
     origins = list(cors_allow_origin or ["*"])
     cors = Middleware(
@@ -31,6 +32,7 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
         allow_origins=origins,
         allow_methods=["GET", "POST"],
         allow_headers=["content-type", "authorization"],
+        expose_headers=["x-request-id"],
     )
     guard = [Middleware(KeyGuard, key=api_key)] if api_key is not None else []
 
@@ -39,10 +41,12 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
         return json_error(told, _form(request.url.path))
 
     apis = NativeRoutes, TokenRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
-    return Starlette(
-        routes=[route for api in apis for route in api(services).routes()],
-        middleware=[cors, *guard],
-        exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
+    return RequestIds(
+        Starlette(
+            routes=[route for api in apis for route in api(services).routes()],
+            middleware=[cors, *guard],
+            exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
+        )
     )
 
 

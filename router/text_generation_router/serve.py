@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 from loguru import logger
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from text_generation_router.app import make_app, make_metrics_app
 from text_generation_router.chat.template import ChatTemplate
@@ -176,7 +176,7 @@ class _Server(uvicorn.Server):
     tell: called with each socket from when connections are taken there.
     """
 
-    def __init__(self, app: Starlette, tell: Callable[[socket.socket], None] | None = None) -> None:
+    def __init__(self, app: ASGIApp, tell: Callable[[socket.socket], None] | None = None) -> None:
         self._tell = tell
         super().__init__(
             uvicorn.Config(

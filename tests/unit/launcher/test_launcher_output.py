@@ -77,6 +77,16 @@ def test_lines_that_report_on_no_phase_are_shown(extra: dict[str, object]):
     assert "hello" in out.getvalue()
 
 
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_the_request_that_a_line_is_about_is_named(json_lines: bool):
+    out = io.StringIO()
+    StartUp(console(out, json_lines=json_lines)).stdout_of("router")(log_line(extra={"request_id": "n7"}))
+    if json_lines:
+        assert json.loads(out.getvalue())["fields"] == {"message": "hello", "request_id": "n7"}
+    else:
+        assert out.getvalue().endswith("router: hello [n7]\n")
+
+
 def test_lines_below_the_level_are_left_out_and_failures_never():
     out = io.StringIO()
     quiet = console(out, level=LogLevel.OFF)
