@@ -272,7 +272,7 @@ class Batcher:
         for entry in call.members.values():
             del self._entries[entry.id]
             self._release(entry)
-            entry.push(GenerationFailed(str(error)))
+            entry.push(GenerationFailed(error.told))
 
     def _release(self, entry: Entry) -> None:
         self._uncomputed.pop(entry.id, None)

@@ -15,6 +15,8 @@ from text_generation_router.app import make_app, make_metrics_app
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.errors import ShardError, StartError
 from text_generation_router.handshake import shake_hands
+from text_generation_router.head_limit import LimitedHeadProtocol
+from text_generation_router.keys import read_keys
 from text_generation_router.parts import ModelText, make_services
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings, listen_address
@@ -37,13 +39,14 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
 
     Raises StartError. The port is taken at once, but opens only after warm-up.
     """
+    keys = read_keys(settings.api_key, settings.api_key_file)
     with _reserve(settings.hostname, settings.port) as place:
         starting = asyncio.ensure_future(_start(settings, keep_alive_s))
         if not await _finishes_before(starting, stop):
             return 0
         services = starting.result()
         try:
-            app = make_app(services, settings.cors_allow_origin, settings.api_key)
+            app = make_app(services, settings.cors_allow_origin, keys)
             async with _metrics_port(services, settings):
                 grace_s = settings.graceful_termination_timeout
                 return await _run(_Server(app, _tell_address), services, place, stop, grace_s)
@@ -181,6 +184,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=LimitedHeadProtocol,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

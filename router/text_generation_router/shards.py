@@ -42,6 +42,14 @@ _FINISH_REASONS = {
 
 _GRAMMAR_TYPES = {GrammarType.JSON: pb.GRAMMAR_TYPE_JSON, GrammarType.REGEX: pb.GRAMMAR_TYPE_REGEX}
 
+_FOR_CLIENTS = {
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+"""Statuses of errors that shards expect, whose texts are made for who asked; others are exceptions' own."""
+
 T = TypeVar("T")
 
 
@@ -265,7 +273,8 @@ async def _all(pending: Sequence[Awaitable[T]]) -> list[T]:
     if failure is not None:
         lost = failure.code() == grpc.StatusCode.UNAVAILABLE
         wrapper = "Could not connect to Text Generation server" if lost else "Server error"
-        raise ShardError(f"{wrapper}: {failure.details()}", lost) from failure
+        text = f"{wrapper}: {failure.details()}"
+        raise ShardError(text, lost, text if failure.code() in _FOR_CLIENTS else wrapper) from failure
     return answers
 
 

@@ -57,8 +57,9 @@ async def test_every_answer_has_one_and_failures_are_logged_under_it(directory, 
     told = [(level, message) for level, message, request_id in lines if request_id == "n"]
     assert told == [
         ("INFO", "validation: Input validation error: `inputs` cannot be empty"),
-        ("ERROR", "generation: Request failed during generation: Server error: no kernel"),
+        ("ERROR", "generation: Request failed during generation: Server error"),
     ]
+    assert ("ERROR", "prefill of 1 requests failed: Server error: no kernel", None) in lines
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ max-batch-total-tokens max-waiting-tokens=20 max-batch-size cuda-graphs hostname
 prometheus-port=9000 shard-uds-path=/tmp/text-generation-server master-addr=localhost master-port=29500
 huggingface-hub-cache weights-cache-override disable-custom-kernels=False deterministic=False cuda-memory-fraction=1.0
 rope-scaling rope-factor json-output=False otlp-endpoint otlp-service-name=text-generation-inference.router
-cors-allow-origin api-key watermark-gamma watermark-delta ngrok=False ngrok-authtoken ngrok-edge tokenizer-config-path
+cors-allow-origin api-key api-key-file watermark-gamma watermark-delta ngrok=False ngrok-authtoken ngrok-edge tokenizer-config-path
 disable-grammar-support=False env=False max-client-batch-size=4 lora-adapters usage-stats=on payload-limit=2000000
 chat-template
 enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty disable-flashinfer=False load-format=auto
