@@ -22,10 +22,17 @@ from text_generation_router.routes.openai.models import ModelRoutes
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
+from text_generation_router.traced_requests import TracedRequests
+from text_generation_server.tracing import Tracing
 
 
-def make_app(services: Services, cors_allow_origin: Sequence[str] | None, keys: Sequence[str]) -> ASGIApp:
-    """The application. cors_allow_origin: None allows any. keys: of which POST routes ask for one, if there are any."""
+def make_app(
+    services: Services, cors_allow_origin: Sequence[str] | None, keys: Sequence[str], tracing: Tracing | None = None
+) -> ASGIApp:
+    """The application. cors_allow_origin: None allows any. keys: of which POST routes ask for one, if there are any.
+
+    tracing: of requests, if a collector is asked for.
+    """
     origins = list(cors_allow_origin or ["*"])
     cors = Middleware(
         CORSMiddleware,
@@ -40,13 +47,12 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, keys: 
         return _answer(error, request.url.path)
 
     apis = NativeRoutes, TokenRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
-    return RequestIds(
-        Starlette(
-            routes=[route for api in apis for route in api(services).routes()],
-            middleware=[cors, *guard],
-            exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
-        )
+    app: ASGIApp = Starlette(
+        routes=[route for api in apis for route in api(services).routes()],
+        middleware=[cors, *guard],
+        exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
     )
+    return RequestIds(app if tracing is None else TracedRequests(app, tracing))
 
 
 def _answer(error: Exception, path: str) -> Response:

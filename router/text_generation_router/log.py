@@ -25,7 +25,7 @@ def set_up_logging(filter_expression: str, json_output: bool) -> None:
     level = effective_level(filter_expression)
     # What variables hold, which `diagnose` would show, may be a key or a prompt.
     logger.add(sys.stdout, level=level, format=_format, serialize=json_output, diagnose=False)
-    for name in ("uvicorn", "uvicorn.error", "grpc", "asyncio"):
+    for name in ("uvicorn", "uvicorn.error", "grpc", "asyncio", "opentelemetry"):
         library = logging.getLogger(name)
         library.handlers = [_Forward()]
         library.propagate = False

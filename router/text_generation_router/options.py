@@ -64,7 +64,6 @@ class UsageStats(StrEnum):
 
 
 _NO_NGROK = "tunnels through ngrok are not made; put a reverse proxy in front"
-_NO_TRACING = "traces are not exported yet; metrics are at /metrics"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +93,8 @@ class RouterOptions:
     port: int = option(3000, "HTTP port", short="-p", least=1, most=65535)
     prometheus_port: int = option(9000, "Port of /metrics alone, beside the main port; 0 for none", least=0, most=65535)
     json_output: bool = option(False, "Log JSON, an object a line")
-    otlp_endpoint: str | None = option(None, "Collector of traces", refused=_NO_TRACING)
-    otlp_service_name: str = option("text-generation-inference.router", "Name in traces", refused=_NO_TRACING)
+    otlp_endpoint: str | None = option(None, "Collector of traces, over gRPC: http://host:4317")
+    otlp_service_name: str = option("text-generation-inference.router", "Name in traces")
     cors_allow_origin: list[str] | None = option(None, "Origin browsers may call from; repeatable, by default any")
     api_key: str | None = option(None, "Key that POST routes ask for; several with commas between")
     ngrok: bool = option(False, "Open an ngrok tunnel", refused=_NO_NGROK)

@@ -18,6 +18,7 @@ from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings
 from text_generation_router.timelimit import TimeLimit
 from text_generation_router.tokenizer import Backend, PromptTokenizer
+from text_generation_router.traces import NO_TRACES, Traces
 from text_generation_router.types import ShardInfo
 from text_generation_router.validation import RequestLimits, Validator
 from text_generation_server.grammar.compiler import GrammarCompiler
@@ -32,7 +33,9 @@ class ModelText:
     sha: str | None
 
 
-def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive_s: float) -> Services:
+def make_services(
+    settings: Settings, ready: Ready, model: ModelText, keep_alive_s: float, traces: Traces = NO_TRACES
+) -> Services:
     """Everything that handlers need."""
     info, limits = ready.info, ready.limits
     metrics = Metrics(limits, info.speculate, info.adapters, build_facts(settings, info))
@@ -41,7 +44,7 @@ def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive
     queue = WaitingQueue(
         allocator, info.speculate, info.support_chunking, _longest_resumed(settings, info), metrics.requests
     )
-    batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready), metrics)
+    batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready), metrics, traces)
     ceilings = RequestLimits(
         max_best_of=settings.max_best_of,
         max_stop_sequences=settings.max_stop_sequences,
@@ -57,7 +60,7 @@ def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive
         batcher=batcher,
         health=HealthCheck(ready.shards, batcher, settings.watchdog_timeout),
         validator=validator,
-        inference=Inference(batcher, TimeLimit(settings.request_timeout), metrics.requests),
+        inference=Inference(batcher, TimeLimit(settings.request_timeout), metrics.requests, traces),
         tokenizer=tokenizer,
         template=model.template,
         permits=Permits(settings.max_concurrent_requests),

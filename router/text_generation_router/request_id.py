@@ -16,7 +16,8 @@ _USABLE = re.compile(rb"[!-~]{1,128}")
 class RequestIds:
     """Takes `x-request-id` from a client, or makes one, and answers with it; outermost, so of every answer.
 
-    Log lines written meanwhile have it as `request_id`, those on an error that nobody has caught among them.
+    Log lines written meanwhile have it as `request_id`, those on an error that nobody has caught among them, and so has
+    the scope.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -27,12 +28,14 @@ class RequestIds:
         given = next((value for name, value in scope.get("headers", ()) if name == HEADER), b"")
         request_id = given if _USABLE.fullmatch(given) else uuid.uuid4().hex.encode()
 
+        scope["request_id"] = request_id.decode()
+
         def answer(message: Message) -> Awaitable[None]:  # no coroutine of its own: a stream passes here once a token
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (HEADER, request_id)]
             return send(message)
 
-        with logger.contextualize(request_id=request_id.decode()):
+        with logger.contextualize(request_id=scope["request_id"]):
             try:
                 await self._app(scope, receive, answer)
             except Exception as error:

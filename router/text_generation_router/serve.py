@@ -21,8 +21,11 @@ from text_generation_router.parts import ModelText, make_services
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings, listen_address
 from text_generation_router.tokenizer import find_model, load_backend
+from text_generation_router.traces import NO_TRACES, RecordedTraces, Traces
+from text_generation_server.errors import StartError as ServerStartError
 from text_generation_server.reservations.holders import Taken
 from text_generation_server.reservations.ports import PortReservation, reserve_port
+from text_generation_server.tracing import Tracing
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a stream gets a comment."""
@@ -40,13 +43,14 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
     Raises StartError. The port is taken at once, but opens only after warm-up.
     """
     keys = read_keys(settings.api_key, settings.api_key_file)
-    with _reserve(settings.hostname, settings.port) as place:
-        starting = asyncio.ensure_future(_start(settings, keep_alive_s))
+    with _reserve(settings.hostname, settings.port) as place, _tracing(settings) as tracing:
+        traces = NO_TRACES if tracing is None else RecordedTraces(tracing)
+        starting = asyncio.ensure_future(_start(settings, keep_alive_s, traces))
         if not await _finishes_before(starting, stop):
             return 0
         services = starting.result()
         try:
-            app = make_app(services, settings.cors_allow_origin, keys)
+            app = make_app(services, settings.cors_allow_origin, keys, tracing)
             async with _metrics_port(services, settings):
                 grace_s = settings.graceful_termination_timeout
                 return await _run(_Server(app, _tell_address), services, place, stop, grace_s)
@@ -55,7 +59,21 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
             await services.shards.close()
 
 
-async def _start(settings: Settings, keep_alive_s: float) -> Services:
+@contextlib.contextmanager
+def _tracing(settings: Settings) -> Iterator[Tracing | None]:
+    """What sends spans, if a collector is asked for. Raises StartError."""
+    if settings.otlp_endpoint is None:
+        yield None
+        return
+    try:
+        tracing = Tracing(settings.otlp_endpoint, settings.otlp_service_name)
+    except ServerStartError as error:
+        raise StartError(str(error)) from error
+    with contextlib.closing(tracing):
+        yield tracing
+
+
+async def _start(settings: Settings, keep_alive_s: float, traces: Traces) -> Services:
     """Warm the shards up, and read the model's files meanwhile."""
     loading = asyncio.ensure_future(asyncio.to_thread(_load_model, settings))
     try:
@@ -68,7 +86,7 @@ async def _start(settings: Settings, keep_alive_s: float) -> Services:
     except BaseException:
         await ready.shards.close()
         raise
-    return make_services(settings, ready, model, keep_alive_s)
+    return make_services(settings, ready, model, keep_alive_s, traces)
 
 
 def _load_model(settings: Settings) -> ModelText:

@@ -137,17 +137,24 @@ class ShardedClient:
         return (await _all([stub.FilterBatch(message) for stub in self._stubs]))[-1].batch
 
     def prefill(
-        self, batch_id: int, requests: Sequence[WireRequest], cached: CachedBatch | None
+        self,
+        batch_id: int,
+        requests: Sequence[WireRequest],
+        cached: CachedBatch | None,
+        carried: Sequence[tuple[str, str]] = (),
     ) -> Awaitable[StepAnswer]:
-        """Start a Prefill of a new batch, joined with `cached` if given; it leaves at the loop's next turn."""
+        """Start a Prefill of a new batch, joined with `cached` if given; it leaves at the loop's next turn.
+
+        carried: metadata of the call, which tells the shards of its trace.
+        """
         batch = calls.batch(batch_id, [_request(request) for request in requests])
         message = pb.PrefillRequest(batch=batch, cached_batch=cast(pb.CachedBatch | None, cached))
-        return _step([stub.Prefill(message) for stub in self._stubs])
+        return _step([stub.Prefill(message, metadata=carried or None) for stub in self._stubs])
 
-    def decode(self, batches: Iterable[CachedBatch]) -> Awaitable[StepAnswer]:
+    def decode(self, batches: Iterable[CachedBatch], carried: Sequence[tuple[str, str]] = ()) -> Awaitable[StepAnswer]:
         """Start a Decode of batches, which are joined; it leaves at the loop's next turn, without being awaited."""
         message = pb.DecodeRequest(batches=cast(Iterable[pb.CachedBatch], batches))
-        return _step([stub.Decode(message) for stub in self._stubs])
+        return _step([stub.Decode(message, metadata=carried or None) for stub in self._stubs])
 
 
 class _StepAnswer:

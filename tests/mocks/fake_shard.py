@@ -102,6 +102,7 @@ class FakeShard:
         self.running.set()
         self.violations: list[str] = []
         self.calls: list[tuple[str, Any]] = []
+        self.metadata: list[tuple[str, dict[str, Any]]] = []
         self.failures: dict[str, str] = {}
         self.fail_after: dict[str, int] = {}
         self.max_prefill_tokens = 0
@@ -367,6 +368,7 @@ class _Turn:
     async def __aenter__(self) -> None:
         shard = self._shard
         shard.calls.append((self._name, self._detail))
+        shard.metadata.append((self._name, dict(self._context.invocation_metadata() or ())))
         shard._check(not shard._busy, f"{self._name} while another call is under way")
         shard._busy = True
         await shard.running.wait()
