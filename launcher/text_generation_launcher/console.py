@@ -29,13 +29,16 @@ class Console:
         self._has_bar = not json_lines and self._out.isatty()
         self._bar = ""
 
-    def log(self, level: LogLevel, message: str, source: str, request_id: str | None = None) -> None:
-        """A log line of the process `source`, about a request if one is named."""
-        if request_id is None:
-            self._log(level, message, source, {})
+    def log(self, level: LogLevel, message: str, source: str) -> None:
+        """A log line of the process `source`."""
+        self._log(level, message, source, {})
+
+    def relayed(self, line: str, level: LogLevel, message: str, source: str) -> None:
+        """A log line of the process `source`, whose JSON is as it should be: as text it is `message`."""
+        if self._json_lines:
+            self._line(line)
         else:
-            shown = message if self._json_lines or request_id in message else f"{message} [{request_id}]"
-            self._log(level, shown, source, {"request_id": request_id})
+            self.log(level, message, source)
 
     def debug(self, message: str, source: str) -> None:
         """A log line of the process `source`, for who looks for a fault."""

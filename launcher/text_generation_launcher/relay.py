@@ -20,6 +20,7 @@ _LEVELS = {
     "DEBUG": LogLevel.DEBUG,
     "INFO": LogLevel.INFO,
     "SUCCESS": LogLevel.INFO,
+    "WARN": LogLevel.WARN,
     "WARNING": LogLevel.WARN,
     "ERROR": LogLevel.ERROR,
     "CRITICAL": LogLevel.ERROR,
@@ -63,3 +64,13 @@ def parse_record(line: str) -> Record | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return Record(level, str(text).rstrip("\n"), extra if isinstance(extra, dict) else {})
+
+
+def parse_event(line: str) -> Record | None:
+    """The record of a line of our router, whose fields are beside its message; None if the line is something else."""
+    try:
+        fields = json.loads(line)
+        level, text, raised = _LEVELS[fields["level"]], fields["message"], fields.get("exception")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Record(level, f"{text}\n{raised}".rstrip() if raised else str(text), fields)

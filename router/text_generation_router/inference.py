@@ -86,7 +86,7 @@ class Inference:
                         final = generation.generated_text
                         if final is not None:
                             times = Times.of(timeline, final.generated_tokens)
-                            trace.finished(final, times)
+                            trace.finished(final, times.fields)
                             if measured:
                                 self._record(request, final, times)
                         yield generation
@@ -187,15 +187,13 @@ class Inference:
         metrics.inference_duration.observe(times.inference)
         metrics.time_per_token.observe(times.per_token)
         metrics.note_finished(request, final)
-        logger.info(
+        length, generated, reason = len(request.input_ids), final.generated_tokens, final.finish_reason.value
+        fields = {"input_length": length, "generated_tokens": generated, "finish_reason": reason, "seed": final.seed}
+        logger.bind(**fields, **times.fields()).info(
             "Success: {} prompt tokens, {} generated ({}), seed {}; {:.1f} ms = {:.1f} validation + {:.1f} queue + "
             "{:.1f} inference, {:.2f} ms a token",
-            len(request.input_ids),
-            final.generated_tokens,
-            final.finish_reason.value,
-            final.seed,
-            *(1e3 * seconds for seconds in (times.total, times.validation, times.queue, times.inference)),
-            1e3 * times.per_token,
+            *fields.values(),
+            *(1e3 * seconds for seconds in times.fields().values()),
         )
 
 
@@ -208,6 +206,16 @@ class Times:
     queue: float
     inference: float
     per_token: float
+
+    def fields(self) -> dict[str, float]:
+        """The same under the names that text-generation-inference logs and traces them by."""
+        return {
+            "total_time": self.total,
+            "validation_time": self.validation,
+            "queue_time": self.queue,
+            "inference_time": self.inference,
+            "time_per_token": self.per_token,
+        }
 
     @classmethod
     def of(cls, timeline: Timeline, generated_tokens: int) -> "Times":

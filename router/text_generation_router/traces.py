@@ -3,9 +3,9 @@
 The classes without a prefix note nothing: they are what there is without a collector. Knows neither HTTP nor gRPC.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from text_generation_router.types import GeneratedText, ValidRequest
 from text_generation_server.tracing import Kind, Span, Tracing
@@ -14,29 +14,14 @@ MOST_LINKS = 128
 """Of a span, by OpenTelemetry's default."""
 
 
-class Durations(Protocol):
-    """How long the parts of a generation took, in seconds."""
-
-    @property
-    def total(self) -> float: ...
-    @property
-    def validation(self) -> float: ...
-    @property
-    def queue(self) -> float: ...
-    @property
-    def inference(self) -> float: ...
-    @property
-    def per_token(self) -> float: ...
-
-
 class GenerationTrace:
     """One generation, which ends when the context is left."""
 
     def batched(self) -> None:
         """It enters a batch, for the first time or again."""
 
-    def finished(self, final: GeneratedText, times: Durations) -> None:
-        """Its answer is complete."""
+    def finished(self, final: GeneratedText, times: Callable[[], Mapping[str, float]]) -> None:
+        """Its answer is complete. times: what to call for how long its parts took, in seconds."""
 
     def __enter__(self) -> Self:
         return self
@@ -111,17 +96,13 @@ class _RecordedGeneration(GenerationTrace):
             self.stage.end()
             self.stage = self._tracing.start("infer", parent=self._whole)
 
-    def finished(self, final: GeneratedText, times: Durations) -> None:
+    def finished(self, final: GeneratedText, times: Callable[[], Mapping[str, float]]) -> None:
         self._complete = True
         self._whole.note(
             generated_tokens=final.generated_tokens,
             finish_reason=final.finish_reason.value,
             seed=None if final.seed is None else str(final.seed),  # OpenTelemetry's integers have a sign
-            total_time=times.total,
-            validation_time=times.validation,
-            queue_time=times.queue,
-            inference_time=times.inference,
-            time_per_token=times.per_token,
+            **times(),
         )
 
     def __exit__(

@@ -78,13 +78,18 @@ def test_lines_that_report_on_no_phase_are_shown(extra: dict[str, object]):
 
 
 @pytest.mark.parametrize("json_lines", [True, False])
-def test_the_request_that_a_line_is_about_is_named(json_lines: bool):
+def test_a_routers_line_is_shown_as_it_is_or_as_text_with_its_request(json_lines: bool):
     out = io.StringIO()
-    StartUp(console(out, json_lines=json_lines)).stdout_of("router")(log_line(extra={"request_id": "n7"}))
-    if json_lines:
-        assert json.loads(out.getvalue())["fields"] == {"message": "hello", "request_id": "n7"}
-    else:
-        assert out.getvalue().endswith("router: hello [n7]\n")
+    line = json.dumps({"level": "WARN", "message": "slow", "request_id": "n7", "target": "text_generation_router"})
+    StartUp(console(out, json_lines=json_lines)).stdout_of_router(line)
+    StartUp(console(out, json_lines=json_lines)).stdout_of_router("no JSON")
+    assert out.getvalue() == f"{line}\n" if json_lines else out.getvalue().endswith(" WARN router: slow [n7]\n")
+
+
+def test_a_routers_traceback_is_shown():
+    out = io.StringIO()
+    StartUp(console(out)).stdout_of_router('{"level": "ERROR", "message": "a", "exception": "Traceback\\n  b\\n"}')
+    assert out.getvalue().endswith("ERROR router: a\nTraceback\n  b\n")
 
 
 def test_lines_below_the_level_are_left_out_and_failures_never():
