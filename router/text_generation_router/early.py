@@ -21,6 +21,8 @@ def ending_early(schema: CoreSchema) -> CoreSchema:
             node["fail_fast"] = True
         elif node["type"] == "dict" and node.get("values_schema", {}).get("type", "any") != "any":
             checked = node.copy()
+            if "keys_schema" in checked:  # behind a function they are no JSON any more, where numbers are texts
+                checked["keys_schema"] = {**checked["keys_schema"], "strict": False}
             node.clear()
             node |= no_info_before_validator_function(_few, checked)
     return schema

@@ -13,7 +13,7 @@ from mocks.running_router import RunningRouter, running_router
 from text_generation_router.errors import InvalidSettings
 from text_generation_router.head_limit import LONGEST_HEAD
 from text_generation_router.keys import read_keys
-from text_generation_router.schemas import Body
+from text_generation_router.schemas import Body, Count, Float
 
 DEEP, LONG, MANY = 20_000, 50_000, 200_000
 BOMBS = {
@@ -70,9 +70,11 @@ def test_no_list_or_object_is_checked_to_its_end_once_it_is_wrong(kind):
 
 def test_an_object_whose_values_are_checked_is_short():
     class Weights(Body):
-        bias: dict[str, float]
+        bias: dict[Count, Float] | None = None
 
-    assert Weights.model_validate_json('{"bias": {"1": 2}}').bias == {"1": 2}
+    assert Weights.model_validate_json('{"bias": {"1": 2}}').bias == {1: 2}
+    with pytest.raises(ValidationError, match="valid number"):
+        Weights.model_validate_json('{"bias": {"1": "2"}}')
     with pytest.raises(ValidationError, match="at most 4096 keys"):
         TypeAdapter(Weights).validate_json(json.dumps({"bias": {str(i): 0.0 for i in range(4097)}}))
 
