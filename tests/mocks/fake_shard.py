@@ -74,7 +74,8 @@ class FakeShard:
     keep_finished: leave finished requests in the batch, as text-generation-inference does. eos_after: tokens after
     which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
     resuming: requests may be resumed. alive: whether Health succeeds. forget: drop all requests after the next step.
-    running: cleared, it holds calls back. failures: method → message with which its next call fails.
+    running: cleared, it holds calls back. failures: method → message with which its next call fails, and
+    failure_code how: INTERNAL is what was not expected.
     fail_after: prompt → tokens after which its request fails alone.
     """
 
@@ -104,6 +105,7 @@ class FakeShard:
         self.calls: list[tuple[str, Any]] = []
         self.metadata: list[tuple[str, dict[str, Any]]] = []
         self.failures: dict[str, str] = {}
+        self.failure_code = grpc.StatusCode.INTERNAL
         self.fail_after: dict[str, int] = {}
         self.max_prefill_tokens = 0
         self.warmup: Any = None
@@ -376,7 +378,7 @@ class _Turn:
         if message is not None:
             shard._busy = False
             shard.batches.clear()
-            await self._context.abort(grpc.StatusCode.INTERNAL, message)
+            await self._context.abort(shard.failure_code, message)
 
     async def __aexit__(self, *_: object) -> None:
         self._shard._busy = False
