@@ -45,8 +45,9 @@ lock: $(INSTALLED) ## write requirements/lock.txt again: the newest versions tha
 proto: $(INSTALLED) ## write the protocol stubs again from proto/*.proto
 	$(BIN)/python proto/compile.py
 
-docs: $(INSTALLED) ## write docs/models.md again from the parity cases
+docs: $(INSTALLED) ## write again what is made from code: docs/models.md, and the table of docs/observability.md
 	PYTHONPATH=tests $(BIN)/python -m oracles.models_page > docs/models.md
+	PYTHONPATH=tests $(BIN)/python -m mocks.metrics_table
 
 format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --quiet --fix --select I $(CODE)

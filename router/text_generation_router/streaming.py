@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from text_generation_router.errors import ApiError, ClientGone
-from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error
+from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
 
 T = TypeVar("T")
 
@@ -70,9 +70,10 @@ class EventStream:
             async with aclosing(self._events) as events:
                 async for event in events:
                     await self._send(send, event_data(event))
-        except ApiError as error:
+        except Exception as error:
+            told = error if isinstance(error, ApiError) else unrouted(error)
             if self._started:
-                for text in (self._form.body(error.in_stream()), *self._form.farewell):
+                for text in (self._form.body(told.in_stream()), *self._form.farewell):
                     await self._send(send, event_data(text))
                 await send(_END)
             raise
