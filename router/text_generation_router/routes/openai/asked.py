@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from text_generation_router.chat.reader import PLAIN, AnswerForm
 from text_generation_router.errors import InvalidInput
 from text_generation_router.routes.openai.schemas import (
     GenerationBody,
@@ -24,13 +25,14 @@ class Asked:
     """Generations that one request asks for.
 
     prompts: one a text. choices: how many answers to each. special_tokens: whether the tokenizer puts them around.
-    logprobs: whether the answer has them.
+    logprobs: whether the answer has them. form: how the answers are read.
     """
 
     body: GenerationBody
     prompts: Sequence[GenerateRequest]
     special_tokens: bool
     logprobs: bool
+    form: AnswerForm = PLAIN
 
     @property
     def choices(self) -> int:
