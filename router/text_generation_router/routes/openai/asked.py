@@ -45,8 +45,13 @@ class Asked:
         return self.prompts[0].parameters.stop_sequences
 
 
-def prompt_request(body: GenerationBody, text: str, max_tokens: int | None, top: int | None) -> GenerateRequest:
-    """The native request for a prompt. top: alternatives to each token. Raises InvalidInput."""
+def prompt_request(
+    body: GenerationBody, text: str, max_tokens: int | None, top: int | None, grammar: AnyGrammar | None = None
+) -> GenerateRequest:
+    """The native request for a prompt. top: alternatives to each token. Raises InvalidInput.
+
+    grammar: what the answer must match, if that is not what the body says.
+    """
     _check_keys(body)
     greedy = body.temperature == 0
     parameters = GenerateParameters(
@@ -61,7 +66,7 @@ def prompt_request(body: GenerationBody, text: str, max_tokens: int | None, top:
         stop=body.stop,
         seed=None if body.seed is None else body.seed % 2**64,
         top_n_tokens=top,
-        grammar=_grammar(body.response_format),
+        grammar=grammar or asked_grammar(body.response_format),
         adapter_id=body.adapter_id,
         lora_id=body.lora_id,
     )
@@ -78,7 +83,8 @@ def _check_keys(body: GenerationBody) -> None:
             )
 
 
-def _grammar(wanted: ResponseFormat | None) -> AnyGrammar | None:
+def asked_grammar(wanted: ResponseFormat | None) -> AnyGrammar | None:
+    """What a form of answers means. Raises InvalidInput."""
     match wanted:
         case None | TextFormat():
             return None
