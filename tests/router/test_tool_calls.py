@@ -14,6 +14,11 @@ from pydantic import BaseModel
 from mocks.running_router import RunningRouter, running_router
 from mocks.spoken import TOOLS
 from text_generation_protocol.v3 import generate_pb2 as pb
+from text_generation_router.chat.dialect import Dialect
+from text_generation_router.chat.template import ChatTemplate
+from text_generation_router.errors import InvalidInput
+from text_generation_router.routes.openai.chat import asked_of_chat
+from text_generation_router.routes.openai.schemas import ChatBody
 
 CHAT = "/v1/chat/completions"
 TEMPLATE = (
@@ -200,6 +205,24 @@ async def test_a_template_without_tools_is_told_of_them_in_words(directory):
         )
 
 
+def test_developers_and_efforts_have_the_place_that_a_template_has_for_them():
+    thinking = TEMPLATE + "{{ enable_thinking }}"
+    named = TEMPLATE + "{% if developer %}{% endif %}{{ reasoning_effort }}"
+    told = [{"role": "developer", "content": "Hi"}]
+    for template, effort, shown in (
+        (thinking, "none", "[system]Hi[assistant]False"),
+        (thinking, "low", "[system]Hi[assistant]True"),
+        (named, "low", "[developer]Hi[assistant]low"),
+    ):
+        chat = ChatTemplate({"default": template}, {})
+        body = ChatBody(messages=told, reasoning_effort=effort)
+        (request,) = asked_of_chat(body, chat, Dialect.of(template, None, None)).prompts
+        assert request.inputs == shown
+    with pytest.raises(InvalidInput, match="`reasoning_effort` means nothing"):
+        body = ChatBody(messages=told, reasoning_effort="low")
+        asked_of_chat(body, ChatTemplate({"default": TEMPLATE}, {}), Dialect.of(TEMPLATE, None, None))
+
+
 def _function(parameters: Any) -> list[dict[str, Any]]:
     return [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
 
@@ -217,6 +240,23 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": _function(1)}, "no JSON schema", "validation"),
     ({"tools": _function({"not": {}}), "tool_choice": "required"}, "grammar is not valid", "validation"),
 ]
+
+
+STRANGE: list[dict[str, Any]] = [
+    {"messages": [{"role": "assistant", "tool_calls": 5}, *ASKED]},
+    {"messages": [{"role": "assistant", "tool_calls": [5, {"function": {}}]}, {"role": "tool", "content": 5}]},
+    {"messages": [{"role": "user", "content": 5}], "tools": TOOLS},
+    {"messages": [{"role": "user", "content": [5]}], "tools": TOOLS},
+    {"messages": ASKED, "tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": 5}}}]},
+]
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, "{% for m in messages %}{{ m.content }}{% endfor %}"])
+async def test_whatever_is_sent_is_answered(directory, template):
+    says = ["<function=f><parameter=a>1</parameter>", "</function>", END]
+    async with serving(directory, says, template=template, options={"tool_call_parser": "qwen3_coder"}) as (router, _):
+        for fields in STRANGE:
+            assert (await router.client.post(CHAT, json=fields)).status_code in (200, 422), fields
 
 
 async def test_what_cannot_be_called_is_refused(directory):

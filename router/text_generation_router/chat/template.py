@@ -61,10 +61,9 @@ class ChatTemplate:
         """Whether it tells the model which tools there are."""
         return isinstance(self._for_tools, _Compiled) and "tools" in self._for_tools.variables
 
-    @property
-    def shows_calls(self) -> bool:
-        """Whether it tells the model which tools have been called."""
-        return "tool_calls" in self.text
+    def mentions(self, name: str) -> bool:
+        """Whether a name stands anywhere in it: of a variable, a key, or a role."""
+        return name in self.text
 
     @classmethod
     def load(cls, folder: Path, override: str | None, tokenizer_config: Path | None = None) -> Self | None:

@@ -1,14 +1,14 @@
 """`/v1/chat/completions`: conversations, made prompts by the model's chat template. Knows not how they are run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from text_generation_router.chat.announce import announced, as_text
 from text_generation_router.chat.dialect import Dialect
+from text_generation_router.chat.fitting import fitted
 from text_generation_router.chat.messages import ends_with_answer
 from text_generation_router.chat.reader import PLAIN
 from text_generation_router.chat.template import ChatTemplate
@@ -78,12 +78,21 @@ def _prompt(body: ChatBody, template: ChatTemplate | None, tools: Tools | None) 
             raise InvalidInput("`messages` has a message without a `role`, expected a text such as user")
     if template is None:
         raise TemplateFailed(_NO_TEMPLATE)
-    messages: Sequence[Mapping[str, Any]] = body.messages
-    if tools is not None:
-        messages = announced(messages, None if template.shows_tools else tools.offered, body.tool_prompt)
+    offered = None if tools is None else tools.offered
     return template.render(
-        messages if template.shows_calls else as_text(messages),
-        tools=None if tools is None else tools.offered,
+        fitted(body.messages, template, offered, body.tool_prompt),
+        tools=offered,
         continue_final_message=ends_with_answer(body.messages),
-        extra=body.chat_template_kwargs or {},
+        extra={**_effort(body.reasoning_effort, template), **(body.chat_template_kwargs or {})},
     )
+
+
+def _effort(effort: str | None, template: ChatTemplate) -> Mapping[str, Any]:
+    """What tells a template how much to reason. Raises InvalidInput if nothing does."""
+    if effort is None:
+        return {}
+    if template.mentions("reasoning_effort"):
+        return {"reasoning_effort": effort}
+    if template.mentions("enable_thinking"):
+        return {"enable_thinking": effort != "none"}
+    raise InvalidInput("`reasoning_effort` means nothing to this model's chat template; leave it out")

@@ -108,7 +108,6 @@ class ChatBody(GenerationBody):
         **GenerationBody.CANNOT,
         "functions": _NONE,
         "function_call": (None, "none", "auto"),
-        "reasoning_effort": (None,),
         "modalities": (None, ["text"]),
         "audio": (None,),
         "prediction": (None,),
@@ -123,4 +122,5 @@ class ChatBody(GenerationBody):
     tool_choice: Any = None
     tool_prompt: str | None = None
     parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
