@@ -97,9 +97,7 @@ _THINKERS = ("deepseek_v3", "qwen3", "glm45", "glm47", "kimi_k2", "minimax_m2", 
 
 REASONING: Mapping[str, Marks | None] = {
     "deepseek_r1": _THINK,
-    **dict.fromkeys(
-        ("deepseek_v3", "qwen3", "glm45", "glm47", "kimi_k2", "minimax_m2", "nemotron_v3", "olmo3"), _THINK
-    ),
+    **dict.fromkeys(_THINKERS, _THINK),
     "mistral": Marks("[THINK]", "[/THINK]"),
     "gemma4": Marks("<|channel>thought\n", "<channel|>", frozenset({"<|channel>", "<channel|>"})),
     "seed_oss": Marks("<seed:think>", "</seed:think>"),
