@@ -193,6 +193,18 @@ SPOKEN: dict[str, list[Spoken]] = {
         Spoken(f"functools[{_ZURICH}]", [ZURICH]),
         Spoken("<|tool_call|>[]<|/tool_call|>", content=None),
     ],
+    "nemotron_json": [
+        Spoken(f"Ok.<TOOLCALL>[{_ZURICH}, {_NOW}]</TOOLCALL>", [ZURICH, NOW], content="Ok."),
+    ],
+    "cohere_command3": [
+        Spoken(
+            '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "weather", "parameters": '
+            + _ARGUMENTS
+            + "}\n]<|END_ACTION|>",
+            [ZURICH],
+        ),
+        Spoken("<|START_RESPONSE|>It rains.<|END_RESPONSE|>", content="It rains."),
+    ],
     "deepseek_v3": [
         Spoken(_DS["all"] + _v3("weather", _ARGUMENTS) + "\n" + _v3("now", "{}") + _DS["all_end"], [ZURICH, NOW]),
         Spoken("<think>\nHm.</think>\n\nI look." + _DS["all"] + _v3("now", "{}"), [NOW], "I look.", "Hm."),
