@@ -115,6 +115,10 @@ REASONING: Mapping[str, Marks | None] = {
 """By name; the first whose end a template has is the model's."""
 
 
+SINGLE = "only supports single tool-calls"
+"""What templates say that refuse a conversation with several calls in an answer."""
+
+
 def tool_format(template: str) -> ToolFormat:
     """How a model with this chat template writes calls."""
     signs = ((known, signs) for known in TOOL_FORMATS.values() for signs in known.signs)

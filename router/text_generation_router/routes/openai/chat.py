@@ -50,7 +50,7 @@ def asked_of_chat(body: ChatBody, template: ChatTemplate | None, dialect: Dialec
     limits = {body.max_tokens, body.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise InvalidInput("`max_tokens` and `max_completion_tokens` differ; leave the first, which is the older name")
-    tools = offered_tools(body.tools, body.tool_choice, body.parallel_tool_calls)
+    tools = dialect.callable(offered_tools(body.tools, body.tool_choice, body.parallel_tool_calls))
     grammar = _grammar(body, tools)
     request = prompt_request(body, "", next(iter(limits), None), body.top_logprobs, grammar)
     prompt = _prompt(body, template, tools)
