@@ -113,3 +113,5 @@ class RouterOptions:
     watchdog_timeout: float | None = option(
         None, "Seconds without an answer of the shards after which /health fails; by default never", least=0.1
     )
+    tool_call_parser: str | None = option(None, "How the model writes calls of tools; by default as its template says")
+    reasoning_parser: str | None = option(None, "How it writes reasoning, or none; by default as its template says")

@@ -77,6 +77,7 @@ class FakeShard:
     running: cleared, it holds calls back. failures: method → message with which its next call fails, and
     failure_code how: INTERNAL is what was not expected.
     fail_after: prompt → tokens after which its request fails alone. prefill_room: told beside every batch, unless None.
+    says: the texts of every answer's tokens, instead of letters; `special`: which of them are special tokens.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -98,6 +99,8 @@ class FakeShard:
     forget: bool = False
     resuming: bool = True
     prefill_room: int | None = None
+    says: Sequence[str] = ()
+    special: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.running = asyncio.Event()
@@ -300,10 +303,12 @@ class FakeShard:
             return _failed(wire.id)
         read = [self.slots[slot] for slot in list(wire.slots)[: row.computed]]
         letter = next_letter(read)
+        said = self.says[len(wire.generated_ids) + len(row.outputs)] if self.says else letter + self.pad
+        special = said in self.special
         row.outputs.append(self.tokenizer.token_to_id(letter))
-        row.text += letter + self.pad
+        row.text += "" if special else said
         logprob = -(ord(letter) - ord("a") + 1) / 10
-        token = {"ids": [row.outputs[-1]], "logprobs": [logprob], "texts": [letter + self.pad], "is_special": [False]}
+        token = {"ids": [row.outputs[-1]], "logprobs": [logprob], "texts": [said], "is_special": [special]}
         return pb.Generation(
             request_id=wire.id,
             tokens=pb.Tokens(**token),
@@ -322,7 +327,7 @@ class FakeShard:
         stay_over = len(row.outputs) >= stopping.max_new_tokens
         if stay_over and not row.request.resumable:
             reason = pb.FINISH_REASON_LENGTH
-        elif self.eos_after is not None and generated >= self.eos_after:
+        elif generated >= (len(self.says) or self.eos_after or math.inf):
             reason = pb.FINISH_REASON_EOS_TOKEN
         elif any(row.text.endswith(stop) for stop in stopping.stop_sequences):
             reason = pb.FINISH_REASON_STOP_SEQUENCE

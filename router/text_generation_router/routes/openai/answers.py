@@ -4,7 +4,7 @@ by their `Shape`.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, ExitStack, aclosing
 from dataclasses import replace
 from typing import TypeVar
@@ -12,6 +12,7 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from text_generation_router.chat.events import CallBegin
 from text_generation_router.entry import Timeline
 from text_generation_router.inference import Completion, Times
 from text_generation_router.outcome import counted
@@ -19,10 +20,10 @@ from text_generation_router.responses import read_json
 from text_generation_router.routes.headers import STREAM, compute_headers, timing_headers
 from text_generation_router.routes.openai.asked import Asked
 from text_generation_router.routes.openai.errors import DONE, OPENAI_ERRORS
+from text_generation_router.routes.openai.reading import Reading, read_whole
 from text_generation_router.routes.openai.render import Choice, Rendering, Usage
 from text_generation_router.routes.openai.schemas import GenerationBody
 from text_generation_router.routes.openai.shapes import Shape
-from text_generation_router.routes.openai.texts import Pieces, answer_text
 from text_generation_router.routes.services import Services
 from text_generation_router.streaming import EventStream, until_disconnect
 from text_generation_router.types import Generation, Token, ValidRequest
@@ -54,7 +55,7 @@ class Answerer:
             sum(completion.input_length for completion in completions[:: asked.choices]),
             sum(completion.generated_text.generated_tokens for completion in completions),
         )
-        body = self._rendering(asked).answer([_choice(one, asked.stops) for one in completions], usage)
+        body = self._rendering(asked).answer([_choice(one, asked) for one in completions], usage)
         last = max(completions, key=lambda completion: completion.timeline.batched)
         times = Times.of(last.timeline, last.generated_text.generated_tokens)
         headers = self._headers(asked) | timing_headers(times, usage.prompt_tokens, usage.completion_tokens)
@@ -78,7 +79,9 @@ class Answerer:
         services.validator.check_batch(len(asked.prompts), asked.choices)
         with services.permits.held(len(asked.prompts) * asked.choices):
             requests = await self._requests(asked)
-            choices = [_StreamedChoice(index, rendering, asked.stops) for index in range(len(requests))]
+            choices = [
+                _StreamedChoice(index, rendering, Reading(asked.form, asked.stops)) for index in range(len(requests))
+            ]
             async with aclosing(services.inference.stream_all(requests, timeline)) as generations:
                 async for index, generation in generations:
                     for chunk in choices[index].chunks(generation):
@@ -100,7 +103,8 @@ class Answerer:
         """Clients may call the model what they like, unless it is the name of an adapter."""
         info = self._services.info
         model, fingerprint = asked.body.model or info["model_id"], f"{info['version']}-native"
-        return Rendering(self._shape, model, fingerprint, logprobs=asked.logprobs, usage=asked.body.include_usage)
+        wishes = {"logprobs": asked.logprobs, "usage": asked.body.include_usage, "calls": asked.form.calls}
+        return Rendering(self._shape, model, fingerprint, **wishes)
 
     def _headers(self, asked: Asked) -> dict[str, str]:
         return compute_headers(self._services.compute_type, sum(len(prompt.inputs) for prompt in asked.prompts))
@@ -109,33 +113,35 @@ class Answerer:
 class _StreamedChoice:
     """One choice of a stream, from its first chunk to its last. generated_tokens: known after the last."""
 
-    def __init__(self, index: int, rendering: Rendering, stops: Sequence[str]) -> None:
+    def __init__(self, index: int, rendering: Rendering, reading: Reading) -> None:
         self.generated_tokens = 0
         self._index = index
         self._rendering = rendering
-        self._pieces = Pieces(stops)
+        self._reading = reading
         self._begun = False
+        self._called = False
         self._offset = 0
 
     def chunks(self, generation: Generation) -> list[str]:
         """What a step adds."""
         index, final = self._index, generation.generated_text
-        chunks = [] if self._begun else [self._rendering.opening(index)]
+        chunks = [] if self._begun else self._rendering.opening(index)
         self._begun = True
         tokens, top_tokens = _worded(generation.tokens, generation.top_tokens)
-        generated = "".join(token.text for token in tokens)
-        text = self._pieces.add(generated) if final is None else self._pieces.end(final)
-        chunks.append(self._rendering.delta(index, text, tokens, top_tokens, self._offset))
-        self._offset += len(generated)
+        events = self._reading.step(generation)
+        self._called = self._called or any(isinstance(event, CallBegin) for event in events)
+        chunks += self._rendering.deltas(index, events, tokens, top_tokens, self._offset)
+        self._offset += sum(len(token.text) for token in tokens)
         if final is not None:
             self.generated_tokens = final.generated_tokens
-            chunks.append(self._rendering.closing(index, final.finish_reason))
-        return [chunk for chunk in chunks if chunk is not None]
+            chunks.append(self._rendering.closing(index, final.finish_reason, self._called))
+        return chunks
 
 
-def _choice(completion: Completion, stops: Sequence[str]) -> Choice:
-    final = completion.generated_text
-    return Choice(answer_text(final, stops), *_worded(completion.tokens, completion.top_tokens), final.finish_reason)
+def _choice(completion: Completion, asked: Asked) -> Choice:
+    message = read_whole(completion, asked.form, asked.stops)
+    tokens, top_tokens = _worded(completion.tokens, completion.top_tokens)
+    return Choice(message, tokens, top_tokens, completion.generated_text.finish_reason)
 
 
 def _worded(tokens: list[Token], top_tokens: list[list[Token]]) -> tuple[list[Token], list[list[Token]]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from text_generation_router.chat.reader import PLAIN, AnswerForm
 from text_generation_router.errors import InvalidInput
 from text_generation_router.routes.openai.schemas import (
     GenerationBody,
@@ -24,13 +25,14 @@ class Asked:
     """Generations that one request asks for.
 
     prompts: one a text. choices: how many answers to each. special_tokens: whether the tokenizer puts them around.
-    logprobs: whether the answer has them.
+    logprobs: whether the answer has them. form: how the answers are read.
     """
 
     body: GenerationBody
     prompts: Sequence[GenerateRequest]
     special_tokens: bool
     logprobs: bool
+    form: AnswerForm = PLAIN
 
     @property
     def choices(self) -> int:
@@ -43,8 +45,13 @@ class Asked:
         return self.prompts[0].parameters.stop_sequences
 
 
-def prompt_request(body: GenerationBody, text: str, max_tokens: int | None, top: int | None) -> GenerateRequest:
-    """The native request for a prompt. top: alternatives to each token. Raises InvalidInput."""
+def prompt_request(
+    body: GenerationBody, text: str, max_tokens: int | None, top: int | None, grammar: AnyGrammar | None = None
+) -> GenerateRequest:
+    """The native request for a prompt. top: alternatives to each token. Raises InvalidInput.
+
+    grammar: what the answer must match, if that is not what the body says.
+    """
     _check_keys(body)
     greedy = body.temperature == 0
     parameters = GenerateParameters(
@@ -59,7 +66,7 @@ def prompt_request(body: GenerationBody, text: str, max_tokens: int | None, top:
         stop=body.stop,
         seed=None if body.seed is None else body.seed % 2**64,
         top_n_tokens=top,
-        grammar=_grammar(body.response_format),
+        grammar=grammar or asked_grammar(body.response_format),
         adapter_id=body.adapter_id,
         lora_id=body.lora_id,
     )
@@ -76,7 +83,8 @@ def _check_keys(body: GenerationBody) -> None:
             )
 
 
-def _grammar(wanted: ResponseFormat | None) -> AnyGrammar | None:
+def asked_grammar(wanted: ResponseFormat | None) -> AnyGrammar | None:
+    """What a form of answers means. Raises InvalidInput."""
     match wanted:
         case None | TextFormat():
             return None

@@ -7,14 +7,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from text_generation_router.chat.dialect import Dialect
+from text_generation_router.chat.fitting import fitted
 from text_generation_router.chat.messages import ends_with_answer
+from text_generation_router.chat.reader import PLAIN
 from text_generation_router.chat.template import ChatTemplate
-from text_generation_router.errors import InvalidInput, TemplateFailed
+from text_generation_router.chat.tools import Tools, offered_tools
+from text_generation_router.errors import InvalidInput, TemplateFailed, ToolFailed
 from text_generation_router.routes.openai.answers import Answerer
-from text_generation_router.routes.openai.asked import Asked, prompt_request
+from text_generation_router.routes.openai.asked import Asked, asked_grammar, prompt_request
 from text_generation_router.routes.openai.schemas import ChatBody
 from text_generation_router.routes.openai.shapes import ChatShape
 from text_generation_router.routes.services import Services
+from text_generation_router.schemas import AnyGrammar, JsonGrammar
 from text_generation_router.streaming import EventStream
 
 _NO_TEMPLATE = "this model has no chat template; pass one with --chat-template, or send a prompt to /v1/completions"
@@ -24,7 +29,7 @@ class ChatRoutes:
     """The handler, over what it serves from."""
 
     def __init__(self, services: Services) -> None:
-        self._template = services.template
+        self._services = services
         self._answerer = Answerer(services, ChatShape())
 
     def routes(self) -> list[Route]:
@@ -33,38 +38,61 @@ class ChatRoutes:
 
     async def create(self, request: Request) -> Response | EventStream:
         """See `Answerer.respond`."""
-        return await self._answerer.respond(request, ChatBody, lambda body: _asked(body, self._template))
+        template, dialect = self._services.template, self._services.dialect
+        return await self._answerer.respond(request, ChatBody, lambda body: asked_of_chat(body, template, dialect))
 
 
-def _asked(body: ChatBody, template: ChatTemplate | None) -> Asked:
-    """May take long for a long conversation."""
+def asked_of_chat(body: ChatBody, template: ChatTemplate | None, dialect: Dialect) -> Asked:
+    """What a chat asks for. May take long for a long conversation. Raises ApiError."""
     logprobs = bool(body.logprobs)
     if body.top_logprobs and not logprobs:
         raise InvalidInput("`top_logprobs` needs `logprobs` to be true")
     limits = {body.max_tokens, body.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise InvalidInput("`max_tokens` and `max_completion_tokens` differ; leave the first, which is the older name")
-    request = prompt_request(body, "", next(iter(limits), None), body.top_logprobs)
+    tools = dialect.callable(offered_tools(body.tools, body.tool_choice, body.parallel_tool_calls))
+    grammar = _grammar(body, tools)
+    request = prompt_request(body, "", next(iter(limits), None), body.top_logprobs, grammar)
+    prompt = _prompt(body, template, tools)
+    form = dialect.form(prompt, tools)
+    if grammar is not None:
+        prompt = dialect.without_reasoning(prompt)
+        form = form if tools else PLAIN
     # The template has written the special tokens that the model wants.
-    prompt = request.model_copy(update={"inputs": _prompt(body, template)})
-    return Asked(body, [prompt], special_tokens=False, logprobs=logprobs)
+    request = request.model_copy(update={"inputs": prompt})
+    return Asked(body, [request], special_tokens=False, logprobs=logprobs, form=form)
 
 
-def _prompt(body: ChatBody, template: ChatTemplate | None) -> str:
+def _grammar(body: ChatBody, tools: Tools | None) -> AnyGrammar | None:
+    """What an answer must match. Raises InvalidInput, ToolFailed."""
+    asked = asked_grammar(body.response_format)
+    if asked is not None and tools is not None:
+        raise ToolFailed("Grammar and tools are mutually exclusive", "response_format")
+    return JsonGrammar(type="json", value=tools.grammar()) if tools is not None and tools.forced else asked
+
+
+def _prompt(body: ChatBody, template: ChatTemplate | None, tools: Tools | None) -> str:
     """The conversation as the model reads it."""
     for message in body.messages:
-        _check(message)
+        if not isinstance(message.get("role"), str):
+            raise InvalidInput("`messages` has a message without a `role`, expected a text such as user")
     if template is None:
         raise TemplateFailed(_NO_TEMPLATE)
+    offered = None if tools is None else tools.offered
     return template.render(
-        body.messages,
+        fitted(body.messages, template, offered, body.tool_prompt),
+        tools=offered,
         continue_final_message=ends_with_answer(body.messages),
-        extra=body.chat_template_kwargs or {},
+        extra={**_effort(body.reasoning_effort, template), **(body.chat_template_kwargs or {})},
     )
 
 
-def _check(message: Mapping[str, Any]) -> None:
-    if not isinstance(message.get("role"), str):
-        raise InvalidInput("`messages` has a message without a `role`, expected a text such as user")
-    if message.get("tool_calls") or message["role"] in ("tool", "function"):
-        raise InvalidInput("`messages` has a call of a tool; tools are not supported by this version of the router")
+def _effort(effort: str | None, template: ChatTemplate) -> Mapping[str, Any]:
+    """What tells a template how much to reason. Raises InvalidInput if nothing does."""
+    if effort is None:
+        return {}
+    if template.mentions("reasoning_effort"):
+        return {"reasoning_effort": effort}
+    if template.mentions("enable_thinking"):
+        return {"enable_thinking": effort != "none"}
+    raise InvalidInput("`reasoning_effort` means nothing to this model's chat template; leave it out")
