@@ -74,7 +74,7 @@ def test_c002_discovery_is_the_same_list_wherever_it_is_asked(shard, version):
 
 def test_c003_info_bytes_v3(start):
     # Requests may be resumed, and room for prompts is told; routers that do not know the fields pass them over.
-    resumes, tells_room = "a0 06 01", "d8 3e 01"
+    resumes, tells_room = "a0 06 01", "e0 3e 01"
     told = info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01", resumes, OURS, tells_room)
     assert start().v3.raw("Info") == told
 

@@ -52,7 +52,7 @@ def test_v3_info_bytes(shard):
     expected = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda"
     expected += bytes.fromhex("30 01 38 01 42 0a") + b"flashinfer" + bytes.fromhex("48 01")
     expected += bytes.fromhex(
-        "a0 06 01 c0 3e ac 02 d8 3e 01"
+        "a0 06 01 c0 3e ac 02 e0 3e 01"
     )  # ours: stays, the size of the vocabulary, room for prompts
     assert shard.raw("generate.v3.TextGenerationService/Info") == expected
 
