@@ -144,7 +144,7 @@ def find_model(config: ServerConfig) -> Path:
 
 def shares_prefixes(model: ServedModel) -> bool:
     """Whether requests may take over what the model computed for others."""
-    return all(spec.shares_prefixes for spec in model.states)
+    return not any(spec.unshared for spec in model.states)
 
 
 def spare_collector() -> None:
@@ -241,7 +241,8 @@ class Follower:
 def describe(config: ServerConfig, part: LoadedRank) -> Shard:
     """What this shard tells routers: to call rank 0 only, and to mind the cache's blocks."""
     if config.cache.prefix_caching and not shares_prefixes(part.model):
-        logger.info("Prefix caching is off: this model rotates the same prompt differently in longer requests")
+        reasons = (spec.unshared for spec in part.model.states)
+        logger.info("Prefix caching is off for this model: {}", "; ".join(filter(None, reasons)))
     shares = config.cache.prefix_caching and shares_prefixes(part.model)
     adapters = part.adapters.names
     info = ShardInfo(

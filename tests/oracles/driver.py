@@ -1,7 +1,7 @@
 """Drives a served model by hand, as the engine would: rows, slots, steps. Imports nothing but the server."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,10 +32,11 @@ class Driver:
         table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)], adapters)
         self.slots, self._build = table.block_table, StepBuilder(table, self.states)
         self.lens = [0] * rows
-        for spec, state in zip(model.states, self.states, strict=True):
-            for layer in range(spec.num_layers):
+        for state in self.states:
+            for tensor in _tensors(vars(state)):
                 # What was never written must never count, whatever it happens to be.
-                state.layer(layer).fill_(torch.nan)
+                tensor.fill_(torch.nan)
+            state.admit(torch.arange(rows, device=self.device))
 
     def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
         """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each."""
@@ -87,3 +88,11 @@ class Driver:
             for row, logits in enumerate(self.step([(row, answer[-1:]) for row, answer in enumerate(answers)])):
                 pieces[row].append(logits)
         return answers, [torch.cat(row) for row in pieces]
+
+
+def _tensors(attributes: Mapping[str, object]) -> Iterator[Tensor]:
+    """All tensors that an object has, or has lists of."""
+    for value in attributes.values():
+        for tensor in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(tensor, Tensor):
+                yield tensor

@@ -12,6 +12,7 @@ from oracles.cases import (
     gptj,
     granite,
     llama,
+    mamba,
     mistral,
     moe,
     mpt,
@@ -50,4 +51,5 @@ CASES = (
     *olmo2.CASES,
     *granite.CASES,
     *smollm3.CASES,
+    *mamba.CASES,
 )

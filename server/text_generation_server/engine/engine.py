@@ -120,7 +120,7 @@ class Engine:
             self._pool, self.max_prefill_tokens = None, self._sizer.default_prefill_tokens
             raise
         self.max_prefill_tokens = command.max_prefill_tokens
-        held = result.supported_tokens * self.runner.bytes_per_slot
+        held = result.supported_tokens * self.runner.bytes_per_slot + self.settings.max_rows * self.runner.bytes_per_row
         report = logger.bind(phase="warmup", tokens=result.supported_tokens, bytes=held)
         report.info(
             "The cache holds {} tokens in {:.2f} GiB a rank; the largest request may have {}",

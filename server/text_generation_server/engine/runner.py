@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from text_generation_server.cache.rows import RowTable
-from text_generation_server.cache.states import State, allocate, bytes_per_row, bytes_per_slot
+from text_generation_server.cache.states import State, allocate, bytes_per_row, bytes_per_slot, slots_within
 from text_generation_server.device.copies import to_host, upload
 from text_generation_server.device.memory import make_memory
 from text_generation_server.device.recorder import Recorder
@@ -70,6 +70,11 @@ class Runner:
         """Cache bytes of one token on this rank."""
         return bytes_per_slot(self._model.states)
 
+    @property
+    def bytes_per_row(self) -> int:
+        """Cache bytes of one sequence on this rank, whatever its length."""
+        return bytes_per_row(self._model.states)
+
     def allocate(self, command: AllocateCache) -> Pending[None]:
         """Replace the cache, the row table and recorded steps, and start measuring the peak of what follows."""
         return self._stream.enqueue(self._allocate, command)
@@ -110,14 +115,14 @@ class Runner:
 
     def _fitting_slots(self, command: MeasureMemory) -> Reader[int]:
         num_slots, num_rows = self._held
-        held = num_slots * self.bytes_per_slot + num_rows * bytes_per_row(self._model.states)
+        held = num_slots * self.bytes_per_slot + num_rows * self.bytes_per_row
         transient = self._memory.transient_bytes() if self._rows else 0
         free = self._memory.available_bytes(self._group.world_size, command.memory_fraction, held)
         if self._make_recorder is not None and command.graphs and self._rows:
             recorded = RecordedSteps(self._model, self._states, self._rows)
             free -= recorded.trial_bytes(command.graphs, self._make_recorder())
-        free -= (command.num_rows + 1) * bytes_per_row(self._model.states)
-        fitting = self._group.min(max(0, free - transient) // self.bytes_per_slot)
+        free -= (command.num_rows + 1) * self.bytes_per_row
+        fitting = self._group.min(slots_within(free - transient, self.bytes_per_slot, command.num_rows))
         return lambda: fitting
 
     def _execute(self, plan: StepPlan, sampling: SamplingInput | None) -> Reader[StepOutput]:

@@ -141,3 +141,8 @@ class ServedModel(Protocol):
 def forward(model: ServedModel, step: StepInput) -> Tensor:
     """Logits [L, vocab_size] of a step."""
     return model.logits(model.hidden(step), None)
+
+
+def at_least_one(rows: Tensor | None) -> Tensor | None:
+    """No kernel needs to know of products of nothing: where no token is wanted, the first one is computed."""
+    return rows.new_zeros(1) if rows is not None and not len(rows) else rows

@@ -137,6 +137,13 @@ class TensorReader:
         """A whole tensor of this shape."""
         return self._own(self.checkpoint.view(name, shape))
 
+    def part(self, name: str, shape: tuple[int, ...], mine: Partition) -> Tensor:
+        """A rank's part of the first dimension, zeros behind, in float32: for what is computed with in that alone."""
+        rows = self.checkpoint.view(name, shape)[mine.rows]
+        whole = torch.zeros(mine.padded, *shape[1:], device=self.device)
+        whole[: len(rows)] = rows
+        return whole
+
     def table(self, name: str, size: int, width: int, mine: Partition) -> Tensor:
         """A rank's rows of an embedding [size, width].
 
