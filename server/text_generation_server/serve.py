@@ -108,13 +108,18 @@ def load_rank(config: ServerConfig) -> LoadedRank:
         deterministic=options.deterministic,
     )
     model = load_model(directory, model_options, group, LoadProgress())
-    if options.speculate and not all(spec.rewinds for spec in model.states):
-        raise UnsupportedModel("--speculate is not for this model, which cannot take tokens back: leave it out")
+    check_guesses(model, options.speculate)
     seconds = time.monotonic() - began
     logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
     adapters = load_adapters(config, model)
     spare_collector()
     return LoadedRank(directory, model, placement, group, adapters)
+
+
+def check_guesses(model: ServedModel, speculate: int) -> None:
+    """Raises UnsupportedModel where tokens are to be guessed that the model could not take back."""
+    if speculate and not all(spec.rewinds for spec in model.states):
+        raise UnsupportedModel("--speculate is not for this model, which cannot take tokens back: leave it out")
 
 
 def load_adapters(config: ServerConfig, model: ServedModel) -> AdapterNames:

@@ -32,13 +32,15 @@ def make_engine() -> Iterator[MakeEngine]:
         speculate: int = 0,
         graphs: tuple[int, ...] = (),
     ) -> Engine:
-        runner = Runner(model or MockModel(), SingleRank(), ThreadStream(), PlainRecorder)
+        model = model or MockModel()
+        runner = Runner(model, SingleRank(), ThreadStream(), PlainRecorder)
         settings = EngineSettings(
             max_rows=max_rows,
             block_size=block_size,
             run_ahead=run_ahead,
             memory_fraction=1e-4,
             position_limit=None,
+            shares_prefixes=not any(spec.unshared for spec in model.states),
             speculate=speculate,
             graphs=graphs,
         )

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from mocks.mock_model import UNSPOKEN, LogitsOf, MockModel, greedy_continuation, looping_logits, next_logits
+from mocks.recurrent_model import RecurrentMockModel
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, PrefillCommand, Request, StepResult, StoppingParams
 from text_generation_server.errors import GenerationError, OutOfBlocks
 from text_generation_server.sampling.params import SamplingParams
@@ -168,14 +169,21 @@ def schedules(request) -> int:
 
 
 @pytest.mark.parametrize(
-    ("run_ahead", "speculate", "graphs"),
-    [(True, 0, (1, 2, 4)), (True, 0, ()), (False, 0, ()), (True, 3, ())],
-    ids=["recorded", "run-ahead", "no-run-ahead", "speculation"],
+    ("run_ahead", "speculate", "graphs", "kind"),
+    [
+        (True, 0, (1, 2, 4), MockModel),
+        (True, 0, (), MockModel),
+        (False, 0, (), MockModel),
+        (True, 3, (), MockModel),
+        (True, 0, (1, 2, 4), RecurrentMockModel),
+    ],
+    ids=["recorded", "run-ahead", "no-run-ahead", "speculation", "recurrent"],
 )
-def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, speculate, graphs):
+def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, speculate, graphs, kind):
     """With guesses the tokens are the same too, only several at once, and one only without."""
     logits_of = looping_logits if speculate else next_logits
     tokens = several = 0
+    schedules //= 1 if kind is MockModel else 4
     for seed in range(schedules):
         engine = make_engine(
             run_ahead=run_ahead,
@@ -185,7 +193,7 @@ def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, 
             max_len=64,
             max_rows=ROWS,
             max_prefill_tokens=1 + seed % 12,
-            model=MockModel(fail_on=UNSPOKEN, logits=logits_of),
+            model=MockModel(fail_on=UNSPOKEN, logits=logits_of) if kind is MockModel else kind(fail_on=UNSPOKEN),
         )
         caller = Caller(engine, seed, logits_of)
         caller.play(moves=24)

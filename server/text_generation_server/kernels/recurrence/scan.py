@@ -27,23 +27,31 @@ def _softplus(x: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def _token(
-    sources: tl.tuple, strides: tl.tuple, at: tl.tensor, channel: tl.tensor, inside: tl.tensor, n: tl.tensor, kept: bool
+    sources: tl.tuple,
+    strides: tl.tuple,
+    at: tl.tensor,
+    channel: tl.tensor,
+    inside: tl.tensor,
+    n: tl.tensor,
+    kept: tl.tensor,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
-    """x, gate and step of the channels, and what to write and read, of one token."""
-    x, gate, step, write, read = sources
+    """x, gate and step of the channels of one token, and what it writes and reads."""
     return (
-        tl.load(x + at * strides[0] + channel, mask=inside, other=0.0),
-        tl.load(gate + at * strides[1] + channel, mask=inside, other=0.0),
-        tl.load(step + at * strides[2] + channel, mask=inside, other=0.0),
-        tl.load(write + at * strides[3] + n, mask=kept, other=0.0),
-        tl.load(read + at * strides[4] + n, mask=kept, other=0.0),
+        tl.load(sources[0] + at * strides[0] + channel, mask=inside, other=0.0),
+        tl.load(sources[1] + at * strides[1] + channel, mask=inside, other=0.0),
+        tl.load(sources[2] + at * strides[2] + channel, mask=inside, other=0.0),
+        tl.load(sources[3] + at * strides[3] + n, mask=kept, other=0.0),
+        tl.load(sources[4] + at * strides[4] + n, mask=kept, other=0.0),
     )
 
 
 @triton.jit
 def _selective_scan(
-    sources: tl.tuple,
-    strides: tl.tuple,
+    x: tl.tensor,
+    gate: tl.tensor,
+    steps: tl.tensor,
+    write: tl.tensor,
+    read: tl.tensor,
     sums: tl.tensor,
     rows: tl.tensor,
     ends: tl.tensor,
@@ -51,6 +59,11 @@ def _selective_scan(
     skip: tl.tensor,
     step_bias: tl.tensor,
     out: tl.tensor,
+    x_stride: int,
+    gate_stride: int,
+    steps_stride: int,
+    write_stride: int,
+    read_stride: int,
     width: int,
     N: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -73,15 +86,18 @@ def _selective_scan(
     past = tl.load(ends + index + 1)
     place = sums + tl.load(rows + index) * width * N + square
     state = tl.load(place, mask=both, other=0.0)
-    coming = _token(sources, strides, tl.minimum(first, past - 1), channel, inside, n, kept)
+    sources = (x, gate, steps, write, read)
+    strides = (x_stride, gate_stride, steps_stride, write_stride, read_stride)
+    coming = _token(sources, strides, first, channel, inside, n, kept)
     for at in range(first, past):
-        x, gate, step, write, read = coming
+        value, through, step, added, seen = coming
         coming = _token(sources, strides, tl.minimum(at + 1, past - 1), channel, inside, n, kept)
-        x = x.to(tl.float32)
-        gate = gate.to(tl.float32)
+        value = value.to(tl.float32)
+        through = through.to(tl.float32)
         length = _softplus(step.to(tl.float32) + least)
-        state = state * tl.exp(length[:, None] * rate) + (length * x)[:, None] * write.to(tl.float32)[None, :]
-        y = (tl.sum(state * read.to(tl.float32)[None, :], 1) + passed * x) * gate * tl.sigmoid(gate)
+        state = state * tl.exp(length[:, None] * rate) + (length * value)[:, None] * added.to(tl.float32)[None, :]
+        y = tl.sum(state * seen.to(tl.float32)[None, :], 1) + passed * value
+        y *= through * tl.sigmoid(through)
         tl.store(out + at * width + channel, y.to(out.dtype.element_ty), mask=inside)
     tl.store(place, state, mask=both)
 
@@ -115,10 +131,10 @@ def selective_scan(
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     channels = SINGLE_CHANNELS if longest == 1 else PROMPT_CHANNELS
     pdl = overlaps(x.device)
-    sources = x, gate, steps, write, read
+    given = x, gate, steps, write, read
     _selective_scan[(rows.shape[0], triton.cdiv(width, channels))](
-        *(sources, tuple(source.stride(0) for source in sources)),
-        *(sums, rows, ends, decay, skip, step_bias, out, width),
+        *(*given, sums, rows, ends, decay, skip, step_bias, out),
+        *(*(each.stride(0) for each in given), width),
         N=numbers,
         BLOCK_N=triton.next_power_of_2(numbers),
         BLOCK_D=channels,
