@@ -128,8 +128,8 @@ def load_adapters(config: ServerConfig, model: ServedModel) -> AdapterNames:
         return NO_ADAPTERS
     if not model.linears:
         raise UnsupportedModel(
-            "adapters are neither for models that run through transformers' code nor for --deterministic: leave out "
-            "LORA_ADAPTERS and --lora-ids, or merge an adapter into the model"
+            "adapters are neither for models that run through transformers' code or have an encoder, nor for "
+            "--deterministic: leave out LORA_ADAPTERS and --lora-ids, or merge an adapter into the model"
         )
     places = [locate_adapter(source, config.hub, logger.info) for source in config.adapters]
     held = add_adapters(model.linears, [read_adapter(place) for place in places], model.dtype, model.device)
@@ -198,6 +198,7 @@ def start_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAda
         speculate=config.options.speculate,
         graphs=tuple(usual_sizes(config.max_rows)) if config.graphs is None else config.graphs,
         adapters=part.adapters,
+        start=None if part.model.encoder is None else part.model.encoder.start,
     )
     loop = EngineLoop(build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path)))
     loop.start()
@@ -260,7 +261,8 @@ def describe(config: ServerConfig, part: LoadedRank) -> Shard:
         prefix_caching_by_adapter=shares and bool(adapters),
         adapters=adapters,
         # A router that plans chunks counts one token a row and step (docs/protocol.md#info).
-        chunking=config.cache.chunking and not config.options.speculate,
+        # An encoder reads a prompt at once.
+        chunking=config.cache.chunking and not config.options.speculate and part.model.encoder is None,
         vocab_size=part.model.vocab_size,
         speculate=config.options.speculate,
     )

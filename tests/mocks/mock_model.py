@@ -178,6 +178,7 @@ class MockModel:
         self.vocab_size = VOCAB_SIZE
         self.max_positions = max_positions
         self.records = True
+        self.encoder = None
         self.fail_on = fail_on
         self.logits_of = logits
         self.computed_tokens = 0

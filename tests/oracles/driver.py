@@ -9,7 +9,15 @@ from torch import Tensor
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import allocate
-from text_generation_server.models.step import ServedModel, StepBuilder, forward
+from text_generation_server.models.step import ServedModel, SourceInput, StepBuilder, forward
+
+SOURCE_LENS = (9, 3, 21, 1)
+
+
+def source_of(row: int) -> list[int]:
+    """What an encoder reads for a row, whose decoder then answers."""
+    drawn = random.Random(row)
+    return [drawn.randrange(3, 97) for _ in range(SOURCE_LENS[row % len(SOURCE_LENS)])]
 
 
 class Driver:
@@ -24,7 +32,8 @@ class Driver:
         self.model = model
         self.spans = spans
         rows, max_len = len(spans), max(spans)
-        num_slots = rows * max_len
+        sources = [source_of(row) for row in range(rows)] if model.encoder is not None else []
+        num_slots = rows * max_len + sum(map(len, sources))
         self.states = allocate(model.states, num_slots, rows)
         slots = random.Random(1).sample(range(num_slots), num_slots)
         self.device = model.device
@@ -37,6 +46,11 @@ class Driver:
                 # What was never written must never count, whatever it happens to be.
                 tensor.fill_(torch.nan)
             state.admit(torch.arange(rows, device=self.device))
+        if model.encoder is not None:
+            ids = self._tensor([token for source in sources for token in source])
+            lens = [*map(len, sources)]
+            with torch.inference_mode():
+                model.encoder(SourceInput(range(rows), lens, ids, self._tensor(slots[rows * max_len :])), self.states)
 
     def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
         """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each."""
@@ -91,8 +105,8 @@ class Driver:
 
 
 def _tensors(attributes: Mapping[str, object]) -> Iterator[Tensor]:
-    """All tensors that an object has, or has lists of."""
+    """All tensors of numbers that are no indices that an object has, or has lists of."""
     for value in attributes.values():
         for tensor in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
                 yield tensor

@@ -25,6 +25,7 @@ from oracles.cases import (
     smollm3,
     stablelm,
     starcoder2,
+    t5,
 )
 
 CASES = (
@@ -52,4 +53,5 @@ CASES = (
     *granite.CASES,
     *smollm3.CASES,
     *mamba.CASES,
+    *t5.CASES,
 )

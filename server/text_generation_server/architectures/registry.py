@@ -32,12 +32,14 @@ from text_generation_server.architectures.qwen_moe import qwen2_moe, qwen3_moe
 from text_generation_server.architectures.smollm3 import smollm3
 from text_generation_server.architectures.stablelm import stablelm
 from text_generation_server.architectures.starcoder2 import starcoder2
+from text_generation_server.architectures.t5 import mt5, t5
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.config.quantised import refuse_quantised
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
+from text_generation_server.specs.seq2seq import Seq2SeqSpec
 
-ModelSpec = DecoderSpec | RecurrentSpec
+ModelSpec = DecoderSpec | RecurrentSpec | Seq2SeqSpec
 """What a model is. Which of them says who runs it; see `models/loading.py`."""
 
 ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
@@ -67,6 +69,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "mistral": mistral,
     "mixtral": mixtral,
     "mpt": mpt,
+    "mt5": mt5,
     "olmo": olmo,
     "olmo2": olmo2,
     "opt": opt,
@@ -79,6 +82,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "smollm3": smollm3,
     "stablelm": stablelm,
     "starcoder2": starcoder2,
+    "t5": t5,
 }
 
 

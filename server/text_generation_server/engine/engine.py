@@ -49,6 +49,7 @@ class EngineSettings:
     shares_prefixes: whether requests may take over what others computed for the same prompt tokens.
     graphs: numbers of rows for which decode steps are recorded, where the device can.
     adapters: those that the model's linears have, by the names that requests may give.
+    start: the token that answers begin behind where the model's encoder reads the prompts; None where it has none.
     """
 
     max_rows: int
@@ -62,6 +63,7 @@ class EngineSettings:
     graphs: tuple[int, ...] = ()
     usual_length: int | None = None
     adapters: AdapterNames = NO_ADAPTERS
+    start: int | None = None
 
 
 class Engine:
@@ -134,9 +136,6 @@ class Engine:
         Decode steps of `graphs` rows are recorded with it.
         """
         rows = self.settings.max_rows
-        adapted = bool(self.settings.adapters.names)
-        command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS), graphs, adapted)
-        self.runner.allocate(command).result()
         limits = PoolLimits(
             num_slots,
             max_len,
@@ -146,7 +145,11 @@ class Engine:
             shares_prefixes=self.settings.shares_prefixes,
             speculates=self.settings.speculate > 0,
             adapters=self.settings.adapters,
+            start=self.settings.start,
         )
+        adapted = bool(self.settings.adapters.names)
+        command = AllocateCache(limits.all_slots, rows + 1, max(max_len, SCRATCH_SLOTS), graphs, adapted)
+        self.runner.allocate(command).result()
         self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars)
 
     def prefill(self, command: PrefillCommand) -> StepResult:

@@ -3,10 +3,11 @@
 Knows nothing of requests, batches or stop rules. Everything it does to device state happens on the stream.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +23,9 @@ from text_generation_server.engine.forward import Forwarded, StepForward
 from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.graphs.tokens import TOKENS
 from text_generation_server.engine.launched_step import StepOutput
-from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
+from text_generation_server.engine.plan import Admission, AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.errors import GenerationError, ModelError, StepTooLarge
-from text_generation_server.models.step import ServedModel
+from text_generation_server.models.step import ServedModel, SourceInput
 from text_generation_server.sampling.sampled import HostCopy, HostSampled
 from text_generation_server.sampling.sampler import TokenCounts
 
@@ -160,6 +161,8 @@ class Runner:
                 rows = self._rows.admit([a.row for a in new], [a.slots for a in new], [a.adapter for a in new])
                 for state in self._states:
                     state.admit(rows)
+                if self._model.encoder is not None:
+                    self._model.encoder(self._source(new), self._states)
             forwarded = self._forward(plan)
             sampled = self._choose(plan, forwarded, sampling, self._rows)
             scores = self._score(forwarded.logits, sampling.targets) if sampling else None
@@ -170,6 +173,14 @@ class Runner:
             return StepOutput(chosen, _by_row(scores, sampling.targets if sampling else ()), watch.nanoseconds())
 
         return read
+
+    def _source(self, admissions: Sequence[Admission]) -> SourceInput:
+        ids, slots = upload(
+            self.device,
+            [token for admission in admissions for token in admission.source],
+            np.concatenate([admission.source_slots for admission in admissions]),
+        )
+        return SourceInput([a.row for a in admissions], [len(a.source) for a in admissions], ids, slots)
 
     def _choose(
         self, plan: StepPlan, forwarded: Forwarded, sampling: SamplingInput | None, rows: RowTable

@@ -45,6 +45,7 @@ class InvariantModel:
     sizes: tuple[int, ...]
     linears: tuple[()] = ()
     records: bool = False
+    encoder: None = None
 
     @property
     def states(self) -> Sequence[StateSpec]:

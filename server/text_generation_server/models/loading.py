@@ -15,6 +15,7 @@ from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.build import DecoderBuilder
 from text_generation_server.models.build_recurrent import RecurrentBuilder
+from text_generation_server.models.build_seq2seq import Seq2SeqBuilder
 from text_generation_server.models.invariant import ONE_BY_ONE, SIZES, invariant
 from text_generation_server.models.positions import log_positions
 from text_generation_server.models.step import ServedModel
@@ -23,6 +24,7 @@ from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.quantization.tuning import MatmulTuner
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
+from text_generation_server.specs.seq2seq import Seq2SeqSpec
 from text_generation_server.weights.checkpoint import Checkpoint, Progress, SavedCheckpoint
 from text_generation_server.weights.random import RandomCheckpoint
 
@@ -63,6 +65,8 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     if options.deterministic:
         plain = replace(options, deterministic=False, attention=TOKENWISE)
         model = load_model(directory, plain, group, progress)
+        if model.encoder is not None:
+            raise UnsupportedModel("--deterministic is not for models with an encoder: leave it out")
         return invariant(model, group, SIZES if _token_by_token(directory) else ONE_BY_ONE)
     config = ConfigDict.load(directory / "config.json")
     refuse_quantised(config)
@@ -98,6 +102,8 @@ def _build(
             return DecoderBuilder(spec, reader, group, attention).build()
         case RecurrentSpec():
             return RecurrentBuilder(spec, TensorReader(checkpoint, scheme, scheme, transposed=False), group).build()
+        case Seq2SeqSpec():
+            return Seq2SeqBuilder(spec, TensorReader(checkpoint, scheme, scheme, transposed=False), group).build()
 
 
 def _token_by_token(directory: Path) -> bool:

@@ -114,6 +114,7 @@ class RecurrentModel:
     residual_dtype: torch.dtype
     mixing: str = "a recurrence"
     records: bool = True
+    encoder: None = None
 
     @property
     def states(self) -> tuple[RecurrentStateSpec]:

@@ -43,6 +43,31 @@ class StepInput:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceInput:
+    """Inputs of an encoder, of sequences that are being admitted, laid end to end: T tokens.
+
+    rows: of each sequence. lens: tokens of each. token_ids: [T] int64. slots: [T] int64, one for each of them, where
+    what is kept of them goes.
+    """
+
+    rows: Sequence[int]
+    lens: Sequence[int]
+    token_ids: Tensor
+    slots: Tensor
+
+
+class SourceEncoder(Protocol):
+    """Reads prompts, once, for models whose answers do not continue them."""
+
+    @property
+    def start(self) -> int:
+        """The token that every answer begins behind."""
+
+    def __call__(self, source: SourceInput, states: Sequence[State]) -> None:
+        """Leave in the model's states what its later steps need."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepBuilder:
     """Where every step's input is put together: eager ones, recorded ones, and those that are run by hand.
 
@@ -117,6 +142,10 @@ class ServedModel(Protocol):
     @property
     def records(self) -> bool:
         """Whether steps can be recorded: nothing in them waits for the device or depends on numbers of the host."""
+
+    @property
+    def encoder(self) -> SourceEncoder | None:
+        """What reads prompts; None where a prompt is the beginning of its answer."""
 
     def prepare(self, layout: RowLayout) -> object:
         """What it needs to know of one step beyond its tokens, for `StepInput.prepared`."""
