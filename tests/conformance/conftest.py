@@ -104,6 +104,7 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
         settings = EngineSettings(
             ROWS, config.cache.block_size, run_ahead, memory_fraction=1.0, position_limit=position_limit,
             watermark=config.watermark, speculate=speculate, adapters=adapters, shares_prefixes=shares_prefixes(model),
+            start=None if model.encoder is None else model.encoder.start,
         )  # fmt: skip
         engine = Engine(RoomyRunner(model, SingleRank(), ThreadStream()), tokenizer, settings)
         if warm:

@@ -43,6 +43,7 @@ def make_engine() -> Iterator[MakeEngine]:
             shares_prefixes=not any(spec.unshared for spec in model.states),
             speculate=speculate,
             graphs=graphs,
+            start=None if model.encoder is None else model.encoder.start,
         )
         engine = Engine(runner, ByteTokenizer(), settings)
         engine.resize(num_slots, max_len, graphs)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mocks.mock_model import SEED, VOCAB_SIZE, MockModel, logits_after, mixed
+from mocks.mock_model import SEED, VOCAB_SIZE, MockModel, logits_after, mix, mixed
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.layers.recurrence import RecurrentPlan
-from text_generation_server.models.step import StepInput
+from text_generation_server.models.step import SourceInput, StepInput
 
 
 class Hashes:
@@ -36,6 +36,25 @@ class HashesSpec:
 
     def allocate(self, num_slots: int, num_rows: int) -> Hashes:
         return Hashes(num_rows)
+
+
+START = 200
+
+
+@dataclass(frozen=True)
+class HashingEncoder:
+    """Lets a row begin with the hash of its source."""
+
+    fail_on: int | None
+    start: int = START
+
+    def __call__(self, source: SourceInput, states: Sequence[Hashes]) -> None:
+        (hashes,) = states
+        if self.fail_on in source.token_ids.tolist():
+            raise RuntimeError("the mock device failed")
+        assert sum(source.lens) == len(source.token_ids) == len(set(source.slots.tolist()))
+        for row, ids in zip(source.rows, source.token_ids.split(list(source.lens)), strict=True):
+            hashes.of_row[row] = mix(ids.tolist())
 
 
 class RecurrentMockModel(MockModel):
@@ -70,3 +89,11 @@ class RecurrentMockModel(MockModel):
         wanted = hidden if rows is None else hidden[rows]
         logits = [logits_after(state) for state in wanted[:, 0].tolist()]
         return torch.tensor(logits, dtype=torch.float32).reshape(len(wanted), VOCAB_SIZE)
+
+
+class SourceMockModel(RecurrentMockModel):
+    """Its answers follow from the prompt, which an encoder reads, and from a start behind it."""
+
+    def __init__(self, fail_on: int | None = None) -> None:
+        super().__init__(fail_on)
+        self.encoder = HashingEncoder(fail_on)

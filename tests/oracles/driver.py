@@ -23,16 +23,21 @@ def source_of(row: int) -> list[int]:
 class Driver:
     """A model with a cache whose slots are dealt out in random order. spans: length that each row may reach.
 
-    adapters: the number of each row's adapter, none for a model without any.
+    adapters: the number of each row's adapter, none for a model without any. sources: what an encoder reads for each
+    row; those of `source_of` if none are given.
     """
 
     def __init__(
-        self, model: ServedModel, spans: Sequence[int] = (64, 64, 64, 64), adapters: Sequence[int] = ()
+        self,
+        model: ServedModel,
+        spans: Sequence[int] = (64, 64, 64, 64),
+        adapters: Sequence[int] = (),
+        sources: Sequence[Sequence[int]] = (),
     ) -> None:
         self.model = model
         self.spans = spans
         rows, max_len = len(spans), max(spans)
-        sources = [source_of(row) for row in range(rows)] if model.encoder is not None else []
+        sources = [] if model.encoder is None else sources or [source_of(row) for row in range(rows)]
         num_slots = rows * max_len + sum(map(len, sources))
         self.states = allocate(model.states, num_slots, rows)
         slots = random.Random(1).sample(range(num_slots), num_slots)

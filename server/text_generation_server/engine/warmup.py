@@ -9,7 +9,7 @@ from text_generation_server.engine.types import PrefillCommand, Request, StepRes
 from text_generation_server.errors import InvalidRequest, NotEnoughMemory
 
 LONGEST_UNSAID = 1 << 15
-"""Tokens of a sequence where neither a model nor an operator says, nor memory: tables have a place for each."""
+"""Tokens of a sequence where neither a model nor an operator says: every row has a place for each in a table."""
 
 PROBE_NEW_TOKENS = 2
 """One prefill and one decode: both shapes of step are measured."""
@@ -93,8 +93,7 @@ class CacheSizer:
                 f"({slots * self._runner.bytes_per_slot / 2**30:.2f} GiB){beside}, {wanted} are needed; lower "
                 "--max-batch-prefill-tokens and --max-total-tokens to at most what fits, or free memory"
             )
-        unsaid = slots if self._runner.bytes_per_slot else LONGEST_UNSAID
-        max_total = command.max_total_tokens or min(slots, self._usual_length or unsaid)
+        max_total = command.max_total_tokens or min(slots, self._usual_length or LONGEST_UNSAID)
         return WarmupResult(slots, command.max_input_tokens or max_total - 1, max_total)
 
     def _check_positions(self, command: WarmupCommand) -> None:

@@ -6,14 +6,14 @@ _SIZES = {"vocab_size": VOCAB_SIZE, "d_model": 24, "d_kv": 7, "d_ff": 45, "num_l
 
 
 def _t5(name: str, row: str, notes: str, model_type: str = "t5", **config: object) -> Case:
-    return Case(name, row, model_type, {**_SIZES, **config}, notes, shares=False)
+    return Case(name, row, model_type, {**_SIZES, **config}, notes, shares=False, tolerance=3e-4)
 
 
 CASES = (
     _t5(
         "t5",
         "T5",
-        "a tied head of scaled inputs, a plain MLP, few distances that have a bias of their own",
+        "a tied head of scaled inputs, a plain MLP",
         num_layers=3,
     ),
     _t5(

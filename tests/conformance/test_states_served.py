@@ -1,4 +1,7 @@
-"""A model whose state lives in rows, under routers of every generation: all but the model is as for any other."""
+"""Models that keep other states than keys and values of their tokens, under routers of every generation.
+
+All but the model is as for any other.
+"""
 
 import json
 
@@ -14,26 +17,35 @@ from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.serve import check_guesses
 
-CONFIG = {"model_type": "mamba", "vocab_size": 257, "hidden_size": 24, "num_hidden_layers": 2, "state_size": 6}
+MAMBA = {"model_type": "mamba", "vocab_size": 257, "hidden_size": 24, "num_hidden_layers": 2, "state_size": 6}
+T5 = {
+    "model_type": "t5", "vocab_size": 257, "d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "num_layers": 2,
+    "decoder_start_token_id": 7, "tie_word_embeddings": False,
+}  # fmt: skip
 TEXTS = {"goes on": 14, "stays a while, and then": 5, "x" * 80: 6, "comes later": 7}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mamba")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+def load(config, folder):
+    (folder / "config.json").write_text(json.dumps(config))
     options = ModelOptions(torch.float32, torch.device("cpu"), random_weights=True)
     return load_model(folder, options, SingleRank(), lambda _done, _total: None)
+
+
+@pytest.fixture(scope="module", params=[MAMBA, T5], ids=lambda config: config["model_type"])
+def model(request, tmp_path_factory):
+    return load(request.param, tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def alone(model):
     """What each text is answered by itself."""
-    prompts = [prompt_ids(text) for text in TEXTS]
-    most = max(TEXTS.values())
-    answers = [Driver(model, [len(prompt) + most]).greedy([prompt], most)[0][0] for prompt in prompts]
-    assert all(len(set(answer)) > 3 for answer in answers)
-    return {text: answer[:new] for (text, new), answer in zip(TEXTS.items(), answers, strict=True)}
+    answers = {}
+    for text, new in TEXTS.items():
+        ids = prompt_ids(text)
+        prompt = ids if model.encoder is None else [model.encoder.start]
+        ((answers[text],), _) = Driver(model, [len(prompt) + new], sources=[ids]).greedy([prompt], new)
+    assert len({token for answer in answers.values() for token in answer}) > 6
+    return answers
 
 
 @pytest.mark.parametrize("generation", GENERATIONS, ids=lambda generation: generation.name)
@@ -59,11 +71,19 @@ def test_rows_come_and_go(start, model, alone, generation):
     shard.assert_idle()
 
 
-def test_routers_are_told_to_share_no_prompts(start, model):
+def test_routers_are_told_what_such_models_cannot_do(start, model):
     info = start(model=model).v3.stub.Info(pb_v3.InfoRequest())
-    assert not info.use_prefix_caching and info.support_chunking
+    assert (info.use_prefix_caching, info.support_chunking) == (False, model.encoder is None)
 
 
-def test_guesses_are_refused(model):
+def test_an_answer_goes_on_where_its_last_stay_ended(start, model, alone):
+    """What was generated comes back behind the prompt, and is the decoder's even where an encoder reads the prompt."""
+    caller, (text, new) = start(model=model).v3, next(iter(TEXTS.items()))
+    given = {"add_special_tokens": True, "generated_ids": alone[text][:5]}
+    rest = caller.answer(caller.request(1, text, new - 5, **given))
+    assert [token for generation in rest for token in generation.tokens.ids] == alone[text][5:]
+
+
+def test_guesses_are_refused(tmp_path):
     with pytest.raises(UnsupportedModel, match="cannot take tokens back"):
-        check_guesses(model, 2)
+        check_guesses(load(MAMBA, tmp_path), 2)
