@@ -7,8 +7,9 @@ Dimensions: T tokens of the step, t of a row, B rows, S keys, H heads of the ran
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -57,11 +58,14 @@ def _buckets(distances: Tensor, buckets: int, max_distance: int, causal: bool) -
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Some rows. tokens: which of the step. slots: [B, S]. mask: expands to [B, H, t, S]; None if all counts alike."""
+    """Some rows. tokens: which of the step. slots: [B, S].
+
+    mask: makes what is added to scores, which expands to [B, H, t, S]; None if every key counts alike.
+    """
 
     tokens: slice | Tensor
     slots: Tensor
-    mask: Tensor | None
+    mask: Callable[[], Tensor | None]
 
 
 class GatheredPlan:
@@ -95,7 +99,8 @@ class GatheredPlan:
             rows, keys = group.slots.shape
             kv = pool.index_select(1, group.slots.flatten()).view(2, -1, rows, keys, q.shape[-1]).transpose(1, 2)
             queries = q[group.tokens].view(rows, -1, *q.shape[1:]).transpose(1, 2)  # [B, H, t, d]
-            mask = None if group.mask is None else group.mask.to(q.dtype)
+            mask = group.mask()
+            mask = None if mask is None else mask.to(q.dtype)
             attended = F.scaled_dot_product_attention(queries, kv[0], kv[1], mask, scale=layer.scale)
             out[group.tokens] = attended.transpose(1, 2).flatten(0, 1)
         return out.flatten(1)
@@ -104,26 +109,37 @@ class GatheredPlan:
         if not every:
             return
         rows, tokens, _, lens = torch.tensor(every, device=self._table.device).unbind(1)
-        key = torch.arange(int(max(count for *_, count in every)), device=rows.device)
-        mask = None
-        if self._bias is not None:
-            mask = self._bias(key - (lens - 1)[:, None]).transpose(0, 1)[:, :, None]
-        beyond = (key >= lens[:, None])[:, None, None]
-        if len({count for *_, count in every}) > 1:
-            plain = torch.zeros(beyond.shape, device=rows.device) if mask is None else mask
-            mask = plain.masked_fill(beyond, -torch.inf)
+        longest = max(count for *_, count in every)
+        key, last = torch.arange(longest, device=rows.device), lens[:, None] - 1
+        mask = None if self._bias is None else self._bias(key - last).transpose(0, 1)[:, :, None]
+        if any(count < longest for *_, count in every):
+            plain = torch.zeros(1, device=rows.device) if mask is None else mask
+            mask = plain.masked_fill((key > last)[:, None, None], -torch.inf)
         # Beyond a row's last key is that key again, which is a number, and gets no weight.
-        yield Gathered(tokens, self._table[rows[:, None], torch.minimum(key, lens[:, None] - 1)], mask)
+        yield Gathered(tokens, self._table[rows[:, None], torch.minimum(key, last)], lambda: mask)
 
     def _blocks(self, row: int, first: int, count: int, keys: int) -> Iterator[Gathered]:
-        slots = self._table[row : row + 1, :keys]
+        slots, earlier = self._table[row : row + 1, :keys], keys - count
         for start in range(0, count, QUERY_BLOCK):
             past = min(start + QUERY_BLOCK, count)
-            position = torch.arange(keys - count + start, keys - count + past, device=slots.device)
-            seen = keys - count + past if self._causal else keys
-            ahead = torch.arange(seen, device=slots.device) - position[:, None]
-            mask = None if self._bias is None else self._bias(ahead)[None]
-            if self._causal:
-                plain = torch.zeros(ahead.shape, device=slots.device) if mask is None else mask
-                mask = plain.masked_fill(ahead > 0, -torch.inf)
-            yield Gathered(slice(first + start, first + past), slots[:, :seen], mask)
+            seen = earlier + past if self._causal else keys
+            make = partial(self._mask, earlier + start, earlier + past, seen)
+            if count <= QUERY_BLOCK:  # one for all layers; of more, all together would be too large to keep
+                make = partial(_kept, make())
+            yield Gathered(slice(first + start, first + past), slots[:, :seen], make)
+
+    def _mask(self, start: int, past: int, keys: int) -> Tensor | None:
+        """For queries at positions from start to past: [H or 1, t, S]."""
+        ahead = (
+            torch.arange(keys, device=self._table.device)
+            - torch.arange(start, past, device=self._table.device)[:, None]
+        )
+        mask = None if self._bias is None else self._bias(ahead)
+        if not self._causal:
+            return mask
+        plain = torch.zeros(1, 1, 1, device=ahead.device) if mask is None else mask
+        return plain.masked_fill(ahead > 0, -torch.inf)
+
+
+def _kept(mask: Tensor | None) -> Tensor | None:
+    return mask
