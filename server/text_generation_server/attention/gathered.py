@@ -32,8 +32,9 @@ class RelativeBias:
     @classmethod
     def of(cls, weight: Tensor, max_distance: int, causal: bool) -> "RelativeBias":
         """Of weights [buckets, H]. causal: all buckets are for keys before a query, else half of them."""
-        distances = torch.arange(-max_distance, max_distance + 1, device=weight.device)
-        return cls(weight[_buckets(distances, len(weight), max_distance, causal)].T.contiguous())
+        distances = torch.arange(-max_distance, max_distance + 1)  # on the host: devices differ at the borders
+        buckets = _buckets(distances, len(weight), max_distance, causal).to(weight.device)
+        return cls(weight[buckets].T.contiguous())
 
     def __call__(self, ahead: Tensor) -> Tensor:
         """Distances [...] from query to key to biases [H, ...]."""
