@@ -101,7 +101,7 @@ class OffsetRmsNorm(Unfused):
 
 
 class Rounded(Unfused):
-    """A norm of a stream that is wider than what it is computed in, rounded to `dtype` first."""
+    """A norm of a stream that is wider than what layers compute in, rounded to their dtype at the end."""
 
     def __init__(self, norm: Norm, dtype: torch.dtype) -> None:
         self._norm = norm
@@ -109,7 +109,7 @@ class Rounded(Unfused):
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, hidden] to the same shape."""
-        return self._norm(x.to(self._dtype))
+        return self._norm(x).to(self._dtype)
 
 
 class FusedRmsNorm:

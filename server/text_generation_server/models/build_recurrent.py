@@ -62,10 +62,12 @@ class RecurrentBuilder:
         return RecurrentBlock(self._norm(prefix + self._spec.names.norm), self._mixer(prefix, layer))
 
     def _norm(self, name: str) -> Norm:
-        norm = build_norm(self._reader, self._spec.norm, name, self._spec.hidden_size)
-        same = self._residual_dtype is self._reader.dtype
-        # Kernels norm a wide stream as it is and round once.
-        return norm if same or self._reader.device.type == "cuda" else Rounded(norm, self._reader.dtype)
+        reader, spec, hidden = self._reader, self._spec.norm, self._spec.hidden_size
+        if self._residual_dtype is reader.dtype:
+            return build_norm(reader, spec, name, hidden)
+        norm = build_norm(reader.widened(), spec, name, hidden)
+        # Kernels round what they add to a wide stream.
+        return norm if reader.device.type == "cuda" else Rounded(norm, reader.dtype)
 
     def _mixer(self, prefix: str, layer: int) -> SsmMixer:
         spec, names, reader, mine = self._spec.ssm, self._spec.names, self._reader, self._mine

@@ -9,9 +9,8 @@ from text_generation_server.attention.base import LayerAttention
 from text_generation_server.attention.gathered import RelativeBias
 from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.errors import UnsupportedModel
 from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
-from text_generation_server.layers.norm import Identity, Norm
+from text_generation_server.layers.norm import Identity, Norm, Rounded
 from text_generation_server.models.build_ends import EndsBuilder, build_norm
 from text_generation_server.models.build_mlp import build_dense_mlp
 from text_generation_server.models.decoder import BranchNorms, DenseMlp, SelfAttention, SequentialBlock
@@ -23,18 +22,17 @@ from text_generation_server.weights.layout import block_rows, head_places, heads
 
 
 class Seq2SeqBuilder:
-    """Builds the model of one rank.
+    """Builds the model of one rank. Sums that are beyond float16, of layers and of MLPs, are in float32 there.
 
     Raises:
-        UnsupportedModel: these ranks cannot divide the heads, or float16 is asked for, in which sums overflow.
+        UnsupportedModel: these ranks cannot divide the heads.
     """
 
     def __init__(self, spec: Seq2SeqSpec, reader: TensorReader, group: TensorParallel) -> None:
-        if reader.dtype is torch.float16:
-            raise UnsupportedModel("this model's sums are beyond float16: use --dtype bfloat16 or float32")
         self._spec = spec
         self._reader = reader
         self._group = group
+        self._wide = reader.widened() if reader.dtype is torch.float16 else None
         self._mine = heads_of(spec.heads, spec.heads, group.rank, group.world_size).query
 
     def build(self) -> Seq2SeqModel:
@@ -62,6 +60,7 @@ class Seq2SeqBuilder:
                 bias=self._bias(names.encoder, causal=False),
                 keys_values=[self._keys_values(layer) for layer in range(spec.decoder_layers)],
                 head_dim=spec.head_dim,
+                residual_dtype=(self._wide or reader).dtype,
             ),
             embedding=embedding,
             blocks=build_layers(self._decoder_block, spec.decoder_layers),
@@ -125,7 +124,7 @@ class Seq2SeqBuilder:
 
     def _mlp(self, prefix: str, names: StackNames) -> DenseMlp:
         up, down = [prefix + name for name in names.up], prefix + names.down
-        return build_dense_mlp(self._reader, self._group, self._spec.mlp, self._spec.hidden_size, up, down)
+        return build_dense_mlp(self._reader, self._group, self._spec.mlp, self._spec.hidden_size, up, down, self._wide)
 
     def _bias(self, names: StackNames, causal: bool) -> RelativeBias:
         spec = self._spec
@@ -134,4 +133,5 @@ class Seq2SeqBuilder:
         return RelativeBias.of(mine, spec.bias.max_distance, causal)
 
     def _norm(self, name: str) -> Norm:
-        return build_norm(self._reader, self._spec.norm, name, self._spec.hidden_size)
+        norm = build_norm(self._wide or self._reader, self._spec.norm, name, self._spec.hidden_size)
+        return norm if self._wide is None else Rounded(norm, self._reader.dtype)

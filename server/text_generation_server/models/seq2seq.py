@@ -59,7 +59,10 @@ class CrossBlock:
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """Satisfies `SourceEncoder`. keys_values: a linear for each layer of the decoder, keys first."""
+    """Satisfies `SourceEncoder`. keys_values: a linear for each layer of the decoder, keys first.
+
+    residual_dtype: of the stream that layers add to, here and in the decoder.
+    """
 
     start: int
     embedding: VocabParallelEmbedding
@@ -68,6 +71,7 @@ class Encoder:
     bias: RelativeBias
     keys_values: Sequence[ColumnParallelLinear]
     head_dim: int
+    residual_dtype: torch.dtype
 
     def __call__(self, source: SourceInput, states: Sequence[State]) -> None:
         """See `SourceEncoder`. Its own keys and values pass through the same slots, a layer after the other."""
@@ -77,7 +81,7 @@ class Encoder:
         tokens = LinearStep(None)
         step = LayerStep(plan, cache, source.slots, (), tokens, tokens)
         delta = self.embedding(source.token_ids)
-        residual = torch.zeros_like(delta)
+        residual = torch.zeros_like(delta, dtype=self.residual_dtype)
         for block in self.blocks:
             delta, residual = block(delta, residual, step)
         read = self.final_norm.of_sum(delta, residual)
@@ -139,7 +143,7 @@ class Seq2SeqModel:
         tokens = LinearStep(None)
         layer_step = LayerStep(own, cache, step.slot_mapping, (), tokens, tokens)
         delta = self.embedding(step.token_ids)
-        residual = torch.zeros_like(delta)
+        residual = torch.zeros_like(delta, dtype=self.encoder.residual_dtype)
         for block in self.blocks:
             delta, residual = block(delta, residual, layer_step, across)
         hidden = self.final_norm.of_sum(delta, residual)

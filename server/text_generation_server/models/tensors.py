@@ -50,6 +50,11 @@ class TensorReader:
         self._plain = plain
         self._transposed = transposed
 
+    def widened(self) -> "TensorReader":
+        """What reads the same checkpoint to be computed with in float32, in plain form."""
+        wide = DenseScheme(torch.float32, self.device)
+        return TensorReader(self.checkpoint, wide, wide, self._transposed)
+
     def column(self, stored: Sequence[StoredLinear], places: Sequence[Place], has_bias: bool) -> ColumnParallelLinear:
         """One linear from pieces of linears of the same input: the outputs of a rank."""
         matrices = [self._matrix(linear) for linear in stored]
