@@ -84,6 +84,12 @@ def test_an_answer_goes_on_where_its_last_stay_ended(start, model, alone):
     assert [token for generation in rest for token in generation.tokens.ids] == alone[text][5:]
 
 
-def test_guesses_are_refused(tmp_path):
-    with pytest.raises(UnsupportedModel, match="cannot take tokens back"):
-        check_guesses(load(MAMBA, tmp_path), 2)
+def test_guesses_change_no_token_or_are_refused(start, model, alone):
+    if model.encoder is None:
+        with pytest.raises(UnsupportedModel, match="cannot take tokens back"):
+            check_guesses(model, 2)
+        return
+    caller = start(model=model, speculate=2).v3
+    for text, new in TEXTS.items():
+        answer = caller.answer(caller.request(1, text, new, add_special_tokens=True))
+        assert [token for generation in answer for token in generation.tokens.ids] == alone[text]

@@ -4,16 +4,20 @@ That rows come, go and are launched ahead in any order is in `test_engine_schedu
 """
 
 import doctest
+import json
 
 import pytest
+import torch
 
-from mocks.mock_model import greedy_continuation
+from mocks.mock_model import VOCAB_SIZE, greedy_continuation
 from mocks.recurrent_model import HashesSpec, RecurrentMockModel
 from text_generation_server.cache import states as states_module
 from text_generation_server.cache.states import allocate, bytes_per_row, bytes_per_slot
+from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams, WarmupCommand
 from text_generation_server.engine.warmup import LONGEST_UNSAID
 from text_generation_server.errors import NotEnoughMemory
+from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.sampling.params import SamplingParams
 
 
@@ -55,3 +59,27 @@ def test_rows_that_do_not_fit_are_told_of(make_engine):
     engine = make_engine(model=with_states(HashesSpec(bytes_per_row=2**50)))
     with pytest.raises(NotEnoughMemory, match=r"fits 0 tokens .* beside the 16777216.00 GiB of its 16 rows"):
         engine.warmup(WarmupCommand((), max_prefill_tokens=1))
+
+
+def test_a_recurrent_model_is_replayed(make_engine, tmp_path):
+    """Other rows share a recording at every step, and one is filled up."""
+    config = {"model_type": "mamba", "vocab_size": VOCAB_SIZE, "hidden_size": 16, "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options = ModelOptions(torch.float32, torch.device("cpu"), random_weights=True)
+    model = load_model(tmp_path, options, SingleRank(), lambda _done, _total: None)
+    plain, replayed = (joined_answers(make_engine(model=model, graphs=graphs)) for graphs in ((), (2, 4)))
+    assert plain == replayed and [*map(len, plain.values())] == [4, 5, 6, 4]
+
+
+def joined_answers(engine):
+    """Tokens of three requests, and of one that joins them a step later."""
+    stopping = [StoppingParams(new, ignore_eos=True) for new in (4, 5, 6, 4)]
+    first, second, third, late = (Request(i, (65 + i,) * 3, SamplingParams(), stop) for i, stop in enumerate(stopping))
+    results = [engine.prefill(PrefillCommand(1, (first, second, third))), engine.decode([1])]
+    results.append(engine.prefill(PrefillCommand(2, (late,), cached_batch_id=1)))
+    while engine.batch_ids:
+        results.append(engine.decode(engine.batch_ids))
+    tokens = {}
+    for generation in (each for result in results for each in result.generations):
+        tokens.setdefault(generation.request_id, []).extend(generation.tokens.ids)
+    return tokens
