@@ -41,7 +41,7 @@ def prepare_kernels(
         )
     spec = read_spec(config)
     if not isinstance(spec, DecoderSpec):
-        raise UnsupportedModel("this model has no attention, and no use for FlashInfer: there is nothing to compile")
+        raise UnsupportedModel("FlashInfer is for decoders, and will not serve this model: there is nothing to compile")
     mine = heads_of(spec.attention.heads, spec.attention.kv_heads, 0, num_shard)
     shape = attention_shape(spec, mine, getattr(torch, dtype), torch.device("cuda"))
     if (reason := FlashInferAttention.why_not(shape)) is not None:

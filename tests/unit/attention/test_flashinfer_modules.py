@@ -206,7 +206,7 @@ def test_the_command_wants_an_architecture(played, prepare):
         (LLAMA, ("--dtype", "float32"), 1, "it computes in float16 and bfloat16, not torch.float32"),
         (LLAMA, ("--num-shard", "3"), 1, "4 attention heads, which 3 shards cannot divide"),
         (LLAMA, ("--arch", "hopper"), 2, "--arch is 'hopper', expected architectures such as 9.0a"),
-        (MAMBA, (), 1, "this model has no attention"),
+        (MAMBA, (), 1, "FlashInfer is for decoders, and will not serve this model"),
         ({"model_type": "nemotron"}, (), 1, "model_type nemotron runs through transformers' code"),
     ],
 )
