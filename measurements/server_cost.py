@@ -46,6 +46,7 @@ class InstantRunner:
         self.device = torch.device("cpu")
         self.vocab_size = vocab_size
         self.bytes_per_slot = 1
+        self.bytes_per_row = 0
         self._text = text
         self._step = 0
 

@@ -12,7 +12,7 @@ from text_generation_server.specs.decoder import DecoderSpec, PositionLimit
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """How long sequences may get, and the spec of a model that has an architecture here; None: not known."""
+    """How long sequences may get, and the spec of a decoder that has an architecture here; None: not known."""
 
     max_positions: PositionLimit | None = None
     spec: DecoderSpec | None = None
@@ -30,6 +30,6 @@ def facts_of(config: ConfigDict) -> ModelFacts:
     """What a config.json says. Raises UnsupportedModel, naming key and value."""
     if has_architecture(config):
         spec = read_spec(config)
-        return ModelFacts(spec.max_positions, spec)
+        return ModelFacts(spec.max_positions, spec if isinstance(spec, DecoderSpec) else None)
     text = config.section("text_config") if config.get("text_config") else config
     return ModelFacts(read_max_positions(text, *POSITION_KEYS))

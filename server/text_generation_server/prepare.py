@@ -9,6 +9,7 @@ from text_generation_server.choices import Dtype
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.attention_shape import attention_shape
+from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.weights.hub import CONFIGURATION
 from text_generation_server.weights.layout import heads_of
 from text_generation_server.weights.remote import HubSettings, Report
@@ -39,6 +40,8 @@ def prepare_kernels(
             "it runs: start a server with it once"
         )
     spec = read_spec(config)
+    if not isinstance(spec, DecoderSpec):
+        raise UnsupportedModel("FlashInfer is for decoders, and will not serve this model: there is nothing to compile")
     mine = heads_of(spec.attention.heads, spec.attention.kv_heads, 0, num_shard)
     shape = attention_shape(spec, mine, getattr(torch, dtype), torch.device("cuda"))
     if (reason := FlashInferAttention.why_not(shape)) is not None:

@@ -117,13 +117,18 @@ def load_rank(config: ServerConfig) -> LoadedRank:
         deterministic=options.deterministic,
     )
     model = load_model(directory, model_options, group, LoadProgress())
-    if options.speculate and not all(spec.rewinds for spec in model.states):
-        raise UnsupportedModel("--speculate is not for this model, which cannot take tokens back: leave it out")
+    check_guesses(model, options.speculate)
     seconds = time.monotonic() - began
     logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
     adapters = load_adapters(config, model)
     spare_collector()
     return LoadedRank(directory, model, placement, group, adapters)
+
+
+def check_guesses(model: ServedModel, speculate: int) -> None:
+    """Raises UnsupportedModel where tokens are to be guessed that the model could not take back."""
+    if speculate and not all(spec.rewinds for spec in model.states):
+        raise UnsupportedModel("--speculate is not for this model, which cannot take tokens back: leave it out")
 
 
 def load_adapters(config: ServerConfig, model: ServedModel) -> AdapterNames:
@@ -132,8 +137,8 @@ def load_adapters(config: ServerConfig, model: ServedModel) -> AdapterNames:
         return NO_ADAPTERS
     if not model.linears:
         raise UnsupportedModel(
-            "adapters are neither for models that run through transformers' code nor for --deterministic: leave out "
-            "LORA_ADAPTERS and --lora-ids, or merge an adapter into the model"
+            "adapters are neither for models that run through transformers' code or have an encoder, nor for "
+            "--deterministic: leave out LORA_ADAPTERS and --lora-ids, or merge an adapter into the model"
         )
     places = [locate_adapter(source, config.hub, logger.info) for source in config.adapters]
     held = add_adapters(model.linears, [read_adapter(place) for place in places], model.dtype, model.device)
@@ -153,7 +158,7 @@ def find_model(config: ServerConfig) -> Path:
 
 def shares_prefixes(model: ServedModel) -> bool:
     """Whether requests may take over what the model computed for others."""
-    return all(spec.shares_prefixes for spec in model.states)
+    return not any(spec.unshared for spec in model.states)
 
 
 def spare_collector() -> None:
@@ -203,6 +208,7 @@ def start_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAda
         graphs=tuple(usual_sizes(config.max_rows)) if config.graphs is None else config.graphs,
         adapters=part.adapters,
         max_mixed_tokens=config.options.max_mixed_tokens or MIXED_TOKENS[part.placement.device.type],
+        start=None if part.model.encoder is None else part.model.encoder.start,
     )
     loop = EngineLoop(build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path)))
     loop.start()
@@ -251,7 +257,8 @@ class Follower:
 def describe(config: ServerConfig, part: LoadedRank) -> Shard:
     """What this shard tells routers: to call rank 0 only, and to mind the cache's blocks."""
     if config.cache.prefix_caching and not shares_prefixes(part.model):
-        logger.info("Prefix caching is off: this model rotates the same prompt differently in longer requests")
+        reasons = (spec.unshared for spec in part.model.states)
+        logger.info("Prefix caching is off for this model: {}", "; ".join(filter(None, reasons)))
     shares = config.cache.prefix_caching and shares_prefixes(part.model)
     adapters = part.adapters.names
     info = ShardInfo(
@@ -264,7 +271,8 @@ def describe(config: ServerConfig, part: LoadedRank) -> Shard:
         prefix_caching_by_adapter=shares and bool(adapters),
         adapters=adapters,
         # A router that plans chunks counts one token a row and step (docs/protocol.md#info).
-        chunking=config.cache.chunking and not config.options.speculate,
+        # An encoder reads a prompt at once.
+        chunking=config.cache.chunking and not config.options.speculate and part.model.encoder is None,
         vocab_size=part.model.vocab_size,
         speculate=config.options.speculate,
     )

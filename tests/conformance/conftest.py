@@ -21,6 +21,7 @@ from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.plan import MeasureMemory
 from text_generation_server.engine.runner import Runner
+from text_generation_server.models.step import ServedModel
 from text_generation_server.placement import Placement
 from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer
@@ -28,7 +29,7 @@ from text_generation_server.rpc.service import EngineService
 from text_generation_server.rpc.sockets import socket_path
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
-from text_generation_server.serve import LoadedRank, describe
+from text_generation_server.serve import LoadedRank, describe, shares_prefixes
 from text_generation_server.settings import ServeOptions, server_config
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 
@@ -54,7 +55,7 @@ class RunningShard:
     v2: Caller
     v3: Caller
     engine: Engine
-    model: MockModel
+    model: ServedModel
     fatal: threading.Event
 
     def caller(self, version: str) -> Caller:
@@ -85,7 +86,7 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
 
     def start(
         *,
-        model: MockModel | None = None,
+        model: ServedModel | None = None,
         tokenizer: TokenizerAdapter = byte_tokenizer,
         run_ahead: bool = True,
         attention: str = "flashinfer",
@@ -103,7 +104,8 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
         adapters = AdapterNames(tuple(source.name for source in config.adapters))
         settings = EngineSettings(
             ROWS, config.cache.block_size, run_ahead, memory_fraction=1.0, position_limit=position_limit,
-            watermark=config.watermark, speculate=speculate, adapters=adapters,
+            watermark=config.watermark, speculate=speculate, adapters=adapters, shares_prefixes=shares_prefixes(model),
+            start=None if model.encoder is None else model.encoder.start,
         )  # fmt: skip
         engine = Engine(RoomyRunner(model, SingleRank(), ThreadStream()), tokenizer, settings, AlwaysGuess())
         if warm:

@@ -36,16 +36,19 @@ def make_engine() -> Iterator[MakeEngine]:
         max_mixed_tokens: int = 1024,
         guessing: Guessing | None = None,
     ) -> Engine:
-        runner = Runner(model or MockModel(), SingleRank(), ThreadStream(), PlainRecorder)
+        model = model or MockModel()
+        runner = Runner(model, SingleRank(), ThreadStream(), PlainRecorder)
         settings = EngineSettings(
             max_rows=max_rows,
             block_size=block_size,
             run_ahead=run_ahead,
             memory_fraction=1e-4,
             position_limit=None,
+            shares_prefixes=not any(spec.unshared for spec in model.states),
             speculate=speculate,
             graphs=graphs,
             max_mixed_tokens=max_mixed_tokens,
+            start=None if model.encoder is None else model.encoder.start,
         )
         engine = Engine(runner, ByteTokenizer(), settings, guessing or AlwaysGuess())
         engine.resize(num_slots, max_len, graphs)

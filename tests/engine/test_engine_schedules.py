@@ -7,6 +7,7 @@ import pytest
 
 from mocks.guessing import SometimesGuess
 from mocks.mock_model import UNSPOKEN, LogitsOf, MockModel, greedy_continuation, looping_logits, next_logits
+from mocks.recurrent_model import RecurrentMockModel, SourceMockModel
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, PrefillCommand, Request, StepResult, StoppingParams
 from text_generation_server.errors import GenerationError, OutOfBlocks
 from text_generation_server.sampling.params import SamplingParams
@@ -87,7 +88,7 @@ class Caller:
             HEALTH_REQUEST_ID, tuple(b"liveness"), SamplingParams(), StoppingParams(1), slots=tuple(range(16))
         )
         result = self.engine.prefill(PrefillCommand(HEALTH_REQUEST_ID, (probe,)))
-        expected = greedy_continuation(b"liveness", 1, logits_of=self.logits_of)
+        expected = self.answer(b"liveness", 1)
         assert result.generations[0].tokens.ids == expected and result.batch is None
 
     def fault(self) -> None:
@@ -124,15 +125,23 @@ class Caller:
                 self.slots_of[request_id] = taken
             else:
                 cached = 0
-        self.expected[request_id] = greedy_continuation(prompt, new, ignore_eos, self.logits_of)
+        self.expected[request_id] = self.answer(prompt, new, ignore_eos)
         chunk = self.rng.randint(1, len(prompt)) if self.rng.random() < 0.4 else None
-        if slots is not None and not held and self.rng.random() < 0.3 and len(self.remembered) < 3:
+        # An encoder's slots are nobody else's, whatever begins alike: routers are told so.
+        may_share = slots is not None and not held and self.engine.settings.start is None
+        if may_share and self.rng.random() < 0.3 and len(self.remembered) < 3:
             self.remembered.append((prompt, slots[: len(prompt)]))
             self.slots_of[request_id] = slots[len(prompt) :]
         stopping = StoppingParams(new, ignore_eos=ignore_eos)
         return Request(
             request_id, tuple(prompt), SamplingParams(), stopping, slots=slots, cache_len=cached, chunk=chunk
         )
+
+    def answer(self, prompt: bytes, new: int, ignore_eos: bool = False) -> list[int]:
+        """What a request must get."""
+        start = self.engine.settings.start
+        begun = prompt if start is None else (*prompt, start)
+        return greedy_continuation(begun, new, ignore_eos, self.logits_of)
 
     def take(self, result: StepResult, members: list[int]) -> None:
         finished = set()
@@ -169,20 +178,23 @@ def schedules(request) -> int:
 
 
 @pytest.mark.parametrize(
-    ("run_ahead", "speculate", "graphs", "sometimes"),
+    ("run_ahead", "speculate", "graphs", "kind", "sometimes"),
     [
-        (True, 0, (1, 2, 4), False),
-        (True, 0, (), False),
-        (False, 0, (), False),
-        (True, 3, (), False),
-        (True, 3, (1, 2, 4), True),
+        (True, 0, (1, 2, 4), MockModel, False),
+        (True, 0, (), MockModel, False),
+        (False, 0, (), MockModel, False),
+        (True, 3, (), MockModel, False),
+        (True, 3, (1, 2, 4), MockModel, True),
+        (True, 0, (1, 2, 4), RecurrentMockModel, False),
+        (True, 0, (1, 2, 4), SourceMockModel, False),
     ],
-    ids=["recorded", "run-ahead", "no-run-ahead", "speculation", "speculation now and then"],
+    ids=["recorded", "run-ahead", "no-run-ahead", "speculation", "speculation now and then", "recurrent", "encoder"],
 )
-def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, speculate, graphs, sometimes):
+def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, speculate, graphs, kind, sometimes):
     """With guesses the tokens are the same too, only several at once, and one only without."""
     logits_of = looping_logits if speculate else next_logits
     tokens = several = 0
+    schedules //= 8 if kind is not MockModel else 4 if sometimes else 1
     for seed in range(schedules):
         engine = make_engine(
             run_ahead=run_ahead,
@@ -193,7 +205,7 @@ def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, 
             max_len=64,
             max_rows=ROWS,
             max_prefill_tokens=1 + seed % 12,
-            model=MockModel(fail_on=UNSPOKEN, logits=logits_of),
+            model=MockModel(fail_on=UNSPOKEN, logits=logits_of) if kind is MockModel else kind(fail_on=UNSPOKEN),
         )
         caller = Caller(engine, seed, logits_of)
         caller.play(moves=24)

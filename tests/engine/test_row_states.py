@@ -1,111 +1,85 @@
-"""A model without keys and values: what it keeps of a sequence is of a fixed size and lives in its row."""
+"""A model without keys and values: what it keeps of a sequence is of a fixed size and lives in its row.
 
-from dataclasses import dataclass
+That rows come, go and are launched ahead in any order is in `test_engine_schedules.py`.
+"""
 
+import doctest
+import json
+
+import pytest
 import torch
-from torch import Tensor
 
-from mocks.mock_model import VOCAB_SIZE, MockModel
-from text_generation_server.cache.layout import RowLayout
+from mocks.mock_model import VOCAB_SIZE, greedy_continuation
+from mocks.recurrent_model import HashesSpec, RecurrentMockModel
+from text_generation_server.cache import states as states_module
 from text_generation_server.cache.states import allocate, bytes_per_row, bytes_per_slot
+from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams, WarmupCommand
+from text_generation_server.engine.warmup import LONGEST_UNSAID
+from text_generation_server.errors import NotEnoughMemory
+from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.sampling.params import SamplingParams
-
-NEVER_WRITTEN = 7
-
-
-class Sums:
-    """The sum of all tokens of each row so far."""
-
-    def __init__(self, num_rows: int) -> None:
-        self.of_row = torch.full((num_rows,), NEVER_WRITTEN)
-
-    def admit(self, rows: Tensor) -> None:
-        self.of_row[rows] = 0
-
-
-@dataclass(frozen=True)
-class SumsSpec:
-    """Nothing of it can be shared, and no token taken back."""
-
-    bytes_per_slot: int = 1
-    bytes_per_row: int = 8
-    shares_prefixes: bool = False
-    rewinds: bool = False
-
-    def allocate(self, num_slots: int, num_rows: int) -> Sums:
-        return Sums(num_rows)
-
-
-class SumModel(MockModel):
-    """Its next token is the sum of all tokens so far."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.states = (SumsSpec(),)
-        self.records = False
-
-    def prepare(self, layout: RowLayout) -> RowLayout:
-        return layout
-
-    def hidden(self, step) -> Tensor:
-        (sums,) = step.states
-        found = torch.zeros(len(step.token_ids), dtype=torch.int64)
-        for place, (token, row) in enumerate(zip(step.token_ids.tolist(), step.rows.tolist(), strict=True)):
-            sums.of_row[row] += token
-            found[place] = sums.of_row[row]
-        return found if step.logit_rows is None else found[step.logit_rows]
-
-    def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
-        wanted = hidden if rows is None else hidden[rows]
-        return torch.nn.functional.one_hot(wanted % VOCAB_SIZE, VOCAB_SIZE).float()
-
-
-def answer(prompt: bytes, count: int) -> list[int]:
-    """What a greedy request must answer."""
-    tokens = list(prompt)
-    for _ in range(count):
-        tokens.append(sum(tokens) % VOCAB_SIZE)
-    return tokens[len(prompt) :]
-
-
-def ask(engine, batch_id: int, prompts: dict[int, bytes], count: int = 4) -> dict[int, list[int]]:
-    requests = tuple(
-        Request(i, tuple(prompt), SamplingParams(), StoppingParams(count, ignore_eos=True))
-        for i, prompt in prompts.items()
-    )
-    result = engine.prefill(PrefillCommand(batch_id, requests))
-    found = {g.request_id: list(g.tokens.ids) for g in result.generations}
-    while result.batch:
-        result = engine.decode([batch_id])
-        for generation in result.generations:
-            found[generation.request_id] += generation.tokens.ids
-    return found
-
-
-def test_a_row_state_begins_anew_with_every_sequence_and_goes_on_with_its_own(make_engine):
-    engine = make_engine(model=SumModel(), max_rows=2)
-    prompts = {1: b"abc", 2: b"xy"}
-    for _ in range(2):  # the rows are the same, what they held is not
-        assert ask(engine, 0, prompts) == {i: answer(prompt, 4) for i, prompt in prompts.items()}
 
 
 def test_a_prompt_in_chunks_goes_on_in_its_state(make_engine):
-    engine = make_engine(model=SumModel(), max_prefill_tokens=3)
+    engine = make_engine(model=RecurrentMockModel(), max_prefill_tokens=3)
     request = Request(1, tuple(b"abcdefgh"), SamplingParams(), StoppingParams(2, ignore_eos=True), chunk=3)
     found = list(engine.prefill(PrefillCommand(0, (request,))).generations)
     while engine.batch_ids:
         found += engine.decode([0]).generations
-    assert [token for generation in found for token in generation.tokens.ids] == answer(b"abcdefgh", 2)
+    tokens = [token for generation in found for token in generation.tokens.ids]
+    assert tokens == greedy_continuation(b"abcdefgh", 2, ignore_eos=True)
+
+
+def with_states(*specs):
+    model = RecurrentMockModel()
+    model.states = specs
+    return model
 
 
 def test_rows_take_their_memory_before_slots_are_counted(make_engine):
     sizes = []
     for row in (8, 2**14):
-        model = SumModel()
-        model.states = (SumsSpec(bytes_per_row=row), SumsSpec(bytes_per_slot=3, bytes_per_row=0))
+        model = with_states(HashesSpec(bytes_per_row=row), HashesSpec(bytes_per_slot=4, bytes_per_row=0))
         assert (bytes_per_slot(model.states), bytes_per_row(model.states)) == (4, row)
         assert [len(state.of_row) for state in allocate(model.states, 5, 3)] == [3, 3]
         sizes.append(make_engine(model=model).warmup(WarmupCommand((), max_prefill_tokens=1)).supported_tokens)
     taken = 18 * 2**14 / 4  # 16 rows, one for liveness, one that pads
     assert 0.5 * taken < sizes[0] - sizes[1] < 2 * taken
+
+
+def test_slots_that_take_no_memory_are_as_many_as_rows_may_need(make_engine):
+    assert doctest.testmod(states_module).failed == 0
+    result = make_engine(model=RecurrentMockModel()).warmup(WarmupCommand((), max_prefill_tokens=1))
+    assert result.supported_tokens == 17 * states_module.SLOTS_A_ROW
+    assert result.max_total_tokens == LONGEST_UNSAID < result.supported_tokens
+
+
+def test_rows_that_do_not_fit_are_told_of(make_engine):
+    engine = make_engine(model=with_states(HashesSpec(bytes_per_row=2**50)))
+    with pytest.raises(NotEnoughMemory, match=r"fits 0 tokens .* beside the 16777216.00 GiB of its 16 rows"):
+        engine.warmup(WarmupCommand((), max_prefill_tokens=1))
+
+
+def test_a_recurrent_model_is_replayed(make_engine, tmp_path):
+    """Other rows share a recording at every step, and one is filled up."""
+    config = {"model_type": "mamba", "vocab_size": VOCAB_SIZE, "hidden_size": 16, "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options = ModelOptions(torch.float32, torch.device("cpu"), random_weights=True)
+    model = load_model(tmp_path, options, SingleRank(), lambda _done, _total: None)
+    plain, replayed = (joined_answers(make_engine(model=model, graphs=graphs)) for graphs in ((), (2, 4)))
+    assert plain == replayed and [*map(len, plain.values())] == [4, 5, 6, 4]
+
+
+def joined_answers(engine):
+    """Tokens of three requests, and of one that joins them a step later."""
+    stopping = [StoppingParams(new, ignore_eos=True) for new in (4, 5, 6, 4)]
+    first, second, third, late = (Request(i, (65 + i,) * 3, SamplingParams(), stop) for i, stop in enumerate(stopping))
+    results = [engine.prefill(PrefillCommand(1, (first, second, third))), engine.decode([1])]
+    results.append(engine.prefill(PrefillCommand(2, (late,), cached_batch_id=1)))
+    while engine.batch_ids:
+        results.append(engine.decode(engine.batch_ids))
+    tokens = {}
+    for generation in (each for result in results for each in result.generations):
+        tokens.setdefault(generation.request_id, []).extend(generation.tokens.ids)
+    return tokens

@@ -59,6 +59,14 @@ def test_the_sum_is_kept_and_normed_as_kept(device, dtype, width):
     assert_rounds_to(got, F.rms_norm(residual.float(), (width,), weight.float(), EPS))
 
 
+def test_a_stream_may_be_wider_than_what_is_added(device):
+    residual, delta = drawn(device, 5, 40), drawn(device, 5, 41, dtype=torch.bfloat16)[:, :40]
+    weight, kept = drawn(device, 40, dtype=torch.bfloat16), residual + delta
+    got = add_rms_norm(delta, residual, weight, EPS)
+    assert got.dtype is torch.bfloat16 and torch.equal(residual, kept)
+    assert_rounds_to(got, F.rms_norm(kept, (40,), weight.float(), EPS))
+
+
 @pytest.mark.parametrize("affine", [(False, False), (True, False), (True, True)], ids=["plain", "weight", "bias"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layer_norm_is_that_of_torch(device, dtype, affine):

@@ -5,6 +5,7 @@ A wrong slot, row, position or order therefore shows at once, in the very next t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import inf
 
 import numpy
@@ -26,17 +27,27 @@ LogitsOf = Callable[[Sequence[int]], list[float]]
 """From a token history to the logits that follow."""
 
 
+SEED = 2166136261
+"""The hash of no tokens."""
+
+
+def mixed(state: int, token: int) -> int:
+    """The hash of a history and a token behind it."""
+    return ((state ^ (token + 1)) * 16777619) & 0xFFFFFFFF
+
+
 def mix(tokens: Sequence[int]) -> int:
     """A 32-bit hash of a token history, order included."""
-    state = 2166136261
-    for token in tokens:
-        state = ((state ^ (token + 1)) * 16777619) & 0xFFFFFFFF
-    return state
+    return reduce(mixed, tokens, SEED)
 
 
 def next_logits(tokens: Sequence[int]) -> list[float]:
     """Logits after a history: spread out, with the end of sequence on top about once in twelve."""
-    state = mix(tokens)
+    return logits_after(mix(tokens))
+
+
+def logits_after(state: int) -> list[float]:
+    """The same after a history with this hash."""
     logits = [((state * (2 * v + 1) + v * 40503) & 0xFFFF) / 8192 for v in range(VOCAB_SIZE)]
     logits[EOS] = 9.0 if state % 12 == 0 else -9.0
     logits[UNSPOKEN] = -9.0
@@ -168,6 +179,7 @@ class MockModel:
         self.vocab_size = VOCAB_SIZE
         self.max_positions = max_positions
         self.records = True
+        self.encoder = None
         self.fail_on = fail_on
         self.logits_of = logits
         self.sizes: list[int] = []

@@ -64,7 +64,7 @@ def test_chunks_beside_a_decoding_row(oracle):
         done += len(chunk)
 
 
-@every_case
+@pytest.mark.parametrize("oracle", [case.name for case in CASES if case.shares], indirect=True)
 def test_a_cached_prefix_is_shared(oracle):
     """Row 1 starts with ten slots that row 0 filled, then goes its own way."""
     driver = Driver(oracle.load(), [oracle.reference.spans[1]] * 2)

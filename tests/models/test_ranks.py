@@ -21,7 +21,7 @@ DECODED = 4
 """Tokens that come one by one."""
 
 
-ADAPTED = ["llama", "phi3", "gpt_neox", "gpt2", "falcon-40b", "qwen2_moe"]
+ADAPTED = ["llama", "phi3", "gpt_neox", "gpt2", "falcon-40b", "qwen2_moe", "mamba"]
 """Cases that are also asked with two adapters beside none."""
 
 

@@ -2,16 +2,19 @@
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from oracles.case import VOCAB_SIZE, Case, unchanged
+from oracles.driver import source_of
 
 PROMPT_LENS = (5, 17, 1, 11)
 ANSWER_LEN = 24
@@ -42,7 +45,8 @@ def build(case: Case, directory: Path) -> Reference:
     """Save the case's model, every parameter random, and return what transformers answers."""
     torch.manual_seed(SEED)
     config = AutoConfig.for_model(case.model_type, **case.config)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=case.attention, dtype=torch.float32).eval()
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = kind.from_config(config, attn_implementation=case.attention, dtype=torch.float32).eval()
     _randomise(model, case.plain_norms)
     model.save_pretrained(directory, max_shard_size=case.shards)
     if case.checkpoint is not unchanged:
@@ -71,21 +75,29 @@ def _is_norm(name: str, parameter: Tensor) -> bool:
 @torch.inference_mode()
 def _ask(model: Any, case: Case) -> Reference:
     """Greedy answers. Every forward has the final length: transformers lets some rotations depend on it."""
-    source = random.Random(0)
-    prompts = [[source.randrange(3, VOCAB_SIZE) for _ in range(count)] for count in PROMPT_LENS]
+    drawn = random.Random(0)
+    prompts = [[drawn.randrange(3, VOCAB_SIZE) for _ in range(count)] for count in PROMPT_LENS]
     answers, logits = [], []
-    for prompt in prompts:
-        case.forward(model, torch.tensor([[0]]))  # takes a rotation that grew with the last prompt back
+    for row, prompt in enumerate(prompts):
+        source = torch.tensor([source_of(row)]) if model.config.is_encoder_decoder else None
+        ask = case.forward if source is None else partial(_decoded_logits, source)
+        ask(model, torch.tensor([[0]]))  # takes a rotation that grew with the last prompt back
         tokens = list(prompt)
         for _ in range(ANSWER_LEN):
-            tokens.append(int(_padded_logits(model, case, prompt, tokens)[-1].argmax()))
+            tokens.append(int(_padded_logits(model, ask, prompt, tokens)[-1].argmax()))
         answers.append(tokens[len(prompt) :])
-        logits.append(_padded_logits(model, case, prompt, tokens))
+        logits.append(_padded_logits(model, ask, prompt, tokens))
     assert len({token for answer in answers for token in answer}) > 3, "an answer of one token shows little"
     return Reference(prompts, answers, logits)
 
 
-def _padded_logits(model: Any, case: Case, prompt: list[int], tokens: list[int]) -> Tensor:
+def _decoded_logits(source: Tensor, model: Any, token_ids: Tensor) -> Tensor:
+    """What a model answers to [1, T] tokens of its decoder, whose encoder reads the source [1, S]: [T, vocab]."""
+    logits: Tensor = model(source, decoder_input_ids=token_ids, use_cache=False).logits[0]
+    return logits
+
+
+def _padded_logits(model: Any, ask: Callable[[Any, Tensor], Tensor], prompt: list[int], tokens: list[int]) -> Tensor:
     """[len(tokens), vocab]: attention is causal, so that what follows the tokens has no part in their logits."""
     padding = [0] * (len(prompt) + ANSWER_LEN - len(tokens))
-    return case.forward(model, torch.tensor([tokens + padding]))[: len(tokens)]
+    return ask(model, torch.tensor([tokens + padding]))[: len(tokens)]

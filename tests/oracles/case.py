@@ -43,6 +43,7 @@ class Case:
     written: the config.json that is served, where it is not the one that transformers writes.
     forward: how the model is asked, where plain asking gives another answer than the architecture's.
     tolerance: of logits, absolute; random weights of some kinds make them large.
+    shares: whether slots tell all of a prompt, so that another sequence may take them over.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Case:
     written: Mapping[str, Any] | None = None
     forward: Callable[[Any, Tensor], Tensor] = plain_logits
     tolerance: float = 1e-4
+    shares: bool = True
 
     def __str__(self) -> str:
         return self.name

@@ -1,7 +1,7 @@
 """Drives a served model by hand, as the engine would: rows, slots, steps. Imports nothing but the server."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,22 +9,36 @@ from torch import Tensor
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import allocate
-from text_generation_server.models.step import ServedModel, StepBuilder, forward
+from text_generation_server.models.step import ServedModel, SourceInput, StepBuilder, forward
+
+SOURCE_LENS = (9, 3, 21, 1)
+
+
+def source_of(row: int) -> list[int]:
+    """What an encoder reads for a row, whose decoder then answers."""
+    drawn = random.Random(row)
+    return [drawn.randrange(3, 97) for _ in range(SOURCE_LENS[row % len(SOURCE_LENS)])]
 
 
 class Driver:
     """A model with a cache whose slots are dealt out in random order. spans: length that each row may reach.
 
-    adapters: the number of each row's adapter, none for a model without any.
+    adapters: the number of each row's adapter, none for a model without any. sources: what an encoder reads for each
+    row; those of `source_of` if none are given.
     """
 
     def __init__(
-        self, model: ServedModel, spans: Sequence[int] = (64, 64, 64, 64), adapters: Sequence[int] = ()
+        self,
+        model: ServedModel,
+        spans: Sequence[int] = (64, 64, 64, 64),
+        adapters: Sequence[int] = (),
+        sources: Sequence[Sequence[int]] = (),
     ) -> None:
         self.model = model
         self.spans = spans
         rows, max_len = len(spans), max(spans)
-        num_slots = rows * max_len
+        sources = [] if model.encoder is None else sources or [source_of(row) for row in range(rows)]
+        num_slots = rows * max_len + sum(map(len, sources))
         self.states = allocate(model.states, num_slots, rows)
         slots = random.Random(1).sample(range(num_slots), num_slots)
         self.device = model.device
@@ -32,10 +46,16 @@ class Driver:
         table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)], adapters)
         self.slots, self._build = table.block_table, StepBuilder(table, self.states)
         self.lens = [0] * rows
-        for spec, state in zip(model.states, self.states, strict=True):
-            for layer in range(spec.num_layers):
+        for state in self.states:
+            for tensor in _tensors(vars(state)):
                 # What was never written must never count, whatever it happens to be.
-                state.layer(layer).fill_(torch.nan)
+                tensor.fill_(torch.nan)
+            state.admit(torch.arange(rows, device=self.device))
+        if model.encoder is not None:
+            ids = self._tensor([token for source in sources for token in source])
+            lens = [*map(len, sources)]
+            with torch.inference_mode():
+                model.encoder(SourceInput(range(rows), lens, ids, self._tensor(slots[rows * max_len :])), self.states)
 
     def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
         """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each."""
@@ -87,3 +107,11 @@ class Driver:
             for row, logits in enumerate(self.step([(row, answer[-1:]) for row, answer in enumerate(answers)])):
                 pieces[row].append(logits)
         return answers, [torch.cat(row) for row in pieces]
+
+
+def _tensors(attributes: Mapping[str, object]) -> Iterator[Tensor]:
+    """All tensors of numbers that are no indices that an object has, or has lists of."""
+    for value in attributes.values():
+        for tensor in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                yield tensor

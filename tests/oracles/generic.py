@@ -28,7 +28,10 @@ SERVED = (
 )
 
 REFUSED = {
-    "mamba": ({**TOKENS, "hidden_size": 32, "num_hidden_layers": 2}, "called for layers \\[\\], of 2"),
+    "mamba2": (
+        {**TOKENS, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 16, "n_groups": 1},
+        "called for layers \\[\\], of 2",
+    ),
     "gpt_oss": (
         {**LLAMA, "intermediate_size": 48, "head_dim": 8, "num_local_experts": 4, "rope_parameters": _PLAIN_ROPE},
         "layer 0's attention takes s_aux",

@@ -14,9 +14,11 @@ from transformers import AutoConfig
 from oracles.case import Case
 from oracles.generic import REFUSED, SERVED
 from oracles.table import CASES
-from text_generation_server.architectures.registry import read_spec
+from text_generation_server.architectures.registry import ModelSpec, read_spec
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
+from text_generation_server.specs.recurrent import RecurrentSpec
+from text_generation_server.specs.seq2seq import Seq2SeqSpec
 
 HEAD = """\
 # Models
@@ -31,9 +33,9 @@ transformers has none, with a model of equal arithmetic): logits at every positi
 | parity | a prompt in one step; a ragged batch with its greedy answers | `test_parity.py::test_a_prompt_in_one_step`, `::test_a_ragged_batch_answers_greedily` |
 | TP | the same on 2 and 4 gloo ranks; copies: with fewer key/value heads than ranks | `test_ranks.py` |
 | chunks | a prompt in chunks, then token by token, beside a decoding row | `test_parity.py::test_chunks_beside_a_decoding_row` |
-| prefix | slots that another request filled are shared; off where rotation depends on a request's length | `test_parity.py::test_a_cached_prefix_is_shared` |
+| prefix | slots that another request filled are shared; off where rotation depends on a request's length, where a row's state is all that is kept, and where keys follow from the whole prompt | `test_parity.py::test_a_cached_prefix_is_shared` |
 | window | layers in which a query sees the newest keys only | all of them |
-| backend | attention backends that serve the row | all of them, with `sdpa`; on a CUDA device `tests/gpu/test_gpu_parity.py` |
+| backend | attention backends that serve the row; recurrences need none, encoders and what attends to them have one of their own | all of them, with `sdpa`; on a CUDA device `tests/gpu/test_gpu_parity.py` |
 
 How many ranks a published model can be cut over follows from its own heads: Falcon 7B has 71 and GPT-2 XL 25, which 2 and 4
 do not divide; the launcher says what fits.
@@ -45,6 +47,8 @@ TABLE = """\
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
+OTHER_BACKENDS = {RecurrentSpec: "none", Seq2SeqSpec: "gathered"}
+"""Of what is no decoder."""
 
 CASE_HEAD = """
 ## Cases
@@ -64,7 +68,7 @@ sequence in chunks, beside another, must be answered as by transformers alone. W
 """
 
 
-def spec_of(case: Case) -> DecoderSpec:
+def spec_of(case: Case) -> ModelSpec:
     """The spec of a case, without making its model."""
     config = AutoConfig.for_model(case.model_type, **case.config)
     values = json.loads(config.to_json_string()) if case.written is None else dict(case.written)
@@ -81,7 +85,8 @@ def page() -> str:
 def _row(row: str, cases: Sequence[Case]) -> str:
     specs = [spec_of(case) for case in cases]
     served_as = sorted({case.model_type if case.written is None else case.written["model_type"] for case in cases})
-    copies = any(spec.attention.kv_heads < 4 for spec in specs)
+    decoders = [spec for spec in specs if isinstance(spec, DecoderSpec)]
+    copies = any(spec.attention.kv_heads < 4 for spec in decoders)
     columns = (
         row,
         ", ".join(f"`{name}`" for name in served_as),
@@ -89,9 +94,11 @@ def _row(row: str, cases: Sequence[Case]) -> str:
         "yes",
         "2, 4 (copies)" if copies else "2, 4",
         "yes",
-        _prefix(specs),
-        _window(specs),
-        "sdpa",
+        *(
+            (_prefix(decoders), _window(decoders), "sdpa")
+            if decoders
+            else ("off", "none", OTHER_BACKENDS[type(specs[0])])
+        ),
     )
     return f"| {' | '.join(columns)} |\n"
 

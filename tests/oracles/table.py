@@ -12,6 +12,7 @@ from oracles.cases import (
     gptj,
     granite,
     llama,
+    mamba,
     mistral,
     moe,
     mpt,
@@ -24,6 +25,7 @@ from oracles.cases import (
     smollm3,
     stablelm,
     starcoder2,
+    t5,
 )
 
 CASES = (
@@ -50,4 +52,6 @@ CASES = (
     *olmo2.CASES,
     *granite.CASES,
     *smollm3.CASES,
+    *mamba.CASES,
+    *t5.CASES,
 )

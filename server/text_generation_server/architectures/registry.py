@@ -17,6 +17,7 @@ from text_generation_server.architectures.gpt_neox import gpt_neox
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
 from text_generation_server.architectures.llama import llama
+from text_generation_server.architectures.mamba import falcon_mamba, mamba
 from text_generation_server.architectures.mistral import mistral
 from text_generation_server.architectures.mixtral import mixtral
 from text_generation_server.architectures.mpt import mpt
@@ -31,11 +32,17 @@ from text_generation_server.architectures.qwen_moe import qwen2_moe, qwen3_moe
 from text_generation_server.architectures.smollm3 import smollm3
 from text_generation_server.architectures.stablelm import stablelm
 from text_generation_server.architectures.starcoder2 import starcoder2
+from text_generation_server.architectures.t5 import mt5, t5
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.config.quantised import refuse_quantised
 from text_generation_server.specs.decoder import DecoderSpec
+from text_generation_server.specs.recurrent import RecurrentSpec
+from text_generation_server.specs.seq2seq import Seq2SeqSpec
 
-ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
+ModelSpec = DecoderSpec | RecurrentSpec | Seq2SeqSpec
+"""What a model is. Which of them says who runs it; see `models/loading.py`."""
+
+ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "RefinedWeb": falcon,
     "RefinedWebModel": falcon,
     "baichuan": baichuan,
@@ -45,6 +52,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
     "cohere2": cohere2,
     "dbrx": dbrx,
     "falcon": falcon,
+    "falcon_mamba": falcon_mamba,
     "gemma": gemma,
     "gemma2": gemma2,
     "gemma3_text": gemma3,
@@ -56,10 +64,12 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
     "gptj": gptj,
     "granite": granite,
     "llama": llama,
+    "mamba": mamba,
     "ministral": mistral,
     "mistral": mistral,
     "mixtral": mixtral,
     "mpt": mpt,
+    "mt5": mt5,
     "olmo": olmo,
     "olmo2": olmo2,
     "opt": opt,
@@ -72,6 +82,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
     "smollm3": smollm3,
     "stablelm": stablelm,
     "starcoder2": starcoder2,
+    "t5": t5,
 }
 
 
@@ -80,7 +91,7 @@ def has_architecture(config: ConfigDict) -> bool:
     return config.text("model_type") in ARCHITECTURES
 
 
-def read_spec(config: ConfigDict) -> DecoderSpec:
+def read_spec(config: ConfigDict) -> ModelSpec:
     """The spec of a config.json whose architecture there is.
 
     Raises:

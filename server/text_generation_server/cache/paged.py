@@ -11,7 +11,7 @@ class PagedSpec:
     """The keys and values that one rank of a model keeps for every token; satisfies `StateSpec`.
 
     kv_heads: of the rank. slot_major: a token's heads lie together, as GPU kernels want them, instead of a head's
-    tokens. shares_prefixes: whether keys are the same whatever length their sequence may reach.
+    tokens. unshared: see `StateSpec`; keys may depend on the length that their sequence may reach.
     """
 
     num_layers: int
@@ -20,7 +20,7 @@ class PagedSpec:
     dtype: torch.dtype
     device: torch.device
     slot_major: bool = False
-    shares_prefixes: bool = True
+    unshared: str = ""
     rewinds: bool = True
     bytes_per_row: int = 0
 

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+SLOTS_A_ROW = 2048
+"""For each row where slots take no memory: hosts and routers count them, so there must be some number."""
+
 
 class State(Protocol):
     """The tensors of one state of a model, whose addresses never change."""
@@ -20,8 +23,9 @@ class State(Protocol):
 class StateSpec(Protocol):
     """What to allocate for a state on one rank, and what may be done with it.
 
-    bytes_per_slot, bytes_per_row: that it takes. shares_prefixes: whether what it has for a prompt's beginning is the
-    same in every sequence that begins so, and can be shared. rewinds: whether tokens may be taken back, as guesses are.
+    bytes_per_slot, bytes_per_row: that it takes. unshared: why what it has for a prompt's beginning cannot be taken
+    over by another sequence that begins so, empty where it can. rewinds: whether tokens may be taken back, as guesses
+    are.
     """
 
     @property
@@ -31,7 +35,7 @@ class StateSpec(Protocol):
     def bytes_per_row(self) -> int: ...
 
     @property
-    def shares_prefixes(self) -> bool: ...
+    def unshared(self) -> str: ...
 
     @property
     def rewinds(self) -> bool: ...
@@ -53,3 +57,14 @@ def bytes_per_slot(specs: Sequence[StateSpec]) -> int:
 def bytes_per_row(specs: Sequence[StateSpec]) -> int:
     """Bytes of one sequence in all states, whatever its length."""
     return sum(spec.bytes_per_row for spec in specs)
+
+
+def slots_within(memory: int, bytes_per_slot: int, num_rows: int) -> int:
+    """How many slots this memory holds; where they take none, what `num_rows` rows are likely to need.
+
+    >>> slots_within(1000, 300, 4), slots_within(1000, 0, 4), slots_within(-1, 0, 4)
+    (3, 8192, 0)
+    """
+    if bytes_per_slot:
+        return max(0, memory) // bytes_per_slot
+    return num_rows * SLOTS_A_ROW if memory >= 0 else 0

@@ -49,6 +49,7 @@ class EngineSettings:
     graphs: numbers of rows for which decode steps are recorded, where the device can.
     adapters: those that the model's linears have, by the names that requests may give.
     max_mixed_tokens: of a step that goes on with answers beside prompts, which bounds how long they wait for a token.
+    start: the token that answers begin behind where the model's encoder reads the prompts; None where it has none.
     """
 
     max_rows: int
@@ -63,6 +64,7 @@ class EngineSettings:
     usual_length: int | None = None
     adapters: AdapterNames = NO_ADAPTERS
     max_mixed_tokens: int = 1024
+    start: int | None = None
 
 
 class Engine:
@@ -122,7 +124,7 @@ class Engine:
             self._pool, self.max_prefill_tokens = None, self._sizer.default_prefill_tokens
             raise
         self.max_prefill_tokens = command.max_prefill_tokens
-        held = result.supported_tokens * self.runner.bytes_per_slot
+        held = result.supported_tokens * self.runner.bytes_per_slot + self.settings.max_rows * self.runner.bytes_per_row
         report = logger.bind(phase="warmup", tokens=result.supported_tokens, bytes=held)
         report.info(
             "The cache holds {} tokens in {:.2f} GiB a rank; the largest request may have {}",
@@ -136,9 +138,6 @@ class Engine:
         Decode steps of `graphs` rows are recorded with it.
         """
         rows = self.settings.max_rows
-        adapted = bool(self.settings.adapters.names)
-        command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS), graphs, adapted)
-        self.runner.allocate(command).result()
         limits = PoolLimits(
             num_slots,
             max_len,
@@ -148,7 +147,11 @@ class Engine:
             shares_prefixes=self.settings.shares_prefixes,
             speculate=self.settings.speculate,
             adapters=self.settings.adapters,
+            start=self.settings.start,
         )
+        adapted = bool(self.settings.adapters.names)
+        command = AllocateCache(limits.all_slots, rows + 1, max(max_len, SCRATCH_SLOTS), graphs, adapted)
+        self.runner.allocate(command).result()
         self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars)
 
     def prefill(self, command: PrefillCommand) -> StepResult:

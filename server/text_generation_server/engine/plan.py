@@ -9,11 +9,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A sequence's first step: its row, the slots of all its positions, the number of its adapter or 0."""
+    """A sequence's first step: its row, the slots of all its positions, the number of its adapter or 0.
+
+    source: what an encoder is to read, and a slot for each token of it; empty for models without one.
+    """
 
     row: int
     slots: Sequence[int] | NDArray[np.int64]
     adapter: int = 0
+    source: tuple[int, ...] = ()
+    source_slots: Sequence[int] | NDArray[np.int64] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,9 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
     for index, sequence in enumerate(sequences):
         start, tokens, prompt = sequence.computed, sequence.step_tokens, sequence.request.prompt_ids
         if not sequence.admitted:
-            admissions.append(Admission(sequence.row, sequence.slots, sequence.adapter))
+            source = sequence.source
+            read = (source.ids, source.slots) if source is not None else ()
+            admissions.append(Admission(sequence.row, sequence.slots, sequence.adapter, *read))
         prompts.append(prompt[start : start + tokens] if start < len(prompt) else sequence.verified_input)
         query_lens.append(tokens)
         seq_lens.append(start + tokens)

@@ -12,7 +12,7 @@ from text_generation_server.cache.rows import FreeRows
 from text_generation_server.cache.tags import PrefixTags, PromptPart, PromptWrites, SlotTags
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
-from text_generation_server.engine.sequence import Sequence
+from text_generation_server.engine.sequence import Sequence, Source
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request
 from text_generation_server.errors import InvalidRequest, excerpt
@@ -31,6 +31,7 @@ class PoolLimits:
 
     shares_prefixes: whether a request may take over what another computed for the same prompt tokens.
     speculate: most tokens guessed at once. adapters: those that requests may name.
+    start: the token that answers begin behind where an encoder reads the prompts; None where answers continue them.
     """
 
     num_slots: int
@@ -41,6 +42,12 @@ class PoolLimits:
     shares_prefixes: bool
     speculate: int = 0
     adapters: AdapterNames = NO_ADAPTERS
+    start: int | None = None
+
+    @property
+    def all_slots(self) -> int:
+        """Those of routers, of liveness prefills, and where answers have a start of their own, one for each row."""
+        return self.num_slots + SCRATCH_SLOTS + (0 if self.start is None else self.max_rows + 1)
 
 
 class SequencePool:
@@ -52,7 +59,7 @@ class SequencePool:
         self.limits = limits
         self.rows = FreeRows(limits.max_rows)
         self.blocks = LocalBlocks(limits.num_slots, limits.block_size)
-        self.tags = SlotTags(limits.num_slots + SCRATCH_SLOTS)
+        self.tags = SlotTags(limits.all_slots)
         self._tokenizer = tokenizer
         self._counts = counts
         self._grammars = grammars
@@ -141,14 +148,19 @@ class SequencePool:
         cache_len: int,
         tags: PrefixTags | None = None,
     ) -> Sequence:
+        slots, source = slots[: _tokens_needed(request)], None
+        if self.limits.start is not None:
+            own_slot = self.limits.num_slots + SCRATCH_SLOTS + row
+            request, slots, source = _apart(request, slots, self.limits.start, own_slot)
         return Sequence(
             request,
             row=row,
-            slots=slots[: _tokens_needed(request)],
+            slots=slots,
+            source=source,
             local_slots=local_slots,
             adapter=self.limits.adapters.number(request.adapter) or BASE,
             cache_len=cache_len,
-            tags=tags,
+            tags=tags if source is None else None,
             counts_row=self._counts.take() if request.sampling.penalises else None,
             grammar=self._grammar(request),
             stop=IdRule(request.stopping, self._tokenizer.eos_ids, request.generated),
@@ -203,6 +215,19 @@ class SequencePool:
 def _tokens_needed(request: Request) -> int:
     """Positions that get a cache entry: the last generated token never does."""
     return len(request.prompt_ids) + request.stopping.max_new_tokens - 1
+
+
+def _apart(
+    request: Request, slots: NDArray[np.int64], start: int, own_slot: int
+) -> tuple[Request, NDArray[np.int64], Source]:
+    """A prompt as an encoder's source, in its slots, and the request as a decoder sees it: from the start on.
+
+    The start has a slot that is the row's own, so that prompt and answer need as many as where one continues the other.
+    """
+    count = len(request.prompt_ids) - request.generated
+    source = Source(request.prompt_ids[:count], slots[:count])
+    prompt_ids = (start, *request.prompt_ids[count:])
+    return replace(request, prompt_ids=prompt_ids, chunk=None), np.concatenate(([own_slot], slots[count:])), source
 
 
 def _fitted(request: Request, slots: int) -> Request:

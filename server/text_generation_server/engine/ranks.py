@@ -31,6 +31,11 @@ class LeadingRunner:
         """Cache bytes of one token on rank 0."""
         return self._runner.bytes_per_slot
 
+    @property
+    def bytes_per_row(self) -> int:
+        """Cache bytes of one sequence on rank 0, whatever its length."""
+        return self._runner.bytes_per_row
+
     def allocate(self, command: AllocateCache) -> Pending[None]:
         """Replace every rank's cache and rows."""
         self._followers.send(command)

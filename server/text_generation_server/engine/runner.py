@@ -3,15 +3,16 @@
 Knows nothing of requests, batches or stop rules. Everything it does to device state happens on the stream.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from text_generation_server.cache.rows import RowTable
-from text_generation_server.cache.states import State, allocate, bytes_per_row, bytes_per_slot
+from text_generation_server.cache.states import State, allocate, bytes_per_row, bytes_per_slot, slots_within
 from text_generation_server.device.copies import to_host, upload
 from text_generation_server.device.memory import make_memory
 from text_generation_server.device.recorder import Recorder
@@ -22,9 +23,9 @@ from text_generation_server.engine.forward import Forwarded, StepForward
 from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.graphs.tokens import TOKENS
 from text_generation_server.engine.launched_step import StepOutput
-from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
+from text_generation_server.engine.plan import Admission, AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.errors import GenerationError, ModelError
-from text_generation_server.models.step import ServedModel
+from text_generation_server.models.step import ServedModel, SourceInput
 from text_generation_server.sampling.sampled import HostCopy, HostSampled
 from text_generation_server.sampling.sampler import TokenCounts
 
@@ -70,6 +71,11 @@ class Runner:
         """Cache bytes of one token on this rank."""
         return bytes_per_slot(self._model.states)
 
+    @property
+    def bytes_per_row(self) -> int:
+        """Cache bytes of one sequence on this rank, whatever its length."""
+        return bytes_per_row(self._model.states)
+
     def allocate(self, command: AllocateCache) -> Pending[None]:
         """Replace the cache, the row table and recorded steps, and start measuring the peak of what follows."""
         return self._stream.enqueue(self._allocate, command)
@@ -110,14 +116,14 @@ class Runner:
 
     def _fitting_slots(self, command: MeasureMemory) -> Reader[int]:
         num_slots, num_rows = self._held
-        held = num_slots * self.bytes_per_slot + num_rows * bytes_per_row(self._model.states)
+        held = num_slots * self.bytes_per_slot + num_rows * self.bytes_per_row
         transient = self._memory.transient_bytes() if self._rows else 0
         free = self._memory.available_bytes(self._group.world_size, command.memory_fraction, held)
         if self._make_recorder is not None and command.graphs and self._rows:
             recorded = RecordedSteps(self._model, self._states, self._rows)
             free -= recorded.trial_bytes(command.graphs, self._make_recorder())
-        free -= (command.num_rows + 1) * bytes_per_row(self._model.states)
-        fitting = self._group.min(max(0, free - transient) // self.bytes_per_slot)
+        free -= (command.num_rows + 1) * self.bytes_per_row
+        fitting = self._group.min(slots_within(free - transient, self.bytes_per_slot, command.num_rows))
         return lambda: fitting
 
     def _execute(self, plan: StepPlan, sampling: SamplingInput | None) -> Reader[StepOutput]:
@@ -157,6 +163,8 @@ class Runner:
                 rows = self._rows.admit([a.row for a in new], [a.slots for a in new], [a.adapter for a in new])
                 for state in self._states:
                     state.admit(rows)
+                if self._model.encoder is not None:
+                    self._model.encoder(self._source(new), self._states)
             forwarded = self._forward(plan)
             sampled = self._choose(plan, forwarded, sampling, self._rows)
             scores = self._score(forwarded.logits, sampling.targets) if sampling else None
@@ -167,6 +175,14 @@ class Runner:
             return StepOutput(chosen, _by_row(scores, sampling.targets if sampling else ()), watch.nanoseconds())
 
         return read
+
+    def _source(self, admissions: Sequence[Admission]) -> SourceInput:
+        ids, slots = upload(
+            self.device,
+            [token for admission in admissions for token in admission.source],
+            np.concatenate([admission.source_slots for admission in admissions]),
+        )
+        return SourceInput([a.row for a in admissions], [len(a.source) for a in admissions], ids, slots)
 
     def _choose(
         self, plan: StepPlan, forwarded: Forwarded, sampling: SamplingInput | None, rows: RowTable

@@ -6,6 +6,7 @@ run-ahead the first is up to one step ahead of the second.
 
 import math
 from collections.abc import Sequence as Ordered
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +18,23 @@ from text_generation_server.engine.types import Request
 from text_generation_server.grammar.state import GrammarState
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What an encoder reads of a request, and a slot for each token of it."""
+
+    ids: tuple[int, ...]
+    slots: NDArray[np.int64]
+
+
 class Sequence:
     """A request that holds a row and slots.
 
     `slots[p]` is the cache slot of position p. `local_slots` is what must go back to the local allocator (empty when
-    the router owns the slots). `adapter` is the number of its adapter, 0 for none. `step_tokens` is the number of
-    tokens its next step computes, `draft` those among them that are guesses. `drafts` makes guesses, None for sequences
-    that take one token a step. `samples`: whether its tokens are drawn.
+    the router owns the slots). `source` is a prompt that an encoder reads, None where the answer continues the prompt;
+    with one, position 0 is the start of every answer, and its slot the row's own. `adapter` is the number of its
+    adapter, 0 for none. `step_tokens` is the number of tokens its next step computes, `draft` those among them that are
+    guesses. `drafts` makes guesses, None for sequences that take one token a step. `samples`: whether its tokens are
+    drawn.
     """
 
     __slots__ = (
@@ -44,6 +55,7 @@ class Sequence:
         "sampled",
         "samples",
         "slots",
+        "source",
         "step_tokens",
         "stop",
         "tags",
@@ -65,11 +77,13 @@ class Sequence:
         stop: IdRule,
         text: TextRule,
         drafts: NgramDrafts | None = None,
+        source: Source | None = None,
     ) -> None:
         self.request = request
         self.samples = request.sampling.samples
         self.row = row
         self.slots = slots
+        self.source = source
         self.local_slots = local_slots
         self.adapter = adapter
         self.tags = tags
@@ -92,7 +106,9 @@ class Sequence:
     @property
     def held_slots(self) -> NDArray[np.int64]:
         """Slots that nobody else gets while it lives: whole blocks, if they are local."""
-        return np.array(self.local_slots, dtype=np.int64) if self.local_slots else self.slots
+        if self.local_slots:
+            return np.array(self.local_slots, dtype=np.int64)
+        return self.slots if self.source is None else np.concatenate((self.source.slots, self.slots[1:]))
 
     @property
     def remaining_prompt(self) -> int:

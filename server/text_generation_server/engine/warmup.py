@@ -8,6 +8,9 @@ from text_generation_server.engine.step_launcher import StepRunner
 from text_generation_server.engine.types import PrefillCommand, Request, StepResult, WarmupCommand, WarmupResult
 from text_generation_server.errors import InvalidRequest, NotEnoughMemory
 
+LONGEST_UNSAID = 1 << 15
+"""Tokens of a sequence where neither a model nor an operator says: every row has a place for each in a table."""
+
 PROBE_NEW_TOKENS = 2
 """One prefill and one decode: both shapes of step are measured."""
 
@@ -83,12 +86,14 @@ class CacheSizer:
     def _limits(self, slots: int, command: WarmupCommand) -> WarmupResult:
         wanted = max(command.max_prefill_tokens, command.max_total_tokens or 2)
         if slots < wanted:
+            rows = self._max_rows * self._runner.bytes_per_row
+            beside = f" beside the {rows / 2**30:.2f} GiB of its {self._max_rows} rows" if rows else ""
             raise NotEnoughMemory(
                 f"not enough memory: the cache fits {slots} tokens "
-                f"({slots * self._runner.bytes_per_slot / 2**30:.2f} GiB), {wanted} are needed; lower "
+                f"({slots * self._runner.bytes_per_slot / 2**30:.2f} GiB){beside}, {wanted} are needed; lower "
                 "--max-batch-prefill-tokens and --max-total-tokens to at most what fits, or free memory"
             )
-        max_total = command.max_total_tokens or min(slots, self._usual_length or slots)
+        max_total = command.max_total_tokens or min(slots, self._usual_length or LONGEST_UNSAID)
         return WarmupResult(slots, command.max_input_tokens or max_total - 1, max_total)
 
     def _check_positions(self, command: WarmupCommand) -> None:

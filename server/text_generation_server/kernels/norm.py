@@ -66,7 +66,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def add_rms_norm(delta: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Add delta to the residual stream, in place, and norm the sum; [T, h] each."""
+    """Add delta to the residual stream, in place, and norm the sum; [T, h] each. The stream may be wider than delta."""
     return _run(residual, delta, weight, None, eps, centred=False)
 
 
@@ -84,7 +84,7 @@ def _run(
     x: Tensor, delta: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float, centred: bool
 ) -> Tensor:
     rows, width = x.shape
-    out = torch.empty((rows, width), dtype=x.dtype, device=x.device)
+    out = torch.empty((rows, width), dtype=(x if delta is None else delta).dtype, device=x.device)
     block = triton.next_power_of_2(width)
     pdl = overlaps(x.device)
     _norm[(rows,)](

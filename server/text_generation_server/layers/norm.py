@@ -100,6 +100,18 @@ class OffsetRmsNorm(Unfused):
         return F.rms_norm(x.float(), self._weight.shape, self._weight, self._eps).to(x.dtype)
 
 
+class Rounded(Unfused):
+    """A norm of a stream that is wider than what layers compute in, rounded to their dtype at the end."""
+
+    def __init__(self, norm: Norm, dtype: torch.dtype) -> None:
+        self._norm = norm
+        self._dtype = dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, hidden] to the same shape."""
+        return self._norm(x).to(self._dtype)
+
+
 class FusedRmsNorm:
     """The same in one kernel with the addition before it, on CUDA devices. weight: of the hidden type or wider."""
 

@@ -15,6 +15,7 @@ class AttendingModel:
 
     __slots__ = ()
 
+    encoder = None
     kv: PagedSpec
     attention: AttentionBackend
 

@@ -19,6 +19,9 @@ from text_generation_server.specs.decoder import DecoderSpec, NormKind, QkNormSc
 from text_generation_server.specs.names import QkvLayout
 from text_generation_server.weights.layout import half_split_order, head_places, heads_of, qkv_places, qkv_sizes
 
+ROTATED_BY_LENGTH = "it rotates the same prompt differently in longer requests"
+"""Why keys of a prompt are not shared."""
+
 
 class AttentionBuilder:
     """What all layers share is made at once, each layer's own when asked for.
@@ -46,7 +49,7 @@ class AttentionBuilder:
             shape.state,
             slot_major=self.backend.slot_major,
             head_dim=self.backend.head_dim,
-            shares_prefixes=not any(rope.depends_on_span for rope in ropes),
+            unshared=ROTATED_BY_LENGTH if any(rope.depends_on_span for rope in ropes) else "",
         )
 
     def layer(self, prefix: str, layer: int) -> SelfAttention:

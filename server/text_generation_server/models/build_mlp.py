@@ -1,5 +1,7 @@
 """Makes one rank's MLP of each layer, dense or sparse, from a spec and a checkpoint. Knows no architecture."""
 
+from collections.abc import Sequence
+
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.activation import activation
 from text_generation_server.layers.linear import ColumnParallelLinear
@@ -30,17 +32,8 @@ class MlpBuilder:
         return self._sparse(moe, prefix, names.moe)
 
     def _dense(self, spec: MlpSpec, prefix: str, up: tuple[str, ...], down: str) -> DenseMlp:
-        hidden = self._spec.hidden_size
-        size = spec.inner_size * (2 if spec.gated and len(up) == 1 else 1)
-        stored = [StoredLinear(prefix + name, size, hidden) for name in up]
-        mine = partition_of(spec.inner_size, self._group.rank, self._group.world_size)
-        places = up_places(len(up), spec.gated, spec.inner_size, mine)
-        last = StoredLinear(prefix + down, hidden, spec.inner_size)
-        first = self._reader.column(stored, places, spec.bias)
-        return DenseMlp(
-            _inner(first, spec),
-            self._reader.row(last, [Place(0, mine.rows, mine.padded)], spec.bias, self._group),
-        )
+        names = [prefix + name for name in up]
+        return build_dense_mlp(self._reader, self._group, spec, self._spec.hidden_size, names, prefix + down)
 
     def _sparse(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SparseMlp:
         hidden, reader = self._spec.hidden_size, self._reader
@@ -57,6 +50,28 @@ class MlpBuilder:
         mlp = MlpSpec(spec.shared_size, spec.activation, gated=True)
         gate = self._reader.tensor(f"{prefix}{names.shared_gate}.weight", (1, self._spec.hidden_size))
         return SharedExpert(self._dense(mlp, prefix, names.shared_up, names.shared_down), gate)
+
+
+def build_dense_mlp(
+    reader: TensorReader,
+    group: TensorParallel,
+    spec: MlpSpec,
+    hidden: int,
+    up: Sequence[str],
+    down: str,
+    wide: TensorReader | None = None,
+) -> DenseMlp:
+    """An MLP whose linears have these whole names: gate and up, or one for both, gate first, or the one.
+
+    wide: reads the last linear, to answer in float32; None where that answers as the others do.
+    """
+    size = spec.inner_size * (2 if spec.gated and len(up) == 1 else 1)
+    mine = partition_of(spec.inner_size, group.rank, group.world_size)
+    places = up_places(len(up), spec.gated, spec.inner_size, mine)
+    first = reader.column([StoredLinear(name, size, hidden) for name in up], places, spec.bias)
+    inner, last = _inner(first, spec), StoredLinear(down, hidden, spec.inner_size)
+    linear = (wide or reader).row(last, [Place(0, mine.rows, mine.padded)], spec.bias, group)
+    return DenseMlp(inner if wide is None else lambda x, step: inner(x, step).float(), linear)
 
 
 def _inner(up: ColumnParallelLinear, spec: MlpSpec) -> Inner:

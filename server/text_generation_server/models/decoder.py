@@ -27,7 +27,7 @@ from text_generation_server.layers.norm import Norm
 from text_generation_server.layers.qk_norm import QkNorm
 from text_generation_server.layers.rotary import Angles, Rotary, rotate_and_write
 from text_generation_server.models.attending import AttendingModel
-from text_generation_server.models.step import StepInput
+from text_generation_server.models.step import StepInput, at_least_one
 
 HiddenState = tuple[Tensor, Tensor]
 """The last branch's output, and the residual stream that it is yet to be added to."""
@@ -285,7 +285,7 @@ class Decoder(AttendingModel):
         *blocks, last = self.blocks
         for block in blocks:
             delta, residual = block(delta, residual, layer_step)
-        outputs = tokens.narrowed(_at_least_one(step.logit_rows))
+        outputs = tokens.narrowed(at_least_one(step.logit_rows))
         delta, residual = last(delta, residual, replace(layer_step, outputs=outputs))
         hidden = self.final_norm.of_sum(delta, residual)
         return hidden if step.logit_rows is None else hidden[: len(step.logit_rows)]
@@ -296,8 +296,3 @@ class Decoder(AttendingModel):
         if not len(x):
             return x.new_empty(0, self.vocab_size)
         return self.head(x if self.projection is None else self.projection(x))
-
-
-def _at_least_one(rows: Tensor | None) -> Tensor | None:
-    """No kernel needs to know of products of nothing: where no token is wanted, the first one is computed."""
-    return rows.new_zeros(1) if rows is not None and not len(rows) else rows

@@ -8,12 +8,12 @@ kernels. One token at a time is invariant whatever kernels do; larger sizes are 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, cast
 
 import torch
 from loguru import logger
 from torch import Tensor
 
-from text_generation_server.attention.tokenwise import TokenwisePlan
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.states import StateSpec, allocate
 from text_generation_server.distributed.group import TensorParallel
@@ -27,9 +27,16 @@ ONE_BY_ONE = (1,)
 """For models in which a token's kernels depend on more than the size of the step: no trial could tell."""
 
 
+class Divisible(Protocol):
+    """What a model has prepared for a step, where its tokens do not share work."""
+
+    def piece(self, first: int, past: int, size: int) -> object:
+        """The same for tokens [first, past) of the step, the last of them repeated until there are `size`."""
+
+
 @dataclass(frozen=True, slots=True)
 class InvariantModel:
-    """Satisfies `ServedModel`. model: one that attends token by token. sizes: of pieces, falling.
+    """Satisfies `ServedModel`. model: one that prepares steps as something `Divisible`. sizes: of pieces, falling.
 
     linears: none, as sizes are tried without what would be added to them.
     """
@@ -38,6 +45,7 @@ class InvariantModel:
     sizes: tuple[int, ...]
     linears: tuple[()] = ()
     records: bool = False
+    encoder: None = None
 
     @property
     def states(self) -> Sequence[StateSpec]:
@@ -114,7 +122,7 @@ def pieces(tokens: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int, int]
 
 def _cut(step: StepInput, first: int, past: int, size: int) -> StepInput:
     """What fills up is the last token again: it writes what is written already."""
-    assert isinstance(step.prepared, TokenwisePlan)
+    prepared = cast(Divisible, step.prepared)
     return replace(
         step,
         token_ids=_filled(step.token_ids[first:past], size),
@@ -123,7 +131,7 @@ def _cut(step: StepInput, first: int, past: int, size: int) -> StepInput:
         spans=_filled(step.spans[first:past], size),
         slot_mapping=_filled(step.slot_mapping[first:past], size),
         logit_rows=None,
-        prepared=step.prepared.piece(first, past, size),
+        prepared=prepared.piece(first, past, size),
     )
 
 

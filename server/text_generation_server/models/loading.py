@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from loguru import logger
 
-from text_generation_server.architectures.registry import has_architecture, read_spec
+from text_generation_server.architectures.registry import ModelSpec, has_architecture, read_spec
 from text_generation_server.attention.base import AUTO, TOKENWISE
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.config.quantised import refuse_quantised
@@ -14,12 +14,17 @@ from text_generation_server.config.rope import override_scaling
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.build import DecoderBuilder
+from text_generation_server.models.build_recurrent import RecurrentBuilder
+from text_generation_server.models.build_seq2seq import Seq2SeqBuilder
 from text_generation_server.models.invariant import ONE_BY_ONE, SIZES, invariant
 from text_generation_server.models.positions import log_positions
 from text_generation_server.models.step import ServedModel
 from text_generation_server.models.tensors import TensorReader
 from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.quantization.tuning import MatmulTuner
+from text_generation_server.specs.decoder import DecoderSpec
+from text_generation_server.specs.recurrent import RecurrentSpec
+from text_generation_server.specs.seq2seq import Seq2SeqSpec
 from text_generation_server.weights.checkpoint import Checkpoint, Progress, SavedCheckpoint
 from text_generation_server.weights.random import RandomCheckpoint
 
@@ -60,6 +65,8 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     if options.deterministic:
         plain = replace(options, deterministic=False, attention=TOKENWISE)
         model = load_model(directory, plain, group, progress)
+        if model.encoder is not None:
+            raise UnsupportedModel("--deterministic is not for models with an encoder: leave it out")
         return invariant(model, group, SIZES if _token_by_token(directory) else ONE_BY_ONE)
     config = ConfigDict.load(directory / "config.json")
     refuse_quantised(config)
@@ -68,7 +75,7 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     if options.rope_scaling is not None:
         config = override_scaling(config, options.rope_scaling, options.rope_factor or 1.0)
     spec = read_spec(config)
-    if options.rope_scaling is not None and spec.attention.rope is None and not any(spec.attention.ropes):
+    if options.rope_scaling is not None and not spec.rotates:
         raise UnsupportedModel(f"rope scaling was asked for, but {directory} has no rotary positions: leave it out")
     log_positions(spec.max_positions)
     logger.debug("not read from config.json: {}", ", ".join(config.unread()))
@@ -79,18 +86,36 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     )
     tuner = MatmulTuner(options.kernel_choices, options.device) if options.device.type == "cuda" else None
     scheme = DenseScheme(options.dtype, options.device, tuner)
-    reader = TensorReader(checkpoint, scheme, scheme, transposed=spec.names.conv1d)
-    model = DecoderBuilder(spec, reader, group, options.attention).build()
+    model = _build(spec, checkpoint, scheme, group, options.attention)
     checkpoint.check_consumed()
     if tuner is not None:
         tuner.tune()
     return model
 
 
+def _build(
+    spec: ModelSpec, checkpoint: Checkpoint, scheme: DenseScheme, group: TensorParallel, attention: str
+) -> ServedModel:
+    match spec:
+        case DecoderSpec():
+            reader = TensorReader(checkpoint, scheme, scheme, transposed=spec.names.conv1d)
+            return DecoderBuilder(spec, reader, group, attention).build()
+        case RecurrentSpec():
+            return RecurrentBuilder(spec, TensorReader(checkpoint, scheme, scheme, transposed=False), group).build()
+        case Seq2SeqSpec():
+            return Seq2SeqBuilder(spec, TensorReader(checkpoint, scheme, scheme, transposed=False), group).build()
+
+
 def _token_by_token(directory: Path) -> bool:
-    """Whether products have a row for each token: experts have others, and generic code is unknown."""
+    """Whether a step can be cut anywhere, and products have a row for each token.
+
+    Experts have others, recurrences go on from token to token, and generic code is unknown.
+    """
     config = ConfigDict.load(directory / "config.json")
-    return has_architecture(config) and read_spec(config).moe is None
+    if not has_architecture(config):
+        return False
+    spec = read_spec(config)
+    return isinstance(spec, DecoderSpec) and spec.moe is None
 
 
 def _through_transformers(

@@ -43,6 +43,31 @@ class StepInput:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceInput:
+    """Inputs of an encoder, of sequences that are being admitted, laid end to end: T tokens.
+
+    rows: of each sequence. lens: tokens of each. token_ids: [T] int64. slots: [T] int64, one for each of them, where
+    what is kept of them goes.
+    """
+
+    rows: Sequence[int]
+    lens: Sequence[int]
+    token_ids: Tensor
+    slots: Tensor
+
+
+class SourceEncoder(Protocol):
+    """Reads prompts, once, for models whose answers do not continue them."""
+
+    @property
+    def start(self) -> int:
+        """The token that every answer begins behind."""
+
+    def __call__(self, source: SourceInput, states: Sequence[State]) -> None:
+        """Leave in the model's states what its later steps need."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepBuilder:
     """Where every step's input is put together: eager ones, recorded ones, and those that are run by hand.
 
@@ -118,6 +143,10 @@ class ServedModel(Protocol):
     def records(self) -> bool:
         """Whether steps can be recorded: nothing in them waits for the device or depends on numbers of the host."""
 
+    @property
+    def encoder(self) -> SourceEncoder | None:
+        """What reads prompts; None where a prompt is the beginning of its answer."""
+
     def prepare(self, layout: RowLayout) -> object:
         """What it needs to know of one step beyond its tokens, for `StepInput.prepared`."""
 
@@ -141,3 +170,8 @@ class ServedModel(Protocol):
 def forward(model: ServedModel, step: StepInput) -> Tensor:
     """Logits [L, vocab_size] of a step."""
     return model.logits(model.hidden(step), None)
+
+
+def at_least_one(rows: Tensor | None) -> Tensor | None:
+    """No kernel needs to know of products of nothing: where no token is wanted, the first one is computed."""
+    return rows.new_zeros(1) if rows is not None and not len(rows) else rows

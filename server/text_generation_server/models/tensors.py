@@ -50,6 +50,11 @@ class TensorReader:
         self._plain = plain
         self._transposed = transposed
 
+    def widened(self) -> "TensorReader":
+        """What reads the same checkpoint to be computed with in float32, in plain form."""
+        wide = DenseScheme(torch.float32, self.device)
+        return TensorReader(self.checkpoint, wide, wide, self._transposed)
+
     def column(self, stored: Sequence[StoredLinear], places: Sequence[Place], has_bias: bool) -> ColumnParallelLinear:
         """One linear from pieces of linears of the same input: the outputs of a rank."""
         matrices = [self._matrix(linear) for linear in stored]
@@ -136,6 +141,13 @@ class TensorReader:
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A whole tensor of this shape."""
         return self._own(self.checkpoint.view(name, shape))
+
+    def part(self, name: str, shape: tuple[int, ...], mine: Partition) -> Tensor:
+        """A rank's part of the first dimension, zeros behind, in float32: for what is computed with in that alone."""
+        rows = self.checkpoint.view(name, shape)[mine.rows]
+        whole = torch.zeros(mine.padded, *shape[1:], device=self.device)
+        whole[: len(rows)] = rows
+        return whole
 
     def table(self, name: str, size: int, width: int, mine: Partition) -> Tensor:
         """A rank's rows of an embedding [size, width].

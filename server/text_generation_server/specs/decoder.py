@@ -210,3 +210,8 @@ class DecoderSpec:
     embedding_scale: float = 1.0
     embedding_size: int | None = None
     branch_scale: float = 1.0
+
+    @property
+    def rotates(self) -> bool:
+        """Whether positions are rotated into it, in any layer."""
+        return self.attention.rope is not None or any(self.attention.ropes)

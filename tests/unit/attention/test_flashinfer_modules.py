@@ -25,6 +25,7 @@ LLAMA = {
     "model_type": "llama", "vocab_size": 100, "hidden_size": 320, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
 }  # fmt: skip
+MAMBA = {"model_type": "mamba", "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2}
 
 
 class Spec:
@@ -205,6 +206,7 @@ def test_the_command_wants_an_architecture(played, prepare):
         (LLAMA, ("--dtype", "float32"), 1, "it computes in float16 and bfloat16, not torch.float32"),
         (LLAMA, ("--num-shard", "3"), 1, "4 attention heads, which 3 shards cannot divide"),
         (LLAMA, ("--arch", "hopper"), 2, "--arch is 'hopper', expected architectures such as 9.0a"),
+        (MAMBA, (), 1, "FlashInfer is for decoders, and will not serve this model"),
         ({"model_type": "nemotron"}, (), 1, "model_type nemotron runs through transformers' code"),
     ],
 )

@@ -194,6 +194,12 @@ def test_every_choice_has_its_reason():
     assert "prefix caching true" in reasons and "512: max_position_embeddings of config.json" in reasons
 
 
+def test_a_model_without_attention_has_no_decoder_s_sizes(tmp_path):
+    config = {"model_type": "mamba", "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_facts(tmp_path) == ModelFacts()
+
+
 @pytest.mark.parametrize("text", [None, "{no json", "[]", "[" * 100_000, "{}"])
 def test_a_config_that_cannot_be_read_tells_nothing(tmp_path, text):
     if text is not None:

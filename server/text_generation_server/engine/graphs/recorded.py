@@ -37,7 +37,7 @@ class RecordedSteps:
         seconds, taken = time.monotonic() - began, self._memory.used_bytes() - before
         logger.bind(phase="graphs", seconds=seconds, bytes=taken).info(
             "Recorded decode steps of {} sizes, up to {} rows, and steps of up to {} tokens in {:.1f} s and {:.2f} GiB",
-            *(len(decode_rows), max(decode_rows), max(TOKENS), seconds, taken / 2**30),
+            *(len(decode_rows), max(decode_rows), max(TOKENS) if self.tokens else 1, seconds, taken / 2**30),
         )
 
     def trial_bytes(self, decode_rows: Sequence[int], recorder: Recorder) -> int:

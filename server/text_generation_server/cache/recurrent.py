@@ -1,0 +1,56 @@
+"""What state space layers keep of each sequence: of a fixed size, in its row. Knows no layer's arithmetic."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class RecurrentStateSpec:
+    """The state of one rank of a model; satisfies `StateSpec`.
+
+    channels: of the rank. numbers: that each remembers. window: newest inputs of a convolution that are kept of each.
+    dtype: of those inputs; what is remembered is a sum of everything so far, in float32.
+    """
+
+    num_layers: int
+    channels: int
+    numbers: int
+    window: int
+    dtype: torch.dtype
+    device: torch.device
+    bytes_per_slot: int = 0
+    rewinds: bool = False
+    unshared: str = "it keeps no state of where a prompt's beginning ends"
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Bytes of one sequence in all layers."""
+        return self.num_layers * self.channels * (self.numbers * 4 + self.window * self.dtype.itemsize)
+
+    def allocate(self, num_slots: int, num_rows: int) -> "RecurrentState":
+        """See `StateSpec`."""
+        return RecurrentState(self, num_rows)
+
+
+class RecurrentState:
+    """By layer and row: the inputs of a convolution [window, channels], oldest first, and sums [channels, numbers].
+
+    A row is cleared when a sequence begins there, not when one ends: a step that was launched ahead for a sequence
+    that turned out to be at its end may still write to it.
+    """
+
+    def __init__(self, spec: RecurrentStateSpec, num_rows: int) -> None:
+        shape = spec.num_layers, num_rows
+        self._windows = torch.empty(*shape, spec.window, spec.channels, dtype=spec.dtype, device=spec.device)
+        self._sums = torch.empty(*shape, spec.channels, spec.numbers, dtype=torch.float32, device=spec.device)
+        self.windows = self._windows.unbind()
+        """Of each layer, [rows, window, channels]."""
+        self.sums = self._sums.unbind()
+        """Of each layer, [rows, channels, numbers] float32."""
+
+    def admit(self, rows: Tensor) -> None:
+        """See `State`."""
+        self._windows.index_fill_(1, rows, 0.0)
+        self._sums.index_fill_(1, rows, 0.0)

@@ -1,0 +1,1 @@
+"""What recurrent layers do from token to token: a convolution, a scan; a program for some channels of a row."""

@@ -1,0 +1,71 @@
+"""A causal convolution of each channel by itself, over the tokens of a step and those that a row remembers.
+
+Knows no weights' names and no ranks. Dimensions: T tokens of the step, D channels of the rank, W inputs that a row
+remembers, one less than a convolution sees.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from text_generation_server.layers.activation import activation
+from text_generation_server.layers.recurrence import RecurrentPlan
+from text_generation_server.specs.activation import Activation
+
+
+class CausalConv(Protocol):
+    """A convolution and the activation function behind it, in float32, rounded once."""
+
+    def __call__(self, x: Tensor, windows: Tensor, plan: RecurrentPlan) -> Tensor:
+        """[T, D] to the same shape, a new tensor. windows: [rows, W, D], oldest first, are read and renewed."""
+
+
+class TorchConv:
+    """With torch's operators. weight: [W + 1, D] float32, that of the newest input last. bias: [D] float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, kind: Activation) -> None:
+        self._weight = weight
+        self._bias = torch.zeros(weight.shape[1]) if bias is None else bias
+        self._activation = activation(kind)
+
+    def __call__(self, x: Tensor, windows: Tensor, plan: RecurrentPlan) -> Tensor:
+        """See `CausalConv`."""
+        sums = self._singles(x, windows, plan.rows) if plan.are_singles else self._prompts(x, windows, plan)
+        return self._activation(sums).to(x.dtype)
+
+    def _singles(self, x: Tensor, windows: Tensor, rows: Tensor) -> Tensor:
+        seen = torch.cat((windows[rows], x[:, None]), 1)
+        windows.index_copy_(0, rows, seen[:, 1:])
+        return (seen * self._weight).sum(1).add_(self._bias)
+
+    def _prompts(self, x: Tensor, windows: Tensor, plan: RecurrentPlan) -> Tensor:
+        sums = self._bias.repeat(len(x), 1)
+        parts = (torch.split(each, list(plan.query_lens)) for each in (x, sums))
+        for row, of_row, place in zip(plan.rows.tolist(), *parts, strict=True):
+            seen = torch.cat((windows[row], of_row))
+            windows[row] = seen[len(of_row) :]
+            for tap, weight in enumerate(self._weight):
+                place.addcmul_(seen[tap : tap + len(of_row)], weight)
+        return sums
+
+
+class FusedConv:
+    """In one kernel, on CUDA devices."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, kind: Activation) -> None:
+        from text_generation_server.kernels.recurrence import conv  # only here is Triton sure to be installed
+
+        self._kernel = conv.causal_conv
+        self._weight, self._bias, self._kind = weight, bias, kind
+
+    def __call__(self, x: Tensor, windows: Tensor, plan: RecurrentPlan) -> Tensor:
+        """See `CausalConv`."""
+        longest = max(plan.query_lens)
+        return self._kernel(x, windows, plan.rows, plan.ends, longest, self._weight, self._bias, self._kind)
+
+
+def causal_conv(weight: Tensor, bias: Tensor | None, kind: Activation) -> CausalConv:
+    """The convolution with weight [W + 1, D] and bias [D] as their device computes it best."""
+    conv = FusedConv if weight.is_cuda else TorchConv
+    return conv(weight.float(), None if bias is None else bias.float(), kind)
