@@ -1,7 +1,7 @@
 """Reads request bodies, and turns errors into answers. Knows no route."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -41,13 +41,13 @@ def error_body(error: ApiError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ErrorForm:
-    """How an API tells errors. body: the JSON of one. farewell: the events that follow it in a stream."""
+    """How an API tells errors. body: the JSON of one. last_words: what it is in a stream, which ends so."""
 
-    body: Callable[[ApiError], str] = error_body
-    farewell: tuple[str, ...] = ()
+    body: Callable[[ApiError], str]
+    last_words: Callable[[ApiError], Sequence[str]]
 
 
-NATIVE_ERRORS = ErrorForm()
+NATIVE_ERRORS = ErrorForm(error_body, lambda error: (error_body(error),))
 
 
 def json_error(error: ApiError, form: ErrorForm = NATIVE_ERRORS) -> Response:

@@ -9,7 +9,7 @@ import pytest
 
 from mocks.running_router import RunningRouter, running_router
 from text_generation_protocol.v3 import generate_pb2 as pb
-from text_generation_router.routes.openai.texts import Pieces
+from text_generation_router.routes.texts import Pieces
 from text_generation_router.types import FinishReason, GeneratedText
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

@@ -1,7 +1,5 @@
 """What clients of OpenAI's API ask for, in the words of the native API, whose rules hold then. Knows no answers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from text_generation_router.errors import InvalidInput
@@ -17,30 +15,6 @@ from text_generation_server.errors import excerpt
 
 _ANY_OBJECT = {"properties": {}, "additionalProperties": True}
 """A schema of every JSON object."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Generations that one request asks for.
-
-    prompts: one a text. choices: how many answers to each. special_tokens: whether the tokenizer puts them around.
-    logprobs: whether the answer has them.
-    """
-
-    body: GenerationBody
-    prompts: Sequence[GenerateRequest]
-    special_tokens: bool
-    logprobs: bool
-
-    @property
-    def choices(self) -> int:
-        """How many answers each prompt gets."""
-        return 1 if self.body.n is None else self.body.n
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop sequences."""
-        return self.prompts[0].parameters.stop_sequences
 
 
 def prompt_request(body: GenerationBody, text: str, max_tokens: int | None, top: int | None) -> GenerateRequest:

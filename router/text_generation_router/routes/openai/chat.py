@@ -10,10 +10,11 @@ from starlette.routing import Route
 from text_generation_router.chat.messages import ends_with_answer
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.errors import InvalidInput, TemplateFailed
-from text_generation_router.routes.openai.answers import Answerer
-from text_generation_router.routes.openai.asked import Asked, prompt_request
+from text_generation_router.routes.answers import Answerer
+from text_generation_router.routes.asked import Asked, Writer
+from text_generation_router.routes.openai.asked import prompt_request
+from text_generation_router.routes.openai.dialect import OPENAI
 from text_generation_router.routes.openai.schemas import ChatBody
-from text_generation_router.routes.openai.shapes import ChatShape
 from text_generation_router.routes.services import Services
 from text_generation_router.streaming import EventStream
 
@@ -24,30 +25,34 @@ class ChatRoutes:
     """The handler, over what it serves from."""
 
     def __init__(self, services: Services) -> None:
-        self._template = services.template
-        self._answerer = Answerer(services, ChatShape())
+        self._services = services
+        self._dialect = OPENAI
+        self._answerer = Answerer(services)
 
     def routes(self) -> list[Route]:
         """All routes of this API."""
         return [Route("/v1/chat/completions", self.create, methods=["POST"])]
 
     async def create(self, request: Request) -> Response | EventStream:
-        """See `Answerer.respond`."""
-        return await self._answerer.respond(request, ChatBody, lambda body: _asked(body, self._template))
+        """Answer a conversation."""
+        return await self._answerer.respond(request, ChatBody, self._ask)
+
+    def _ask(self, body: ChatBody) -> Asked:
+        writer = self._dialect.chat(body, self._services.info)
+        return ask_chat(body, self._services.template, writer, self._dialect.chat_tokens)
 
 
-def _asked(body: ChatBody, template: ChatTemplate | None) -> Asked:
-    """May take long for a long conversation."""
-    logprobs = bool(body.logprobs)
-    if body.top_logprobs and not logprobs:
+def ask_chat(body: ChatBody, template: ChatTemplate | None, writer: Writer, default_tokens: int | None = None) -> Asked:
+    """What a conversation asks for. May take long for a long one. Raises InvalidInput, TemplateFailed."""
+    if body.top_logprobs and not body.logprobs:
         raise InvalidInput("`top_logprobs` needs `logprobs` to be true")
     limits = {body.max_tokens, body.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise InvalidInput("`max_tokens` and `max_completion_tokens` differ; leave the first, which is the older name")
-    request = prompt_request(body, "", next(iter(limits), None), body.top_logprobs)
+    request = prompt_request(body, "", next(iter(limits), default_tokens), body.top_logprobs)
     # The template has written the special tokens that the model wants.
     prompt = request.model_copy(update={"inputs": _prompt(body, template)})
-    return Asked(body, [prompt], special_tokens=False, logprobs=logprobs)
+    return Asked(writer, [prompt], body.model, choices=1 if body.n is None else body.n, stream=bool(body.stream))
 
 
 def _prompt(body: ChatBody, template: ChatTemplate | None) -> str:

@@ -37,4 +37,4 @@ def _kind(status: int) -> str:
     return "invalid_request_error" if status < 424 else "server_error"  # 424: the shard has failed
 
 
-OPENAI_ERRORS = ErrorForm(_body, (DONE,))
+OPENAI_ERRORS = ErrorForm(_body, lambda error: (_body(error), DONE))

@@ -6,86 +6,79 @@ Knows chats from completions by their `Shape`, and no HTTP.
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from json.encoder import encode_basestring as quote
 
+from text_generation_router.routes.asked import Choice, Step, Usage
+from text_generation_router.routes.openai.errors import DONE, OPENAI_ERRORS
 from text_generation_router.routes.openai.shapes import Shape
+from text_generation_router.sse import PLAIN
 from text_generation_router.types import FinishReason, Token
 
-_REASONS = {FinishReason.LENGTH: "length", FinishReason.EOS_TOKEN: "stop", FinishReason.STOP_SEQUENCE: "stop"}
+REASONS = {FinishReason.LENGTH: "length", FinishReason.EOS_TOKEN: "stop", FinishReason.STOP_SEQUENCE: "stop"}
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of a request: each prompt once, however many answers it gets."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-    def json(self) -> str:
-        """The object `usage`."""
-        return (
-            f'{{"prompt_tokens":{self.prompt_tokens},"completion_tokens":{self.completion_tokens},'
-            f'"total_tokens":{self.prompt_tokens + self.completion_tokens}}}'
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A whole answer. top_tokens: alternatives to each token, if asked for."""
-
-    text: str
-    tokens: Sequence[Token]
-    top_tokens: Sequence[Sequence[Token]]
-    reason: FinishReason
+def usage_json(usage: Usage) -> str:
+    """The object `usage`."""
+    return (
+        f'{{"prompt_tokens":{usage.prompt_tokens},"completion_tokens":{usage.completion_tokens},'
+        f'"total_tokens":{usage.prompt_tokens + usage.completion_tokens}}}'
+    )
 
 
 class Rendering:
-    """One request's answer: everything that is the same in all of its chunks is written once.
+    """One request's answer: everything that is the same in all of its chunks is written once. See `Writer`.
 
     fingerprint: what tells versions of the server apart. logprobs: whether they are told. usage: whether a stream
     tells it, in a chunk of its own.
     """
 
+    keeps_stops = False
+    errors = OPENAI_ERRORS
+    framing = PLAIN
+
     def __init__(self, shape: Shape, model: str, fingerprint: str, *, logprobs: bool, usage: bool) -> None:
         self._shape = shape
         self._logprobs = logprobs
+        self._usage = usage
+        self._opened: set[int] = set()
         id = shape.id_prefix + uuid.uuid4().hex
         facts = f'"created":{int(time.time())},"model":{quote(model)},"system_fingerprint":{quote(fingerprint)}'
         self._whole = f'{{"id":"{id}","object":"{shape.whole}",{facts},"choices":['
         self._chunk = f'{{"id":"{id}","object":"{shape.chunk}",{facts},"choices":['
         self._end = '],"usage":null}' if usage else "]}"
 
-    def answer(self, choices: Sequence[Choice], usage: Usage) -> str:
-        """The whole answer."""
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> str:
+        """See `Writer`."""
         written = [
             f'{{"index":{index},{self._shape.message(choice.text)},'
-            f'"logprobs":{self._told(choice.tokens, choice.top_tokens, 0)},'
-            f'"finish_reason":"{_REASONS[choice.reason]}"}}'
+            f'"logprobs":{self._told(*worded(choice.tokens, choice.top_tokens), 0)},'
+            f'"finish_reason":"{REASONS[choice.end.reason]}"}}'
             for index, choice in enumerate(choices)
         ]
-        return f'{self._whole}{",".join(written)}],"usage":{usage.json()}}}'
+        return f'{self._whole}{",".join(written)}],"usage":{usage_json(usage)}}}'
 
-    def opening(self, index: int) -> str | None:
-        """The first chunk of a choice, if it has one before its text."""
-        content = self._shape.opening()
-        return None if content is None else self._one(index, content, "null", "null")
+    def begin(self, prompt_tokens: int) -> Sequence[str]:
+        """See `Writer`."""
+        return ()
 
-    def delta(
-        self, index: int, text: str, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]], offset: int
-    ) -> str | None:
-        """The chunk of a step, None if it tells nothing. offset: as for `Shape.logprobs`."""
-        if not text and not (self._logprobs and tokens):
-            return None
-        return self._one(index, self._shape.delta(text), self._told(tokens, top_tokens, offset), "null")
+    def step(self, index: int, step: Step) -> Sequence[str]:
+        """See `Writer`. A choice may have a chunk before its text, and has one after it."""
+        chunks = []
+        if index not in self._opened:
+            self._opened.add(index)
+            if (opening := self._shape.opening()) is not None:
+                chunks.append(self._one(index, opening, "null", "null"))
+        tokens, top_tokens = worded(step.tokens, step.top_tokens)
+        if step.text or (self._logprobs and tokens):
+            logprobs = self._told(tokens, top_tokens, step.offset)
+            chunks.append(self._one(index, self._shape.delta(step.text), logprobs, "null"))
+        if step.end is not None:
+            chunks.append(self._one(index, self._shape.closing(), "null", f'"{REASONS[step.end.reason]}"'))
+        return chunks
 
-    def closing(self, index: int, reason: FinishReason) -> str:
-        """The last chunk of a choice."""
-        return self._one(index, self._shape.closing(), "null", f'"{_REASONS[reason]}"')
-
-    def usage(self, usage: Usage) -> str:
-        """The chunk after all choices."""
-        return f'{self._chunk}],"usage":{usage.json()}}}'
+    def end(self, usage: Usage) -> Sequence[str]:
+        """See `Writer`."""
+        return (f'{self._chunk}],"usage":{usage_json(usage)}}}', DONE) if self._usage else (DONE,)
 
     def _one(self, index: int, content: str, logprobs: str, reason: str) -> str:
         choice = f'{{"index":{index},{content},"logprobs":{logprobs},"finish_reason":{reason}}}'
@@ -93,3 +86,13 @@ class Rendering:
 
     def _told(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]], offset: int) -> str:
         return self._shape.logprobs(tokens, top_tokens, offset) if self._logprobs else "null"
+
+
+def worded(
+    tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]]
+) -> tuple[Sequence[Token], Sequence[Sequence[Token]]]:
+    """The tokens that are part of the text, and the alternatives to them: special ones, as an end is, are not."""
+    if not any(token.special for token in tokens):
+        return tokens, top_tokens
+    kept = [place for place, token in enumerate(tokens) if not token.special]
+    return [tokens[place] for place in kept], [top_tokens[place] for place in kept if top_tokens]

@@ -1,19 +1,24 @@
-"""Answers without the stop sequence that ended them, as OpenAI gives them, whole and piece by piece.
+"""Answers without the stop sequence that ended them, whole and piece by piece.
 
 Knows nothing of JSON.
 """
 
 from collections.abc import Sequence
 
+from text_generation_router.routes.asked import End
 from text_generation_router.types import FinishReason, GeneratedText
 
 
 def answer_text(final: GeneratedText, stops: Sequence[str]) -> str:
     """The text of a whole generation. Shards leave the stop sequence in it."""
+    return final.text.removesuffix(answer_end(final, stops).stop)
+
+
+def answer_end(final: GeneratedText, stops: Sequence[str]) -> End:
+    """Why it ended; with the longest stop sequence that it ends with, if one of them did it."""
     if final.finish_reason is not FinishReason.STOP_SEQUENCE:
-        return final.text
-    longest = max((stop for stop in stops if final.text.endswith(stop)), key=len, default="")
-    return final.text.removesuffix(longest)
+        return End(final.finish_reason)
+    return End(final.finish_reason, max((stop for stop in stops if final.text.endswith(stop)), key=len, default=""))
 
 
 class Pieces:

@@ -1,0 +1,98 @@
+"""What a request asks for, and what its answer is written with: what the APIs that share a pipeline have in common.
+
+Knows no API.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from text_generation_router.responses import ErrorForm
+from text_generation_router.schemas import GenerateRequest
+from text_generation_router.sse import Framing
+from text_generation_router.types import FinishReason, Token
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a request: each prompt once, however many answers it gets."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why an answer ended. stop: the stop sequence that did it, which is no part of the text; empty for others."""
+
+    reason: FinishReason
+    stop: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A whole answer. top_tokens: alternatives to each token, if asked for."""
+
+    text: str
+    tokens: Sequence[Token]
+    top_tokens: Sequence[Sequence[Token]]
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step adds to an answer.
+
+    text: what can be sent; tokens: what was generated, which may begin a stop sequence. offset: where that begins, in
+    characters. end: with the last step.
+    """
+
+    text: str
+    tokens: Sequence[Token]
+    top_tokens: Sequence[Sequence[Token]]
+    offset: int
+    end: End | None
+
+
+class Writer(Protocol):
+    """Puts the answers to one request into the JSON of an API.
+
+    keeps_stops: whether stop sequences are part of the texts. errors: how they are told before the answer, and in it.
+    """
+
+    keeps_stops: bool
+    errors: ErrorForm
+    framing: Framing
+
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> str:
+        """All answers at once."""
+
+    def begin(self, prompt_tokens: int) -> Sequence[str]:
+        """The events of a stream that come before its first step."""
+
+    def step(self, index: int, step: Step) -> Sequence[str]:
+        """The events of an answer's step."""
+
+    def end(self, usage: Usage) -> Sequence[str]:
+        """The events that come after all answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Generations that one request asks for.
+
+    prompts: one a text. choices: how many answers to each. model: which the client named, if any.
+    special_tokens: whether the tokenizer puts them around the prompts.
+    """
+
+    writer: Writer
+    prompts: Sequence[GenerateRequest]
+    model: str | None
+    choices: int = 1
+    stream: bool = False
+    special_tokens: bool = False
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop sequences that are no part of the texts."""
+        return () if self.writer.keeps_stops else self.prompts[0].parameters.stop_sequences
