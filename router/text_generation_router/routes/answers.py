@@ -17,8 +17,9 @@ from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
 from text_generation_router.routes.asked import Asked, Choice, Step, Usage
 from text_generation_router.routes.headers import STREAM, compute_headers, timing_headers
+from text_generation_router.routes.reading import Reading, read_whole
 from text_generation_router.routes.services import Services
-from text_generation_router.routes.texts import Pieces, answer_end, answer_text
+from text_generation_router.routes.texts import answer_end
 from text_generation_router.streaming import EventStream, until_disconnect
 from text_generation_router.types import Generation, ValidRequest
 
@@ -48,7 +49,7 @@ class Answerer:
             sum(completion.input_length for completion in completions[:: asked.choices]),
             sum(completion.generated_text.generated_tokens for completion in completions),
         )
-        body = asked.writer.whole([_choice(one, asked.stops) for one in completions], usage)
+        body = asked.writer.whole([_choice(one, asked) for one in completions], usage)
         last = max(completions, key=lambda completion: completion.timeline.batched)
         times = Times.of(last.timeline, last.generated_text.generated_tokens)
         headers = self._headers(asked) | timing_headers(times, usage.prompt_tokens, usage.completion_tokens)
@@ -103,24 +104,22 @@ class _StreamedChoice:
     def __init__(self, asked: Asked) -> None:
         self.generated_tokens = 0
         self._stops = asked.stops
-        self._pieces = Pieces(self._stops)
+        self._reading = Reading(asked.form, asked.stops)
         self._offset = 0
 
     def step(self, generation: Generation) -> Step:
         """What a step adds."""
         final, offset = generation.generated_text, self._offset
-        generated = "".join([token.text for token in generation.tokens if not token.special])
-        self._offset += len(generated)
-        if final is None:
-            return Step(self._pieces.add(generated), generation.tokens, generation.top_tokens, offset, None)
-        self.generated_tokens = final.generated_tokens
-        text, end = self._pieces.end(final), answer_end(final, self._stops)
-        return Step(text, generation.tokens, generation.top_tokens, offset, end)
+        self._offset += sum([len(token.text) for token in generation.tokens if not token.special])
+        end = None if final is None else answer_end(final, self._stops)
+        if final is not None:
+            self.generated_tokens = final.generated_tokens
+        return Step(self._reading.step(generation), generation.tokens, generation.top_tokens, offset, end)
 
 
-def _choice(completion: Completion, stops: tuple[str, ...]) -> Choice:
-    final = completion.generated_text
-    return Choice(answer_text(final, stops), completion.tokens, completion.top_tokens, answer_end(final, stops))
+def _choice(completion: Completion, asked: Asked) -> Choice:
+    message, end = read_whole(completion, asked.form, asked.stops), answer_end(completion.generated_text, asked.stops)
+    return Choice(message, completion.tokens, completion.top_tokens, end)
 
 
 def _with_seed(request: ValidRequest, choice: int) -> ValidRequest:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from text_generation_router.chat.events import Event, Message
+from text_generation_router.chat.reader import PLAIN, AnswerForm
 from text_generation_router.responses import ErrorForm
 from text_generation_router.schemas import GenerateRequest
 from text_generation_router.sse import Framing
@@ -33,7 +35,7 @@ class End:
 class Choice:
     """A whole answer. top_tokens: alternatives to each token, if asked for."""
 
-    text: str
+    message: Message
     tokens: Sequence[Token]
     top_tokens: Sequence[Sequence[Token]]
     end: End
@@ -43,11 +45,11 @@ class Choice:
 class Step:
     """What a step adds to an answer.
 
-    text: what can be sent; tokens: what was generated, which may begin a stop sequence. offset: where that begins, in
-    characters. end: with the last step.
+    events: what can be told; tokens: what was generated, which may begin a stop sequence or a call. offset: where the
+    text of that begins, in characters. end: with the last step.
     """
 
-    text: str
+    events: Sequence[Event]
     tokens: Sequence[Token]
     top_tokens: Sequence[Sequence[Token]]
     offset: int
@@ -82,7 +84,7 @@ class Asked:
     """Generations that one request asks for.
 
     prompts: one a text. choices: how many answers to each. model: which the client named, if any.
-    special_tokens: whether the tokenizer puts them around the prompts.
+    special_tokens: whether the tokenizer puts them around the prompts. form: how the answers are read.
     """
 
     writer: Writer
@@ -91,6 +93,7 @@ class Asked:
     choices: int = 1
     stream: bool = False
     special_tokens: bool = False
+    form: AnswerForm = PLAIN
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -6,9 +6,11 @@ Knows chats from completions by their `Shape`, and no HTTP.
 import time
 import uuid
 from collections.abc import Sequence
+from itertools import zip_longest
 from json.encoder import encode_basestring as quote
 
-from text_generation_router.routes.asked import Choice, Step, Usage
+from text_generation_router.chat.events import CallBegin
+from text_generation_router.routes.asked import Choice, End, Step, Usage
 from text_generation_router.routes.openai.errors import DONE, OPENAI_ERRORS
 from text_generation_router.routes.openai.shapes import Shape
 from text_generation_router.sse import PLAIN
@@ -40,7 +42,8 @@ class Rendering:
         self._shape = shape
         self._logprobs = logprobs
         self._usage = usage
-        self._opened: set[int] = set()
+        self._begun: set[int] = set()
+        self._called: set[int] = set()
         id = shape.id_prefix + uuid.uuid4().hex
         facts = f'"created":{int(time.time())},"model":{quote(model)},"system_fingerprint":{quote(fingerprint)}'
         self._whole = f'{{"id":"{id}","object":"{shape.whole}",{facts},"choices":['
@@ -50,9 +53,8 @@ class Rendering:
     def whole(self, choices: Sequence[Choice], usage: Usage) -> str:
         """See `Writer`."""
         written = [
-            f'{{"index":{index},{self._shape.message(choice.text)},'
-            f'"logprobs":{self._told(*worded(choice.tokens, choice.top_tokens), 0)},'
-            f'"finish_reason":"{REASONS[choice.end.reason]}"}}'
+            f'{{"index":{index},{self._shape.message(choice.message)},'
+            f'"logprobs":{self._told(choice)},"finish_reason":{_reason(choice.end, bool(choice.message.calls))}}}'
             for index, choice in enumerate(choices)
         ]
         return f'{self._whole}{",".join(written)}],"usage":{usage_json(usage)}}}'
@@ -62,30 +64,52 @@ class Rendering:
         return ()
 
     def step(self, index: int, step: Step) -> Sequence[str]:
-        """See `Writer`. A choice may have a chunk before its text, and has one after it."""
-        chunks = []
-        if index not in self._opened:
-            self._opened.add(index)
-            if (opening := self._shape.opening()) is not None:
-                chunks.append(self._one(index, opening, "null", "null"))
-        tokens, top_tokens = worded(step.tokens, step.top_tokens)
-        if step.text or (self._logprobs and tokens):
-            logprobs = self._told(tokens, top_tokens, step.offset)
-            chunks.append(self._one(index, self._shape.delta(step.text), logprobs, "null"))
+        """See `Writer`. A choice may have a chunk before its first event, and has one after its last."""
+        chunks = self._opened(index, step)
+        contents = [content for event in step.events if (content := self._shape.delta(event)) is not None]
+        if self._logprobs:
+            chunks += self._with_logprobs(index, contents, step)
+        else:
+            chunks += [self._one(index, content, "null", "null") for content in contents]
         if step.end is not None:
-            chunks.append(self._one(index, self._shape.closing(), "null", f'"{REASONS[step.end.reason]}"'))
+            chunks.append(self._one(index, self._shape.closing(), "null", _reason(step.end, index in self._called)))
         return chunks
 
     def end(self, usage: Usage) -> Sequence[str]:
         """See `Writer`."""
         return (f'{self._chunk}],"usage":{usage_json(usage)}}}', DONE) if self._usage else (DONE,)
 
+    def _opened(self, index: int, step: Step) -> list[str]:
+        """What comes before a choice's first event: a chunk at most."""
+        calls = any(isinstance(event, CallBegin) for event in step.events)
+        if calls:
+            self._called.add(index)
+        if index in self._begun or not (step.events or step.end or self._logprobs):
+            return []
+        self._begun.add(index)
+        opening = self._shape.opening(calls)
+        return [] if opening is None else [self._one(index, opening, "null", "null")]
+
+    def _with_logprobs(self, index: int, contents: list[str], step: Step) -> list[str]:
+        """The chunks of a step, the first of which has its log-probabilities."""
+        tokens, top_tokens = worded(step.tokens, step.top_tokens)
+        told = [self._shape.logprobs(tokens, top_tokens, step.offset)] if tokens else []
+        contents = contents or [self._shape.silence()] * len(told)
+        return [self._one(index, *chunk, "null") for chunk in zip_longest(contents, told, fillvalue="null")]
+
     def _one(self, index: int, content: str, logprobs: str, reason: str) -> str:
         choice = f'{{"index":{index},{content},"logprobs":{logprobs},"finish_reason":{reason}}}'
         return self._chunk + choice + self._end
 
-    def _told(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]], offset: int) -> str:
-        return self._shape.logprobs(tokens, top_tokens, offset) if self._logprobs else "null"
+    def _told(self, choice: Choice) -> str:
+        if not self._logprobs:
+            return "null"
+        return self._shape.logprobs(*worded(choice.tokens, choice.top_tokens), 0)
+
+
+def _reason(end: End, called: bool) -> str:
+    """Calls that are all there end an answer by themselves."""
+    return '"tool_calls"' if called and end.reason is not FinishReason.LENGTH else f'"{REASONS[end.reason]}"'
 
 
 def worded(

@@ -9,11 +9,24 @@ from json.encoder import encode_basestring as quote
 from math import isfinite
 from typing import Protocol
 
+from text_generation_router.chat.events import (
+    Call,
+    CallArguments,
+    CallBegin,
+    CallEnd,
+    Content,
+    Event,
+    Message,
+    Reasoning,
+)
 from text_generation_router.render import number
 from text_generation_router.types import Token
 
 _UNLIKELY = "-9999.0"
 """What OpenAI writes for a log-probability that is no number."""
+
+
+_NOTHING = '""'
 
 
 class Shape(Protocol):
@@ -23,14 +36,17 @@ class Shape(Protocol):
     whole: str
     chunk: str
 
-    def message(self, text: str) -> str:
-        """The text of a whole answer, as a member of its choice."""
+    def message(self, message: Message) -> str:
+        """A whole answer, as a member of its choice."""
 
-    def opening(self) -> str | None:
-        """What comes before the first text of a stream."""
+    def opening(self, calls: bool) -> str | None:
+        """What comes before the first event of a stream. calls: whether there may be no text."""
 
-    def delta(self, text: str) -> str:
-        """A piece of text."""
+    def delta(self, event: Event) -> str | None:
+        """An event, None if this API does not tell it."""
+
+    def silence(self) -> str:
+        """A piece of no text."""
 
     def closing(self) -> str:
         """What goes with the reason of the end."""
@@ -46,17 +62,36 @@ class ChatShape:
     whole = "chat.completion"
     chunk = "chat.completion.chunk"
 
-    def message(self, text: str) -> str:
+    def message(self, message: Message) -> str:
         """See `Shape`."""
-        return f'"message":{{"role":"assistant","content":{quote(text)},"refusal":null}}'
+        content = "null" if message.calls and not message.content else quote(message.content)
+        reasoning = f',"reasoning_content":{quote(message.reasoning)}' if message.reasoning else ""
+        calls = f',"tool_calls":[{",".join(map(_call, message.calls))}]' if message.calls else ""
+        return f'"message":{{"role":"assistant","content":{content},"refusal":null{reasoning}{calls}}}'
 
-    def opening(self) -> str | None:
+    def opening(self, calls: bool) -> str | None:
         """See `Shape`."""
-        return '"delta":{"role":"assistant","content":""}'
+        return f'"delta":{{"role":"assistant","content":{"null" if calls else _NOTHING}}}'
 
-    def delta(self, text: str) -> str:
+    def delta(self, event: Event) -> str | None:
         """See `Shape`."""
-        return f'"delta":{{"content":{quote(text)}}}'
+        match event:
+            case Content(text):
+                return f'"delta":{{"content":{quote(text)}}}'
+            case Reasoning(text):
+                return f'"delta":{{"reasoning_content":{quote(text)}}}'
+            case CallBegin(index, id, name):
+                begin = f'"id":"{id}","type":"function","function":{{"name":{quote(name)},"arguments":""}}'
+                return f'"delta":{{"tool_calls":[{{"index":{index},{begin}}}]}}'
+            case CallArguments(index, text):
+                function = f'"function":{{"arguments":{quote(text)}}}'
+                return f'"delta":{{"tool_calls":[{{"index":{index},{function}}}]}}'
+            case CallEnd():
+                return None
+
+    def silence(self) -> str:
+        """See `Shape`."""
+        return f'"delta":{{"content":{_NOTHING}}}'
 
     def closing(self) -> str:
         """See `Shape`."""
@@ -79,21 +114,25 @@ class CompletionShape:
     whole = "text_completion"
     chunk = "text_completion"
 
-    def message(self, text: str) -> str:
+    def message(self, message: Message) -> str:
         """See `Shape`."""
-        return f'"text":{quote(text)}'
+        return f'"text":{quote(message.content)}'
 
-    def opening(self) -> str | None:
+    def opening(self, calls: bool) -> str | None:
         """See `Shape`."""
         return None
 
-    def delta(self, text: str) -> str:
+    def delta(self, event: Event) -> str | None:
         """See `Shape`."""
-        return f'"text":{quote(text)}'
+        return f'"text":{quote(event.text)}' if isinstance(event, Content) else None
+
+    def silence(self) -> str:
+        """See `Shape`."""
+        return f'"text":{_NOTHING}'
 
     def closing(self) -> str:
         """See `Shape`."""
-        return '"text":""'
+        return self.silence()
 
     def logprobs(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]], offset: int) -> str:
         """See `Shape`."""
@@ -105,6 +144,11 @@ class CompletionShape:
             f'"top_logprobs":[{",".join(_by_text((*top, token)) for token, top in zip(tokens, tops, strict=True))}],'
             f'"text_offset":[{",".join(map(str, offsets))}]}}'
         )
+
+
+def _call(call: Call) -> str:
+    function = f'{{"name":{quote(call.name)},"arguments":{quote(call.arguments)}}}'
+    return f'{{"id":"{call.id}","type":"function","function":{function}}}'
 
 
 def _chat_token(token: Token) -> str:
