@@ -1,7 +1,7 @@
 """The ASGI application: routes, errors, and who may call. New APIs are registered here. Knows no handler's inside."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from text_generation_router.errors import ApiError, Unauthorized
 from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
+from text_generation_router.routes.anthropic.errors import ANTHROPIC_ERRORS
+from text_generation_router.routes.anthropic.messages import MessageRoutes
 from text_generation_router.routes.native import NativeRoutes
 from text_generation_router.routes.openai.chat import ChatRoutes
 from text_generation_router.routes.openai.completions import CompletionRoutes
@@ -30,7 +32,7 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "POST"],
-        allow_headers=["content-type", "authorization"],
+        allow_headers=["content-type", "authorization", "x-api-key", "anthropic-version", "anthropic-beta"],
     )
     guard = [Middleware(KeyGuard, key=api_key)] if api_key is not None else []
 
@@ -38,7 +40,7 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
         told = error if isinstance(error, ApiError) else unrouted(error)
         return json_error(told, _form(request.url.path))
 
-    apis = NativeRoutes, TokenRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
+    apis = NativeRoutes, TokenRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes, MessageRoutes
     return Starlette(
         routes=[route for api in apis for route in api(services).routes()],
         middleware=[cors, *guard],
@@ -48,6 +50,8 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
 
 def _form(path: str) -> ErrorForm:
     """How the API at a path tells errors, also of requests that reach no route."""
+    if path.startswith("/v1/messages"):
+        return ANTHROPIC_ERRORS
     return OPENAI_ERRORS if path.startswith("/v1/") else NATIVE_ERRORS
 
 
@@ -71,6 +75,15 @@ class KeyGuard:
             await self._app(scope, receive, send)
 
     def _knows_key(self, scope: Scope) -> bool:
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, key = header.partition(b" ")
-        return scheme.lower() == b"bearer" and secrets.compare_digest(key.strip(), self._key)
+        return any(secrets.compare_digest(key, self._key) for key in _keys(scope))
+
+
+def _keys(scope: Scope) -> Iterator[bytes]:
+    """The keys that a request brings: as OpenAI's clients do, or as Anthropic's."""
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            yield value.strip()
+        elif name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                yield key.strip()

@@ -1,7 +1,8 @@
 """Reads request bodies, and turns errors into answers. Knows no route."""
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,6 +15,9 @@ from text_generation_router.errors import ApiError, ClientGone, InvalidBody, Unr
 from text_generation_server.errors import excerpt
 
 B = TypeVar("B", bound=BaseModel)
+
+QUOTED = re.compile(r"`(\w+)`")
+"""A field that an error's text names."""
 
 
 async def read_json(request: Request, kind: type[B], limit: int) -> B:
@@ -30,7 +34,7 @@ async def read_json(request: Request, kind: type[B], limit: int) -> B:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid(error) from error
+        raise invalid_body(error) from error
 
 
 def error_body(error: ApiError) -> str:
@@ -48,6 +52,11 @@ class ErrorForm:
 
 
 NATIVE_ERRORS = ErrorForm(error_body, lambda error: (error_body(error),))
+
+
+def renamed(message: str, names: Mapping[str, str]) -> str:
+    """An error's text with the fields that it names in backquotes called as an API calls them."""
+    return QUOTED.sub(lambda found: f"`{names.get(found[1], found[1])}`", message)
 
 
 def json_error(error: ApiError, form: ErrorForm = NATIVE_ERRORS) -> Response:
@@ -72,7 +81,8 @@ async def _read(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _invalid(error: ValidationError) -> InvalidBody:
+def invalid_body(error: ValidationError) -> InvalidBody:
+    """What is wrong with a body: the first thing that is."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return InvalidBody(400, f"Failed to parse the request body as JSON: {first['msg']}")

@@ -1,9 +1,14 @@
 """What clients of OpenAI's API ask for, in the words of the native API, whose rules hold then. Knows no answers."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from text_generation_router.errors import InvalidInput
+from text_generation_router.responses import invalid_body
 from text_generation_router.routes.openai.schemas import (
+    ChatBody,
     GenerationBody,
     JsonFormat,
     ResponseFormat,
@@ -11,15 +16,22 @@ from text_generation_router.routes.openai.schemas import (
     TextFormat,
 )
 from text_generation_router.schemas import AnyGrammar, GenerateParameters, GenerateRequest, JsonGrammar, SchemaGrammar
-from text_generation_server.errors import excerpt
 
 _ANY_OBJECT = {"properties": {}, "additionalProperties": True}
 """A schema of every JSON object."""
 
 
+def made_chat(fields: Mapping[str, Any]) -> ChatBody:
+    """A chat that another API's request was made. Raises InvalidBody."""
+    try:
+        return ChatBody.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_body(error) from error
+
+
 def prompt_request(body: GenerationBody, text: str, max_tokens: int | None, top: int | None) -> GenerateRequest:
     """The native request for a prompt. top: alternatives to each token. Raises InvalidInput."""
-    _check_keys(body)
+    body.check_keys()
     greedy = body.temperature == 0
     parameters = GenerateParameters(
         # Greedy decoding has nothing to cut; on the wire these would ask for a draw.
@@ -38,16 +50,6 @@ def prompt_request(body: GenerationBody, text: str, max_tokens: int | None, top:
         lora_id=body.lora_id,
     )
     return GenerateRequest(inputs=text, parameters=parameters)
-
-
-def _check_keys(body: GenerationBody) -> None:
-    given: dict[str, Any] = body.model_extra or {}
-    for name, neutral in body.CANNOT.items():
-        if given.get(name) not in neutral:
-            raise InvalidInput(
-                f"`{name}` is not supported by this version of the router; leave it out. "
-                f"Given: {excerpt(repr(given[name]))}"
-            )
 
 
 def _grammar(wanted: ResponseFormat | None) -> AnyGrammar | None:

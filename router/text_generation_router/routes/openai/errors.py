@@ -4,10 +4,9 @@ Source: OpenAI's API reference, "Error codes". Knows no route.
 """
 
 import json
-import re
 
 from text_generation_router.errors import ApiError
-from text_generation_router.responses import ErrorForm
+from text_generation_router.responses import QUOTED, ErrorForm, renamed
 
 DONE = "[DONE]"
 """What ends every stream, in place of a JSON text."""
@@ -15,13 +14,11 @@ DONE = "[DONE]"
 _NAMES = {"inputs": "prompt", "max_new_tokens": "max_tokens", "top_n_tokens": "top_logprobs"}
 """What this API calls fields that rules name as the native one does."""
 
-_QUOTED = re.compile(r"`(\w+)`")
-
 
 def _body(error: ApiError) -> str:
     """`type` is the kind that clients know, `code` the native API's name of the error, `param` the field to blame."""
-    message = _QUOTED.sub(lambda found: f"`{_NAMES.get(found[1], found[1])}`", str(error))
-    named = _QUOTED.search(message) if error.error_type == "validation" else None
+    message = renamed(str(error), _NAMES)
+    named = QUOTED.search(message) if error.error_type == "validation" else None
     told = {
         "message": message,
         "type": _kind(error.status),

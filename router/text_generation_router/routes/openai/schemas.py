@@ -7,12 +7,10 @@ Source: OpenAI's API reference; `top_k`, `repetition_penalty` and grammars are t
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
+from text_generation_router.routes.refusing import NONE, OFF, RefusingBody
 from text_generation_router.schemas import Body, Count, Float, NamedSchema, RegexGrammar, TopK
-
-_OFF = (None, False)
-_NONE: tuple[Any, ...] = (None, [], {})
 
 
 class TextFormat(Body):
@@ -45,24 +43,19 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
-class GenerationBody(Body):
-    """What chats and completions share.
-
-    CANNOT: keys that would have to change the answer and cannot, with the values that ask for nothing.
-    """
-
-    model_config = ConfigDict(extra="allow")
+class GenerationBody(RefusingBody):
+    """What chats and completions share."""
 
     CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "logit_bias": _NONE,
+        "logit_bias": NONE,
         "presence_penalty": (None, 0),
         "min_p": (None, 0),
         "min_tokens": (None, 0),
-        "ignore_eos": _OFF,
-        "guided_json": _NONE,
-        "guided_regex": _NONE,
-        "guided_choice": _NONE,
-        "guided_grammar": _NONE,
+        "ignore_eos": OFF,
+        "guided_json": NONE,
+        "guided_regex": NONE,
+        "guided_choice": NONE,
+        "guided_grammar": NONE,
     }
 
     model: str | None = None
@@ -92,7 +85,7 @@ class CompletionBody(GenerationBody):
 
     CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **GenerationBody.CANNOT,
-        "echo": _OFF,
+        "echo": OFF,
         "suffix": (None, ""),
     }
 
@@ -106,9 +99,9 @@ class ChatBody(GenerationBody):
 
     CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **GenerationBody.CANNOT,
-        "tools": _NONE,
+        "tools": NONE,
         "tool_choice": (None, "none", "auto"),
-        "functions": _NONE,
+        "functions": NONE,
         "function_call": (None, "none", "auto"),
         "reasoning_effort": (None,),
         "modalities": (None, ["text"]),
