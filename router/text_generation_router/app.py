@@ -18,8 +18,9 @@ from text_generation_router.routes.anthropic.messages import MessageRoutes
 from text_generation_router.routes.native import NativeRoutes
 from text_generation_router.routes.openai.chat import ChatRoutes
 from text_generation_router.routes.openai.completions import CompletionRoutes
-from text_generation_router.routes.openai.errors import OPENAI_ERRORS
+from text_generation_router.routes.openai.errors import OPENAI_ERRORS, RESPONSES_ERRORS
 from text_generation_router.routes.openai.models import ModelRoutes
+from text_generation_router.routes.openai.responses.routes import ResponseRoutes
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
@@ -40,7 +41,8 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
         told = error if isinstance(error, ApiError) else unrouted(error)
         return json_error(told, _form(request.url.path))
 
-    apis = NativeRoutes, TokenRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes, MessageRoutes
+    openai = ModelRoutes, CompletionRoutes, ChatRoutes, ResponseRoutes
+    apis = NativeRoutes, TokenRoutes, ServiceRoutes, *openai, MessageRoutes
     return Starlette(
         routes=[route for api in apis for route in api(services).routes()],
         middleware=[cors, *guard],
@@ -50,9 +52,10 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
 
 def _form(path: str) -> ErrorForm:
     """How the API at a path tells errors, also of requests that reach no route."""
-    if path.startswith("/v1/messages"):
-        return ANTHROPIC_ERRORS
-    return OPENAI_ERRORS if path.startswith("/v1/") else NATIVE_ERRORS
+    return next((form for start, form in _FORMS.items() if path.startswith(start)), NATIVE_ERRORS)
+
+
+_FORMS = {"/v1/messages": ANTHROPIC_ERRORS, "/v1/responses": RESPONSES_ERRORS, "/v1/": OPENAI_ERRORS}
 
 
 def make_metrics_app(services: Services) -> Starlette:

@@ -12,9 +12,9 @@ from json.encoder import encode_basestring as quote
 from text_generation_router.chat.events import CallBegin
 from text_generation_router.routes.asked import Choice, End, Step, Usage
 from text_generation_router.routes.openai.errors import DONE, OPENAI_ERRORS
-from text_generation_router.routes.openai.shapes import Shape
+from text_generation_router.routes.openai.shapes import Shape, worded
 from text_generation_router.sse import PLAIN
-from text_generation_router.types import FinishReason, Token
+from text_generation_router.types import FinishReason
 
 REASONS = {FinishReason.LENGTH: "length", FinishReason.EOS_TOKEN: "stop", FinishReason.STOP_SEQUENCE: "stop"}
 
@@ -110,13 +110,3 @@ class Rendering:
 def _reason(end: End, called: bool) -> str:
     """Calls that are all there end an answer by themselves."""
     return '"tool_calls"' if called and end.reason is not FinishReason.LENGTH else f'"{REASONS[end.reason]}"'
-
-
-def worded(
-    tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]]
-) -> tuple[Sequence[Token], Sequence[Sequence[Token]]]:
-    """The tokens that are part of the text, and the alternatives to them: special ones, as an end is, are not."""
-    if not any(token.special for token in tokens):
-        return tokens, top_tokens
-    kept = [place for place, token in enumerate(tokens) if not token.special]
-    return [tokens[place] for place in kept], [top_tokens[place] for place in kept if top_tokens]

@@ -99,12 +99,7 @@ class ChatShape:
 
     def logprobs(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]], offset: int) -> str:
         """See `Shape`."""
-        tops = top_tokens or [()] * len(tokens)
-        content = [
-            f'{_chat_token(token)[:-1]},"top_logprobs":[{",".join(map(_chat_token, top))}]}}'
-            for token, top in zip(tokens, tops, strict=True)
-        ]
-        return f'{{"content":[{",".join(content)}],"refusal":null}}'
+        return f'{{"content":{chat_logprobs(tokens, top_tokens)},"refusal":null}}'
 
 
 class CompletionShape:
@@ -144,6 +139,26 @@ class CompletionShape:
             f'"top_logprobs":[{",".join(_by_text((*top, token)) for token, top in zip(tokens, tops, strict=True))}],'
             f'"text_offset":[{",".join(map(str, offsets))}]}}'
         )
+
+
+def worded(
+    tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]]
+) -> tuple[Sequence[Token], Sequence[Sequence[Token]]]:
+    """The tokens that are part of the text, and the alternatives to them: special ones, as an end is, are not."""
+    if not any(token.special for token in tokens):
+        return tokens, top_tokens
+    kept = [place for place, token in enumerate(tokens) if not token.special]
+    return [tokens[place] for place in kept], [top_tokens[place] for place in kept if top_tokens]
+
+
+def chat_logprobs(tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]]) -> str:
+    """The list of tokens with their log-probabilities."""
+    tops = top_tokens or [()] * len(tokens)
+    content = [
+        f'{_chat_token(token)[:-1]},"top_logprobs":[{",".join(map(_chat_token, top))}]}}'
+        for token, top in zip(tokens, tops, strict=True)
+    ]
+    return f"[{','.join(content)}]"
 
 
 def _call(call: Call) -> str:
