@@ -1,7 +1,7 @@
 """The ASGI application: routes, errors, and who may call. New APIs are registered here. Knows no handler's inside."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -18,44 +18,70 @@ from text_generation_router.routes.anthropic.messages import MessageRoutes
 from text_generation_router.routes.native import NativeRoutes
 from text_generation_router.routes.openai.chat import ChatRoutes
 from text_generation_router.routes.openai.completions import CompletionRoutes
-from text_generation_router.routes.openai.errors import OPENAI_ERRORS, RESPONSES_ERRORS
+from text_generation_router.routes.openai.dialect import OPENAI, Dialect
+from text_generation_router.routes.openai.errors import RESPONSES_ERRORS
 from text_generation_router.routes.openai.models import ModelRoutes
 from text_generation_router.routes.openai.responses.routes import ResponseRoutes
+from text_generation_router.routes.openai.tgi import TGI
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
 
 
-def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_key: str | None) -> Starlette:
-    """The application. cors_allow_origin: None allows any. api_key: what POST routes ask for, if not None."""
-    origins = list(cors_allow_origin or ["*"])
+def make_app(
+    services: Services, cors_allow_origin: Sequence[str] | None, api_key: str | None, tgi_compat: bool = False
+) -> Starlette:
+    """The application. cors_allow_origin: None allows any. api_key: what POST routes ask for, if not None.
+
+    tgi_compat: whether OpenAI's routes answer as text-generation-inference does.
+    """
+    dialect = TGI if tgi_compat else OPENAI
+    forms = _forms(dialect)
     cors = Middleware(
         CORSMiddleware,
-        allow_origins=origins,
+        allow_origins=list(cors_allow_origin or ["*"]),
         allow_methods=["GET", "POST"],
         allow_headers=["content-type", "authorization", "x-api-key", "anthropic-version", "anthropic-beta"],
     )
-    guard = [Middleware(KeyGuard, key=api_key)] if api_key is not None else []
+    guard = [Middleware(KeyGuard, key=api_key, forms=forms)] if api_key is not None else []
 
     async def answer_error(request: Request, error: Exception) -> Response:
         told = error if isinstance(error, ApiError) else unrouted(error)
-        return json_error(told, _form(request.url.path))
+        return json_error(told, _form(request.url.path, forms))
 
-    openai = ModelRoutes, CompletionRoutes, ChatRoutes, ResponseRoutes
-    apis = NativeRoutes, TokenRoutes, ServiceRoutes, *openai, MessageRoutes
+    apis = (
+        NativeRoutes(services),
+        TokenRoutes(services),
+        ServiceRoutes(services),
+        ModelRoutes(services),
+        CompletionRoutes(services, dialect),
+        ChatRoutes(services, dialect),
+        ResponseRoutes(services),
+        MessageRoutes(services),
+    )
     return Starlette(
-        routes=[route for api in apis for route in api(services).routes()],
+        routes=[route for api in apis for route in api.routes()],
         middleware=[cors, *guard],
         exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
     )
 
 
-def _form(path: str) -> ErrorForm:
+Forms = Mapping[str, ErrorForm]
+"""How errors are told, by how paths begin; the first that fits."""
+
+
+def _forms(dialect: Dialect) -> Forms:
+    return {
+        "/v1/messages": ANTHROPIC_ERRORS,
+        "/v1/responses": RESPONSES_ERRORS,
+        "/v1/": dialect.errors,
+        "/": dialect.native_errors,
+    }
+
+
+def _form(path: str, forms: Forms) -> ErrorForm:
     """How the API at a path tells errors, also of requests that reach no route."""
-    return next((form for start, form in _FORMS.items() if path.startswith(start)), NATIVE_ERRORS)
-
-
-_FORMS = {"/v1/messages": ANTHROPIC_ERRORS, "/v1/responses": RESPONSES_ERRORS, "/v1/": OPENAI_ERRORS}
+    return next((form for start, form in forms.items() if path.startswith(start)), NATIVE_ERRORS)
 
 
 def make_metrics_app(services: Services) -> Starlette:
@@ -66,14 +92,15 @@ def make_metrics_app(services: Services) -> Starlette:
 class KeyGuard:
     """Lets POST requests pass that bring the key. Browsers' preflight requests and GET routes need none."""
 
-    def __init__(self, app: ASGIApp, key: str) -> None:
+    def __init__(self, app: ASGIApp, key: str, forms: Forms) -> None:
         self._app = app
+        self._forms = forms
         self._key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or answer 401."""
         if scope["type"] == "http" and scope["method"] == "POST" and not self._knows_key(scope):
-            await json_error(Unauthorized(), _form(scope["path"]))(scope, receive, send)
+            await json_error(Unauthorized(), _form(scope["path"], self._forms))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -45,10 +45,14 @@ def error_body(error: ApiError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ErrorForm:
-    """How an API tells errors. body: the JSON of one. last_words: what it is in a stream, which ends so."""
+    """How an API tells errors. body: the JSON of one. last_words: what it is in a stream, which ends so.
+
+    plain: what is sent instead of JSON, None where nothing is.
+    """
 
     body: Callable[[ApiError], str]
     last_words: Callable[[ApiError], Sequence[str]]
+    plain: Callable[[ApiError], str | None] = lambda _: None
 
 
 NATIVE_ERRORS = ErrorForm(error_body, lambda error: (error_body(error),))
@@ -61,7 +65,10 @@ def renamed(message: str, names: Mapping[str, str]) -> str:
 
 def json_error(error: ApiError, form: ErrorForm = NATIVE_ERRORS) -> Response:
     """The answer that reports an error."""
-    return Response(form.body(error), error.status, dict(error.headers), media_type="application/json")
+    text, headers = form.plain(error), dict(error.headers)
+    if text is not None:
+        return Response(text, error.status, headers, media_type="text/plain" if text else None)
+    return Response(form.body(error), error.status, headers, media_type="application/json")
 
 
 def unrouted(error: Exception) -> Unrouted:

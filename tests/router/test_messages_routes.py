@@ -203,7 +203,10 @@ def test_reasoning_text_and_calls_are_blocks_of_their_own():
     told = [Reasoning("W"), Reasoning("ell"), Content("I"), CallBegin(0, "t1", "add"), CallArguments(0, '{"a":')]
     told += [CallArguments(0, "1}"), CallEnd(0), CallBegin(1, "t2", "sub"), CallEnd(1)]
     written = [text for event in told for text in writer.step(0, Step([event], [], [], 0, None))]
-    written += [*writer.step(0, Step([], [], [], 0, End(FinishReason.EOS_TOKEN))), *writer.end(Usage(1, 2))]
+    written += [
+        *writer.step(0, Step([], [], [], 0, End(FinishReason.EOS_TOKEN, "", Usage(1, 2)))),
+        *writer.end(Usage(1, 2)),
+    ]
     events = list(map(json.loads, written))
     assert [(event["type"].removeprefix("content_block_"), event.get("index")) for event in events] == [
         ("start", 0), ("delta", 0), ("delta", 0), ("delta", 0), ("stop", 0),

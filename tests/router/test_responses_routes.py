@@ -175,7 +175,8 @@ TOLD = [
 
 
 def test_reasoning_text_and_calls_are_items_of_their_own():
-    ended, usage = End(FinishReason.EOS_TOKEN), Usage(1, 2)
+    usage = Usage(1, 2)
+    ended = End(FinishReason.EOS_TOKEN, "", usage)
     writer = ResponseWriter(ResponsesBody.model_validate(BODY), "m")
     events = [*writer.begin(1), *(one for event in TOLD for one in writer.step(0, Step([event], [], [], 0, None)))]
     events += [*writer.step(0, Step([], [], [], 0, ended)), *writer.end(usage)]

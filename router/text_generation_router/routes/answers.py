@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, aclosing
 from dataclasses import replace
 from typing import TypeVar
@@ -15,13 +15,13 @@ from text_generation_router.entry import Timeline
 from text_generation_router.inference import Completion, Times
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
-from text_generation_router.routes.asked import Asked, Choice, Step, Usage
+from text_generation_router.routes.asked import Asked, Choice, End, Step, Usage
 from text_generation_router.routes.headers import STREAM, compute_headers, timing_headers
 from text_generation_router.routes.reading import Reading, read_whole
 from text_generation_router.routes.services import Services
-from text_generation_router.routes.texts import answer_end
+from text_generation_router.routes.texts import ending
 from text_generation_router.streaming import EventStream, until_disconnect
-from text_generation_router.types import Generation, ValidRequest
+from text_generation_router.types import GeneratedText, Generation, ValidRequest
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -73,7 +73,7 @@ class Answerer:
         with services.permits.held(len(asked.prompts) * asked.choices):
             requests = await self.requests(asked)
             prompt_tokens = sum(len(request.input_ids) for request in requests[:: asked.choices])
-            choices = [_StreamedChoice(asked) for _ in requests]
+            choices = [_StreamedChoice(asked, len(request.input_ids)) for request in requests]
             begun = False
             async with aclosing(services.inference.stream_all(requests, timeline)) as generations:
                 async for index, generation in generations:
@@ -101,25 +101,31 @@ class Answerer:
 class _StreamedChoice:
     """One choice of a stream, from its first step to its last. generated_tokens: known after the last."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, prompt_tokens: int) -> None:
         self.generated_tokens = 0
         self._stops = asked.stops
+        self._prompt_tokens = prompt_tokens
         self._reading = Reading(asked.form, asked.stops)
         self._offset = 0
 
     def step(self, generation: Generation) -> Step:
         """What a step adds."""
-        final, offset = generation.generated_text, self._offset
+        final, offset, end = generation.generated_text, self._offset, None
         self._offset += sum([len(token.text) for token in generation.tokens if not token.special])
-        end = None if final is None else answer_end(final, self._stops)
         if final is not None:
             self.generated_tokens = final.generated_tokens
+            end = _end(final, self._stops, self._prompt_tokens)
         return Step(self._reading.step(generation), generation.tokens, generation.top_tokens, offset, end)
 
 
 def _choice(completion: Completion, asked: Asked) -> Choice:
-    message, end = read_whole(completion, asked.form, asked.stops), answer_end(completion.generated_text, asked.stops)
+    message = read_whole(completion, asked.form, asked.stops)
+    end = _end(completion.generated_text, asked.stops, completion.input_length)
     return Choice(message, completion.tokens, completion.top_tokens, end)
+
+
+def _end(final: GeneratedText, stops: Sequence[str], prompt_tokens: int) -> End:
+    return End(final.finish_reason, ending(final, stops), Usage(prompt_tokens, final.generated_tokens))
 
 
 def _with_seed(request: ValidRequest, choice: int) -> ValidRequest:

@@ -25,10 +25,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why an answer ended. stop: the stop sequence that did it, which is no part of the text; empty for others."""
+    """Why an answer ended. stop: the stop sequence that did it, which is no part of the text; empty for others.
+
+    usage: tokens of this answer and its prompt.
+    """
 
     reason: FinishReason
-    stop: str = ""
+    stop: str
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)

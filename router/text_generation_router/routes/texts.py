@@ -5,20 +5,19 @@ Knows nothing of JSON.
 
 from collections.abc import Sequence
 
-from text_generation_router.routes.asked import End
 from text_generation_router.types import FinishReason, GeneratedText
 
 
 def answer_text(final: GeneratedText, stops: Sequence[str]) -> str:
     """The text of a whole generation. Shards leave the stop sequence in it."""
-    return final.text.removesuffix(answer_end(final, stops).stop)
+    return final.text.removesuffix(ending(final, stops))
 
 
-def answer_end(final: GeneratedText, stops: Sequence[str]) -> End:
-    """Why it ended; with the longest stop sequence that it ends with, if one of them did it."""
+def ending(final: GeneratedText, stops: Sequence[str]) -> str:
+    """The stop sequence that ended a generation, the longest if several did; empty if none."""
     if final.finish_reason is not FinishReason.STOP_SEQUENCE:
-        return End(final.finish_reason)
-    return End(final.finish_reason, max((stop for stop in stops if final.text.endswith(stop)), key=len, default=""))
+        return ""
+    return max((stop for stop in stops if final.text.endswith(stop)), key=len, default="")
 
 
 class Pieces:

@@ -58,7 +58,7 @@ class MessageWriter:
     def end(self, usage: Usage) -> Sequence[str]:
         """See `Writer`."""
         events = [] if self._blocks >= 0 else [*self._started(Content, _text_block(""))]
-        end = _end(self._end or End(FinishReason.EOS_TOKEN), self._called)
+        end = _end(self._end, self._called)
         told = _usage(usage.prompt_tokens, usage.completion_tokens)
         last = f'{{"type":"message_delta","delta":{{{end}}},"usage":{told}}}'
         return [*events, *self._stopped(), last, '{"type":"message_stop"}']
@@ -127,8 +127,10 @@ def _call_block(id: str, name: str, arguments: str) -> str:
     return f'{{"type":"tool_use","id":{quote(id)},"name":{quote(name)},"input":{arguments}}}'
 
 
-def _end(end: End, called: bool) -> str:
+def _end(end: End | None, called: bool) -> str:
     """Why the message ended. Calls that are all there end one by themselves."""
+    if end is None:
+        return '"stop_reason":"end_turn","stop_sequence":null'
     if called and end.reason is not FinishReason.LENGTH:
         return '"stop_reason":"tool_use","stop_sequence":null'
     if end.stop:

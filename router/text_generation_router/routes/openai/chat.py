@@ -13,7 +13,7 @@ from text_generation_router.errors import InvalidInput, TemplateFailed
 from text_generation_router.routes.answers import Answerer
 from text_generation_router.routes.asked import Asked, Writer
 from text_generation_router.routes.openai.asked import prompt_request
-from text_generation_router.routes.openai.dialect import OPENAI
+from text_generation_router.routes.openai.dialect import Dialect
 from text_generation_router.routes.openai.schemas import ChatBody
 from text_generation_router.routes.services import Services
 from text_generation_router.streaming import EventStream
@@ -24,9 +24,9 @@ _NO_TEMPLATE = "this model has no chat template; pass one with --chat-template, 
 class ChatRoutes:
     """The handler, over what it serves from."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, dialect: Dialect) -> None:
         self._services = services
-        self._dialect = OPENAI
+        self._dialect = dialect
         self._answerer = Answerer(services)
 
     def routes(self) -> list[Route]:

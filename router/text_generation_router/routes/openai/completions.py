@@ -8,7 +8,7 @@ from text_generation_router.errors import InvalidInput
 from text_generation_router.routes.answers import Answerer
 from text_generation_router.routes.asked import Asked
 from text_generation_router.routes.openai.asked import prompt_request
-from text_generation_router.routes.openai.dialect import OPENAI
+from text_generation_router.routes.openai.dialect import Dialect
 from text_generation_router.routes.openai.schemas import CompletionBody
 from text_generation_router.routes.services import Services
 from text_generation_router.streaming import EventStream
@@ -17,9 +17,9 @@ from text_generation_router.streaming import EventStream
 class CompletionRoutes:
     """The handler, over what it serves from."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, dialect: Dialect) -> None:
         self._services = services
-        self._dialect = OPENAI
+        self._dialect = dialect
         self._answerer = Answerer(services)
 
     def routes(self) -> list[Route]:

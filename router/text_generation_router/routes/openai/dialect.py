@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from text_generation_router.responses import ErrorForm
+from text_generation_router.responses import NATIVE_ERRORS, ErrorForm
 from text_generation_router.routes.asked import Writer
 from text_generation_router.routes.openai.errors import OPENAI_ERRORS
 from text_generation_router.routes.openai.render import Rendering
@@ -17,11 +17,15 @@ Info = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What answers are written with, and what is meant where a request leaves its length open (None: all that fits)."""
+    """What answers are written with, and how many tokens are meant where a request does not say (None: all that fit).
+
+    errors: of these routes; native_errors: of the others that go with them.
+    """
 
     chat: Callable[[ChatBody, Info], Writer]
     completion: Callable[[CompletionBody, Info], Writer]
     errors: ErrorForm
+    native_errors: ErrorForm
     chat_tokens: int | None
     completion_tokens: int
 
@@ -42,4 +46,4 @@ def _completion(body: CompletionBody, info: Info) -> Writer:
     return Rendering(CompletionShape(), model, fingerprint(info), logprobs=logprobs, usage=body.include_usage)
 
 
-OPENAI = Dialect(_chat, _completion, OPENAI_ERRORS, chat_tokens=None, completion_tokens=16)
+OPENAI = Dialect(_chat, _completion, OPENAI_ERRORS, NATIVE_ERRORS, chat_tokens=None, completion_tokens=16)
