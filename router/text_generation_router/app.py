@@ -18,10 +18,10 @@ from text_generation_router.routes.anthropic.messages import MessageRoutes
 from text_generation_router.routes.native import NativeRoutes
 from text_generation_router.routes.openai.chat import ChatRoutes
 from text_generation_router.routes.openai.completions import CompletionRoutes
-from text_generation_router.routes.openai.dialect import OPENAI, Dialect
 from text_generation_router.routes.openai.errors import RESPONSES_ERRORS
 from text_generation_router.routes.openai.models import ModelRoutes
 from text_generation_router.routes.openai.responses.routes import ResponseRoutes
+from text_generation_router.routes.openai.style import OPENAI, Style
 from text_generation_router.routes.openai.tgi import TGI
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
@@ -35,8 +35,8 @@ def make_app(
 
     tgi_compat: whether OpenAI's routes answer as text-generation-inference does.
     """
-    dialect = TGI if tgi_compat else OPENAI
-    forms = _forms(dialect)
+    style = TGI if tgi_compat else OPENAI
+    forms = _forms(style)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(cors_allow_origin or ["*"]),
@@ -54,8 +54,8 @@ def make_app(
         TokenRoutes(services),
         ServiceRoutes(services),
         ModelRoutes(services),
-        CompletionRoutes(services, dialect),
-        ChatRoutes(services, dialect),
+        CompletionRoutes(services, style),
+        ChatRoutes(services, style),
         ResponseRoutes(services),
         MessageRoutes(services),
     )
@@ -70,12 +70,12 @@ Forms = Mapping[str, ErrorForm]
 """How errors are told, by how paths begin; the first that fits."""
 
 
-def _forms(dialect: Dialect) -> Forms:
+def _forms(style: Style) -> Forms:
     return {
         "/v1/messages": ANTHROPIC_ERRORS,
         "/v1/responses": RESPONSES_ERRORS,
-        "/v1/": dialect.errors,
-        "/": dialect.native_errors,
+        "/v1/": style.errors,
+        "/": style.native_errors,
     }
 
 

@@ -72,6 +72,18 @@ class TemplateFailed(ApiError):
         super().__init__(f"Template error: {cause}")
 
 
+class ToolFailed(ApiError):
+    """The tools of a chat cannot be called as it asks."""
+
+    status = 422
+    error_type = "tool_error"
+    failure = "validation"
+
+    def __init__(self, cause: str, field: str) -> None:
+        super().__init__(f"Tool error: {cause}")
+        self.field = field
+
+
 class NoSuchModel(ApiError):
     """A model was asked about that is not served."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from text_generation_router.batcher import Batcher, BatchPolicy
 from text_generation_router.blocks import BlockAllocator
+from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.grammar import TRIAL_TOKENS
 from text_generation_router.handshake import Ready
@@ -25,10 +26,14 @@ from text_generation_server.grammar.compiler import GrammarCompiler
 
 @dataclass(frozen=True, slots=True)
 class ModelText:
-    """What is read of a model's directory. template: if it has one. sha: the hub's commit, if it is from there."""
+    """What is read of a model's directory. template: if it has one. sha: the hub's commit, if it is from there.
+
+    dialect: how it writes calls and reasoning.
+    """
 
     tokenizer: Backend
     template: ChatTemplate | None
+    dialect: Dialect
     sha: str | None
 
 
@@ -60,6 +65,7 @@ def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive
         inference=Inference(batcher, TimeLimit(settings.request_timeout), metrics.requests),
         tokenizer=tokenizer,
         template=model.template,
+        dialect=model.dialect,
         permits=Permits(settings.max_concurrent_requests),
         metrics=metrics,
         info=_info(settings, ready, model.sha),

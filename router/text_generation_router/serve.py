@@ -12,6 +12,7 @@ from loguru import logger
 from starlette.applications import Starlette
 
 from text_generation_router.app import make_app, make_metrics_app
+from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.errors import ShardError, StartError
 from text_generation_router.handshake import shake_hands
@@ -73,7 +74,9 @@ def _load_model(settings: Settings) -> ModelText:
     tokenizer = load_backend(directory, settings.trust_remote_code)
     config = settings.tokenizer_config_path
     template = ChatTemplate.load(directory, settings.chat_template, Path(config) if config else None)
-    return ModelText(tokenizer, template, sha)
+    text = "" if template is None else template.text
+    dialect = Dialect.of(text, settings.tool_call_parser, settings.reasoning_parser)
+    return ModelText(tokenizer, template, dialect, sha)
 
 
 async def _run(

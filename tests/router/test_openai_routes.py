@@ -22,8 +22,6 @@ REFUSED = [
     (CHAT, {"messages": [{"content": "Hi"}]}, "messages"),
     (CHAT, {"messages": "Hi"}, "messages"),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages"),
-    (CHAT, {"messages": [{"role": "tool", "content": "4"}]}, "messages"),
-    (CHAT, {"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     (CHAT, {"tool_choice": "required"}, "tool_choice"),
     (CHAT, {"top_logprobs": 2}, "top_logprobs"),
     (CHAT, {"logprobs": True, "top_logprobs": 6}, "top_logprobs"),

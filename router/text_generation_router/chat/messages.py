@@ -97,11 +97,11 @@ def _tool_call(call: Any, objects: bool) -> Any:
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or "arguments" not in function:
         return call
-    convert = _as_object if objects else _as_text
+    convert = as_object if objects else _as_text
     return {**call, "function": {**function, "arguments": convert(function["arguments"])}}
 
 
-def _as_object(arguments: Any) -> Any:
+def as_object(arguments: Any) -> Any:
     """What a text of JSON says if that is an object; other texts a model has written so, and they stay."""
     if not isinstance(arguments, str):
         return {} if arguments is None else arguments

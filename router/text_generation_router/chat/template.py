@@ -1,12 +1,13 @@
 """A model's chat template: conversations as the prompts that it was trained on. Knows neither HTTP nor token ids."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
 import jinja2
+from jinja2.meta import find_undeclared_variables
 from loguru import logger
 
 from text_generation_router.chat.files import (
@@ -33,14 +34,19 @@ _OURS = ("messages", "tools", "add_generation_prompt")
 class _Compiled:
     template: jinja2.Template
     form: ContentFormat
+    variables: Set[str]
 
 
 class ChatTemplate:
     """The template of a model, and the one that it may have for tools. May be used by any thread."""
 
     def __init__(self, texts: Mapping[str, str], tokens: Mapping[str, str]) -> None:
-        """texts: by name, `default` among them. tokens: variables, such as `bos_token`."""
+        """texts: by name, `default` among them. tokens: variables, such as `bos_token`.
+
+        `text` is that of the one for tools.
+        """
         sandbox = Sandbox()
+        self.text = texts.get(TOOL_USE, texts[DEFAULT])
         self._tokens = tokens
         self._default = _compiled(DEFAULT, texts[DEFAULT], sandbox)
         self._for_tools = _compiled(TOOL_USE, texts[TOOL_USE], sandbox) if TOOL_USE in texts else self._default
@@ -49,6 +55,16 @@ class ChatTemplate:
     def broken(self) -> str | None:
         """What is wrong, if a template cannot be compiled; to render is then refused with the same words."""
         return next((one for one in (self._default, self._for_tools) if isinstance(one, str)), None)
+
+    @property
+    def shows_tools(self) -> bool:
+        """Whether it tells the model which tools there are."""
+        return isinstance(self._for_tools, _Compiled) and "tools" in self._for_tools.variables
+
+    @property
+    def shows_calls(self) -> bool:
+        """Whether it tells the model which tools have been called."""
+        return "tool_calls" in self.text
 
     @classmethod
     def load(cls, folder: Path, override: str | None, tokenizer_config: Path | None = None) -> Self | None:
@@ -116,7 +132,8 @@ class ChatTemplate:
 def _compiled(name: str, text: str, sandbox: Sandbox) -> _Compiled | str:
     """A template, or what is wrong with it."""
     try:
-        return _Compiled(sandbox.from_string(text), content_format(sandbox.parse(text)))
+        parsed = sandbox.parse(text)
+        return _Compiled(sandbox.from_string(text), content_format(parsed), find_undeclared_variables(parsed))
     except Exception as error:  # Python's own errors too: for a `break` without a loop
         return f"the {name} template cannot be compiled: {_reason(error)}"
 

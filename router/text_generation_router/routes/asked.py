@@ -63,10 +63,12 @@ class Step:
 class Writer(Protocol):
     """Puts the answers to one request into the JSON of an API.
 
-    keeps_stops: whether stop sequences are part of the texts. errors: how they are told before the answer, and in it.
+    keeps_stops: whether stop sequences are part of the texts. tells_reasoning: whether what a model thinks is told
+    apart from its text. errors: how they are told before the answer, and in it.
     """
 
     keeps_stops: bool
+    tells_reasoning: bool
     errors: ErrorForm
     framing: Framing
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from text_generation_router.batcher import Batcher
+from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.health import HealthCheck
 from text_generation_router.inference import Inference, Permits
@@ -17,7 +18,8 @@ from text_generation_router.validation import Validator
 class Services:
     """The parts of the router that handlers call, and a few values they need.
 
-    template: None if the model has no chat template. info: the answer of `/info`.
+    template: None if the model has no chat template. dialect: how it writes calls and reasoning.
+    info: the answer of `/info`.
     full_text_by_default: whether `/` puts the prompt before the text.
     payload_limit: bytes. keep_alive_s: silence, in seconds, after which a stream gets a comment.
     """
@@ -29,6 +31,7 @@ class Services:
     inference: Inference
     tokenizer: PromptTokenizer
     template: ChatTemplate | None
+    dialect: Dialect
     permits: Permits
     metrics: Metrics
     info: dict[str, Any]

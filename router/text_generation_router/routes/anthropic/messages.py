@@ -44,4 +44,4 @@ class MessageRoutes:
         return Response(json.dumps({"input_tokens": len(valid.input_ids)}), media_type="application/json")
 
     def _ask(self, body: CountBody) -> Asked:
-        return ask_chat(chat_body(body), self._services.template, MessageWriter(body.model))
+        return ask_chat(chat_body(body), self._services, MessageWriter(body.model))

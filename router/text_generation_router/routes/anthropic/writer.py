@@ -29,6 +29,7 @@ class MessageWriter:
     """One request's message. See `Writer`."""
 
     keeps_stops = False
+    tells_reasoning = True
     errors = ANTHROPIC_ERRORS
     framing = Framing(named_event, silence=named_event(_PING))
 

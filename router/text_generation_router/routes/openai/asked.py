@@ -29,8 +29,13 @@ def made_chat(fields: Mapping[str, Any]) -> ChatBody:
         raise invalid_body(error) from error
 
 
-def prompt_request(body: GenerationBody, text: str, max_tokens: int | None, top: int | None) -> GenerateRequest:
-    """The native request for a prompt. top: alternatives to each token. Raises InvalidInput."""
+def prompt_request(
+    body: GenerationBody, text: str, max_tokens: int | None, top: int | None, grammar: AnyGrammar | None = None
+) -> GenerateRequest:
+    """The native request for a prompt. top: alternatives to each token. Raises InvalidInput.
+
+    grammar: what the answer must match, if that is not what the body says.
+    """
     body.check_keys()
     greedy = body.temperature == 0
     parameters = GenerateParameters(
@@ -45,14 +50,15 @@ def prompt_request(body: GenerationBody, text: str, max_tokens: int | None, top:
         stop=body.stop,
         seed=None if body.seed is None else body.seed % 2**64,
         top_n_tokens=top,
-        grammar=_grammar(body.response_format),
+        grammar=grammar or asked_grammar(body.response_format),
         adapter_id=body.adapter_id,
         lora_id=body.lora_id,
     )
     return GenerateRequest(inputs=text, parameters=parameters)
 
 
-def _grammar(wanted: ResponseFormat | None) -> AnyGrammar | None:
+def asked_grammar(wanted: ResponseFormat | None) -> AnyGrammar | None:
+    """What a form of answers means. Raises InvalidInput."""
     match wanted:
         case None | TextFormat():
             return None

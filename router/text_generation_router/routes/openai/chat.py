@@ -1,21 +1,25 @@
 """`/v1/chat/completions`: conversations, made prompts by the model's chat template. Knows not how they are run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from text_generation_router.chat.announce import announced, as_text
 from text_generation_router.chat.messages import ends_with_answer
+from text_generation_router.chat.reader import PLAIN
 from text_generation_router.chat.template import ChatTemplate
-from text_generation_router.errors import InvalidInput, TemplateFailed
+from text_generation_router.chat.tools import Tools, offered_tools
+from text_generation_router.errors import InvalidInput, TemplateFailed, ToolFailed
 from text_generation_router.routes.answers import Answerer
 from text_generation_router.routes.asked import Asked, Writer
-from text_generation_router.routes.openai.asked import prompt_request
-from text_generation_router.routes.openai.dialect import Dialect
+from text_generation_router.routes.openai.asked import asked_grammar, prompt_request
 from text_generation_router.routes.openai.schemas import ChatBody
+from text_generation_router.routes.openai.style import Style
 from text_generation_router.routes.services import Services
+from text_generation_router.schemas import AnyGrammar, JsonGrammar
 from text_generation_router.streaming import EventStream
 
 _NO_TEMPLATE = "this model has no chat template; pass one with --chat-template, or send a prompt to /v1/completions"
@@ -24,9 +28,9 @@ _NO_TEMPLATE = "this model has no chat template; pass one with --chat-template, 
 class ChatRoutes:
     """The handler, over what it serves from."""
 
-    def __init__(self, services: Services, dialect: Dialect) -> None:
+    def __init__(self, services: Services, style: Style) -> None:
         self._services = services
-        self._dialect = dialect
+        self._style = style
         self._answerer = Answerer(services)
 
     def routes(self) -> list[Route]:
@@ -35,41 +39,55 @@ class ChatRoutes:
 
     async def create(self, request: Request) -> Response | EventStream:
         """Answer a conversation."""
-        return await self._answerer.respond(request, ChatBody, self._ask)
+        return await self._answerer.respond(request, ChatBody, self.ask)
 
-    def _ask(self, body: ChatBody) -> Asked:
-        writer = self._dialect.chat(body, self._services.info)
-        return ask_chat(body, self._services.template, writer, self._dialect.chat_tokens)
+    def ask(self, body: ChatBody) -> Asked:
+        """What a chat asks for. Raises ApiError."""
+        return ask_chat(body, self._services, self._style.chat(body, self._services.info), self._style.chat_tokens)
 
 
-def ask_chat(body: ChatBody, template: ChatTemplate | None, writer: Writer, default_tokens: int | None = None) -> Asked:
-    """What a conversation asks for. May take long for a long one. Raises InvalidInput, TemplateFailed."""
+def ask_chat(body: ChatBody, services: Services, writer: Writer, default_tokens: int | None = None) -> Asked:
+    """What a chat asks for. May take long for a long conversation. Raises ApiError."""
     if body.top_logprobs and not body.logprobs:
         raise InvalidInput("`top_logprobs` needs `logprobs` to be true")
     limits = {body.max_tokens, body.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise InvalidInput("`max_tokens` and `max_completion_tokens` differ; leave the first, which is the older name")
-    request = prompt_request(body, "", next(iter(limits), default_tokens), body.top_logprobs)
+    tools = offered_tools(body.tools, body.tool_choice, body.parallel_tool_calls)
+    grammar = _grammar(body, tools)
+    request = prompt_request(body, "", next(iter(limits), default_tokens), body.top_logprobs, grammar)
+    prompt = _prompt(body, services.template, tools)
+    form = services.dialect.form(prompt, tools) if tools or writer.tells_reasoning else PLAIN
+    if grammar is not None:
+        prompt = services.dialect.without_reasoning(prompt)
+        form = form if tools else PLAIN
     # The template has written the special tokens that the model wants.
-    prompt = request.model_copy(update={"inputs": _prompt(body, template)})
-    return Asked(writer, [prompt], body.model, choices=1 if body.n is None else body.n, stream=bool(body.stream))
+    request = request.model_copy(update={"inputs": prompt})
+    choices = 1 if body.n is None else body.n
+    return Asked(writer, [request], body.model, choices, bool(body.stream), special_tokens=False, form=form)
 
 
-def _prompt(body: ChatBody, template: ChatTemplate | None) -> str:
+def _grammar(body: ChatBody, tools: Tools | None) -> AnyGrammar | None:
+    """What an answer must match. Raises InvalidInput, ToolFailed."""
+    asked = asked_grammar(body.response_format)
+    if asked is not None and tools is not None:
+        raise ToolFailed("Grammar and tools are mutually exclusive", "response_format")
+    return JsonGrammar(type="json", value=tools.grammar()) if tools is not None and tools.forced else asked
+
+
+def _prompt(body: ChatBody, template: ChatTemplate | None, tools: Tools | None) -> str:
     """The conversation as the model reads it."""
     for message in body.messages:
-        _check(message)
+        if not isinstance(message.get("role"), str):
+            raise InvalidInput("`messages` has a message without a `role`, expected a text such as user")
     if template is None:
         raise TemplateFailed(_NO_TEMPLATE)
+    messages: Sequence[Mapping[str, Any]] = body.messages
+    if tools is not None:
+        messages = announced(messages, None if template.shows_tools else tools.offered, body.tool_prompt)
     return template.render(
-        body.messages,
+        messages if template.shows_calls else as_text(messages),
+        tools=None if tools is None else tools.offered,
         continue_final_message=ends_with_answer(body.messages),
-        extra=body.chat_template_kwargs or {},
+        extra=body.template_variables,
     )
-
-
-def _check(message: Mapping[str, Any]) -> None:
-    if not isinstance(message.get("role"), str):
-        raise InvalidInput("`messages` has a message without a `role`, expected a text such as user")
-    if message.get("tool_calls") or message["role"] in ("tool", "function"):
-        raise InvalidInput("`messages` has a call of a tool; tools are not supported by this version of the router")

@@ -8,8 +8,8 @@ from text_generation_router.errors import InvalidInput
 from text_generation_router.routes.answers import Answerer
 from text_generation_router.routes.asked import Asked
 from text_generation_router.routes.openai.asked import prompt_request
-from text_generation_router.routes.openai.dialect import Dialect
 from text_generation_router.routes.openai.schemas import CompletionBody
+from text_generation_router.routes.openai.style import Style
 from text_generation_router.routes.services import Services
 from text_generation_router.streaming import EventStream
 
@@ -17,9 +17,9 @@ from text_generation_router.streaming import EventStream
 class CompletionRoutes:
     """The handler, over what it serves from."""
 
-    def __init__(self, services: Services, dialect: Dialect) -> None:
+    def __init__(self, services: Services, style: Style) -> None:
         self._services = services
-        self._dialect = dialect
+        self._style = style
         self._answerer = Answerer(services)
 
     def routes(self) -> list[Route]:
@@ -28,17 +28,18 @@ class CompletionRoutes:
 
     async def create(self, request: Request) -> Response | EventStream:
         """Go on with one prompt or several."""
-        return await self._answerer.respond(request, CompletionBody, self._ask)
+        return await self._answerer.respond(request, CompletionBody, self.ask)
 
-    def _ask(self, body: CompletionBody) -> Asked:
+    def ask(self, body: CompletionBody) -> Asked:
+        """What prompts ask for. Raises ApiError."""
         texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         if not texts:
             raise InvalidInput("`prompt` cannot be an empty list")
         if body.best_of not in (None, body.n or 1):
             raise InvalidInput(f"`best_of` must be `n` or left out. Given: {body.best_of}")
-        max_tokens = self._dialect.completion_tokens if body.max_tokens is None else body.max_tokens
+        max_tokens = self._style.completion_tokens if body.max_tokens is None else body.max_tokens
         prompts = [prompt_request(body, _text(text), max_tokens, body.logprobs) for text in texts]
-        writer, choices = self._dialect.completion(body, self._services.info), 1 if body.n is None else body.n
+        writer, choices = self._style.completion(body, self._services.info), 1 if body.n is None else body.n
         return Asked(writer, prompts, body.model, choices, bool(body.stream), special_tokens=True)
 
 

@@ -35,6 +35,7 @@ class Rendering:
     """
 
     keeps_stops = False
+    tells_reasoning = True
     errors = OPENAI_ERRORS
     framing = PLAIN
 

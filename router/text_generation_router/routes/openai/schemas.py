@@ -1,7 +1,7 @@
 """Request bodies of OpenAI's API: keys, types and defaults, and the keys that would have to act but cannot.
 
-Source: OpenAI's API reference; `top_k`, `repetition_penalty` and grammars are text-generation-inference's,
-`chat_template_kwargs` is vLLM's. Other keys tell nothing about the answer, and are ignored.
+Source: OpenAI's API reference; `top_k`, `repetition_penalty`, grammars and `tool_prompt` are those of
+text-generation-inference, `chat_template_kwargs` is vLLM's. Other keys tell nothing about the answer, and are ignored.
 """
 
 from collections.abc import Mapping
@@ -99,11 +99,8 @@ class ChatBody(GenerationBody):
 
     CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **GenerationBody.CANNOT,
-        "tools": NONE,
-        "tool_choice": (None, "none", "auto"),
         "functions": NONE,
         "function_call": (None, "none", "auto"),
-        "reasoning_effort": (None,),
         "modalities": (None, ["text"]),
         "audio": (None,),
         "prediction": (None,),
@@ -114,4 +111,18 @@ class ChatBody(GenerationBody):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Count | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    tool_prompt: str | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """What the template may know of more: how much the model should think too, if it has a place for that."""
+        given = self.chat_template_kwargs or {}
+        if self.reasoning_effort is None:
+            return given
+        thinks = {"enable_thinking": False} if self.reasoning_effort == "none" else {}
+        return {"reasoning_effort": self.reasoning_effort, **thinks, **given}

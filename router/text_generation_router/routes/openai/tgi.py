@@ -15,10 +15,10 @@ from text_generation_router.errors import ApiError, InvalidBody, Unauthorized, U
 from text_generation_router.render import number
 from text_generation_router.responses import ErrorForm, error_body
 from text_generation_router.routes.asked import Choice, Step, Usage
-from text_generation_router.routes.openai.dialect import Dialect, Info, fingerprint
 from text_generation_router.routes.openai.errors import DONE
 from text_generation_router.routes.openai.render import usage_json
 from text_generation_router.routes.openai.schemas import ChatBody, CompletionBody
+from text_generation_router.routes.openai.style import Info, Style, fingerprint
 from text_generation_router.sse import PLAIN
 from text_generation_router.types import FinishReason, Token
 
@@ -45,6 +45,7 @@ class _Facts:
     """What is the same in all answers to a request."""
 
     keeps_stops = True
+    tells_reasoning = False
     errors = _ERRORS
     framing = PLAIN
 
@@ -140,7 +141,7 @@ class TgiCompletion(_Facts):
         return f'{{{facts},"choices":[{choices}],"usage":{usage_json(usage)}}}'
 
 
-TGI = Dialect(TgiChat, TgiCompletion, _ERRORS, _NATIVE_ERRORS, chat_tokens=100, completion_tokens=100)
+TGI = Style(TgiChat, TgiCompletion, _ERRORS, _NATIVE_ERRORS, chat_tokens=100, completion_tokens=100)
 
 
 def _message(message: Message) -> str:

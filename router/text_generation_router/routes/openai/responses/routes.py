@@ -31,4 +31,4 @@ class ResponseRoutes:
 
     def _ask(self, body: ResponsesBody) -> Asked:
         writer = ResponseWriter(body, body.model or self._services.info["model_id"])
-        return ask_chat(chat_body(body), self._services.template, writer)
+        return ask_chat(chat_body(body), self._services, writer)

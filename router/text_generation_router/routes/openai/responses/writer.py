@@ -32,6 +32,7 @@ class ResponseWriter:
     """One request's response. See `Writer`."""
 
     keeps_stops = False
+    tells_reasoning = True
     framing = NAMED
 
     def __init__(self, body: ResponsesBody, model: str) -> None:

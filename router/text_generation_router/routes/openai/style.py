@@ -16,7 +16,7 @@ Info = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class Style:
     """What answers are written with, and how many tokens are meant where a request does not say (None: all that fit).
 
     errors: of these routes; native_errors: of the others that go with them.
@@ -46,4 +46,4 @@ def _completion(body: CompletionBody, info: Info) -> Writer:
     return Rendering(CompletionShape(), model, fingerprint(info), logprobs=logprobs, usage=body.include_usage)
 
 
-OPENAI = Dialect(_chat, _completion, OPENAI_ERRORS, NATIVE_ERRORS, chat_tokens=None, completion_tokens=16)
+OPENAI = Style(_chat, _completion, OPENAI_ERRORS, NATIVE_ERRORS, chat_tokens=None, completion_tokens=16)

@@ -1,0 +1,68 @@
+"""Where a value in brackets or quotes ends, for a text that comes in pieces. Knows neither formats nor events."""
+
+import re
+from collections.abc import Mapping
+
+
+class Broken(Exception):
+    """The text is not what its format says; what has been kept of it is text."""
+
+
+class Nesting:
+    """How far a value has been read.
+
+    strings: by the quote that begins and ends a string, what is to be found in it: the quote, the backslash, and what
+    `repairs` has another spelling for. between: what may stand between strings and brackets.
+    complete: whether the value has ended. piece: what the last scan has passed over, repaired.
+    """
+
+    def __init__(
+        self, strings: Mapping[str, re.Pattern[str]], between: re.Pattern[str], repairs: Mapping[str, str]
+    ) -> None:
+        self.complete = False
+        self.piece = ""
+        self._strings = strings
+        self._between = between
+        self._repairs = repairs
+        self._outside = re.compile(rf"[{''.join(strings)}{{}}\[\]]")
+        self._depth = 0
+        self._quote = ""
+        self._escaped = False
+
+    def scan(self, text: str, at: int) -> int:
+        """Read on from a place, and say how far. Raises Broken for what may not be there."""
+        parts: list[str] = []
+        while at < len(text) and not self.complete:
+            if self._escaped:
+                parts.append(text[at])
+                self._escaped = False
+                at += 1
+                continue
+            wanted = self._strings[self._quote] if self._quote else self._outside
+            found = wanted.search(text, at)
+            end = len(text) if found is None else found.start()
+            if not self._quote and not self._between.fullmatch(text, at, end):
+                raise Broken
+            parts.append(text[at:end])
+            if found is not None:
+                parts.append(self._pass(found[0]))
+                end += 1
+            at = end
+        self.piece = "".join(parts)
+        return at
+
+    def _pass(self, character: str) -> str:
+        """Count a character; how it is to be spelt."""
+        if self._quote:
+            if character == self._quote:
+                self._quote = ""
+            elif character == "\\":
+                self._escaped = True
+            else:
+                return self._repairs[character]
+        elif character in self._strings:
+            self._quote = character
+        else:
+            self._depth += 1 if character in "{[" else -1
+        self.complete = not self._quote and self._depth <= 0
+        return character
