@@ -15,6 +15,9 @@ from text_generation_router.errors import ApiError, Unauthorized
 from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
 from text_generation_router.routes.anthropic.errors import ANTHROPIC_ERRORS
 from text_generation_router.routes.anthropic.messages import MessageRoutes
+from text_generation_router.routes.cloud import CloudRoutes
+from text_generation_router.routes.endpoint import Api, Endpoint
+from text_generation_router.routes.kserve import KServeRoutes
 from text_generation_router.routes.native import NativeRoutes
 from text_generation_router.routes.openai.chat import ChatRoutes
 from text_generation_router.routes.openai.completions import CompletionRoutes
@@ -23,17 +26,22 @@ from text_generation_router.routes.openai.models import ModelRoutes
 from text_generation_router.routes.openai.responses.routes import ResponseRoutes
 from text_generation_router.routes.openai.style import OPENAI, Style
 from text_generation_router.routes.openai.tgi import TGI
+from text_generation_router.routes.openapi import DocumentRoutes
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
 
 
 def make_app(
-    services: Services, cors_allow_origin: Sequence[str] | None, api_key: str | None, tgi_compat: bool = False
+    services: Services,
+    cors_allow_origin: Sequence[str] | None,
+    api_key: str | None,
+    tgi_compat: bool = False,
+    kserve: bool = False,
 ) -> Starlette:
     """The application. cors_allow_origin: None allows any. api_key: what POST routes ask for, if not None.
 
-    tgi_compat: whether OpenAI's routes answer as text-generation-inference does.
+    tgi_compat: whether OpenAI's routes answer as text-generation-inference does. kserve: whether there are KServe's.
     """
     style = TGI if tgi_compat else OPENAI
     forms = _forms(style)
@@ -49,21 +57,30 @@ def make_app(
         told = error if isinstance(error, ApiError) else unrouted(error)
         return json_error(told, _form(request.url.path, forms))
 
-    apis = (
-        NativeRoutes(services),
-        TokenRoutes(services),
-        ServiceRoutes(services),
-        ModelRoutes(services),
-        CompletionRoutes(services, style),
-        ChatRoutes(services, style),
-        ResponseRoutes(services),
-        MessageRoutes(services),
-    )
     return Starlette(
-        routes=[route for api in apis for route in api.routes()],
+        routes=endpoints(services, style, kserve),
         middleware=[cors, *guard],
         exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
     )
+
+
+def endpoints(services: Services, style: Style, kserve: bool) -> list[Endpoint]:
+    """All routes."""
+    native, completions, chats = NativeRoutes(services), CompletionRoutes(services, style), ChatRoutes(services, style)
+    apis: list[Api] = [
+        native,
+        TokenRoutes(services),
+        ServiceRoutes(services),
+        ModelRoutes(services),
+        completions,
+        chats,
+        ResponseRoutes(services),
+        MessageRoutes(services),
+        CloudRoutes(services, native, chats, completions),
+        *([KServeRoutes(services)] if kserve else []),
+    ]
+    found = [endpoint for api in apis for endpoint in api.routes()]
+    return [*found, *DocumentRoutes(found, services.info["version"]).routes()]
 
 
 Forms = Mapping[str, ErrorForm]

@@ -22,19 +22,24 @@ QUOTED = re.compile(r"`(\w+)`")
 
 async def read_json(request: Request, kind: type[B], limit: int) -> B:
     """The body as `kind`. Raises InvalidBody with 415, 413, 400 or 422, ClientGone if the body does not end."""
+    body = await read_body(request, limit)
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid_body(error) from error
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, which says that it is JSON. Raises InvalidBody with 415 or 413, ClientGone."""
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type != "application/json" and not (
         content_type.startswith("application/") and content_type.endswith("+json")
     ):
         raise InvalidBody(415, "Expected request with `Content-Type: application/json`")
     try:
-        body = await _read(request, limit)
+        return await _read(request, limit)
     except ClientDisconnect as error:
         raise ClientGone from error
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        raise invalid_body(error) from error
 
 
 def error_body(error: ApiError) -> str:

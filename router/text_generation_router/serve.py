@@ -44,7 +44,7 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
             return 0
         services = starting.result()
         try:
-            app = make_app(services, settings.cors_allow_origin, settings.api_key, settings.tgi_compat)
+            app = make_app(services, settings.cors_allow_origin, settings.api_key, settings.tgi_compat, settings.kserve)
             async with _metrics_port(services, settings):
                 grace_s = settings.graceful_termination_timeout
                 return await _run(_Server(app, _tell_address), services, place, stop, grace_s)

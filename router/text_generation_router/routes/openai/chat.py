@@ -5,7 +5,6 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from text_generation_router.chat.announce import announced, as_text
 from text_generation_router.chat.messages import ends_with_answer
@@ -15,6 +14,7 @@ from text_generation_router.chat.tools import Tools, offered_tools
 from text_generation_router.errors import InvalidInput, TemplateFailed, ToolFailed
 from text_generation_router.routes.answers import Answerer
 from text_generation_router.routes.asked import Asked, Writer
+from text_generation_router.routes.endpoint import EVENTS, JSON, Endpoint
 from text_generation_router.routes.openai.asked import asked_grammar, prompt_request
 from text_generation_router.routes.openai.schemas import ChatBody
 from text_generation_router.routes.openai.style import Style
@@ -23,6 +23,8 @@ from text_generation_router.schemas import AnyGrammar, JsonGrammar
 from text_generation_router.streaming import EventStream
 
 _NO_TEMPLATE = "this model has no chat template; pass one with --chat-template, or send a prompt to /v1/completions"
+
+EXAMPLE = {"messages": [{"role": "user", "content": "What is deep learning?"}], "max_tokens": 20}
 
 
 class ChatRoutes:
@@ -33,12 +35,13 @@ class ChatRoutes:
         self._style = style
         self._answerer = Answerer(services)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """All routes of this API."""
-        return [Route("/v1/chat/completions", self.create, methods=["POST"])]
+        known: dict[str, Any] = {"body": ChatBody, "example": EXAMPLE, "answers": (JSON, EVENTS)}
+        return [Endpoint("POST", "/v1/chat/completions", self.create, id="chat_completions", **known)]
 
     async def create(self, request: Request) -> Response | EventStream:
-        """Answer a conversation."""
+        """Answer a conversation, in the shape of OpenAI's chat completions."""
         return await self._answerer.respond(request, ChatBody, self.ask)
 
     def ask(self, body: ChatBody) -> Asked:

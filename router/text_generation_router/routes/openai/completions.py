@@ -1,17 +1,21 @@
 """`/v1/completions`: prompts as they are. Knows nothing of how they are run."""
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from text_generation_router.errors import InvalidInput
 from text_generation_router.routes.answers import Answerer
 from text_generation_router.routes.asked import Asked
+from text_generation_router.routes.endpoint import EVENTS, JSON, Endpoint
 from text_generation_router.routes.openai.asked import prompt_request
 from text_generation_router.routes.openai.schemas import CompletionBody
 from text_generation_router.routes.openai.style import Style
 from text_generation_router.routes.services import Services
 from text_generation_router.streaming import EventStream
+
+EXAMPLE = {"prompt": "Deep learning is", "max_tokens": 20}
 
 
 class CompletionRoutes:
@@ -22,12 +26,13 @@ class CompletionRoutes:
         self._style = style
         self._answerer = Answerer(services)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """All routes of this API."""
-        return [Route("/v1/completions", self.create, methods=["POST"])]
+        known: dict[str, Any] = {"body": CompletionBody, "example": EXAMPLE, "answers": (JSON, EVENTS)}
+        return [Endpoint("POST", "/v1/completions", self.create, id="completions", **known)]
 
     async def create(self, request: Request) -> Response | EventStream:
-        """Go on with one prompt or several."""
+        """Go on with one prompt or several, in the shape of OpenAI's completions."""
         return await self._answerer.respond(request, CompletionBody, self.ask)
 
     def ask(self, body: CompletionBody) -> Asked:
