@@ -75,7 +75,8 @@ class FakeShard:
     which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
     resuming: requests may be resumed. alive: whether Health succeeds. forget: drop all requests after the next step.
     running: cleared, it holds calls back. failures: method → message with which its next call fails.
-    fail_after: prompt → tokens after which its request fails alone.
+    fail_after: prompt → tokens after which its request fails alone. says: the texts of every answer's tokens, instead
+    of letters; `special`: which of them are special tokens.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -96,6 +97,8 @@ class FakeShard:
     alive: bool = True
     forget: bool = False
     resuming: bool = True
+    says: Sequence[str] = ()
+    special: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.running = asyncio.Event()
@@ -295,10 +298,12 @@ class FakeShard:
             return _failed(wire.id)
         read = [self.slots[slot] for slot in list(wire.slots)[: row.computed]]
         letter = next_letter(read)
+        said = self.says[len(wire.generated_ids) + len(row.outputs)] if self.says else letter + self.pad
+        special = said in self.special
         row.outputs.append(self.tokenizer.token_to_id(letter))
-        row.text += letter + self.pad
+        row.text += "" if special else said
         logprob = -(ord(letter) - ord("a") + 1) / 10
-        token = {"ids": [row.outputs[-1]], "logprobs": [logprob], "texts": [letter + self.pad], "is_special": [False]}
+        token = {"ids": [row.outputs[-1]], "logprobs": [logprob], "texts": [said], "is_special": [special]}
         return pb.Generation(
             request_id=wire.id,
             tokens=pb.Tokens(**token),
@@ -317,7 +322,7 @@ class FakeShard:
         stay_over = len(row.outputs) >= stopping.max_new_tokens
         if stay_over and not row.request.resumable:
             reason = pb.FINISH_REASON_LENGTH
-        elif self.eos_after is not None and generated >= self.eos_after:
+        elif generated >= (len(self.says) or self.eos_after or math.inf):
             reason = pb.FINISH_REASON_EOS_TOKEN
         elif any(row.text.endswith(stop) for stop in stopping.stop_sequences):
             reason = pb.FINISH_REASON_STOP_SEQUENCE

@@ -22,6 +22,7 @@ REFUSED = [
     (CHAT, {"messages": [{"content": "Hi"}]}, "messages"),
     (CHAT, {"messages": "Hi"}, "messages"),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages"),
+    (CHAT, {"tools": [{"type": "function", "function": {}}]}, "tools"),
     (CHAT, {"tool_choice": "required"}, "tool_choice"),
     (CHAT, {"top_logprobs": 2}, "top_logprobs"),
     (CHAT, {"logprobs": True, "top_logprobs": 6}, "top_logprobs"),
