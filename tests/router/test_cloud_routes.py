@@ -32,7 +32,7 @@ async def test_vertex_predicts_for_prompts_and_chats(directory):
         chat = {"messages": MESSAGES, "max_tokens": 2, "stop": "zz"}
         answer = await router.client.post("/vertex", json={"instances": [prompt, chat]})
         assert answer.json() == {"predictions": [router.text("Hello", 3), router.text(PROMPT, 2)]}
-        requests = [one for name, call in router.shard.calls if name == "Prefill" for one in call.batch.requests]
+        requests = router.sent()
         assert [request.parameters.do_sample for request in requests] == [True, True]
         assert requests[0].parameters.seed == 7 and not requests[1].add_special_tokens
         assert (await router.client.post("/vertex", json={"instances": []})).status_code == 422

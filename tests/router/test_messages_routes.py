@@ -8,6 +8,7 @@ import pytest
 from anthropic import AsyncAnthropic, AuthenticationError, RateLimitError, UnprocessableEntityError
 
 from mocks.running_router import running_router
+from mocks.thinker import SCHEMA, SERVED
 from text_generation_router.chat.events import CallArguments, CallBegin, CallEnd, Content, Reasoning
 from text_generation_router.routes.anthropic.asked import chat_body
 from text_generation_router.routes.anthropic.schemas import MessagesBody
@@ -219,3 +220,31 @@ def test_reasoning_text_and_calls_are_blocks_of_their_own():
     assert events[8]["content_block"] == {"type": "tool_use", "id": "t1", "name": "add", "input": {}}
     assert events[9]["delta"] == {"type": "input_json_delta", "partial_json": '{"a":'}
     assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+async def test_a_conversation_with_a_tool(directory):
+    async with (
+        running_router(directory, **SERVED) as router,
+        AsyncAnthropic(base_url=router.url, api_key="none", max_retries=0) as client,
+    ):
+        asked = {"model": "any", "max_tokens": 99, "messages": [{"role": "user", "content": "Rain?"}]}
+        tools = [{"name": "weather", "description": "Looks", "input_schema": SCHEMA}]
+        whole = await client.messages.create(**asked, tools=tools)
+        thought, text, call = whole.content
+        assert (thought.thinking, text.text, call.name, call.input) == ("Hm.", "I look.", "weather", {"city": "Bern"})
+        assert whole.stop_reason == "tool_use" and call.type == "tool_use"
+        async with client.messages.stream(**asked, tools=tools) as stream:
+            pieces = [event.partial_json async for event in stream if event.type == "input_json"]
+            final = await stream.get_final_message()
+        assert "".join(pieces) == '{"city": "Bern"}' and final.stop_reason == "tool_use"
+        assert [block.to_dict() | {"id": ""} for block in final.content] == [
+            block.to_dict() | {"id": ""} for block in whole.content
+        ]
+        result = {"type": "tool_result", "tool_use_id": call.id, "content": "Sun"}
+        turns = [*asked["messages"], whole.to_param(), {"role": "user", "content": [result]}]
+        await client.messages.create(**{**asked, "messages": turns}, tools=tools)
+        function = {"name": "weather", "description": "Looks", "parameters": SCHEMA}
+        shown = json.dumps([{"type": "function", "function": function}])
+        assert router.sent()[-1].inputs == (
+            f'{shown}[user]Rain?[assistant]Hm.I look.(weather {{"city": "Bern"}})[tool]Sun{call.id}[assistant]'
+        )

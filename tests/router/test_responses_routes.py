@@ -7,6 +7,7 @@ import pytest
 from openai import AsyncOpenAI, UnprocessableEntityError
 
 from mocks.running_router import RunningRouter, running_router
+from mocks.thinker import SCHEMA, SERVED
 from text_generation_router.chat.events import Call, CallArguments, CallBegin, CallEnd, Content, Message, Reasoning
 from text_generation_router.routes.asked import Choice, End, Step, Usage
 from text_generation_router.routes.openai.responses.asked import chat_body
@@ -205,3 +206,28 @@ def test_reasoning_text_and_calls_are_items_of_their_own():
         assert item.pop("id").split("_")[0] in ("rs", "msg", "fc") and item["status"] == "completed"
     assert told[-1]["response"] == whole
     assert told[-2]["item"]["call_id"] == "c1" and told[-3]["arguments"] == '{"a":1}'
+
+
+async def test_a_conversation_with_a_tool(directory):
+    async with (
+        running_router(directory, **SERVED) as router,
+        AsyncOpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        tool = {"type": "function", "name": "weather", "description": "Looks", "parameters": SCHEMA, "strict": True}
+        asked = {"model": "any", "input": "Rain?", "tools": [tool], "reasoning": {"effort": "low"}}
+        whole = await client.responses.create(**asked)
+        thought, said, call = whole.output
+        assert thought.content[0].text == "Hm." and said.content[0].text == whole.output_text == "I look."
+        assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "weather", {"city": "Bern"})
+        async with client.responses.stream(**asked) as stream:
+            pieces = [event.delta async for event in stream if event.type == "response.function_call_arguments.delta"]
+            final = await stream.get_final_response()
+        assert "".join(pieces) == call.arguments == final.output[2].arguments and final.output_text == "I look."
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sun"}
+        turns = [{"role": "user", "content": "Rain?"}, *whole.output, result]
+        await client.responses.create(**{**asked, "input": turns})
+        function = {name: tool[name] for name in ("name", "description", "parameters", "strict")}
+        shown = json.dumps([{"type": "function", "function": function}])
+        assert router.sent()[-1].inputs == (
+            f'{shown}[user]Rain?[assistant]Hm.I look.(weather {{"city": "Bern"}})[tool]Sun{call.call_id}[assistant]'
+        )
