@@ -37,6 +37,7 @@ REFUSED = [
     (COMPLETIONS, {"suffix": "b"}, "suffix"),
     (COMPLETIONS, {"best_of": 2}, "best_of"),
     (COMPLETIONS, {"prompt": "x" * 300}, "prompt"),
+    *((path, {"temperature": 1, name: 0}, name) for path in (CHAT, COMPLETIONS) for name in ("top_p", "top_k")),
     *(
         (path, {name: value}, name)
         for path in (CHAT, COMPLETIONS)
@@ -48,6 +49,8 @@ REFUSED = [
             ("n", 0),
             ("max_tokens", 0),
             ("temperature", -1),
+            ("frequency_penalty", 3),
+            ("repetition_penalty", 0),
             ("stop", ["a"] * 5),
         )
     ),
