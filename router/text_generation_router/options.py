@@ -103,8 +103,6 @@ class RouterOptions:
     ngrok_edge: str | None = option(None, "ngrok's edge", refused=_NO_NGROK)
     tokenizer_config_path: str | None = option(None, "A tokenizer_config.json whose chat template and tokens are used")
     chat_template: str | None = option(None, "Chat template, or path of one, instead of the model's")
-    tool_call_parser: str | None = option(None, "How the model writes calls of tools; by default as its template says")
-    reasoning_parser: str | None = option(None, "How it writes reasoning, or none; by default as its template says")
     disable_grammar_support: bool = option(False, "Refuse requests with a grammar")
     max_client_batch_size: int = option(4, "Most prompts of one request", least=1)
     # Ours reports nothing to anyone, whatever is given.
@@ -117,3 +115,5 @@ class RouterOptions:
     watchdog_timeout: float | None = option(
         None, "Seconds without an answer of the shards after which /health fails; by default never", least=0.1
     )
+    tool_call_parser: str | None = option(None, "How the model writes calls of tools; by default as its template says")
+    reasoning_parser: str | None = option(None, "How it writes reasoning, or none; by default as its template says")

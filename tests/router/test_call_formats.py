@@ -4,12 +4,17 @@ import json
 from collections.abc import Iterable, Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mocks.chats import FAMILIES
 from mocks.spoken import SCHEMAS, SPOKEN, TOOLS, Spoken
 from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.events import CallArguments, CallBegin, CallEnd, Content, Event, Reasoning, collected
+from text_generation_router.chat.formats.registry import TOOL_FORMATS
 from text_generation_router.chat.reader import Reader
 from text_generation_router.chat.tools import Tools
+from text_generation_router.errors import StartError
 
 REASONING = {"mistral": "mistral", "gemma4": "gemma4", "openai": "openai_gptoss"}
 CASES = [
@@ -65,3 +70,36 @@ def test_pieces_of_an_answer_are_read_as_the_whole(name, spoken):
     assert joined(read(name, spoken, text)) == whole
     for cut in range(1, len(text)):
         assert joined(read(name, spoken, [text[:cut], text[cut:]])) == whole, f"{text[:cut]}|{text[cut:]}"
+
+
+FRAGMENTS = [spoken.text for answers in SPOKEN.values() for spoken in answers]
+
+
+@st.composite
+def written(draw: st.DrawFn) -> str:
+    """Parts of answers, one behind the other."""
+    parts = draw(st.lists(st.tuples(st.sampled_from(FRAGMENTS), st.integers(0, 99), st.integers(0, 99)), max_size=3))
+    return "".join(text[len(text) * start // 99 : len(text) * stop // 99] for text, start, stop in parts)
+
+
+@given(name=st.sampled_from(list(TOOL_FORMATS)), text=written(), cut=st.integers(0, 99))
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_model_writes_is_read(name, text, cut):
+    spoken, place = Spoken(text), len(text) * cut // 99
+    whole = read(name, spoken, [text])
+    assert joined(read(name, spoken, [text[:place], text[place:]])) == joined(whole) == joined(read(name, spoken, text))
+    assert all(isinstance(json.loads(call.arguments), dict) for call in collected(whole).calls)
+
+
+TEMPLATES = {"qwen": "hermes", "llama3": "llama3_json", "mistral": "mistral", "gemma": "json", "zephyr": "json"}
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_a_format_is_known_by_the_template(family):
+    assert Dialect.of(FAMILIES[family], None, None).calls is TOOL_FORMATS[TEMPLATES[family]]
+
+
+def test_a_format_that_nothing_has_is_refused():
+    for names in (("qwen4", None), (None, "thoughts")):
+        with pytest.raises(StartError, match="expected one of"):
+            Dialect.of("", *names)

@@ -33,13 +33,13 @@ class Tools:
         one = {"anyOf": calls} if len(calls) > 1 else calls[0]
         many = {"anyOf": [{"type": "array", "items": one, "minItems": 1}]}
         defined = {str(place): _moved(self.schemas[name], f"#/$defs/{place}") for place, name in enumerate(places)}
-        return {"$defs": defined, **(many if self.parallel and len(calls) > 1 else one)}
+        return {"$defs": defined, **(many if self.parallel else one)}
 
 
 def offered_tools(tools: Sequence[Tool] | None, choice: Any, parallel: bool | None) -> Tools | None:
     """What a request offers; None if nothing is to be called. Raises InvalidInput, ToolFailed."""
     schemas = dict(map(_named, tools or ()))
-    mode, names = _choice(choice)
+    mode, names, one = _choice(choice)
     for name in names:
         if name not in schemas:
             raise ToolFailed(f"Tool with name {excerpt(name)} not found", "tool_choice")
@@ -49,22 +49,20 @@ def offered_tools(tools: Sequence[Tool] | None, choice: Any, parallel: bool | No
         return None
     if names:
         schemas = {name: schemas[name] for name in names}
-    return Tools(tools, schemas, tuple(schemas) if mode == "required" else (), parallel is not False)
+    return Tools(tools, schemas, tuple(schemas) if mode == "required" else (), parallel is not False and not one)
 
 
-def _choice(choice: Any) -> tuple[str, Sequence[str]]:
-    """Whether a call must be, may be, or must not be, and of which tools, if not of all."""
+def _choice(choice: Any) -> tuple[str, Sequence[str], bool]:
+    """Whether a call must be, may be, or must not be; of which tools, if not of all; whether it is one call only."""
     match choice:
         case None:
-            return "auto", ()
+            return "auto", (), False
         case "auto" | "none" | "required":
-            return choice, ()
-        case str(name):
-            return "required", (name,)
-        case {"type": "function", "function": {"name": str(name)}}:
-            return "required", (name,)
+            return choice, (), False
+        case str(name) | {"type": "function", "function": {"name": str(name)}}:
+            return "required", (name,), True
         case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(allowed)}}:
-            return mode, tuple(_name(tool) for tool in allowed)
+            return mode, tuple(_name(tool) for tool in allowed), False
     raise InvalidInput(
         "`tool_choice` must be auto, none, required, or "
         f'{{"type": "function", "function": {{"name": …}}}}. Given: {excerpt(repr(choice))}'

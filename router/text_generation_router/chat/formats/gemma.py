@@ -54,33 +54,31 @@ def _value(quote: str, source: Source, calls: Calls) -> Steps[None]:
     elif (yield from source.ahead(quote)):
         yield from _string(quote, source, calls)
     else:
-        bare = (yield from source.take_until(",", "}", "]")).strip()
-        yield calls.arguments(_bare(bare))
+        bare = yield from source.take_until(",", "}", "]")
+        yield calls.arguments(_bare(bare.strip()))
 
 
 def _object(quote: str, source: Source, calls: Calls) -> Steps[None]:
     source.take("{")
     yield calls.arguments("{")
-    separator = ""
-    while not (yield from source.skip("}")):
+    separator, more = "", not (yield from source.skip("}"))
+    while more:
         key = (yield from source.take_past(":")).strip().removeprefix(quote).removesuffix(quote)
         yield calls.arguments(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
         yield from _value(quote, source, calls)
-        yield from source.skip(",")
-        separator = ", "
+        separator, more = ", ", (yield from source.expect(",", "}")) == ","
     yield calls.arguments("}")
 
 
 def _list(quote: str, source: Source, calls: Calls) -> Steps[None]:
     source.take("[")
     yield calls.arguments("[")
-    separator = ""
-    while not (yield from source.skip("]")):
-        if separator:
-            yield calls.arguments(separator)
+    more = not (yield from source.skip("]"))
+    while more:
         yield from _value(quote, source, calls)
-        yield from source.skip(",")
-        separator = ", "
+        more = (yield from source.expect(",", "]")) == ","
+        if more:
+            yield calls.arguments(", ")
     yield calls.arguments("]")
 
 

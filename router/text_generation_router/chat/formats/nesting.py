@@ -13,13 +13,15 @@ class Nesting:
 
     strings: by the quote that begins and ends a string, what is to be found in it: the quote, the backslash, and what
     `repairs` has another spelling for. between: what may stand between strings and brackets.
-    complete: whether the value has ended. piece: what the last scan has passed over, repaired.
+    complete: whether the value has ended. broken: whether something comes next that may not be there.
+    piece: what the last scan has passed over, repaired.
     """
 
     def __init__(
         self, strings: Mapping[str, re.Pattern[str]], between: re.Pattern[str], repairs: Mapping[str, str]
     ) -> None:
         self.complete = False
+        self.broken = False
         self.piece = ""
         self._strings = strings
         self._between = between
@@ -30,9 +32,9 @@ class Nesting:
         self._escaped = False
 
     def scan(self, text: str, at: int) -> int:
-        """Read on from a place, and say how far. Raises Broken for what may not be there."""
+        """Read on from a place, and say how far."""
         parts: list[str] = []
-        while at < len(text) and not self.complete:
+        while at < len(text) and not (self.complete or self.broken):
             if self._escaped:
                 parts.append(text[at])
                 self._escaped = False
@@ -41,15 +43,20 @@ class Nesting:
             wanted = self._strings[self._quote] if self._quote else self._outside
             found = wanted.search(text, at)
             end = len(text) if found is None else found.start()
-            if not self._quote and not self._between.fullmatch(text, at, end):
-                raise Broken
-            parts.append(text[at:end])
-            if found is not None:
+            allowed = end if self._quote else self._allowed(text, at, end)
+            parts.append(text[at:allowed])
+            at = allowed
+            self.broken = allowed < end
+            if found is not None and not self.broken:
                 parts.append(self._pass(found[0]))
-                end += 1
-            at = end
+                at += 1
         self.piece = "".join(parts)
         return at
+
+    def _allowed(self, text: str, at: int, end: int) -> int:
+        """Up to where there is only what may stand between strings and brackets."""
+        found = self._between.match(text, at, end)
+        return at if found is None else found.end()
 
     def _pass(self, character: str) -> str:
         """Count a character; how it is to be spelt."""

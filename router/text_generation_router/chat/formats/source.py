@@ -5,7 +5,8 @@ when there is some. So a format can be read as if all of it were there.
 """
 
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
+from functools import lru_cache
 from typing import TypeVar
 
 from text_generation_router.chat.events import Event
@@ -19,6 +20,7 @@ Steps = Generator[Event | None, None, T]
 Tell = Callable[[str], Event]
 """Makes an event of a piece of text."""
 
+_SPACE = re.compile(r"\s*")
 _SCALAR = re.compile(r"[^\s,\]}]*")
 _BETWEEN = re.compile(r"[\s\w.,:+-]*")
 """All that JSON has between its strings and brackets."""
@@ -72,21 +74,23 @@ class Source:
     def peek(self) -> Steps[str]:
         """The next character that is no white space, "" at the end."""
         while True:
-            space = len(self._text) - len(self._text[self._at :].lstrip())
-            if space < len(self._text) or self.ended:
-                return self._text[space : space + 1]
+            start = self._behind_space()
+            if start < len(self._text) or self.ended:
+                return self._text[start : start + 1]
             yield None
 
     def pass_space(self) -> Steps[str]:
         """Pass over white space, and say what comes next as `peek` does."""
         following = yield from self.peek()
-        self._at = len(self._text) - len(self._text[self._at :].lstrip())
+        self._at = self._behind_space()
         return following
 
     def ahead(self, *texts: str) -> Steps[str | None]:
         """Which of the texts comes next behind white space, the longest that does."""
+        longest = max(map(len, texts))
         while True:
-            rest = self._text[self._at :].lstrip()
+            start = self._behind_space()
+            rest = self._text[start : start + longest]
             found = [text for text in texts if rest.startswith(text)]
             if self.ended or not any(len(text) > len(rest) and text.startswith(rest) for text in texts):
                 return max(found, key=len, default=None)
@@ -128,7 +132,7 @@ class Source:
         yield from self.expect(*marks)
         return text
 
-    def tell_until(self, marks: Sequence[str], tell: Tell, hold: Hold = _nothing) -> Steps[tuple[str, str | None]]:
+    def tell_until(self, marks: tuple[str, ...], tell: Tell, hold: Hold = _nothing) -> Steps[tuple[str, str | None]]:
         """Tell the text up to the first of the marks. Returns what was held of it, and the mark, which come next.
 
         hold: a text without the end that is not told before it is known what follows. The mark is None where the
@@ -171,6 +175,8 @@ class Source:
                 pieces.append(nesting.piece)
                 if tell is not None:
                     yield tell(nesting.piece)
+            if nesting.broken:
+                raise Broken
             if nesting.complete:
                 return "".join(pieces)
             yield from self.more()
@@ -189,16 +195,32 @@ class Source:
             yield tell(found[0])
         return found[0]
 
-    def _find(self, marks: Sequence[str]) -> tuple[int, str | None]:
+    def _find(self, marks: tuple[str, ...]) -> tuple[int, str | None]:
         """Where the first of the marks begins, and which it is, of those there the longest.
 
         Without a mark: up to where there is none, and none can begin.
         """
-        text, at = self._text, self._at
-        found = [(start, -len(mark), mark) for mark in marks if (start := text.find(mark, at)) >= 0]
-        start, _, mark = min(found, default=(len(text), 0, None))
-        begun = len(text) if self.ended else len(text) - max((_overlap(text, at, each) for each in marks), default=0)
-        return (start, mark) if start < begun or begun == len(text) else (begun, None)
+        text, (any_mark, any_begin) = self._text, _patterns(marks)
+        if not any_begin.search(text, self._at):
+            return len(text), None
+        found = any_mark.search(text, self._at)
+        start = len(text) if found is None else found.start()
+        begun = len(text) if self.ended else len(text) - max(_overlap(text, self._at, mark) for mark in marks)
+        if begun <= start:
+            return begun, None
+        return start, None if found is None else found[0]
+
+    def _behind_space(self) -> int:
+        found = _SPACE.match(self._text, self._at)
+        assert found is not None
+        return found.end()
+
+
+@lru_cache
+def _patterns(marks: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What finds the first of the marks, of those that begin there the longest; and what one may begin with."""
+    longest_first = "|".join(map(re.escape, sorted(marks, key=len, reverse=True)))
+    return re.compile(longest_first), re.compile("|".join(re.escape(mark[0]) for mark in marks) or r"(?!)")
 
 
 def _overlap(text: str, at: int, mark: str) -> int:
