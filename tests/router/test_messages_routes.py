@@ -17,11 +17,12 @@ from text_generation_router.routes.asked import End, Step, Usage
 from text_generation_router.types import FinishReason
 
 PATH = "/v1/messages"
+CACHED = {"type": "ephemeral"}
 BODY = {
     "model": "any",
     "max_tokens": 4,
     "temperature": 0,
-    "system": [{"type": "text", "text": "Be brief", "cache_control": {"type": "ephemeral"}}],
+    "system": [{"type": "text", "text": "Be brief", "cache_control": CACHED}],
     "messages": [{"role": "user", "content": "Hi"}],
 }
 PROMPT = "[system]Be brief[user]Hi[assistant]"
@@ -227,13 +228,16 @@ async def test_a_conversation_with_a_tool(directory):
         running_router(directory, **SERVED) as router,
         AsyncAnthropic(base_url=router.url, api_key="none", max_retries=0) as client,
     ):
-        asked = {"model": "any", "max_tokens": 99, "messages": [{"role": "user", "content": "Rain?"}]}
-        tools = [{"name": "weather", "description": "Looks", "input_schema": SCHEMA}]
-        whole = await client.messages.create(**asked, tools=tools)
+        messages = [{"role": "user", "content": "Rain?"}]
+        ignored = {"metadata": {"user_id": "u"}, "context_management": {"edits": []}, "thinking": {"type": "adaptive"}}
+        asked = {"model": "any", "max_tokens": 99, "extra_body": ignored, "extra_query": {"beta": "true"}}
+        asked["extra_headers"] = {"anthropic-beta": "some-2026"}  # as coding agents do
+        tools = [{"name": "weather", "description": "Looks", "input_schema": SCHEMA, "cache_control": CACHED}]
+        whole = await client.messages.create(**asked, messages=messages, tools=tools)
         thought, text, call = whole.content
         assert (thought.thinking, text.text, call.name, call.input) == ("Hm.", "I look.", "weather", {"city": "Bern"})
         assert whole.stop_reason == "tool_use" and call.type == "tool_use"
-        async with client.messages.stream(**asked, tools=tools) as stream:
+        async with client.messages.stream(**asked, messages=messages, tools=tools) as stream:
             pieces = [event.partial_json async for event in stream if event.type == "input_json"]
             final = await stream.get_final_message()
         assert "".join(pieces) == '{"city": "Bern"}' and final.stop_reason == "tool_use"
@@ -241,8 +245,9 @@ async def test_a_conversation_with_a_tool(directory):
             block.to_dict() | {"id": ""} for block in whole.content
         ]
         result = {"type": "tool_result", "tool_use_id": call.id, "content": "Sun"}
-        turns = [*asked["messages"], whole.to_param(), {"role": "user", "content": [result]}]
-        await client.messages.create(**{**asked, "messages": turns}, tools=tools)
+        answer = {"role": "assistant", "content": whole.content}
+        turns = [*messages, answer, {"role": "user", "content": [result]}]
+        await client.messages.create(**asked, messages=turns, tools=tools)
         function = {"name": "weather", "description": "Looks", "parameters": SCHEMA}
         shown = json.dumps([{"type": "function", "function": function}])
         assert router.sent()[-1].inputs == (

@@ -214,7 +214,9 @@ async def test_a_conversation_with_a_tool(directory):
         AsyncOpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0) as client,
     ):
         tool = {"type": "function", "name": "weather", "description": "Looks", "parameters": SCHEMA, "strict": True}
-        asked = {"model": "any", "input": "Rain?", "tools": [tool], "reasoning": {"effort": "low"}}
+        ignored = {"store": False, "prompt_cache_key": "k", "text": {"verbosity": "low"}, "parallel_tool_calls": True}
+        ignored |= {"reasoning": {"effort": "low", "summary": "auto"}, "include": ["reasoning.encrypted_content"]}
+        asked = {"model": "any", "input": "Rain?", "tools": [tool], **ignored}  # as coding agents do
         whole = await client.responses.create(**asked)
         thought, said, call = whole.output
         assert thought.content[0].text == "Hm." and said.content[0].text == whole.output_text == "I look."
