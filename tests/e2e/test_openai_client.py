@@ -43,6 +43,17 @@ def test_an_answer_is_a_model_of_pydantic(client):
     assert isinstance(answer.choices[0].message.parsed, City)
 
 
+def test_responses_say_what_chats_say(client):
+    question = QUESTION[0]["content"]
+    chat = client.chat.completions.create(model="any", messages=QUESTION, temperature=0)
+    whole = client.responses.create(model="any", input=question, temperature=0)
+    assert whole.output_text == chat.choices[0].message.content and whole.usage.input_tokens == 42
+    with client.responses.stream(model="any", input=question, temperature=0) as stream:
+        assert "".join(e.delta for e in stream if e.type == "response.output_text.delta") == whole.output_text
+    parsed = client.responses.parse(model="any", input="Tell me about Paris.", text_format=City, temperature=0)
+    assert isinstance(parsed.output_parsed, City)
+
+
 def test_completions_go_on_with_prompts(client):
     answer = client.completions.create(
         model="any",
