@@ -5,7 +5,7 @@ Knows no API.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from text_generation_router.chat.events import Event, Message
 from text_generation_router.chat.reader import PLAIN, AnswerForm
@@ -45,9 +45,8 @@ class Choice:
     end: End
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a step adds to an answer.
+class Step(NamedTuple):
+    """What a step adds to an answer; made for every token, and a tuple because that is made in half the time.
 
     events: what can be told; tokens: what was generated, which may begin a stop sequence or a call. offset: where the
     text of that begins, in characters. end: with the last step.

@@ -66,12 +66,15 @@ class Rendering:
 
     def step(self, index: int, step: Step) -> Sequence[str]:
         """See `Writer`. A choice may have a chunk before its first event, and has one after its last."""
-        chunks = self._opened(index, step)
+        chunks = [] if index in self._begun else self._opened(index, step)
         contents = [content for event in step.events if (content := self._shape.delta(event)) is not None]
         if self._logprobs:
             chunks += self._with_logprobs(index, contents, step)
         else:
             chunks += [self._one(index, content, "null", "null") for content in contents]
+        for event in step.events:
+            if type(event) is CallBegin:
+                self._called.add(index)
         if step.end is not None:
             chunks.append(self._one(index, self._shape.closing(), "null", _reason(step.end, index in self._called)))
         return chunks
@@ -82,13 +85,10 @@ class Rendering:
 
     def _opened(self, index: int, step: Step) -> list[str]:
         """What comes before a choice's first event: a chunk at most."""
-        calls = any(isinstance(event, CallBegin) for event in step.events)
-        if calls:
-            self._called.add(index)
-        if index in self._begun or not (step.events or step.end or self._logprobs):
+        if not (step.events or step.end or self._logprobs):
             return []
         self._begun.add(index)
-        opening = self._shape.opening(calls)
+        opening = self._shape.opening(any(isinstance(event, CallBegin) for event in step.events))
         return [] if opening is None else [self._one(index, opening, "null", "null")]
 
     def _with_logprobs(self, index: int, contents: list[str], step: Step) -> list[str]:
