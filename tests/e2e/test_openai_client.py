@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from openai import NotFoundError, OpenAI, UnprocessableEntityError
+from openai import NotFoundError, OpenAI, UnprocessableEntityError, pydantic_function_tool
 from pydantic import BaseModel, Field
 
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
@@ -12,6 +12,10 @@ QUESTION = [{"role": "user", "content": "What is the capital of France? Answer i
 class City(BaseModel):
     name: str = Field(max_length=20)
     inhabitants: int = Field(ge=1, le=10**8)
+
+
+class Nothing(BaseModel):
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,19 @@ def test_responses_say_what_chats_say(client):
         assert "".join(e.delta for e in stream if e.type == "response.output_text.delta") == whole.output_text
     parsed = client.responses.parse(model="any", input="Tell me about Paris.", text_format=City, temperature=0)
     assert isinstance(parsed.output_parsed, City)
+
+
+def test_a_tool_is_called(client):
+    asked = [{"role": "user", "content": "Which city is the capital of France, and how many live there?"}]
+    tools = [pydantic_function_tool(City, name="tell"), pydantic_function_tool(Nothing, name="skip")]
+    wishes = {"model": "any", "messages": asked, "tools": tools, "temperature": 0, "parallel_tool_calls": False}
+    named = {"type": "function", "function": {"name": "skip"}}
+    (choice,) = client.chat.completions.parse(**wishes, tool_choice=named).choices
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    assert [call.function.parsed_arguments for call in choice.message.tool_calls] == [Nothing()]
+    with client.chat.completions.stream(**wishes, tool_choice="required") as stream:
+        (call,) = stream.get_final_completion().choices[0].message.tool_calls
+    assert isinstance(call.function.parsed_arguments, City | Nothing)
 
 
 def test_completions_go_on_with_prompts(client):

@@ -223,6 +223,9 @@ SPOKEN: dict[str, list[Spoken]] = {
         Spoken('[weather(city="Zürich", days=2), now()]', [ZURICH, NOW]),
         Spoken("<|tool_call_start|>[weather(city='Zürich', days=2)]<|tool_call_end|>Ok.", [ZURICH], content="Ok."),
         Spoken(f"[write(path='a.py', text={CODE!r}, tags=['x', 'y\"', '{{'])]", [WRITE]),
+        Spoken(
+            '[write(tags=[true, {"a": null}], text=None)]', [("write", {"tags": [True, {"a": None}], "text": None})]
+        ),
         Spoken("[1, 2]", content=None),
         Spoken("[weather(city=open('x'))]", content=None),
         Spoken("[weather(city='a'", content=None),

@@ -14,6 +14,13 @@ from pydantic import BaseModel
 from mocks.running_router import RunningRouter, running_router
 from mocks.spoken import TOOLS
 from text_generation_protocol.v3 import generate_pb2 as pb
+from text_generation_router.chat.dialect import Dialect
+from text_generation_router.chat.template import ChatTemplate
+from text_generation_router.errors import InvalidInput
+from text_generation_router.routes.openai.chat import ask_chat
+from text_generation_router.routes.openai.render import Rendering
+from text_generation_router.routes.openai.schemas import ChatBody
+from text_generation_router.routes.openai.shapes import ChatShape
 
 CHAT = "/v1/chat/completions"
 TEMPLATE = (
@@ -22,6 +29,7 @@ TEMPLATE = (
     "{{ m.tool_call_id }}{% endfor %}{% if add_generation_prompt %}[assistant]{% if think %}<think>\n{% endif %}"
     "{% else %}</think>{% endif %}"
 )
+WRITER = Rendering(ChatShape(), "m", "f", logprobs=False, usage=False)
 ASKED = [{"role": "user", "content": "Rain?"}]
 END = "<|im_end|>"
 CALL = [
@@ -200,6 +208,24 @@ async def test_a_template_without_tools_is_told_of_them_in_words(directory):
         )
 
 
+def test_developers_and_efforts_have_the_place_that_a_template_has_for_them():
+    thinking = TEMPLATE + "{{ enable_thinking }}"
+    named = TEMPLATE + "{% if developer %}{% endif %}{{ reasoning_effort }}"
+    told = [{"role": "developer", "content": "Hi"}]
+    for template, effort, shown in (
+        (thinking, "none", "[system]Hi[assistant]False"),
+        (thinking, "low", "[system]Hi[assistant]True"),
+        (named, "low", "[developer]Hi[assistant]low"),
+    ):
+        chat = ChatTemplate({"default": template}, {})
+        body = ChatBody(messages=told, reasoning_effort=effort)
+        (request,) = ask_chat(body, chat, Dialect.of(template, None, None), WRITER).prompts
+        assert request.inputs == shown
+    with pytest.raises(InvalidInput, match="`reasoning_effort` means nothing"):
+        body = ChatBody(messages=told, reasoning_effort="low")
+        ask_chat(body, ChatTemplate({"default": TEMPLATE}, {}), Dialect.of(TEMPLATE, None, None), WRITER)
+
+
 def _function(parameters: Any) -> list[dict[str, Any]]:
     return [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
 
@@ -217,6 +243,23 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": _function(1)}, "no JSON schema", "validation"),
     ({"tools": _function({"not": {}}), "tool_choice": "required"}, "grammar is not valid", "validation"),
 ]
+
+
+STRANGE: list[dict[str, Any]] = [
+    {"messages": [{"role": "assistant", "tool_calls": 5}, *ASKED]},
+    {"messages": [{"role": "assistant", "tool_calls": [5, {"function": {}}]}, {"role": "tool", "content": 5}]},
+    {"messages": [{"role": "user", "content": 5}], "tools": TOOLS},
+    {"messages": [{"role": "user", "content": [5]}], "tools": TOOLS},
+    {"messages": ASKED, "tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": 5}}}]},
+]
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, "{% for m in messages %}{{ m.content }}{% endfor %}"])
+async def test_whatever_is_sent_is_answered(directory, template):
+    says = ["<function=f><parameter=a>1</parameter>", "</function>", END]
+    async with serving(directory, says, template=template, options={"tool_call_parser": "qwen3_coder"}) as (router, _):
+        for fields in STRANGE:
+            assert (await router.client.post(CHAT, json=fields)).status_code in (200, 422), fields
 
 
 async def test_what_cannot_be_called_is_refused(directory):

@@ -43,10 +43,10 @@ class ChatTemplate:
     def __init__(self, texts: Mapping[str, str], tokens: Mapping[str, str]) -> None:
         """texts: by name, `default` among them. tokens: variables, such as `bos_token`.
 
-        `text` is that of the one for tools.
+        `text` is all of it, the one for tools included.
         """
         sandbox = Sandbox()
-        self.text = texts.get(TOOL_USE, texts[DEFAULT])
+        self.text = "\n".join(texts[name] for name in (DEFAULT, TOOL_USE) if name in texts)
         self._tokens = tokens
         self._default = _compiled(DEFAULT, texts[DEFAULT], sandbox)
         self._for_tools = _compiled(TOOL_USE, texts[TOOL_USE], sandbox) if TOOL_USE in texts else self._default
@@ -61,10 +61,9 @@ class ChatTemplate:
         """Whether it tells the model which tools there are."""
         return isinstance(self._for_tools, _Compiled) and "tools" in self._for_tools.variables
 
-    @property
-    def shows_calls(self) -> bool:
-        """Whether it tells the model which tools have been called."""
-        return "tool_calls" in self.text
+    def mentions(self, name: str) -> bool:
+        """Whether a name stands anywhere in it: of a variable, a key, or a role."""
+        return name in self.text
 
     @classmethod
     def load(cls, folder: Path, override: str | None, tokenizer_config: Path | None = None) -> Self | None:

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from text_generation_router.chat.fitting import fitted
 from text_generation_router.chat.messages import ends_with_answer
 from text_generation_router.errors import InvalidInput, TemplateFailed
 from text_generation_router.outcome import counted
@@ -64,13 +65,14 @@ class TokenRoutes:
             return _json({"tokenize_response": _objects(pieces), "templated_text": prompt})
 
     def _prompt(self, body: ChatTokenizeRequest) -> str:
-        if self._services.template is None:
+        template = self._services.template
+        if template is None:
             raise TemplateFailed("template not found")
         continues = body.continue_final_message
         if continues is None:
             continues = ends_with_answer(body.messages)
-        return self._services.template.render(
-            body.messages,
+        return template.render(
+            fitted(body.messages, template, body.tools),
             tools=body.tools,
             add_generation_prompt=body.add_generation_prompt is not False,
             continue_final_message=continues,

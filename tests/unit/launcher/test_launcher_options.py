@@ -27,6 +27,7 @@ disable-grammar-support=False env=False max-client-batch-size=4 lora-adapters us
 chat-template
 enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty disable-flashinfer=False load-format=auto
 router=embedded request-timeout watchdog-timeout served-model-name tool-call-parser reasoning-parser
+tgi-compat=False kserve=False
 """
 
 REFUSED = """

@@ -16,6 +16,8 @@ from text_generation_router.chat.formats.source import Source, Steps
 BEGINS, ENDS = ("<|tool_call_start|>", "<|python_start|>"), ("<|tool_call_end|>", "<|python_end|>")
 MARKS = frozenset({*BEGINS, *ENDS})
 
+_JSON = {"true": True, "false": False, "null": None}
+
 
 def pythonic(source: Source, calls: Calls) -> Steps[None]:
     """[name(key=value, …), …] as the answer's begin, or between marks."""
@@ -36,7 +38,7 @@ def _parsed(text: str) -> Iterator[tuple[str, str]]:
     """Names and arguments. Raises Broken for anything but calls with constants."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
-            found = ast.parse(text, mode="eval").body
+            found = _Constants().visit(ast.parse(text, mode="eval")).body
         assert isinstance(found, ast.List)
         calls = [_call(element) for element in found.elts]
     except (SyntaxError, ValueError, TypeError, AssertionError, RecursionError, MemoryError) as error:
@@ -50,3 +52,11 @@ def _call(node: ast.expr) -> tuple[str, str]:
     assert isinstance(node, ast.Call) and not node.args
     arguments: dict[str, Any] = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
     return ast.unparse(node.func), json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+
+
+class _Constants(ast.NodeTransformer):
+    """Reads JSON's constants too: lists and objects of arguments are often written as JSON."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """A name that stands for a constant."""
+        return ast.Constant(_JSON[node.id]) if node.id in _JSON else node

@@ -49,4 +49,5 @@ class MessageRoutes:
         return Response(json.dumps({"input_tokens": len(valid.input_ids)}), media_type="application/json")
 
     def _ask(self, body: CountBody) -> Asked:
-        return ask_chat(chat_body(body), self._services, MessageWriter(body.model))
+        services = self._services
+        return ask_chat(chat_body(body), services.template, services.dialect, MessageWriter(body.model))

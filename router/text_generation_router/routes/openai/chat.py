@@ -1,12 +1,13 @@
 """`/v1/chat/completions`: conversations, made prompts by the model's chat template. Knows not how they are run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from text_generation_router.chat.announce import announced, as_text
+from text_generation_router.chat.dialect import Dialect
+from text_generation_router.chat.fitting import fitted
 from text_generation_router.chat.messages import ends_with_answer
 from text_generation_router.chat.reader import PLAIN
 from text_generation_router.chat.template import ChatTemplate
@@ -46,10 +47,18 @@ class ChatRoutes:
 
     def ask(self, body: ChatBody) -> Asked:
         """What a chat asks for. Raises ApiError."""
-        return ask_chat(body, self._services, self._style.chat(body, self._services.info), self._style.chat_tokens)
+        services, style = self._services, self._style
+        writer = style.chat(body, services.info)
+        return ask_chat(body, services.template, services.dialect, writer, style.chat_tokens)
 
 
-def ask_chat(body: ChatBody, services: Services, writer: Writer, default_tokens: int | None = None) -> Asked:
+def ask_chat(
+    body: ChatBody,
+    template: ChatTemplate | None,
+    dialect: Dialect,
+    writer: Writer,
+    default_tokens: int | None = None,
+) -> Asked:
     """What a chat asks for. May take long for a long conversation. Raises ApiError."""
     if body.top_logprobs and not body.logprobs:
         raise InvalidInput("`top_logprobs` needs `logprobs` to be true")
@@ -59,10 +68,10 @@ def ask_chat(body: ChatBody, services: Services, writer: Writer, default_tokens:
     tools = offered_tools(body.tools, body.tool_choice, body.parallel_tool_calls)
     grammar = _grammar(body, tools)
     request = prompt_request(body, "", next(iter(limits), default_tokens), body.top_logprobs, grammar)
-    prompt = _prompt(body, services.template, tools)
-    form = services.dialect.form(prompt, tools) if tools or writer.tells_reasoning else PLAIN
+    prompt = _prompt(body, template, tools)
+    form = dialect.form(prompt, tools) if tools or writer.tells_reasoning else PLAIN
     if grammar is not None:
-        prompt = services.dialect.without_reasoning(prompt)
+        prompt = dialect.without_reasoning(prompt)
         form = form if tools else PLAIN
     # The template has written the special tokens that the model wants.
     request = request.model_copy(update={"inputs": prompt})
@@ -85,12 +94,21 @@ def _prompt(body: ChatBody, template: ChatTemplate | None, tools: Tools | None) 
             raise InvalidInput("`messages` has a message without a `role`, expected a text such as user")
     if template is None:
         raise TemplateFailed(_NO_TEMPLATE)
-    messages: Sequence[Mapping[str, Any]] = body.messages
-    if tools is not None:
-        messages = announced(messages, None if template.shows_tools else tools.offered, body.tool_prompt)
+    offered = None if tools is None else tools.offered
     return template.render(
-        messages if template.shows_calls else as_text(messages),
-        tools=None if tools is None else tools.offered,
+        fitted(body.messages, template, offered, body.tool_prompt),
+        tools=offered,
         continue_final_message=ends_with_answer(body.messages),
-        extra=body.template_variables,
+        extra={**_effort(body.reasoning_effort, template), **(body.chat_template_kwargs or {})},
     )
+
+
+def _effort(effort: str | None, template: ChatTemplate) -> Mapping[str, Any]:
+    """What tells a template how much to reason. Raises InvalidInput if nothing does."""
+    if effort is None:
+        return {}
+    if template.mentions("reasoning_effort"):
+        return {"reasoning_effort": effort}
+    if template.mentions("enable_thinking"):
+        return {"enable_thinking": effort != "none"}
+    raise InvalidInput("`reasoning_effort` means nothing to this model's chat template; leave it out")

@@ -117,12 +117,3 @@ class ChatBody(GenerationBody):
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-
-    @property
-    def template_variables(self) -> dict[str, Any]:
-        """What the template may know of more: how much the model should think too, if it has a place for that."""
-        given = self.chat_template_kwargs or {}
-        if self.reasoning_effort is None:
-            return given
-        thinks = {"enable_thinking": False} if self.reasoning_effort == "none" else {}
-        return {"reasoning_effort": self.reasoning_effort, **thinks, **given}

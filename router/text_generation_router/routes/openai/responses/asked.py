@@ -28,10 +28,15 @@ def chat_body(body: ResponsesBody) -> ChatBody:
         "stream": body.stream,
     }
     if body.reasoning and body.reasoning.effort:
-        fields["reasoning_effort"] = body.reasoning.effort
+        fields["chat_template_kwargs"] = _thinking(body.reasoning.effort)
     if body.tools:
         fields |= _tools(body)
     return made_chat(fields)
+
+
+def _thinking(effort: str) -> dict[str, Any]:
+    """What tells templates how much to think. Agents always ask, of models that cannot choose too."""
+    return {"reasoning_effort": effort, "enable_thinking": effort != "none"}
 
 
 def _tools(body: ResponsesBody) -> dict[str, Any]:

@@ -35,5 +35,6 @@ class ResponseRoutes:
         return await self._answerer.respond(request, ResponsesBody, self._ask)
 
     def _ask(self, body: ResponsesBody) -> Asked:
-        writer = ResponseWriter(body, body.model or self._services.info["model_id"])
-        return ask_chat(chat_body(body), self._services, writer)
+        services = self._services
+        writer = ResponseWriter(body, body.model or services.info["model_id"])
+        return ask_chat(chat_body(body), services.template, services.dialect, writer)

@@ -1,4 +1,4 @@
-"""Tools, calls and results as plain text, for models whose chat template has no place for them. Knows no format.
+"""What a chat template has no place for, in another way: tools, calls, results, and developers. Knows no format.
 
 Source: text-generation-inference's way of putting tools behind a message, and its built-in words for it.
 """
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from text_generation_router.chat.messages import as_object
+from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.chat.tools import Tool
 
 Message = Mapping[str, Any]
@@ -20,7 +21,18 @@ PROMPT = (
 """What a model is told behind the tools where the request has no words of its own for it."""
 
 
-def announced(messages: Sequence[Message], tools: Iterable[Tool] | None, prompt: str | None) -> Sequence[Message]:
+def fitted(
+    messages: Sequence[Message], template: ChatTemplate, tools: Sequence[Tool] | None, prompt: str | None = None
+) -> Sequence[Message]:
+    """The conversation with everything where a template has a place for it. prompt: what is told of the tools."""
+    if tools:
+        messages = _announced(messages, None if template.shows_tools else tools, prompt)
+    if not template.mentions("tool_calls"):
+        messages = _as_text(messages)
+    return messages if template.mentions("developer") else _from_system(messages)
+
+
+def _announced(messages: Sequence[Message], tools: Iterable[Tool] | None, prompt: str | None) -> Sequence[Message]:
     """The conversation with tools behind the last message of the user. tools: None if the template shows them itself.
 
     prompt: what is told of them. Without both, the conversation as it is.
@@ -36,7 +48,7 @@ def announced(messages: Sequence[Message], tools: Iterable[Tool] | None, prompt:
     return [*messages[:place], _with_text(messages[place], text), *messages[place + 1 :]]
 
 
-def as_text(messages: Sequence[Message]) -> Sequence[Message]:
+def _as_text(messages: Sequence[Message]) -> Sequence[Message]:
     """The conversation with calls as the text that they are, and what came of them as words of the user's."""
     told: list[Message] = []
     for message in messages:
@@ -52,24 +64,29 @@ def as_text(messages: Sequence[Message]) -> Sequence[Message]:
     return told
 
 
+def _from_system(messages: Sequence[Message]) -> Sequence[Message]:
+    """The conversation with the developer's words, as OpenAI calls them now, as the system's."""
+    return [{**message, "role": "system"} if message.get("role") == "developer" else message for message in messages]
+
+
 def _without_calls(message: Message) -> Message:
     """An answer that was calls, as it may have been written."""
-    functions = [call.get("function") for call in message["tool_calls"] if isinstance(call, Mapping)]
+    calls = message["tool_calls"] if isinstance(message["tool_calls"], list) else []
+    functions = [call.get("function") for call in calls if isinstance(call, Mapping)]
     named = [
         {"name": function.get("name"), "arguments": as_object(function.get("arguments"))}
         for function in functions
         if isinstance(function, Mapping)
     ]
-    written = json.dumps(named, ensure_ascii=False)
     rest = {key: value for key, value in message.items() if key != "tool_calls"}
-    return {**rest, "content": _text(message.get("content")) + written}
+    return {**rest, "content": _text(message.get("content")) + json.dumps(named, ensure_ascii=False)}
 
 
 def _with_text(message: Message, text: str) -> Message:
     content = message.get("content")
     if isinstance(content, list):
         return {**message, "content": [*content, {"type": "text", "text": text}]}
-    return {**message, "content": (content or "") + text}
+    return {**message, "content": _text(content) + text}
 
 
 def _text(content: Any) -> str:
