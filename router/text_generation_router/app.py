@@ -31,6 +31,9 @@ from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
 
+_ANTHROPIC_HEADERS = ("x-api-key", "anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access")
+"""What its clients send from browsers too."""
+
 
 def make_app(
     services: Services,
@@ -49,7 +52,7 @@ def make_app(
         CORSMiddleware,
         allow_origins=list(cors_allow_origin or ["*"]),
         allow_methods=["GET", "POST"],
-        allow_headers=["content-type", "authorization", "x-api-key", "anthropic-version", "anthropic-beta"],
+        allow_headers=["content-type", "authorization", *_ANTHROPIC_HEADERS],
     )
     guard = [Middleware(KeyGuard, key=api_key, forms=forms)] if api_key is not None else []
 

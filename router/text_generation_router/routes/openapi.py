@@ -14,11 +14,15 @@ from text_generation_router.routes.endpoint import EVENTS, HTML, JSON, Endpoint
 _TAG = "Text Generation Inference"
 _REFERENCE = "#/components/schemas/{model}"
 _FAILURES = {
+    "400": "The body is no JSON",
     "401": "The key is missing or wrong",
+    "413": "The body is too long",
+    "415": "The body does not say that it is JSON",
     "422": "Input validation error",
     "424": "Generation error",
     "429": "Model is overloaded",
     "500": "Incomplete generation",
+    "504": "The request took longer than any may",
 }
 _ERROR = {"type": "object", "description": "An error, in the shape of its API"}
 

@@ -44,9 +44,9 @@ class MessageRoutes:
     async def count_tokens(self, request: Request) -> Response:
         """How many tokens a conversation is, in Anthropic's shape."""
         body = await read_json(request, CountBody, self._services.payload_limit)
-        asked = await asyncio.to_thread(self._ask, body)
-        (valid,) = await self._answerer.requests(asked)
-        return Response(json.dumps({"input_tokens": len(valid.input_ids)}), media_type="application/json")
+        (prompt,) = (await asyncio.to_thread(self._ask, body)).prompts
+        ids = await self._services.tokenizer.encode(prompt.inputs, truncate=0, add_special_tokens=False)
+        return Response(json.dumps({"input_tokens": len(ids)}), media_type=JSON)
 
     def _ask(self, body: CountBody) -> Asked:
         services = self._services
