@@ -3,7 +3,9 @@
 import json
 
 from mocks.http_page import PAGE, all_endpoints, page
-from mocks.running_router import running_router
+from mocks.running_router import events, running_router
+from text_generation_router.routes.answer_schemas import Generated, StreamEvent
+from text_generation_router.routes.endpoint import JSON
 
 
 def test_the_page_is_made_from_the_routes():
@@ -25,10 +27,24 @@ async def test_every_route_is_in_the_document_and_takes_its_example(directory):
             assert answer.status_code == 200, endpoint.path
             kind = answer.headers.get("content-type", "").partition(";")[0]
             assert kind in (endpoint.told.answers or ("",))
+            if kind == JSON and endpoint.told.schema is not None:
+                endpoint.told.schema.model_validate_json(answer.content)
         ids = [one.told.id for one in all_endpoints()]
         assert len(set(ids)) == len(ids)
         shown = (await router.client.get("/docs")).text
         assert all(endpoint.path_format in shown for endpoint in all_endpoints())
+
+
+async def test_answers_are_as_they_are_described(directory):
+    parameters = {"max_new_tokens": 2, "details": True, "top_n_tokens": 1}
+    wishes = {"best_of": 2, "do_sample": True, "decoder_input_details": True}
+    async with running_router(directory) as router:
+        answer = (await router.generate("Hi", **parameters, **wishes)).json()
+        assert Generated.model_validate(answer).model_dump(mode="json", exclude_unset=True) == answer
+        body = {"inputs": "Hi", "parameters": parameters}
+        async with router.client.stream("POST", "/generate_stream", json=body) as response:
+            async for event in events(response):
+                assert StreamEvent.model_validate(event).model_dump(mode="json", exclude_unset=True) == event
 
 
 async def test_references_in_the_document_lead_somewhere(directory):

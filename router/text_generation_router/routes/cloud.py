@@ -16,6 +16,7 @@ from text_generation_router.chat.reader import PLAIN, AnswerForm
 from text_generation_router.entry import Timeline
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_body, read_json
+from text_generation_router.routes.answer_schemas import Predictions
 from text_generation_router.routes.answers import Answerer
 from text_generation_router.routes.endpoint import EVENTS, JSON, Endpoint
 from text_generation_router.routes.native import EXAMPLE, NativeRoutes
@@ -75,7 +76,7 @@ class CloudRoutes:
     def routes(self) -> list[Endpoint]:
         """All routes of this kind."""
         any_of: dict[str, Any] = {"body": Invocation, "example": EXAMPLE, "answers": (JSON, EVENTS)}
-        instances: dict[str, Any] = {"body": VertexBody, "example": {"instances": [EXAMPLE]}}
+        instances: dict[str, Any] = {"body": VertexBody, "example": {"instances": [EXAMPLE]}, "schema": Predictions}
         return [
             Endpoint("POST", "/invocations", self.invocations, id="sagemaker_compatibility", **any_of),
             Endpoint("POST", "/vertex", self.vertex, id="vertex_compatibility", **instances),

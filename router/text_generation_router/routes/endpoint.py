@@ -17,6 +17,7 @@ class Told:
 
     id: its operation in the OpenAPI document. body: of its requests, None without. example: such a body. values: of the
     path's parameters, for example. answers: the content types that an answer may have, none if it has no content.
+    schema: of an answer in JSON; events: of those of a stream; None where another API's maker describes it.
     """
 
     id: str
@@ -24,6 +25,8 @@ class Told:
     example: Any = None
     values: Mapping[str, str] = field(default_factory=dict)
     answers: tuple[str, ...] = (JSON,)
+    schema: type[BaseModel] | None = None
+    events: type[BaseModel] | None = None
 
 
 class Endpoint(Route):

@@ -13,6 +13,7 @@ from text_generation_router.entry import Timeline
 from text_generation_router.inference import Completion, Times
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
+from text_generation_router.routes.answer_schemas import Generated, GeneratedList, StreamEvent
 from text_generation_router.routes.endpoint import EVENTS, JSON, Endpoint
 from text_generation_router.routes.headers import STREAM, compute_headers, timing_headers
 from text_generation_router.routes.services import Services
@@ -30,13 +31,13 @@ class NativeRoutes:
 
     def routes(self) -> list[Endpoint]:
         """All routes of this API."""
-        known: dict[str, Any] = {"body": GenerateRequest, "example": EXAMPLE}
+        known: dict[str, Any] = {"body": GenerateRequest, "example": EXAMPLE, "events": StreamEvent}
+        either: dict[str, Any] = {"answers": (JSON, EVENTS), "schema": GeneratedList, **known}
+        stream: dict[str, Any] = {"answers": (EVENTS,), **known}
         return [
-            Endpoint("POST", "/", self.compat, id="compat_generate", answers=(JSON, EVENTS), **known),
-            Endpoint("POST", "/generate", self.generate, id="generate", **known),
-            Endpoint(
-                "POST", "/generate_stream", self.generate_stream, id="generate_stream", answers=(EVENTS,), **known
-            ),
+            Endpoint("POST", "/", self.compat, id="compat_generate", **either),
+            Endpoint("POST", "/generate", self.generate, id="generate", schema=Generated, **known),
+            Endpoint("POST", "/generate_stream", self.generate_stream, id="generate_stream", **stream),
         ]
 
     async def generate(self, request: Request) -> Response:

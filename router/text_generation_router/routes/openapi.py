@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
-from text_generation_router.routes.endpoint import EVENTS, HTML, JSON, Endpoint
+from text_generation_router.routes.answer_schemas import ErrorBody
+from text_generation_router.routes.endpoint import EVENTS, HTML, JSON, Endpoint, Told
 
 _TAG = "Text Generation Inference"
 _REFERENCE = "#/components/schemas/{model}"
@@ -24,7 +26,6 @@ _FAILURES = {
     "500": "Incomplete generation",
     "504": "The request took longer than any may",
 }
-_ERROR = {"type": "object", "description": "An error, in the shape of its API"}
 
 _STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 system-ui;margin:2rem auto;max-width:60rem;padding:0 1rem}"
@@ -59,10 +60,11 @@ class DocumentRoutes:
 def document(endpoints: Iterable[Endpoint], version: str) -> dict[str, Any]:
     """The OpenAPI document."""
     listed = list(endpoints)
-    bodies = {endpoint.told.body for endpoint in listed if endpoint.told.body is not None}
-    _, schemas = models_json_schema(
-        [(body, "validation") for body in sorted(bodies, key=lambda body: body.__name__)], ref_template=_REFERENCE
-    )
+    models: set[type[BaseModel]] = {ErrorBody}
+    for told in (endpoint.told for endpoint in listed):
+        models |= {model for model in (told.body, told.schema, told.events) if model is not None}
+    named = sorted(models, key=lambda model: model.__name__)
+    _, schemas = models_json_schema([(model, "validation") for model in named], ref_template=_REFERENCE)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in listed:
         paths.setdefault(endpoint.path_format, {})[endpoint.method.lower()] = _operation(endpoint)
@@ -77,19 +79,19 @@ def document(endpoints: Iterable[Endpoint], version: str) -> dict[str, Any]:
         "tags": [{"name": _TAG}],
         "paths": paths,
         "components": {
-            "schemas": {**schemas.get("$defs", {}), "Error": _ERROR},
+            "schemas": schemas["$defs"],
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
-    told, posts = endpoint.told, endpoint.told.body is not None
+    told = endpoint.told
     operation: dict[str, Any] = {
         "tags": [_TAG],
         "operationId": told.id,
         "summary": endpoint.summary,
-        "responses": {"200": _answer(told.answers)},
+        "responses": {"200": _answer(told)},
     }
     if endpoint.param_convertors:
         operation["parameters"] = [
@@ -97,22 +99,24 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
             for name in endpoint.param_convertors
         ]
     if told.body is not None:
-        schema = {"$ref": _REFERENCE.format(model=told.body.__name__)}
-        operation["requestBody"] = {
-            "required": True,
-            "content": {JSON: {"schema": schema, "example": told.example}},
-        }
+        content = {JSON: {"schema": _schema(told.body), "example": told.example}}
+        operation["requestBody"] = {"required": True, "content": content}
         operation["security"] = [{}, {"key": []}]
-    if posts:
-        error = {"content": {JSON: {"schema": {"$ref": _REFERENCE.format(model="Error")}}}}
+        error = {"content": {JSON: {"schema": _schema(ErrorBody)}}}
         operation["responses"] |= {status: {"description": text, **error} for status, text in _FAILURES.items()}
     return operation
 
 
-def _answer(types: Sequence[str]) -> dict[str, Any]:
-    content = {kind: {"schema": {} if kind == JSON else {"type": "string"}} for kind in types}
-    described = "A stream of events" if list(types) == [EVENTS] else "The answer"
+def _answer(told: Told) -> dict[str, Any]:
+    schemas = {JSON: _schema(told.schema), EVENTS: _schema(told.events)}
+    content = {kind: {"schema": schemas.get(kind, {"type": "string"})} for kind in told.answers}
+    described = "A stream of events" if told.answers == (EVENTS,) else "The answer"
     return {"description": described, **({"content": content} if content else {})}
+
+
+def _schema(model: type[BaseModel] | None) -> dict[str, Any]:
+    """Where a model is described; anything for none."""
+    return {} if model is None else {"$ref": _REFERENCE.format(model=model.__name__)}
 
 
 def _page(told: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ import json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from text_generation_router.routes.answer_schemas import Info
 from text_generation_router.routes.endpoint import TEXT, Endpoint
 from text_generation_router.routes.services import Services
 
@@ -20,7 +21,7 @@ class ServiceRoutes:
         checks = {"/": "root", "/health": "health", "/ping": "ping"}
         return [
             *(Endpoint("GET", path, self.health, id=id, answers=()) for path, id in checks.items()),
-            Endpoint("GET", "/info", self.info, id="get_model_info"),
+            Endpoint("GET", "/info", self.info, id="get_model_info", schema=Info),
             Endpoint("GET", "/metrics", self.metrics, id="metrics", answers=(TEXT,)),
         ]
 

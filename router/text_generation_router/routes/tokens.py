@@ -12,6 +12,7 @@ from text_generation_router.chat.messages import ends_with_answer
 from text_generation_router.errors import InvalidInput, TemplateFailed
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
+from text_generation_router.routes.answer_schemas import ChatTokenized, Detokenized, Tokenized
 from text_generation_router.routes.endpoint import Endpoint
 from text_generation_router.routes.services import Services
 from text_generation_router.schemas import ChatTokenizeRequest, DetokenizeRequest, TokenizeRequest
@@ -29,8 +30,24 @@ class TokenRoutes:
         """All routes of this kind."""
         text, ids, chat = {"inputs": "Hello"}, {"tokens": [40, 41]}, {"messages": [{"role": "user", "content": "Hi"}]}
         return [
-            Endpoint("POST", "/tokenize", self.tokenize, id="tokenize", body=TokenizeRequest, example=text),
-            Endpoint("POST", "/detokenize", self.detokenize, id="detokenize", body=DetokenizeRequest, example=ids),
+            Endpoint(
+                "POST",
+                "/tokenize",
+                self.tokenize,
+                id="tokenize",
+                body=TokenizeRequest,
+                example=text,
+                schema=Tokenized,
+            ),
+            Endpoint(
+                "POST",
+                "/detokenize",
+                self.detokenize,
+                id="detokenize",
+                body=DetokenizeRequest,
+                example=ids,
+                schema=Detokenized,
+            ),
             Endpoint(
                 "POST",
                 "/chat_tokenize",
@@ -38,6 +55,7 @@ class TokenRoutes:
                 id="get_chat_tokenize",
                 body=ChatTokenizeRequest,
                 example=chat,
+                schema=ChatTokenized,
             ),
         ]
 

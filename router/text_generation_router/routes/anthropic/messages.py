@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from text_generation_router.responses import read_json
+from text_generation_router.routes.answer_schemas import Counted
 from text_generation_router.routes.answers import Answerer
 from text_generation_router.routes.anthropic.asked import chat_body
 from text_generation_router.routes.anthropic.schemas import CountBody, MessagesBody
@@ -31,7 +32,7 @@ class MessageRoutes:
     def routes(self) -> list[Endpoint]:
         """All routes of this API."""
         whole: dict[str, Any] = {"body": MessagesBody, "example": EXAMPLE | {"max_tokens": 20}}
-        counted: dict[str, Any] = {"body": CountBody, "example": EXAMPLE}
+        counted: dict[str, Any] = {"body": CountBody, "example": EXAMPLE, "schema": Counted}
         return [
             Endpoint("POST", "/v1/messages", self.create, id="messages", answers=(JSON, EVENTS), **whole),
             Endpoint("POST", "/v1/messages/count_tokens", self.count_tokens, id="count_tokens", **counted),
