@@ -24,12 +24,15 @@ class FinishReason(IntEnum):
 class StoppingParams:
     """When a generation ends. `max_new_tokens` counts generated tokens, at least 1.
 
+    stop_token_ids: end it too, and are no part of its text. min_new_tokens: so many come before an end, if they can.
     resumable: there is room for so many tokens now, but the request may come back for more.
     """
 
     max_new_tokens: int
     stop_sequences: tuple[str, ...] = ()
     ignore_eos: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    min_new_tokens: int = 0
     resumable: bool = False
 
 
@@ -53,6 +56,11 @@ class Request:
     cache_len: int = 0
     chunk: int | None = None
     generated: int = 0
+
+    @property
+    def generated_ids(self) -> tuple[int, ...]:
+        """What it generated in earlier stays."""
+        return self.prompt_ids[len(self.prompt_ids) - self.generated :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,15 @@ DISPENSABLE: dict[str, Callable[[Message], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt's text; `truncate` > 0 keeps that many tokens from its end, special ones included."""
+    """A prompt's text; `truncate` > 0 keeps that many tokens from its end, special ones included.
+
+    ids: the prompt itself, where it came as ids.
+    """
 
     text: str
     truncate: int
     add_special_tokens: bool
+    ids: tuple[int, ...] = ()
 
 
 Encoded = tuple[int, ...] | InvalidRequest
@@ -161,8 +165,11 @@ class Wire(ABC):
         }
 
 
-def sampling_params(message: Message) -> SamplingParams:
-    """NextTokenChooserParameters; fields left at zero are neutral (docs/protocol.md#choosing-tokens)."""
+def sampling_params(message: Message, **more: Any) -> SamplingParams:
+    """NextTokenChooserParameters; fields left at zero are neutral (docs/protocol.md#choosing-tokens).
+
+    more: what one version alone has.
+    """
     return sanitised(
         SamplingParams(
             temperature=message.temperature,
@@ -176,6 +183,7 @@ def sampling_params(message: Message) -> SamplingParams:
             watermark=message.watermark,
             grammar=message.grammar,
             grammar_type=_grammar_type(message.grammar_type),
+            **more,
         )
     )
 
@@ -188,13 +196,13 @@ def _grammar_type(number: int) -> GrammarType:
         raise InvalidRequest(f"grammar_type is {number}, expected one of {kinds}") from None
 
 
-def stopping_params(message: Message, resumable: bool = False) -> StoppingParams:
-    """StoppingCriteriaParameters."""
+def stopping_params(message: Message, **more: Any) -> StoppingParams:
+    """StoppingCriteriaParameters. more: what one version alone has."""
     return StoppingParams(
-        resumable=resumable,
         max_new_tokens=message.max_new_tokens,
         stop_sequences=tuple(message.stop_sequences),
         ignore_eos=message.ignore_eos_token,
+        **more,
     )
 
 
