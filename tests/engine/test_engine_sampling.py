@@ -57,7 +57,9 @@ def alone(make_engine) -> dict[int, list[list]]:
 @pytest.mark.parametrize("seed", range(8))
 def test_neither_joins_nor_filters_nor_chunks_change_a_token(make_engine, alone, run_ahead, seed):
     rng = random.Random(seed)
-    engine = make_engine(run_ahead=run_ahead, num_slots=1024, max_rows=len(REQUESTS), max_prefill_tokens=rng.choice([5, 30, 500]))
+    engine = make_engine(
+        run_ahead=run_ahead, num_slots=1024, max_rows=len(REQUESTS), max_prefill_tokens=rng.choice([5, 30, 500])
+    )
     found: dict[int, list[list]] = {}
     batches: dict[int, tuple[int, ...]] = {}
     waiting = rng.sample(REQUESTS, len(REQUESTS))

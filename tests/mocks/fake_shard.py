@@ -17,6 +17,7 @@ import tokenizers
 
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
+from text_generation_server.rpc.wire_v3 import EXTENSIONS
 
 PROBE_ID = 2**64 - 1
 BOS, EOS = "<s>", "</s>"
@@ -73,9 +74,9 @@ class FakeShard:
 
     keep_finished: leave finished requests in the batch, as text-generation-inference does. eos_after: tokens after
     which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
-    resuming: requests may be resumed. alive: whether Health succeeds. forget: drop all requests after the next step.
-    running: cleared, it holds calls back. failures: method → message with which its next call fails.
-    fail_after: prompt → tokens after which its request fails alone.
+    resuming: requests may be resumed. extensions: what it reads of requests that only ours know. alive: whether Health
+    succeeds. forget: drop all requests after the next step. running: cleared, it holds calls back.
+    failures: method → message with which its next call fails. fail_after: prompt → tokens after which it fails alone.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -96,6 +97,7 @@ class FakeShard:
     alive: bool = True
     forget: bool = False
     resuming: bool = True
+    extensions: Sequence[str] = EXTENSIONS
 
     def __post_init__(self) -> None:
         self.running = asyncio.Event()
@@ -150,6 +152,7 @@ class FakeShard:
             block_size=self.block_size,
             support_resuming=self.resuming,
             vocab_size=self.vocab_size,
+            request_extensions=self.extensions,
         )
 
     async def Health(self, _: Any, context: Any) -> Any:
@@ -228,7 +231,13 @@ class FakeShard:
         """Check a request and take it into the batch."""
         self._check(wire.id not in self._seen, f"request id {wire.id} came twice")
         self._seen.add(wire.id)
+        told = {
+            field.name for part in (wire, wire.parameters, wire.stopping_parameters) for field, _ in part.ListFields()
+        }
+        self._check(told & set(EXTENSIONS) <= set(self.extensions), "a field that this shard did not say it knows")
         prompt = self.tokenizer.encode(wire.inputs, add_special_tokens=wire.add_special_tokens).ids
+        if wire.prompt_ids:
+            prompt = list(wire.prompt_ids)
         prompt = prompt[:1] + prompt[1:][-(wire.truncate - 1) :] if len(prompt) > wire.truncate else prompt
         prompt += wire.generated_ids
         self._check(self.resuming or not (wire.resumable or wire.generated_ids), "this shard does not resume requests")

@@ -74,8 +74,7 @@ class StepLauncher:
         return SamplingInput(
             rows=self._choosing_rows,
             uniforms=[
-                uniform(s.sampling.seed, s.request.generated + chosen) if s.samples else 0.0
-                for s, chosen in choices
+                uniform(s.sampling.seed, s.request.generated + chosen) if s.samples else 0.0 for s, chosen in choices
             ],
             lengths=[len(s.request.prompt_ids) + chosen for s, chosen in choices],
             generated=[s.request.generated + chosen for s, chosen in choices],

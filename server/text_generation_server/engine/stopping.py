@@ -38,7 +38,8 @@ class TextRule:
     """The text of one generation, which nothing follows once it contains a stop sequence, taken literally.
 
     Characters count once they are complete, also those that the text holds back for an unfinished one behind them.
-    The next `least` tokens complete none that counts. Work and memory a token depend on the longest stop sequence, not on the text so far.
+    What the next `least` tokens complete does not count. Work and memory a token depend on the longest stop sequence,
+    not on the text so far.
     """
 
     def __init__(self, text: IncrementalText, sequences: tuple[str, ...], least: int = 0) -> None:

@@ -59,7 +59,7 @@ def to_library_grammar(kind: GrammarType, text: str) -> str:
             return LLMatcher.grammar_from_lark(_OPTIONS + to_lark(text))
         case GrammarType.NONE:
             raise InvalidRequest(
-                "a grammar was given with grammar_type NONE, expected JSON, REGEX or EBNF; name its type or leave it empty"
+                "a grammar was given with grammar_type NONE, expected JSON, REGEX or EBNF: name its type, or send none"
             )
 
 

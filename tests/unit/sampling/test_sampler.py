@@ -130,7 +130,9 @@ def reference_scores(
     if params.min_p:
         probs = softmax(scores)
         assume(all(abs(prob - params.min_p * max(probs)) > 1e-6 for prob in probs))
-        scores = [score if p >= params.min_p * max(probs) else -math.inf for score, p in zip(scores, probs, strict=True)]
+        scores = [
+            score if p >= params.min_p * max(probs) else -math.inf for score, p in zip(scores, probs, strict=True)
+        ]
     if params.typical_p < 1.0:
         probs = softmax(scores)
         entropy = -sum(prob * math.log(prob) for prob in probs if prob)
@@ -348,7 +350,9 @@ def test_a_watermark_favours_the_green_list_of_the_last_token(wanted: WatermarkP
     plan = SamplingPlan.build(params, [vocab] * 3, [CountsRows()] * 3, vocab, CPU, wanted)
     ones = torch.ones(3, dtype=torch.int64)
     sampled = (
-        Sampler(vocab, CPU)(torch.zeros(3, vocab), plan, torch.zeros(3), ones, ones, previous=previous).start_copy().read()
+        Sampler(vocab, CPU)(torch.zeros(3, vocab), plan, torch.zeros(3), ones, ones, previous=previous)
+        .start_copy()
+        .read()
     )
     greens = int(vocab * wanted.gamma)
     total = math.log(greens * math.exp(wanted.delta) + vocab - greens)

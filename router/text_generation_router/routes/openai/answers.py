@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from text_generation_router.entry import Timeline
+from text_generation_router.errors import InvalidInput
 from text_generation_router.inference import Completion, Times
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
@@ -54,7 +55,8 @@ class Answerer:
             sum(completion.input_length for completion in completions[:: asked.choices]),
             sum(completion.generated_text.generated_tokens for completion in completions),
         )
-        body = self._rendering(asked).answer([_choice(one, asked.stops) for one in completions], usage)
+        told = _best(completions, asked) if asked.candidates else completions
+        body = self._rendering(asked).answer([_choice(one, asked) for one in told], usage)
         last = max(completions, key=lambda completion: completion.timeline.batched)
         times = Times.of(last.timeline, last.generated_text.generated_tokens)
         headers = self._headers(asked) | timing_headers(times, usage.prompt_tokens, usage.completion_tokens)
@@ -78,7 +80,7 @@ class Answerer:
         services.validator.check_batch(len(asked.prompts), asked.choices)
         with services.permits.held(len(asked.prompts) * asked.choices):
             requests = await self._requests(asked)
-            choices = [_StreamedChoice(index, rendering, asked.stops) for index in range(len(requests))]
+            choices = [_StreamedChoice(index, rendering, asked, one.inputs) for index, one in enumerate(requests)]
             async with aclosing(services.inference.stream_all(requests, timeline)) as generations:
                 async for index, generation in generations:
                     for chunk in choices[index].chunks(generation):
@@ -109,20 +111,22 @@ class Answerer:
 class _StreamedChoice:
     """One choice of a stream, from its first chunk to its last. generated_tokens: known after the last."""
 
-    def __init__(self, index: int, rendering: Rendering, stops: Sequence[str]) -> None:
+    def __init__(self, index: int, rendering: Rendering, asked: Asked, prompt: str) -> None:
         self.generated_tokens = 0
         self._index = index
         self._rendering = rendering
-        self._pieces = Pieces(stops)
+        self._asked = asked
+        self._prompt = prompt
+        self._pieces = Pieces(asked.stops)
         self._begun = False
         self._offset = 0
 
     def chunks(self, generation: Generation) -> list[str]:
         """What a step adds."""
         index, final = self._index, generation.generated_text
-        chunks = [] if self._begun else [self._rendering.opening(index)]
+        chunks = [] if self._begun else self._opening(generation.prefill)
         self._begun = True
-        tokens, top_tokens = _worded(generation.tokens, generation.top_tokens)
+        tokens, top_tokens = _worded(generation.tokens, generation.top_tokens, self._asked.top)
         generated = "".join(token.text for token in tokens)
         text = self._pieces.add(generated) if final is None else self._pieces.end(final)
         chunks.append(self._rendering.delta(index, text, tokens, top_tokens, self._offset))
@@ -132,14 +136,46 @@ class _StreamedChoice:
             chunks.append(self._rendering.closing(index, final.finish_reason))
         return [chunk for chunk in chunks if chunk is not None]
 
+    def _opening(self, prefill: Sequence[Token]) -> list[str | None]:
+        """What comes before the answer: the prompt, if it is to be told."""
+        chunks = [self._rendering.opening(self._index)]
+        if self._asked.echo:
+            _require_scores(self._asked, prefill)
+            chunks.append(self._rendering.delta(self._index, self._prompt, prefill, [None] * len(prefill), 0))
+            self._offset = sum(len(token.text) for token in prefill)
+        return chunks
 
-def _choice(completion: Completion, stops: Sequence[str]) -> Choice:
+
+def _best(completions: list[Completion], asked: Asked) -> list[Completion]:
+    """Of the answers to each prompt as many as are told, the likeliest first."""
+    size = asked.choices
+    each = [completions[start : start + size] for start in range(0, len(completions), size)]
+    ranked = [sorted(some, key=lambda completion: completion.mean_logprob, reverse=True) for some in each]
+    return [completion for some in ranked for completion in some[: asked.told]]
+
+
+def _choice(completion: Completion, asked: Asked) -> Choice:
     final = completion.generated_text
-    return Choice(answer_text(final, stops), *_worded(completion.tokens, completion.top_tokens), final.finish_reason)
+    text, reason = answer_text(final, asked.stops), final.finish_reason
+    tokens, top_tokens = _worded(completion.tokens, completion.top_tokens, asked.top)
+    if not asked.echo:
+        return Choice(text, tokens, top_tokens, reason)
+    prefill = completion.prefill
+    _require_scores(asked, prefill)
+    tops = [*[None] * len(prefill), *(top_tokens or [[]] * len(tokens))]
+    return Choice(completion.request.inputs + text, [*prefill, *tokens], tops, reason)
 
 
-def _worded(tokens: list[Token], top_tokens: list[list[Token]]) -> tuple[list[Token], list[list[Token]]]:
-    """The tokens that are part of the text, and the alternatives to them: special ones, as an end is, are not."""
+def _require_scores(asked: Asked, prefill: Sequence[Token]) -> None:
+    if asked.logprobs and not prefill:
+        raise InvalidInput(
+            "`echo` with `logprobs` needs --enable-prefill-logprobs, which this server was started without"
+        )
+
+
+def _worded(tokens: list[Token], top_tokens: list[list[Token]], top: int) -> tuple[list[Token], list[list[Token]]]:
+    """The tokens that are part of the text, and `top` alternatives to them: special ones, as an end is, are not."""
+    top_tokens = [tied[:top] for tied in top_tokens]
     if not any(token.special for token in tokens):
         return tokens, top_tokens
     kept = [place for place, token in enumerate(tokens) if not token.special]

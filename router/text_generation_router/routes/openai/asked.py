@@ -12,30 +12,40 @@ from text_generation_router.routes.openai.schemas import (
     SchemaFormat,
     TextFormat,
 )
-from text_generation_router.schemas import AnyGrammar, GenerateParameters, GenerateRequest, JsonGrammar, SchemaGrammar
+from text_generation_router.routes.openai.structured import ANY_OBJECT, only_one
+from text_generation_router.schemas import AnyGrammar, GenerateParameters, GenerateRequest, OpenJsonGrammar
 from text_generation_server.errors import excerpt
-
-_ANY_OBJECT = {"properties": {}, "additionalProperties": True}
-"""A schema of every JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Generations that one request asks for.
 
-    prompts: one a text. choices: how many answers to each. special_tokens: whether the tokenizer puts them around.
-    logprobs: whether the answer has them.
+    prompts: one a text. special_tokens: whether the tokenizer puts them around. logprobs: whether the answer has them.
+    candidates: among so many answers to each prompt the likeliest are looked for. echo: whether prompts are told too.
     """
 
     body: GenerationBody
     prompts: Sequence[GenerateRequest]
     special_tokens: bool
     logprobs: bool
+    candidates: int | None = None
+    echo: bool = False
+
+    @property
+    def told(self) -> int:
+        """How many answers each prompt gets."""
+        return 1 if self.body.n is None else self.body.n
 
     @property
     def choices(self) -> int:
-        """How many answers each prompt gets."""
-        return 1 if self.body.n is None else self.body.n
+        """How many are generated for each prompt."""
+        return self.told if self.candidates is None else self.candidates
+
+    @property
+    def top(self) -> int:
+        """How many alternatives to each token are told."""
+        return self.prompts[0].parameters.top_n_tokens or 0
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -46,20 +56,11 @@ class Asked:
 def prompt_request(body: GenerationBody, text: str, max_tokens: int | None, top: int | None) -> GenerateRequest:
     """The native request for a prompt. top: alternatives to each token. Raises InvalidInput."""
     _check_keys(body)
-    greedy = body.temperature == 0
     parameters = GenerateParameters(
-        # Greedy decoding has nothing to cut; on the wire these would ask for a draw.
-        temperature=None if greedy else body.temperature,
-        top_p=None if greedy else body.top_p,
-        top_k=None if greedy else body.top_k,
-        do_sample=not greedy,
-        repetition_penalty=body.repetition_penalty,
-        frequency_penalty=body.frequency_penalty,
+        **body.sampling(),
         max_new_tokens=max_tokens,
-        stop=body.stop,
-        seed=None if body.seed is None else body.seed % 2**64,
         top_n_tokens=top,
-        grammar=_grammar(body.response_format),
+        grammar=only_one({"response_format": _grammar(body.response_format), **body.grammars()}),
         adapter_id=body.adapter_id,
         lora_id=body.lora_id,
     )
@@ -81,12 +82,12 @@ def _grammar(wanted: ResponseFormat | None) -> AnyGrammar | None:
         case None | TextFormat():
             return None
         case JsonFormat(type="json_object", value=None):
-            return JsonGrammar(type="json", value=_ANY_OBJECT)
+            return OpenJsonGrammar(type="json", value=ANY_OBJECT)
         case JsonFormat(value=schema):
-            return JsonGrammar(type="json", value=schema)
+            return OpenJsonGrammar(type="json", value=schema)
         case SchemaFormat(json_schema=named, value=other):
             if (schema := named or other) is None:
                 raise InvalidInput("`response_format` of type json_schema needs a `json_schema` with a `schema`")
-            return SchemaGrammar(type="json_schema", value=schema)
+            return OpenJsonGrammar(type="json", value=schema.json_schema)
         case regex:
             return regex

@@ -12,7 +12,14 @@ from text_generation_router.responses import ErrorForm
 DONE = "[DONE]"
 """What ends every stream, in place of a JSON text."""
 
-_NAMES = {"inputs": "prompt", "max_new_tokens": "max_tokens", "top_n_tokens": "top_logprobs"}
+_NAMES = {
+    "inputs": "prompt",
+    "input_ids": "prompt",
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "count_penalty": "frequency_penalty",
+    "top_n_tokens": "top_logprobs",
+}
 """What this API calls fields that rules name as the native one does."""
 
 _QUOTED = re.compile(r"`(\w+)`")

@@ -32,11 +32,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A whole answer. top_tokens: alternatives to each token, if asked for."""
+    """A whole answer. top_tokens: alternatives to each token, if asked for; None where they are not known."""
 
     text: str
     tokens: Sequence[Token]
-    top_tokens: Sequence[Sequence[Token]]
+    top_tokens: Sequence[Sequence[Token] | None]
     reason: FinishReason
 
 
@@ -72,7 +72,7 @@ class Rendering:
         return None if content is None else self._one(index, content, "null", "null")
 
     def delta(
-        self, index: int, text: str, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]], offset: int
+        self, index: int, text: str, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token] | None], offset: int
     ) -> str | None:
         """The chunk of a step, None if it tells nothing. offset: as for `Shape.logprobs`."""
         if not text and not (self._logprobs and tokens):
@@ -91,5 +91,5 @@ class Rendering:
         choice = f'{{"index":{index},{content},"logprobs":{logprobs},"finish_reason":{reason}}}'
         return self._chunk + choice + self._end
 
-    def _told(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]], offset: int) -> str:
+    def _told(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token] | None], offset: int) -> str:
         return self._shape.logprobs(tokens, top_tokens, offset) if self._logprobs else "null"
