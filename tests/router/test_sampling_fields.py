@@ -130,6 +130,19 @@ async def test_an_echo_tells_the_prompt_and_how_likely_it_was(directory):
         assert not sent(router)[-1].prefill_logprobs
 
 
+async def test_of_alternatives_that_tie_as_many_are_told_as_were_asked_for(directory, monkeypatch):
+    texts = ["t", "u", "v", "w"]
+    tied = pb.Tokens(ids=range(4), logprobs=[-0.5] * 4, texts=texts, is_special=[False] * 4)
+    monkeypatch.setattr("mocks.fake_shard._top", lambda count: tied)
+    async with running_router(directory) as router:
+        answer = await router.client.post(CHAT, json=body(CHAT, logprobs=True, top_logprobs=2))
+        told = answer.json()["choices"][0]["logprobs"]["content"]
+        assert [[one["token"] for one in token["top_logprobs"]] for token in told] == [["t", "u"]] * 2
+        answer = await router.client.post(COMPLETIONS, json=body(COMPLETIONS, logprobs=1))
+        assert [next(iter(top)) for top in answer.json()["choices"][0]["logprobs"]["top_logprobs"]] == ["t", "t"]
+        assert all(len(top) <= 2 for top in answer.json()["choices"][0]["logprobs"]["top_logprobs"])
+
+
 async def test_the_best_of_several_are_told(directory):
     """The fake shard's answers to a prompt are all alike: that the likeliest are told shows with two prompts only."""
     async with running_router(directory, options={"max_best_of": 4}) as router:

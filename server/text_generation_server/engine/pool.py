@@ -110,6 +110,7 @@ class SequencePool:
         return writes
 
     def _admit(self, request: Request) -> Sequence:
+        self._check_ids(request)
         if request.id == HEALTH_REQUEST_ID:
             return self._sequence(_fitted(request, len(self._scratch)), self._health_row, self._scratch, (), 0)
         if request.slots is not None:
@@ -183,6 +184,21 @@ class SequencePool:
         compiled = self._grammars.start(sampling.grammar_type, sampling.grammar)
         return GrammarState(compiled, request.generated_ids)
 
+    def _check_ids(self, request: Request) -> None:
+        size = self.limits.vocab_size
+        largest = max(request.prompt_ids, default=0)
+        if largest >= size:
+            raise InvalidRequest(
+                f"request {request.id}: token id {largest} is outside the model's vocabulary of {size}; the tokenizer "
+                "does not belong to this model"
+            )
+        largest = max((token for token, _ in request.sampling.logit_bias), default=0)
+        if largest >= size:
+            raise InvalidRequest(
+                f"request {request.id}: logit_bias names token {largest}, outside the model's vocabulary of {size}; "
+                "leave it out"
+            )
+
     def _check(self, request: Request) -> None:
         prompt, limits = request.prompt_ids, self.limits
         if not prompt:
@@ -193,17 +209,6 @@ class SequencePool:
             raise InvalidRequest(
                 f"request {request.id}: {len(prompt)} prompt tokens and {request.stopping.max_new_tokens} new tokens "
                 f"exceed the {limits.max_len} tokens of a sequence; truncate the prompt or lower max_new_tokens"
-            )
-        if max(prompt) >= limits.vocab_size:
-            raise InvalidRequest(
-                f"request {request.id}: token id {max(prompt)} is outside the model's vocabulary of "
-                f"{limits.vocab_size}; the tokenizer does not belong to this model"
-            )
-        largest = max((token for token, _ in request.sampling.logit_bias), default=0)
-        if largest >= limits.vocab_size:
-            raise InvalidRequest(
-                f"request {request.id}: logit_bias names token {largest}, outside the model's vocabulary of "
-                f"{limits.vocab_size}; leave it out"
             )
         if request.slots is not None and max(request.slots) >= limits.num_slots:
             raise InvalidRequest(
