@@ -48,6 +48,7 @@ class Completion:
     tokens: list[Token]
     top_tokens: list[list[Token]]
     prefill: list[Token]
+    prefill_top: Sequence[list[Token]]
     generated_text: GeneratedText
 
     @property
@@ -105,13 +106,15 @@ class Inference:
         tokens: list[Token] = []
         top_tokens: list[list[Token]] = []
         prefill: list[Token] = []
+        prefill_top: Sequence[list[Token]] = ()
         async with aclosing(self.stream(request, timeline, measured, turn)) as generations:
             async for generation in generations:
                 tokens += generation.tokens
                 top_tokens += generation.top_tokens
-                prefill += generation.prefill
-                if generation.generated_text is not None:
-                    return Completion(request, timeline, tokens, top_tokens, prefill, generation.generated_text)
+                if generation.prefill:
+                    prefill, prefill_top = generation.prefill, generation.prefill_top
+                if (final := generation.generated_text) is not None:
+                    return Completion(request, timeline, tokens, top_tokens, prefill, prefill_top, final)
         raise IncompleteGeneration
 
     async def best_of(self, request: ValidRequest, timeline: Timeline, count: int) -> list[Completion]:

@@ -185,8 +185,11 @@ def _generation(message: pb.Generation) -> Generation:
         return Generation(message.request_id, [], [], [], None, f"Server error: {end.failure}")
     final = None if end is None else _final(end)
     top = [_tokens(tokens) for tokens in message.top_tokens] if message.top_tokens else []
-    prefill = _prompt_tokens(message.prefill_tokens) if message.HasField("prefill_tokens") else []
-    return Generation(message.request_id, _tokens(message.tokens), top, prefill, final)
+    told = Generation(message.request_id, _tokens(message.tokens), top, [], final)
+    if message.HasField("prefill_tokens"):
+        told.prefill = _prompt_tokens(message.prefill_tokens)
+        told.prefill_top = [_tokens(tokens) for tokens in message.prefill_top_tokens]
+    return told
 
 
 def _tokens(message: pb.Tokens) -> list[Token]:
@@ -226,6 +229,7 @@ def _request(wire: WireRequest) -> pb.Request:
         generated_ids=wire.generated_ids,
         resumable=wire.resumable,
         prefill_logprobs=request.prefill_logprobs,
+        prefill_top_n_tokens=request.prefill_top_n_tokens,
         top_n_tokens=request.top_n_tokens,
     )
 

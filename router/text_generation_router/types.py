@@ -43,7 +43,7 @@ class Generation:
     """What one step made for one request.
 
     tokens: one, or more when speculated tokens were accepted. top_tokens: the alternatives to each, if asked for.
-    prefill: the prompt's tokens, with the first step and if asked for. final: with the last step.
+    prefill: the prompt's tokens, with the first step and if asked for; prefill_top: the alternatives to each, likewise.
     failure: why the request failed alone, instead of all this.
     """
 
@@ -53,6 +53,7 @@ class Generation:
     prefill: list[Token]
     generated_text: GeneratedText | None
     failure: str | None = None
+    prefill_top: Sequence[list[Token]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class ValidRequest:
     ignore_eos: bool = False
     min_new_tokens: int = 0
     prefill_logprobs: bool = False
+    prefill_top_n_tokens: int = 0
     top_n_tokens: int = 0
     add_special_tokens: bool = True
     adapter_id: str | None = None

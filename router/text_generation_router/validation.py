@@ -55,7 +55,7 @@ class Validator:
         self._tokens = tokens
         self._vocab_size = vocab_size
         self.adapters = adapters
-        self._extensions = extensions
+        self.extensions = extensions
 
     def check_form(self, parameters: GenerateParameters, stream: bool) -> int:
         """The rules that come before admission: what the form of the answer forbids. Returns `best_of`, at least 1."""
@@ -90,7 +90,7 @@ class Validator:
         """
         parameters = request.parameters
         check_values(parameters)
-        check_extensions(parameters, self._extensions)
+        check_extensions(parameters, self.extensions)
         self._check_counts(parameters)
         adapter = self._adapter(request)
         truncate, limit = parameters.truncate, self._tokens.max_input_tokens
@@ -124,7 +124,7 @@ class Validator:
             return request
         require(self._requests.grammars, "grammar is not supported")
         if isinstance(grammar, EbnfGrammar):
-            require_known("ebnf", "grammar", self._extensions)
+            require_known("ebnf", "grammar", self.extensions)
         found = await valid_grammar(grammar, self._grammars)
         return replace(request, sampling=replace(request.sampling, grammar=found))
 
@@ -135,7 +135,7 @@ class Validator:
         if request.input_ids is None:
             require(request.inputs != "", "`inputs` cannot be empty")
             return request.inputs, await self._encode(request.inputs, truncate, add_special_tokens)
-        require_known("prompt_ids", "input_ids", self._extensions)
+        require_known("prompt_ids", "input_ids", self.extensions)
         require(request.inputs == "", '`inputs` must be "" where `input_ids` are given')
         require(request.input_ids != [], "`input_ids` cannot be empty")
         ids = tuple(request.input_ids[-truncate:])

@@ -313,12 +313,17 @@ class FakeShard:
             tokens=pb.Tokens(**token),
             top_tokens=[_top(wire.top_n_tokens)] if wire.top_n_tokens else [],
             prefill_tokens=self._prompt_tokens(row) if wire.prefill_logprobs and first else None,
+            prefill_top_tokens=self._prompt_tops(row) if wire.prefill_logprobs and first else [],
             generated_text=self._end(row),
         )
 
     def _prompt_tokens(self, row: Row) -> Any:
         texts = [self.tokenizer.decode([token], skip_special_tokens=False) for token in row.prompt]
         return pb.Tokens(ids=row.prompt, logprobs=[math.nan] + [-0.5] * (len(texts) - 1), texts=texts)
+
+    def _prompt_tops(self, row: Row) -> list[Any]:
+        wanted = row.request.prefill_top_n_tokens
+        return [_top(wanted if place else 0) for place in range(len(row.prompt))] if wanted else []
 
     def _end(self, row: Row) -> Any | None:
         stopping = row.request.stopping_parameters

@@ -126,6 +126,7 @@ def test_our_own_fields_of_v3(shard, engine):
         inputs="read by nobody",
         prompt_ids=[7, 8],
         truncate=1,
+        prefill_top_n_tokens=4,
         parameters=neutral(
             pb_v3, min_p=0.25, presence_penalty=0.5, count_penalty=-0.5, logit_bias=bias, grammar='start: "a"',
             grammar_type=pb_v3.GRAMMAR_TYPE_EBNF,
@@ -134,6 +135,7 @@ def test_our_own_fields_of_v3(shard, engine):
     )  # fmt: skip
     shard.v3.Prefill(prefill(pb_v3, message, request(pb_v3)))
     ours, other = engine.last.requests
+    assert (ours.prefill_top_n, other.prefill_top_n) == (4, 0)
     assert ours.prompt_ids == (7, 8) and other.prompt_ids == (97, 98)
     assert ours.sampling == SamplingParams(
         min_p=0.25, presence_penalty=0.5, count_penalty=-0.5, logit_bias=((3, 2.0), (4, -2.5)), grammar='start: "a"',
@@ -409,6 +411,16 @@ def test_prompt_log_probabilities_that_no_router_takes_are_left_out(shard, engin
     assert response.ByteSize() < 4 * 2**20
     assert [generation.HasField("prefill_tokens") for generation in response.generations] == [True, False]
     assert [list(generation.tokens.ids) for generation in response.generations] == [[1], [1]]
+
+
+def test_alternatives_to_a_prompts_tokens_are_told_or_left_out_first(shard, engine):
+    one, many = (TokenList(*([value] * n for value in (1, -1.0, "word", False))) for n in (1, 400_000))
+    for top, told in ((one, True), (many, False)):
+        scored = Generation(1, one, prefill_tokens=one, prefill_top_tokens=(top,))
+        engine.result = StepResult((scored,), None, 0, 0)
+        (generation,) = shard.v3.Prefill(prefill(pb_v3, request(pb_v3))).generations
+        assert generation.HasField("prefill_tokens")
+        assert [len(tokens.ids) for tokens in generation.prefill_top_tokens] == [1] * told
 
 
 def test_top_tokens_that_no_router_takes_are_left_out(shard, engine):

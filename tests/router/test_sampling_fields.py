@@ -114,7 +114,8 @@ async def test_an_echo_tells_the_prompt_and_how_likely_it_was(directory):
         assert choice["text"] == "ab" + text
         assert told["tokens"] == ["<s>", "a", "b", *text]
         assert told["token_logprobs"][:3] == [None, -0.5, -0.5] and all(told["token_logprobs"][3:])
-        assert told["top_logprobs"][:3] == [None] * 3 and list(told["top_logprobs"][3]) == ["t", text[0]]
+        tops = told["top_logprobs"]
+        assert tops[:3] == [None, {"t": 0.0, "a": -0.5}, {"t": 0.0, "b": -0.5}] and list(tops[3]) == ["t", text[0]]
         assert told["text_offset"] == [0, 3, 4, 5, 6]
         request = {**body(COMPLETIONS, **fields), "stream": True}
         async with router.client.stream("POST", COMPLETIONS, json=request) as response:
@@ -128,6 +129,16 @@ async def test_an_echo_tells_the_prompt_and_how_likely_it_was(directory):
             "text"
         ] == ("ab" + text)
         assert not sent(router)[-1].prefill_logprobs
+
+
+async def test_an_echo_of_other_shards_tells_less_or_why_not(directory, monkeypatch):
+    fields = body(COMPLETIONS, prompt="ab", echo=True, logprobs=1)
+    async with running_router(directory, extensions=()) as router:
+        told = (await router.client.post(COMPLETIONS, json=fields)).json()["choices"][0]["logprobs"]
+        assert told["top_logprobs"][:3] == [None] * 3 and told["token_logprobs"][:3] == [None, -0.5, -0.5]
+        monkeypatch.setattr(router.shard, "_prompt_tokens", lambda row: None)
+        answer = await router.client.post(COMPLETIONS, json=fields)
+        assert answer.status_code == 422 and "--enable-prefill-logprobs" in answer.json()["error"]["message"]
 
 
 async def test_of_alternatives_that_tie_as_many_are_told_as_were_asked_for(directory, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from text_generation_server.device.copies import to_device, upload
+from text_generation_server.engine.scoring import NOTHING_SCORED, ScoredRows
 from text_generation_server.grammar.masks import Masks
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 from text_generation_server.sampling.sampler import CountsRows, Sampled, Sampler, SamplingPlan, TokenCounts
@@ -34,7 +35,7 @@ class SamplingInput:
     lengths: prompt and generated tokens of a row so far; generated: the latter.
     histories: (counts row, its tokens) of rows whose penalties start with this step.
     masks: what the grammars of rows that have one allow; may be known only while the step runs.
-    targets: for each scored row the token that really follows each scored position.
+    scored: what the rows want whose prompts are scored.
     """
 
     rows: ChoosingRows
@@ -43,7 +44,7 @@ class SamplingInput:
     generated: list[int]
     histories: tuple[tuple[int, tuple[int, ...]], ...] = ()
     masks: Future[Masks] | None = None
-    targets: tuple[tuple[int, ...], ...] = ()
+    scored: ScoredRows = NOTHING_SCORED
 
 
 class Chooser:

@@ -33,10 +33,12 @@ def finish_tokens(sequence: Sequence, chosen: HostSampled, rows: range, tokenize
             top_tokens.append(_alternatives(chosen.top[row], tokenizer))
         if reason is not None:
             break
+    scored = first and sequence.request.prefill_logprobs
     return Generation(
         request_id=sequence.request.id,
         tokens=tokens,
-        prefill_tokens=_prompt_tokens(sequence, tokenizer) if first and sequence.request.prefill_logprobs else None,
+        prefill_tokens=_prompt_tokens(sequence, tokenizer) if scored else None,
+        prefill_top_tokens=tuple(_alternatives(top, tokenizer) for top in sequence.prompt_top) if scored else (),
         top_tokens=tuple(top_tokens),
         finished=None if reason is None and not sequence.stop.stay_over else _end(sequence, reason),
     )

@@ -40,6 +40,7 @@ class Sequence:
         "local_slots",
         "output_ids",
         "prompt_logprobs",
+        "prompt_top",
         "released",
         "request",
         "row",
@@ -90,7 +91,9 @@ class Sequence:
         self.sampled = 0
         self.output_ids: list[int] = []
         # The first token and every cached one have no distribution to score by (docs/protocol.md#log-probabilities).
-        self.prompt_logprobs = [math.nan] * (cache_len + 1) if request.prefill_logprobs else []
+        unscored = cache_len + 1 if request.prefill_logprobs else 0
+        self.prompt_logprobs = [math.nan] * unscored
+        self.prompt_top: list[list[tuple[int, float]]] = [[]] * unscored if request.prefill_top_n else []
         rest = len(request.prompt_ids) - cache_len
         self.step_tokens = rest if request.chunk is None else min(max(request.chunk, 1), rest)
         self.released = False

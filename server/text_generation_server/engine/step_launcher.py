@@ -9,6 +9,7 @@ from text_generation_server.engine.choosing import ChoosingRows, SamplingInput
 from text_generation_server.engine.launched_step import LaunchedStep, StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.engine.planner import PlannedStep, plan_step
+from text_generation_server.engine.scoring import ScoredRows
 from text_generation_server.engine.sequence import Sequence
 from text_generation_server.grammar.masks import MaskMaker
 from text_generation_server.grammar.state import TokenSource
@@ -80,7 +81,10 @@ class StepLauncher:
             generated=[s.request.generated + chosen for s, chosen in choices],
             histories=tuple(found for s, chosen in choices if not chosen for found in _histories(s)),
             masks=self._masks.start(grammars) if grammars else None,
-            targets=tuple(_targets(step, index, count) for index, count in enumerate(c for _, c in step.plan.scored)),
+            scored=ScoredRows(
+                tuple(_targets(step, index, count) for index, (_, count) in enumerate(step.plan.scored)),
+                tuple(sequence.request.prefill_top_n for sequence in step.scored),
+            ),
         )
 
     def _rows(self, choosing: list[Sequence]) -> ChoosingRows:

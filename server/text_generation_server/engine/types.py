@@ -42,7 +42,8 @@ class Request:
 
     `slots` are the router's cache slots, position by position, or None when the engine allocates.
     The first `cache_len` positions are believed to be in those slots already; `chunk` caps the prompt tokens of the
-    first step. The last `generated` ids of the prompt are this request's own, from earlier stays.
+    first step. The last `generated` ids of the prompt are this request's own, from earlier stays. With
+    `prefill_logprobs`, `prefill_top_n` of the best tokens are told for each place of the prompt.
     """
 
     id: int
@@ -50,6 +51,7 @@ class Request:
     sampling: SamplingParams
     stopping: StoppingParams
     prefill_logprobs: bool = False
+    prefill_top_n: int = 0
     top_n_tokens: int = 0
     adapter: str | None = None
     slots: tuple[int, ...] | None = None
@@ -111,6 +113,7 @@ class Generation:
     request_id: int
     tokens: TokenList
     prefill_tokens: TokenList | None = None
+    prefill_top_tokens: tuple[TokenList, ...] = ()
     top_tokens: tuple[TokenList, ...] = ()
     finished: GeneratedText | Failure | None = None
 

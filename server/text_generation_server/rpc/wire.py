@@ -35,6 +35,7 @@ ROUTER_LIMIT = 4 * 2**20
 """Bytes of the largest answer that routers take (docs/protocol.md#sizes)."""
 
 DISPENSABLE: dict[str, Callable[[Message], int]] = {
+    "prefill_top_tokens": lambda generation: sum(len(t.ids) for t in getattr(generation, "prefill_top_tokens", ())),
     "prefill_tokens": lambda generation: len(generation.prefill_tokens.ids),
     "top_tokens": lambda generation: sum(len(tokens.ids) for tokens in generation.top_tokens),
 }
@@ -211,6 +212,8 @@ def _generation(generation: Generation) -> dict[str, Any]:
     fields: dict[str, Any] = {"request_id": generation.request_id, "tokens": _tokens(generation.tokens)}
     if generation.prefill_tokens is not None:
         fields["prefill_tokens"] = _tokens(generation.prefill_tokens)
+    if generation.prefill_top_tokens:
+        fields["prefill_top_tokens"] = [_tokens(tokens) for tokens in generation.prefill_top_tokens]
     if generation.top_tokens:
         fields["top_tokens"] = [_tokens(tokens) for tokens in generation.top_tokens]
     if generation.finished is not None:

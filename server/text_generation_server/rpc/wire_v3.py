@@ -28,6 +28,7 @@ EXTENSIONS = (
     "min_new_tokens",
     "stop_token_ids",
     "prompt_ids",
+    "prefill_top_n_tokens",
     "ebnf",
 )
 """What is read of requests that other shards of this protocol do not know (docs/protocol.md#extensions)."""
@@ -81,6 +82,7 @@ class WireV3(Wire):
                 stop_token_ids=tuple(message.stopping_parameters.stop_token_ids),
             ),
             prefill_logprobs=message.prefill_logprobs and self._prefill_logprobs,
+            prefill_top_n=message.prefill_top_n_tokens,
             top_n_tokens=message.top_n_tokens,
             adapter=message.adapter_id or None,
             slots=tuple(message.slots) or None,

@@ -108,6 +108,8 @@ TokenBias.bias 2 float -
 StoppingCriteriaParameters.min_new_tokens 1000 uint32 -
 StoppingCriteriaParameters.stop_token_ids 1001 repeated-uint32 -
 Request.prompt_ids 1000 repeated-uint32 -
+Request.prefill_top_n_tokens 1001 uint32 -
+Generation.prefill_top_tokens 1000 repeated-Tokens -
 InfoResponse.attention_impl 8 string -
 InfoResponse.block_size 9 uint32 -
 Image.data 1 bytes -

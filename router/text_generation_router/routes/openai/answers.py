@@ -4,7 +4,7 @@ by their `Shape`.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, ExitStack, aclosing
 from dataclasses import replace
 from typing import TypeVar
@@ -96,6 +96,8 @@ class Answerer:
         adapter = {"adapter_id": name} if name in validator.adapters else {}
         prompts = [prompt.model_copy(update=adapter) for prompt in asked.prompts]
         valid = [await validator.validate(prompt, asked.special_tokens) for prompt in prompts]
+        if asked.echo and "prefill_top_n_tokens" in validator.extensions:
+            valid = [replace(request, prefill_top_n_tokens=asked.top) for request in valid]
         return [_with_seed(request, choice) for request in valid for choice in range(asked.choices)]
 
     def _rendering(self, asked: Asked) -> Rendering:
@@ -124,7 +126,7 @@ class _StreamedChoice:
     def chunks(self, generation: Generation) -> list[str]:
         """What a step adds."""
         index, final = self._index, generation.generated_text
-        chunks = [] if self._begun else self._opening(generation.prefill)
+        chunks = [] if self._begun else self._opening(generation)
         self._begun = True
         tokens, top_tokens = _worded(generation.tokens, generation.top_tokens, self._asked.top)
         generated = "".join(token.text for token in tokens)
@@ -136,13 +138,13 @@ class _StreamedChoice:
             chunks.append(self._rendering.closing(index, final.finish_reason))
         return [chunk for chunk in chunks if chunk is not None]
 
-    def _opening(self, prefill: Sequence[Token]) -> list[str | None]:
+    def _opening(self, first: Generation) -> list[str | None]:
         """What comes before the answer: the prompt, if it is to be told."""
         chunks = [self._rendering.opening(self._index)]
         if self._asked.echo:
-            _require_scores(self._asked, prefill)
-            chunks.append(self._rendering.delta(self._index, self._prompt, prefill, [None] * len(prefill), 0))
-            self._offset = sum(len(token.text) for token in prefill)
+            tokens, tops = _scored(self._asked, first)
+            chunks.append(self._rendering.delta(self._index, self._prompt, tokens, tops, 0))
+            self._offset = sum(len(token.text) for token in tokens)
         return chunks
 
 
@@ -160,17 +162,16 @@ def _choice(completion: Completion, asked: Asked) -> Choice:
     tokens, top_tokens = _worded(completion.tokens, completion.top_tokens, asked.top)
     if not asked.echo:
         return Choice(text, tokens, top_tokens, reason)
-    prefill = completion.prefill
-    _require_scores(asked, prefill)
-    tops = [*[None] * len(prefill), *(top_tokens or [[]] * len(tokens))]
-    return Choice(completion.request.inputs + text, [*prefill, *tokens], tops, reason)
+    prompt, tops = _scored(asked, completion)
+    told = [*tops, *(top_tokens or [[]] * len(tokens))]
+    return Choice(completion.request.inputs + text, [*prompt, *tokens], told, reason)
 
 
-def _require_scores(asked: Asked, prefill: Sequence[Token]) -> None:
-    if asked.logprobs and not prefill:
-        raise InvalidInput(
-            "`echo` with `logprobs` needs --enable-prefill-logprobs, which this server was started without"
-        )
+def _scored(asked: Asked, told: Completion | Generation) -> tuple[list[Token], list[list[Token] | None]]:
+    """The prompt's tokens, and the alternatives to them; None where there are none, as to the first."""
+    if asked.logprobs and not told.prefill:
+        raise InvalidInput("`echo` with `logprobs` needs a server that was started with --enable-prefill-logprobs")
+    return told.prefill, [top or None for top in told.prefill_top] or [None] * len(told.prefill)
 
 
 def _worded(tokens: list[Token], top_tokens: list[list[Token]], top: int) -> tuple[list[Token], list[list[Token]]]:
