@@ -63,7 +63,7 @@ def generate(out: Path) -> None:
         run_protoc(version, folder, out, descriptors)
         write_stub_types(version, package, descriptors)
         descriptors.unlink()
-        for file in sorted(package.iterdir()):
+        for file in sorted(package.glob("*.py*")):
             file.write_text(settled(file.read_text()))
         (package / "__init__.py").write_text(f'"""Generated stubs of the protocol\'s package generate.{version}."""\n')
 

@@ -16,6 +16,7 @@ from conformance.caller import ROUTER_LIMIT, Caller, batch_of, ids_of, refused
 from mocks.mock_model import MockModel, greedy_continuation
 from text_generation_protocol.v2 import generate_pb2 as pb_v2
 from text_generation_protocol.v3 import generate_pb2 as pb_v3
+from text_generation_server.rpc.wire_v3 import EXTENSIONS
 
 VERSIONS = ["v2", "v3"]
 SCRIPTED_SHARD = Path(__file__).parents[1] / "protocol" / "scripted_shard.py"
@@ -74,7 +75,8 @@ def test_c002_discovery_is_the_same_list_wherever_it_is_asked(shard, version):
 
 def test_c003_info_bytes_v3(start):
     resumes = "a0 06 01"  # requests may be resumed; routers that do not know the field pass it over
-    assert start().v3.raw("Info") == info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01", resumes, OURS)
+    read = [part for name in EXTENSIONS for part in (f"da 3e {len(name):02x}", name)]
+    assert start().v3.raw("Info") == info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01", resumes, OURS, *read)
 
 
 def test_c004_info_v2_has_its_five_fields_and_ours(start):

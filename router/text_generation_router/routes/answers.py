@@ -11,17 +11,19 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from text_generation_router.chat.events import Content
 from text_generation_router.entry import Timeline
+from text_generation_router.errors import InvalidInput
 from text_generation_router.inference import Completion, Times
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
-from text_generation_router.routes.asked import Asked, Choice, End, Step, Usage
+from text_generation_router.routes.asked import Asked, Choice, End, Step, Tops, Usage
 from text_generation_router.routes.headers import STREAM, compute_headers, timing_headers
 from text_generation_router.routes.reading import Reading, read_whole
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.texts import ending
 from text_generation_router.streaming import EventStream, until_disconnect
-from text_generation_router.types import GeneratedText, Generation, ValidRequest
+from text_generation_router.types import GeneratedText, Generation, Token, ValidRequest
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -49,7 +51,8 @@ class Answerer:
             sum(completion.input_length for completion in completions[:: asked.choices]),
             sum(completion.generated_text.generated_tokens for completion in completions),
         )
-        body = asked.writer.whole([_choice(one, asked) for one in completions], usage)
+        told = completions if asked.told is None else _best(completions, asked.choices, asked.told)
+        body = asked.writer.whole([_choice(one, asked) for one in told], usage)
         last = max(completions, key=lambda completion: completion.timeline.batched)
         times = Times.of(last.timeline, last.generated_text.generated_tokens)
         headers = self._headers(asked) | timing_headers(times, usage.prompt_tokens, usage.completion_tokens)
@@ -73,7 +76,7 @@ class Answerer:
         with services.permits.held(len(asked.prompts) * asked.choices):
             requests = await self.requests(asked)
             prompt_tokens = sum(len(request.input_ids) for request in requests[:: asked.choices])
-            choices = [_StreamedChoice(asked, len(request.input_ids)) for request in requests]
+            choices = [_StreamedChoice(asked, request) for request in requests]
             begun = False
             async with aclosing(services.inference.stream_all(requests, timeline)) as generations:
                 async for index, generation in generations:
@@ -81,8 +84,9 @@ class Answerer:
                         begun = True
                         for event in writer.begin(prompt_tokens):
                             yield event
-                    for event in writer.step(index, choices[index].step(generation)):
-                        yield event
+                    for step in choices[index].steps(generation):
+                        for event in writer.step(index, step):
+                            yield event
         for event in writer.end(Usage(prompt_tokens, sum(choice.generated_tokens for choice in choices))):
             yield event
 
@@ -92,6 +96,8 @@ class Answerer:
         adapter = {"adapter_id": name} if name in validator.adapters else {}
         prompts = [prompt.model_copy(update=adapter) for prompt in asked.prompts]
         valid = [await validator.validate(prompt, asked.special_tokens) for prompt in prompts]
+        if asked.echo and "prefill_top_n_tokens" in validator.extensions:
+            valid = [replace(request, prefill_top_n_tokens=asked.top) for request in valid]
         return [_with_seed(request, choice) for request in valid for choice in range(asked.choices)]
 
     def _headers(self, asked: Asked) -> dict[str, str]:
@@ -101,27 +107,60 @@ class Answerer:
 class _StreamedChoice:
     """One choice of a stream, from its first step to its last. generated_tokens: known after the last."""
 
-    def __init__(self, asked: Asked, prompt_tokens: int) -> None:
+    def __init__(self, asked: Asked, request: ValidRequest) -> None:
         self.generated_tokens = 0
+        self._asked = asked
         self._stops = asked.stops
-        self._prompt_tokens = prompt_tokens
+        self._top = asked.top
+        self._request = request
         self._reading = Reading(asked.form, asked.stops)
+        self._echoes = asked.echo
         self._offset = 0
 
-    def step(self, generation: Generation) -> Step:
-        """What a step adds."""
+    def steps(self, generation: Generation) -> Sequence[Step]:
+        """What a step adds: the prompt before it, if that is to be told."""
+        if not self._echoes:
+            return (self._step(generation),)
+        self._echoes = False
+        tokens, tops = _scored(self._asked, generation)
+        prompt = Step([Content(self._request.inputs)], tokens, tops, 0, None)
+        self._offset = sum(len(token.text) for token in tokens)
+        return prompt, self._step(generation)
+
+    def _step(self, generation: Generation) -> Step:
         final, offset, end = generation.generated_text, self._offset, None
         self._offset += sum([len(token.text) for token in generation.tokens if not token.special])
         if final is not None:
             self.generated_tokens = final.generated_tokens
-            end = _end(final, self._stops, self._prompt_tokens)
-        return Step(self._reading.step(generation), generation.tokens, generation.top_tokens, offset, end)
+            end = _end(final, self._stops, len(self._request.input_ids))
+        top_tokens = [tied[: self._top] for tied in generation.top_tokens]
+        return Step(self._reading.step(generation), generation.tokens, top_tokens, offset, end)
+
+
+def _best(completions: list[Completion], size: int, told: int) -> list[Completion]:
+    """Of `size` answers to each prompt as many as are told, the likeliest first."""
+    each = [completions[start : start + size] for start in range(0, len(completions), size)]
+    ranked = [sorted(some, key=lambda completion: completion.mean_logprob, reverse=True) for some in each]
+    return [completion for some in ranked for completion in some[:told]]
 
 
 def _choice(completion: Completion, asked: Asked) -> Choice:
     message = read_whole(completion, asked.form, asked.stops)
     end = _end(completion.generated_text, asked.stops, completion.input_length)
-    return Choice(message, completion.tokens, completion.top_tokens, end)
+    top_tokens = [tied[: asked.top] for tied in completion.top_tokens]
+    if not asked.echo:
+        return Choice(message, completion.tokens, top_tokens, end)
+    message.content = completion.request.inputs + message.content
+    prompt, tops = _scored(asked, completion)
+    tokens = [*prompt, *completion.tokens]
+    return Choice(message, tokens, [*tops, *(top_tokens or [[]] * len(completion.tokens))], end)
+
+
+def _scored(asked: Asked, told: Completion | Generation) -> tuple[Sequence[Token], Tops]:
+    """The prompt's tokens, and the alternatives to them; None where there are none, as to the first."""
+    if asked.scored and not told.prefill:
+        raise InvalidInput("`echo` with `logprobs` needs a server that was started with --enable-prefill-logprobs")
+    return told.prefill, [top or None for top in told.prefill_top] or [None] * len(told.prefill)
 
 
 def _end(final: GeneratedText, stops: Sequence[str], prompt_tokens: int) -> End:

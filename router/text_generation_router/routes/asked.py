@@ -14,6 +14,9 @@ from text_generation_router.schemas import GenerateRequest
 from text_generation_router.sse import Framing
 from text_generation_router.types import FinishReason, Token
 
+Tops = Sequence[Sequence[Token] | None]
+"""Alternatives to tokens; none at all if they were not asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -37,11 +40,11 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A whole answer. top_tokens: alternatives to each token, if asked for."""
+    """A whole answer. top_tokens: alternatives to each token, if asked for; None where they are not known."""
 
     message: Message
     tokens: Sequence[Token]
-    top_tokens: Sequence[Sequence[Token]]
+    top_tokens: Tops
     end: End
 
 
@@ -54,7 +57,7 @@ class Step(NamedTuple):
 
     events: Sequence[Event]
     tokens: Sequence[Token]
-    top_tokens: Sequence[Sequence[Token]]
+    top_tokens: Tops
     offset: int
     end: End | None
 
@@ -88,8 +91,9 @@ class Writer(Protocol):
 class Asked:
     """Generations that one request asks for.
 
-    prompts: one a text. choices: how many answers to each. model: which the client named, if any.
-    special_tokens: whether the tokenizer puts them around the prompts. form: how the answers are read.
+    prompts: one a text. choices: how many answers to each; told: how many of them the client gets, the likeliest,
+    None for all. model: which the client named, if any. special_tokens: whether the tokenizer puts them around the
+    prompts. form: how the answers are read. echo: whether prompts are told too; scored: with log-probabilities.
     """
 
     writer: Writer
@@ -99,6 +103,14 @@ class Asked:
     stream: bool = False
     special_tokens: bool = False
     form: AnswerForm = PLAIN
+    told: int | None = None
+    echo: bool = False
+    scored: bool = False
+
+    @property
+    def top(self) -> int:
+        """How many alternatives to each token are told."""
+        return self.prompts[0].parameters.top_n_tokens or 0
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import Request
 from text_generation_server.grammar.state import GrammarState
+from text_generation_server.sampling.params import SamplingParams
+from text_generation_server.sampling.sampler import CountsRows
 
 
 class Sequence:
@@ -23,7 +25,7 @@ class Sequence:
     `slots[p]` is the cache slot of position p. `local_slots` is what must go back to the local allocator (empty when
     the router owns the slots). `adapter` is the number of its adapter, 0 for none. `step_tokens` is the number of
     tokens its next step computes, `draft` those among them that are guesses. `drafts` makes guesses, None for sequences
-    that take one token a step. `samples`: whether its tokens are drawn.
+    that take one token a step. `sampling`: how its tokens are chosen, `samples`: whether they are drawn.
     """
 
     __slots__ = (
@@ -31,18 +33,20 @@ class Sequence:
         "admitted",
         "cache_len",
         "computed",
-        "counts_row",
+        "counts_rows",
         "draft",
         "drafts",
         "grammar",
         "local_slots",
         "output_ids",
         "prompt_logprobs",
+        "prompt_top",
         "released",
         "request",
         "row",
         "sampled",
         "samples",
+        "sampling",
         "slots",
         "step_tokens",
         "stop",
@@ -60,20 +64,22 @@ class Sequence:
         adapter: int,
         cache_len: int,
         tags: PrefixTags | None,
-        counts_row: int | None,
+        sampling: SamplingParams,
+        counts_rows: CountsRows,
         grammar: GrammarState | None,
         stop: IdRule,
         text: TextRule,
         drafts: NgramDrafts | None = None,
     ) -> None:
         self.request = request
-        self.samples = request.sampling.samples
+        self.sampling = sampling
+        self.samples = sampling.samples
         self.row = row
         self.slots = slots
         self.local_slots = local_slots
         self.adapter = adapter
         self.tags = tags
-        self.counts_row = counts_row
+        self.counts_rows = counts_rows
         self.grammar = grammar
         self.stop = stop
         self.text = text
@@ -85,7 +91,9 @@ class Sequence:
         self.sampled = 0
         self.output_ids: list[int] = []
         # The first token and every cached one have no distribution to score by (docs/protocol.md#log-probabilities).
-        self.prompt_logprobs = [math.nan] * (cache_len + 1) if request.prefill_logprobs else []
+        unscored = cache_len + 1 if request.prefill_logprobs else 0
+        self.prompt_logprobs = [math.nan] * unscored
+        self.prompt_top: list[list[tuple[int, float]]] = [[]] * unscored if request.prefill_top_n else []
         rest = len(request.prompt_ids) - cache_len
         self.step_tokens = rest if request.chunk is None else min(max(request.chunk, 1), rest)
         self.released = False

@@ -15,10 +15,8 @@ from text_generation_router.routes.openai.schemas import (
     SchemaFormat,
     TextFormat,
 )
-from text_generation_router.schemas import AnyGrammar, GenerateParameters, GenerateRequest, JsonGrammar, SchemaGrammar
-
-_ANY_OBJECT = {"properties": {}, "additionalProperties": True}
-"""A schema of every JSON object."""
+from text_generation_router.routes.openai.structured import ANY_OBJECT, only_one
+from text_generation_router.schemas import AnyGrammar, GenerateParameters, GenerateRequest, OpenJsonGrammar
 
 
 def made_chat(fields: Mapping[str, Any]) -> ChatBody:
@@ -37,38 +35,33 @@ def prompt_request(
     grammar: what the answer must match, if that is not what the body says.
     """
     body.check_keys()
-    greedy = body.temperature == 0
     parameters = GenerateParameters(
-        # Greedy decoding has nothing to cut; on the wire these would ask for a draw.
-        temperature=None if greedy else body.temperature,
-        top_p=None if greedy else body.top_p,
-        top_k=None if greedy else body.top_k,
-        do_sample=not greedy,
-        repetition_penalty=body.repetition_penalty,
-        frequency_penalty=body.frequency_penalty,
+        **body.sampling(),
         max_new_tokens=max_tokens,
-        stop=body.stop,
-        seed=None if body.seed is None else body.seed % 2**64,
         top_n_tokens=top,
-        grammar=grammar or asked_grammar(body.response_format),
+        grammar=grammar or form_grammar(body),
         adapter_id=body.adapter_id,
         lora_id=body.lora_id,
     )
     return GenerateRequest(inputs=text, parameters=parameters)
 
 
-def asked_grammar(wanted: ResponseFormat | None) -> AnyGrammar | None:
-    """What a form of answers means. Raises InvalidInput."""
+def form_grammar(body: GenerationBody) -> AnyGrammar | None:
+    """What a body says that the answer must match. Raises InvalidInput."""
+    return only_one({"response_format": _grammar(body.response_format), **body.grammars()})
+
+
+def _grammar(wanted: ResponseFormat | None) -> AnyGrammar | None:
     match wanted:
         case None | TextFormat():
             return None
         case JsonFormat(type="json_object", value=None):
-            return JsonGrammar(type="json", value=_ANY_OBJECT)
+            return OpenJsonGrammar(type="json", value=ANY_OBJECT)
         case JsonFormat(value=schema):
-            return JsonGrammar(type="json", value=schema)
+            return OpenJsonGrammar(type="json", value=schema)
         case SchemaFormat(json_schema=named, value=other):
             if (schema := named or other) is None:
                 raise InvalidInput("`response_format` of type json_schema needs a `json_schema` with a `schema`")
-            return SchemaGrammar(type="json_schema", value=schema)
+            return OpenJsonGrammar(type="json", value=schema.json_schema)
         case regex:
             return regex

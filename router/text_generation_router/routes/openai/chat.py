@@ -16,7 +16,7 @@ from text_generation_router.errors import InvalidInput, TemplateFailed, ToolFail
 from text_generation_router.routes.answers import Answerer
 from text_generation_router.routes.asked import Asked, Writer
 from text_generation_router.routes.endpoint import EVENTS, JSON, Endpoint
-from text_generation_router.routes.openai.asked import asked_grammar, prompt_request
+from text_generation_router.routes.openai.asked import form_grammar, prompt_request
 from text_generation_router.routes.openai.schemas import ChatBody
 from text_generation_router.routes.openai.style import Style
 from text_generation_router.routes.services import Services
@@ -81,7 +81,7 @@ def ask_chat(
 
 def _grammar(body: ChatBody, tools: Tools | None) -> AnyGrammar | None:
     """What an answer must match. Raises InvalidInput, ToolFailed."""
-    asked = asked_grammar(body.response_format)
+    asked = form_grammar(body)
     if asked is not None and tools is not None:
         raise ToolFailed("Grammar and tools are mutually exclusive", "response_format")
     return JsonGrammar(type="json", value=tools.grammar()) if tools is not None and tools.forced else asked

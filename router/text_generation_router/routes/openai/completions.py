@@ -1,5 +1,6 @@
 """`/v1/completions`: prompts as they are. Knows nothing of how they are run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -37,18 +38,42 @@ class CompletionRoutes:
 
     def ask(self, body: CompletionBody) -> Asked:
         """What prompts ask for. Raises ApiError."""
-        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        if not texts:
-            raise InvalidInput("`prompt` cannot be an empty list")
-        if body.best_of not in (None, body.n or 1):
-            raise InvalidInput(f"`best_of` must be `n` or left out. Given: {body.best_of}")
+        _check_candidates(body)
         max_tokens = self._style.completion_tokens if body.max_tokens is None else body.max_tokens
-        prompts = [prompt_request(body, _text(text), max_tokens, body.logprobs) for text in texts]
-        writer, choices = self._style.completion(body, self._services.info), 1 if body.n is None else body.n
-        return Asked(writer, prompts, body.model, choices, bool(body.stream), special_tokens=True)
+        echo, scored, n = bool(body.echo), body.logprobs is not None, 1 if body.n is None else body.n
+        request = prompt_request(body, "", max_tokens, body.logprobs)
+        parameters = request.parameters.model_copy(update={"decoder_input_details": echo and scored})
+        return Asked(
+            self._style.completion(body, self._services.info),
+            [request.model_copy(update={"given": parameters, **_prompt(one)}) for one in _each(body.prompt)],
+            body.model,
+            choices=n if body.best_of is None else body.best_of,
+            stream=bool(body.stream),
+            special_tokens=True,
+            told=None if body.best_of is None else n,
+            echo=echo,
+            scored=scored,
+        )
 
 
-def _text(prompt: str | int | list[int]) -> str:
-    if not isinstance(prompt, str):
-        raise InvalidInput("`prompt` must be text: token ids are not supported by this version of the router")
-    return prompt
+def _check_candidates(body: CompletionBody) -> None:
+    n, best_of = 1 if body.n is None else body.n, body.best_of
+    if best_of is not None and best_of < n:
+        raise InvalidInput(f"`best_of` must be >= `n`, here {n}. Given: {best_of}")
+    if best_of not in (None, n) and body.stream:
+        raise InvalidInput("`best_of` must be `n` where the answer is streamed: which are best shows at the end")
+
+
+def _each(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
+    """The prompts, of which there may be several; ids without lists around them are one."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt:
+        raise InvalidInput("`prompt` cannot be an empty list")
+    ids = [one for one in prompt if isinstance(one, int)]
+    return [ids] if ids else [one for one in prompt if not isinstance(one, int)]
+
+
+def _prompt(given: str | list[int]) -> dict[str, Any]:
+    """A prompt as fields of the native request."""
+    return {"inputs": given} if isinstance(given, str) else {"input_ids": given}

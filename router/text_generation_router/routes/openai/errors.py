@@ -12,7 +12,14 @@ from text_generation_router.responses import QUOTED, ErrorForm, renamed
 DONE = "[DONE]"
 """What ends every stream of chats and completions, in place of a JSON text."""
 
-_NAMES = {"inputs": "prompt", "max_new_tokens": "max_tokens", "top_n_tokens": "top_logprobs"}
+_NAMES = {
+    "inputs": "prompt",
+    "input_ids": "prompt",
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "count_penalty": "frequency_penalty",
+    "top_n_tokens": "top_logprobs",
+}
 _NAMES_OF_RESPONSES = {
     "inputs": "input",
     "messages": "input",

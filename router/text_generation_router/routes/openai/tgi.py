@@ -14,7 +14,7 @@ from text_generation_router.chat.events import CallArguments, CallBegin, CallEnd
 from text_generation_router.errors import ApiError, InvalidBody, Unauthorized, Unrouted
 from text_generation_router.render import number
 from text_generation_router.responses import ErrorForm, error_body
-from text_generation_router.routes.asked import Choice, Step, Usage
+from text_generation_router.routes.asked import Choice, Step, Tops, Usage
 from text_generation_router.routes.openai.errors import DONE
 from text_generation_router.routes.openai.render import usage_json
 from text_generation_router.routes.openai.schemas import ChatBody, CompletionBody
@@ -99,12 +99,12 @@ class TgiChat(_Facts):
     def _object(self, kind: str, choices: str, usage: str) -> str:
         return f'{{"object":"{kind}",{self._created},{self._model},"choices":[{choices}],"usage":{usage}}}'
 
-    def _told(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]]) -> str:
+    def _told(self, tokens: Sequence[Token], top_tokens: Tops) -> str:
         if not self._logprobs:
             return "null"
         tops = top_tokens or [()] * len(tokens)
         content = [
-            f'{_token(token)[:-1]},"top_logprobs":[{",".join(map(_token, top))}]}}'
+            f'{_token(token)[:-1]},"top_logprobs":[{",".join(map(_token, top or ()))}]}}'
             for token, top in zip(tokens, tops, strict=True)
         ]
         return f'{{"content":[{",".join(content)}]}}'

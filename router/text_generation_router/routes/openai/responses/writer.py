@@ -10,7 +10,7 @@ from typing import Any
 from text_generation_router.chat.events import Content
 from text_generation_router.errors import ApiError
 from text_generation_router.responses import ErrorForm
-from text_generation_router.routes.asked import Choice, End, Step, Usage
+from text_generation_router.routes.asked import Choice, End, Step, Tops, Usage
 from text_generation_router.routes.openai.errors import RESPONSES_ERRORS
 from text_generation_router.routes.openai.responses.objects import (
     COMPLETED,
@@ -89,7 +89,7 @@ class ResponseWriter:
         self._events += 1
         return f'{{"type":"{kind}","sequence_number":{number},{members}}}'
 
-    def _told(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]]) -> str:
+    def _told(self, tokens: Sequence[Token], top_tokens: Tops) -> str:
         return chat_logprobs(*worded(tokens, top_tokens)) if self._logprobs else "[]"
 
 
