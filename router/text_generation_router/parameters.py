@@ -36,7 +36,7 @@ def check_extensions(p: GenerateParameters, known: AbstractSet[str]) -> None:
 
 def check_values(p: GenerateParameters) -> None:
     """The rules for values by themselves."""
-    wishes = (p.temperature, p.top_k, p.top_p, p.typical_p, p.min_p)
+    wishes = (p.temperature, p.top_k, p.top_p, p.typical_p, p.min_p or None)
     sampled = bool(p.do_sample) or any(wish is not None for wish in wishes)
     require((p.best_of or 1) == 1 or sampled, "you must use sampling when `best_of` is > 1")
     require(p.temperature is None or p.temperature > 0, "`temperature` must be strictly positive")

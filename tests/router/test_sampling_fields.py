@@ -43,12 +43,12 @@ def sent(router: RunningRouter) -> list[Any]:
     return [request for name, call in router.shard.calls if name == "Prefill" for request in call.batch.requests]
 
 
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, "/generate"])
-async def test_fields_reach_the_shard(directory, path):
+async def test_fields_reach_the_shard(directory):
     async with running_router(directory) as router:
-        answer = await router.client.post(path, json=body(path, **(NATIVE if path == "/generate" else OPENAI)))
-        assert answer.status_code == 200, answer.text
-        (request,) = sent(router)
+        for path, fields in ((CHAT, OPENAI), (COMPLETIONS, OPENAI), ("/generate", NATIVE)):
+            answer = await router.client.post(path, json=body(path, **fields))
+            assert answer.status_code == 200, answer.text
+    for request in sent(router):
         parameters, stopping = request.parameters, request.stopping_parameters
         assert (parameters.min_p, parameters.presence_penalty, parameters.count_penalty) == (0.25, 0.5, -0.5)
         assert {one.id: one.bias for one in parameters.logit_bias} == {5: -100.0, 66: 2.5}
@@ -57,11 +57,10 @@ async def test_fields_reach_the_shard(directory, path):
         assert list(stopping.stop_sequences) == ["ab"]
 
 
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-async def test_a_greedy_request_draws_nothing(directory, path):
+async def test_a_greedy_request_draws_nothing(directory):
     async with running_router(directory) as router:
         for fields in ({"temperature": 0, "min_p": 0.3, "top_k": 4}, {"temperature": 0.5, "top_k": -1}):
-            assert (await router.client.post(path, json=body(path, **fields))).status_code == 200
+            assert (await router.client.post(CHAT, json=body(CHAT, **fields))).status_code == 200
         greedy, drawn = (request.parameters for request in sent(router))
         assert (greedy.do_sample, greedy.min_p, greedy.top_k) == (False, 0.0, 0)
         assert (drawn.do_sample, drawn.temperature, drawn.top_k) == (True, 0.5, 0)
@@ -228,32 +227,32 @@ async def test_forms_of_answers_in_vllms_words(directory):
             assert sent(router)[-1].parameters.grammar_type == kind
 
 
-@pytest.mark.parametrize(
-    ("fields", "problem"),
-    [
-        ({"guided_json": {"type": "nothing"}}, "Invalid type: nothing"),
-        ({"guided_json": "{"}, "is no JSON"),
-        ({"guided_json": 5}, "expected a JSON schema"),
-        ({"guided_regex": "("}, "unclosed group"),
-        ({"guided_choice": []}, "cannot be empty"),
-        ({"guided_choice": [5]}, "guided_choice"),
-        ({"guided_grammar": "root ::= missing"}, "'missing' not found"),
-        ({"guided_grammar": 'start: "a" missing'}, "missing"),
-        ({"guided_grammar": 'a: "b"'}, "no start rule"),
-        ({"structured_outputs": {"structural_tag": "{}"}}, "structural_tag"),
-        (
-            {"structured_outputs": {"regex": "a", "choice": ["a"]}},
-            "`structured_outputs.regex` and `structured_outputs.ch",
-        ),
-        ({"guided_json": SCHEMA, "response_format": {"type": "json_object"}}, "`response_format` and `guided_json`"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}}, "not"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}}, "response_format"),
-        ({"response_format": {"type": "structural_tag"}}, "response_format"),
-    ],
-)
-async def test_forms_that_cannot_be_followed_are_refused_at_once(directory, fields, problem):
+UNFOLLOWED: list[tuple[dict[str, Any], str]] = [
+    ({"guided_json": {"type": "nothing"}}, "Invalid type: nothing"),
+    ({"guided_json": "{"}, "is no JSON"),
+    ({"guided_json": 5}, "expected a JSON schema"),
+    ({"guided_regex": "("}, "unclosed group"),
+    ({"guided_choice": []}, "cannot be empty"),
+    ({"guided_choice": [5]}, "guided_choice"),
+    ({"guided_grammar": "root ::= missing"}, "'missing' not found"),
+    ({"guided_grammar": 'start: "a" missing'}, "missing"),
+    ({"guided_grammar": 'a: "b"'}, "no start rule"),
+    ({"structured_outputs": {"structural_tag": "{}"}}, "structural_tag"),
+    (
+        {"structured_outputs": {"regex": "a", "choice": ["a"]}},
+        "`structured_outputs.regex` and `structured_outputs.ch",
+    ),
+    ({"guided_json": SCHEMA, "response_format": {"type": "json_object"}}, "`response_format` and `guided_json`"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}}, "not"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}}, "response_format"),
+    ({"response_format": {"type": "structural_tag"}}, "response_format"),
+]
+
+
+async def test_forms_that_cannot_be_followed_are_refused_at_once(directory):
     async with running_router(directory) as router:
-        for path in (CHAT, COMPLETIONS):
-            answer = await router.client.post(path, json=body(path, **fields))
-            assert answer.status_code == 422 and problem in answer.json()["error"]["message"], answer.text
+        for fields, problem in UNFOLLOWED:
+            for path in (CHAT, COMPLETIONS):
+                answer = await router.client.post(path, json=body(path, **fields))
+                assert answer.status_code == 422 and problem in answer.json()["error"]["message"], answer.text
         assert not sent(router)
