@@ -4,8 +4,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
+UNIT = {"enum": ["K", 0]}
 SCHEMAS: dict[str, dict[str, Any]] = {
-    "weather": {"type": "object", "properties": {"city": TEXT, "days": NUMBER}, "required": ["city"]},
+    "weather": {
+        "type": "object",
+        "properties": {"city": TEXT, "days": NUMBER, "unit": {"enum": ["K", 0]}},
+        "required": ["city"],
+    },
     "write": {"type": "object", "properties": {"path": TEXT, "text": TEXT, "tags": {"type": "array"}}},
     "now": {"type": "object", "properties": {}},
 }
@@ -124,6 +129,10 @@ SPOKEN: dict[str, list[Spoken]] = {
         Spoken(_hermes(_ZURICH), [ZURICH]),
         Spoken(_xml("weather", ("city", "Zü\n\nrich\n")), [("weather", {"city": "Zü\n\nrich\n"})]),
         Spoken(_xml("weather", ("days", "two"), ("city", "5")), [("weather", {"days": "two", "city": "5"})]),
+        Spoken(
+            _xml("weather", ("unit", "0")) + _xml("weather", ("unit", "K")),
+            [("weather", {"unit": u}) for u in (0, "K")],
+        ),
         Spoken(_xml("write", ("tags", "None"), ("more", "True")), [("write", {"tags": None, "more": "True"})]),
         Spoken(_xml("rain", ("city", "Bern")), content=None),
         Spoken(_xml("weather", ("city", "Zürich"))[:-40], content=None),
@@ -183,6 +192,18 @@ SPOKEN: dict[str, list[Spoken]] = {
         Spoken(f"<|tool_call|>[{_ZURICH}, {_NOW}]<|/tool_call|>", [ZURICH, NOW]),
         Spoken(f"functools[{_ZURICH}]", [ZURICH]),
         Spoken("<|tool_call|>[]<|/tool_call|>", content=None),
+    ],
+    "nemotron_json": [
+        Spoken(f"Ok.<TOOLCALL>[{_ZURICH}, {_NOW}]</TOOLCALL>", [ZURICH, NOW], content="Ok."),
+    ],
+    "cohere_command3": [
+        Spoken(
+            '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "weather", "parameters": '
+            + _ARGUMENTS
+            + "}\n]<|END_ACTION|>",
+            [ZURICH],
+        ),
+        Spoken("<|START_RESPONSE|>It rains.<|END_RESPONSE|>", content="It rains."),
     ],
     "deepseek_v3": [
         Spoken(_DS["all"] + _v3("weather", _ARGUMENTS) + "\n" + _v3("now", "{}") + _DS["all_end"], [ZURICH, NOW]),

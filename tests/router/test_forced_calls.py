@@ -81,3 +81,9 @@ def test_one_call_is_written_without_a_list(choice):
     reader = Dialect.of("<tool_call></think>", None, None).form("<think>", tools).reader()
     (call,) = collected([*reader.feed(written(("plant", TREE), alone=True)), *reader.end()]).calls
     assert call.name == "plant" and json.loads(call.arguments) == TREE
+
+
+def test_a_template_of_single_calls_gets_single_calls():
+    template = "{{ raise_exception('This model only supports single tool-calls at once!') }}"
+    tools = Dialect.of(template, "hermes", None).callable(offered_tools(TOOLS, "required", None))
+    assert lets(tools, written(NOW, alone=True)) and not lets(tools, written(NOW))

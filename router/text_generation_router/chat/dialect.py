@@ -1,7 +1,7 @@
 """How the served model writes calls and reasoning, and so how its answers are read. Knows no request's body."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 from text_generation_router.chat.events import CallArguments, CallBegin, CallEnd, Event
@@ -10,6 +10,7 @@ from text_generation_router.chat.formats.reasoning import Marks
 from text_generation_router.chat.formats.registry import (
     FORCED,
     REASONING,
+    SINGLE,
     TOOL_FORMATS,
     ToolFormat,
     reasoning_marks,
@@ -28,10 +29,15 @@ _NO_TOOLS = Tools(offered=(), schemas={})
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A model's formats. reasoning: None if it does not reason, or its calls' format reads that too."""
+    """A model's formats.
+
+    reasoning: None if it does not reason, or its calls' format reads that too. single: whether its template takes no
+    more than one call an answer.
+    """
 
     calls: ToolFormat
     reasoning: Marks | None
+    single: bool = False
 
     @classmethod
     def of(cls, template: str, tool_call_parser: str | None, reasoning_parser: str | None) -> Self:
@@ -39,7 +45,12 @@ class Dialect:
         return cls(
             _named("tool_call_parser", tool_call_parser, TOOL_FORMATS, lambda: tool_format(template)),
             _named("reasoning_parser", reasoning_parser, REASONING, lambda: reasoning_marks(template)),
+            SINGLE in template,
         )
+
+    def callable(self, tools: Tools | None) -> Tools | None:
+        """The tools as this model can call them: what it may not be told of later it must not do now."""
+        return replace(tools, parallel=False) if tools is not None and self.single else tools
 
     def form(self, prompt: str, tools: Tools | None) -> AnswerForm:
         """How answers to a prompt are read, which are free, or are calls where tools are forced."""

@@ -17,17 +17,17 @@ class Reading:
         self._marks = form.marks
         self._reader = form.reader()
         self._pieces = Pieces(stops)
-        self._text = ""
+        self._texts: list[str] = []
 
     def step(self, generation: Generation) -> Sequence[Event]:
         """What a step tells."""
         text = _visible(generation.tokens, self._marks)
         if self._marks:
-            self._text += text
+            self._texts.append(text)
         final = generation.generated_text
         if final is None:
             return self._reader.feed(self._pieces.add(text))
-        rest = self._pieces.end(_with_marks(final, self._text, self._marks))
+        rest = self._pieces.end(_with_marks(final, "".join(self._texts), self._marks))
         return [*self._reader.feed(rest), *self._reader.end()]
 
 

@@ -124,6 +124,7 @@ def attempt(source: Source, calls: Calls, body: Body) -> Steps[None]:
         yield from body(source, calls)
     except (Broken, RecursionError):
         yield from calls.broken(source)
+    source.release()
 
 
 def nothing(source: Source, calls: Calls) -> Steps[None]:

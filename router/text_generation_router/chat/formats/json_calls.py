@@ -10,10 +10,10 @@ from text_generation_router.chat.formats.calls import Calls, loaded
 from text_generation_router.chat.formats.nesting import Broken
 from text_generation_router.chat.formats.source import Source, Steps
 
-_NAMES = ("name", "_name")
+_NAMES = ("name", "_name", "tool_name")
 _ARGUMENTS = ("arguments", "parameters")
 _NESTED = "function"
-_IGNORED = ("id", "type", "index")
+_IGNORED = ("id", "type", "index", "tool_call_id")
 
 
 def json_calls(source: Source, calls: Calls) -> Steps[None]:

@@ -3,6 +3,13 @@
 import re
 from collections.abc import Mapping
 
+_BETWEEN = re.compile(r"[\s\w.,:+-]*")
+"""All that JSON has between strings and brackets."""
+_ANYTHING = re.compile(r".*", re.DOTALL)
+_STRING = {'"': re.compile(r'["\\\x00-\x1f]')}
+_PYTHON_STRINGS = {quote: re.compile(rf"[{quote}\\]") for quote in "'\""}
+_ESCAPES = {chr(code): f"\\u{code:04x}" for code in range(32)} | {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
 
 class Broken(Exception):
     """The text is not what its format says; what has been kept of it is text."""
@@ -73,3 +80,13 @@ class Nesting:
             self._depth += 1 if character in "{[" else -1
         self.complete = not self._quote and self._depth <= 0
         return character
+
+
+def json_nesting() -> Nesting:
+    """For a JSON value whose strings may have line feeds and other control characters, which are escaped."""
+    return Nesting(_STRING, _BETWEEN, _ESCAPES)
+
+
+def python_nesting() -> Nesting:
+    """For brackets of Python's."""
+    return Nesting(_PYTHON_STRINGS, _ANYTHING, {})

@@ -93,7 +93,9 @@ def _types(schema: Any) -> frozenset[str]:
         return frozenset()
     if "$ref" in schema:
         return frozenset({"object"})
-    named = schema.get("type")
+    named, listed = schema.get("type"), schema.get("enum")
     own = {kind for kind in (named if isinstance(named, list) else [named]) if isinstance(kind, str)}
+    if not own and isinstance(listed, list):
+        own = {kind for value in listed for kind in _KINDS[type(value)]}
     composed = [schema.get(key) for key in ("anyOf", "oneOf", "allOf")]
     return frozenset(own).union(*(_types(part) for parts in composed if isinstance(parts, list) for part in parts))

@@ -14,11 +14,10 @@ from text_generation_router.chat.formats import (
     gemma,
     glm,
     harmony,
-    hermes,
     kimi,
     llama,
+    marked_json,
     mistral,
-    phi,
     pythonic,
 )
 from text_generation_router.chat.formats.calls import Calls, NewId, call_id, short_id
@@ -54,6 +53,10 @@ def _gemma(marks: gemma.Marks) -> ToolFormat:
     return ToolFormat(partial(gemma.gemma, marks), ((marks.begin,),), marks.special)
 
 
+def _marked(marks: marked_json.Marks, *signs: str) -> ToolFormat:
+    return ToolFormat(partial(marked_json.marked_json, marks), tuple((sign,) for sign in signs), marks.special)
+
+
 _DSML = _tagged(dialects.DSML, "｜DSML｜")
 _DEEPSEEK = ToolFormat(deepseek.deepseek, ((deepseek.BEGIN,),), deepseek.MARKS)
 _GLM = ToolFormat(glm.glm, ((glm.KEY,),), glm.MARKS)
@@ -62,7 +65,8 @@ _LLAMA_JSON = ToolFormat(
     llama.llama, (("<|start_header_id|>", '"parameters"'), ("<|header_start|>", '"parameters"')), llama.MARKS
 )
 _PYTHONIC = ToolFormat(pythonic.pythonic, (("<|tool_call_start|>",),), pythonic.MARKS)
-_PHI = ToolFormat(phi.phi, (("<|tool_call|>",), ("<|/tool|>",)), phi.MARKS)
+_PHI = _marked(marked_json.PHI, "<|tool_call|>", "<|/tool|>")
+_HERMES = _marked(marked_json.HERMES, "<tool_call>")
 
 TOOL_FORMATS: Mapping[str, ToolFormat] = {
     "openai": ToolFormat(harmony.harmony, ((harmony.CHANNEL, harmony.MESSAGE),), harmony.MARKS, always=True),
@@ -85,7 +89,10 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
     "pythonic": _PYTHONIC,
     "llama4_pythonic": _PYTHONIC,
     "lfm2": _PYTHONIC,
-    "hermes": ToolFormat(hermes.hermes, ((hermes.BEGIN,),), frozenset({hermes.BEGIN, hermes.END})),
+    "hermes": _HERMES,
+    "granite4": _HERMES,
+    "nemotron_json": _marked(marked_json.NEMOTRON, "<TOOLCALL>"),
+    "cohere_command3": _marked(marked_json.COHERE, "<|START_ACTION|>"),
     "llama3_json": _LLAMA_JSON,
     "llama4_json": _LLAMA_JSON,
     "json": FORCED,
@@ -97,9 +104,7 @@ _THINKERS = ("deepseek_v3", "qwen3", "glm45", "glm47", "kimi_k2", "minimax_m2", 
 
 REASONING: Mapping[str, Marks | None] = {
     "deepseek_r1": _THINK,
-    **dict.fromkeys(
-        ("deepseek_v3", "qwen3", "glm45", "glm47", "kimi_k2", "minimax_m2", "nemotron_v3", "olmo3"), _THINK
-    ),
+    **dict.fromkeys(_THINKERS, _THINK),
     "mistral": Marks("[THINK]", "[/THINK]"),
     "gemma4": Marks("<|channel>thought\n", "<channel|>", frozenset({"<|channel>", "<channel|>"})),
     "seed_oss": Marks("<seed:think>", "</seed:think>"),
@@ -108,6 +113,10 @@ REASONING: Mapping[str, Marks | None] = {
     "none": None,
 }
 """By name; the first whose end a template has is the model's."""
+
+
+SINGLE = "only supports single tool-calls"
+"""What templates say that refuse a conversation with several calls in an answer."""
 
 
 def tool_format(template: str) -> ToolFormat:

@@ -1,7 +1,7 @@
 """The text of an answer, read from left to right while it is still being written. Knows no format.
 
-What reads it are generators. They yield events, and None when they need more text: `GeneratedReader` goes on with them
-when there is some. So a format can be read as if all of it were there.
+What reads it are generators. They yield events, and None when they need more text, and go on when there is some. So a
+format can be read as if all of it were there.
 """
 
 import re
@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from text_generation_router.chat.events import Event
-from text_generation_router.chat.formats.nesting import Broken, Nesting
+from text_generation_router.chat.formats.nesting import Broken, Nesting, json_nesting, python_nesting
 
 T = TypeVar("T")
 
@@ -20,17 +20,11 @@ Steps = Generator[Event | None, None, T]
 Tell = Callable[[str], Event]
 """Makes an event of a piece of text."""
 
-_SPACE = re.compile(r"\s*")
-_SCALAR = re.compile(r"[^\s,\]}]*")
-_BETWEEN = re.compile(r"[\s\w.,:+-]*")
-"""All that JSON has between its strings and brackets."""
-_ANYTHING = re.compile(r".*", re.DOTALL)
-_QUOTED = {'"': re.compile(r'["\\\x00-\x1f]')}
-_PYTHON_QUOTED = {quote: re.compile(rf"[{quote}\\]") for quote in "'\""}
-_ESCAPES = {chr(code): f"\\u{code:04x}" for code in range(32)} | {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
 Hold = Callable[[str], str]
 """Leaves the end of a text away."""
+
+_SPACE = re.compile(r"\s*")
+_SCALAR = re.compile(r"[^\s,\]}]*")
 
 
 def _nothing(text: str) -> str:
@@ -47,23 +41,31 @@ class Source:
         self.ended = False
         self._text = ""
         self._at = 0
+        self._keeping = False
         self._kept: list[str] = []
         self._kept_from = 0
 
     def push(self, text: str) -> None:
         """Add what has been generated."""
-        self._kept.append(self._text[self._kept_from : self._at])
+        if self._keeping:
+            self._kept.append(self._text[self._kept_from : self._at])
         self._text = self._text[self._at :] + text
         self._at = self._kept_from = 0
 
     def keep(self) -> None:
         """Keep what is read from here on."""
+        self._keeping = True
         self._kept.clear()
         self._kept_from = self._at
 
     def kept(self) -> str:
         """What has been read since `keep`."""
         return "".join(self._kept) + self._text[self._kept_from : self._at]
+
+    def release(self) -> None:
+        """Keep nothing any more."""
+        self._keeping = False
+        self._kept.clear()
 
     def more(self) -> Steps[None]:
         """Wait for text. Raises Broken where the answer has ended."""
@@ -160,12 +162,12 @@ class Source:
         little else checked. Raises Broken if there is no value, or no end of it.
         """
         if (yield from self.pass_space()) in ("{", "[", '"'):
-            return (yield from self._nested(Nesting(_QUOTED, _BETWEEN, _ESCAPES), tell))
+            return (yield from self._nested(json_nesting(), tell))
         return (yield from self._scalar(tell))
 
     def python(self) -> Steps[str]:
         """Pass over what stands in brackets, which come next, by Python's rules of what is a string."""
-        return (yield from self._nested(Nesting(_PYTHON_QUOTED, _ANYTHING, {}), None))
+        return (yield from self._nested(python_nesting(), None))
 
     def _nested(self, nesting: Nesting, tell: Tell | None) -> Steps[str]:
         pieces: list[str] = []

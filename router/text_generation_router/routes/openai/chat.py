@@ -65,7 +65,7 @@ def ask_chat(
     limits = {body.max_tokens, body.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise InvalidInput("`max_tokens` and `max_completion_tokens` differ; leave the first, which is the older name")
-    tools = offered_tools(body.tools, body.tool_choice, body.parallel_tool_calls)
+    tools = dialect.callable(offered_tools(body.tools, body.tool_choice, body.parallel_tool_calls))
     grammar = _grammar(body, tools)
     request = prompt_request(body, "", next(iter(limits), default_tokens), body.top_logprobs, grammar)
     prompt = _prompt(body, template, tools)
