@@ -27,6 +27,7 @@ from text_generation_router.routes.openai.responses.routes import ResponseRoutes
 from text_generation_router.routes.openai.style import OPENAI, Style
 from text_generation_router.routes.openai.tgi import TGI
 from text_generation_router.routes.openapi import DocumentRoutes
+from text_generation_router.routes.page import PageRoutes
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
@@ -61,7 +62,7 @@ def make_app(
         return json_error(told, _form(request.url.path, forms))
 
     return Starlette(
-        routes=endpoints(services, style, kserve),
+        routes=[*PageRoutes(services).routes(), *endpoints(services, style, kserve)],
         middleware=[cors, *guard],
         exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
     )

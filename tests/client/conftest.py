@@ -1,4 +1,4 @@
-"""A small HTTP server that plays the contract of `POST /`, in a thread; each test scripts its answer."""
+"""A small HTTP server that plays a server of texts, in a thread; each test scripts its answer."""
 
 import json
 from collections.abc import Iterator
@@ -15,13 +15,16 @@ class Script:
     """What the server answers, and what it saw.
 
     chunks: bytes of the body, sent one by one. endless: go on sending `chunks` until the client hangs up.
+    refusals: status and headers of what is answered first, in order.
     """
 
     status: int = 200
     content_type: str = "application/json"
     chunks: list[bytes] = field(default_factory=list)
     endless: bool = False
+    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     url: str = ""
+    paths: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     hung_up: Event = field(default_factory=Event)
@@ -45,13 +48,17 @@ def _handler(script: Script) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            script.paths.append(self.path)
             script.bodies.append(json.loads(body))
             script.headers.append({name.lower(): value for name, value in self.headers.items()})
-            self.send_response(script.status)
-            self.send_header("content-type", script.content_type)
-            self.send_header("connection", "close")
+            refused = script.refusals.pop(0) if script.refusals else None
+            status, headers = refused or (script.status, {"content-type": script.content_type})
+            self.send_response(status)
+            for name, value in {**headers, "connection": "close"}.items():
+                self.send_header(name, value)
             self.end_headers()
-            self._send_chunks()
+            if refused is None:
+                self._send_chunks()
             self.close_connection = True
 
         def _send_chunks(self) -> None:
@@ -67,6 +74,12 @@ def _handler(script: Script) -> type[BaseHTTPRequestHandler]:
             """Say nothing."""
 
     return Handler
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are sent again at once."""
+    monkeypatch.setattr("text_generation.retries.FIRST_S", 0.0)
 
 
 @pytest.fixture

@@ -34,6 +34,23 @@ GENERATE = {
 GENERATE_STREAM = {
     name: default for name, default in GENERATE.items() if name not in ("best_of", "decoder_input_details")
 }
+CHAT = {
+    "messages": inspect.Parameter.empty,
+    "repetition_penalty": None,
+    "frequency_penalty": None,
+    "logit_bias": None,
+    "logprobs": None,
+    "top_logprobs": None,
+    "max_tokens": None,
+    "n": None,
+    "presence_penalty": None,
+    "stream": False,
+    "seed": None,
+    "temperature": None,
+    "top_p": None,
+    "tools": None,
+    "tool_choice": None,
+}
 CONSTRUCTOR = {"base_url": inspect.Parameter.empty, "headers": None, "cookies": None, "timeout": 10}
 OURS = ["adapter_id", "lora_id"]
 
@@ -56,6 +73,17 @@ FIELDS = {
     types.Response: ["generated_text", "details"],
     types.StreamDetails: ["finish_reason", "generated_tokens", "seed"],
     types.StreamResponse: ["token", "top_tokens", "generated_text", "details"],
+    types.ToolCall: ["id", "type", "function"],
+    types.Message: ["role", "content", "name", "tool_calls"],
+    types.Tool: ["type", "function"],
+    types.ChatCompletionComplete: ["index", "message", "logprobs", "finish_reason", "usage"],
+    types.Function: ["name", "arguments"],
+    types.ChoiceDeltaToolCall: ["index", "id", "type", "function"],
+    types.ChoiceDelta: ["role", "content", "tool_calls"],
+    types.Choice: ["index", "delta", "logprobs", "finish_reason"],
+    types.ChatCompletionChunk: ["id", "object", "created", "model", "system_fingerprint", "choices"],
+    types.ChatComplete: ["id", "object", "created", "model", "system_fingerprint", "choices", "usage"],
+    types.ChatRequest: ["model", *CHAT],
 }  # fmt: skip
 ERRORS = [
     "ValidationError", "GenerationError", "OverloadedError", "IncompleteGenerationError", "BadRequestError",
@@ -74,7 +102,9 @@ def test_published_arguments_come_first_in_their_order(client: type[Client | Asy
         ours = _defaults(function)
         assert list(ours) == [*published, *OURS]
         assert {name: ours[name] for name in published} == published
-    assert _defaults(client) == CONSTRUCTOR
+    for function, published in ((client.chat, CHAT), (client, CONSTRUCTOR)):
+        ours = _defaults(function)
+        assert list(ours.items())[: len(published)] == list(published.items())
 
 
 @pytest.mark.parametrize("client", [Client("http://h"), AsyncClient("http://h", {"a": "b"}, {"c": "d"}, 3)])

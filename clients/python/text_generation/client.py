@@ -1,49 +1,32 @@
 """The two clients: one HTTP connection a call. Knows neither arguments nor answers, only how they travel."""
 
-import ssl
-from collections.abc import AsyncGenerator, Coroutine, Generator
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from typing import Any, TypeVar
 
 import httpx
+from pydantic import BaseModel
 
-from text_generation.answers import EventReader, read_answer, read_error
+from text_generation.answers import ChunkReader, EventReader, TokenReader, read_answer, read_error
+from text_generation.chat import Chats
+from text_generation.chat_types import ChatComplete, ChatCompletionChunk, ChatRequest, Completion, CompletionRequest
+from text_generation.completions import Completions
+from text_generation.endpoint import CHAT, COMPLETION, NATIVE, Endpoint
 from text_generation.generation import Generation
+from text_generation.retries import Attempts
 from text_generation.types import Request, Response, StreamResponse
 
-
-@dataclass
-class _Endpoint:
-    """A server, and what every request to it carries.
-
-    base_url: where requests are posted. timeout: seconds to wait for a connection, and for the next bytes.
-    """
-
-    base_url: str
-    headers: dict[str, str] | None = None
-    cookies: dict[str, str] | None = None
-    timeout: float = 10
-
-    def __post_init__(self) -> None:
-        # Reading the certificates takes longer than a request, so once for all calls, and not for plain HTTP.
-        self._verify: ssl.SSLContext | bool = self.base_url.startswith("https") and httpx.create_ssl_context()
-
-    def _connection(self) -> dict[str, Any]:
-        """Arguments of both kinds of httpx client."""
-        return {
-            "headers": self.headers,
-            "cookies": self.cookies,
-            "timeout": self.timeout,
-            "verify": self._verify,
-            "follow_redirects": True,
-        }
+M = TypeVar("M", bound=BaseModel)
 
 
-def _body(request: Request) -> dict[str, Any]:
-    return request.model_dump(mode="json", exclude_none=True)
-
-
-class Client(_Endpoint, Generation[Response, Generator[StreamResponse]]):
+class Client(
+    Endpoint,
+    Generation[Response, Generator[StreamResponse]],
+    Chats[ChatComplete, Generator[ChatCompletionChunk]],
+    Completions[Completion, Generator[Completion]],
+):
     """Generates text on a server, waiting for it.
 
     >>> client = Client("http://127.0.0.1:3000")
@@ -51,16 +34,30 @@ class Client(_Endpoint, Generation[Response, Generator[StreamResponse]]):
     """
 
     def _answer(self, request: Request) -> Response:
-        with httpx.Client(**self._connection()) as connection:
-            reply = connection.post(self.base_url, json=_body(request))
-        return read_answer(reply.status_code, reply.text)
+        return self._whole(NATIVE, request, Response)
 
     def _stream(self, request: Request) -> Generator[StreamResponse]:
-        reader = EventReader()
-        with (
-            httpx.Client(**self._connection()) as connection,
-            connection.stream("POST", self.base_url, json=_body(request)) as reply,
-        ):
+        return self._events(NATIVE, request, TokenReader())
+
+    def _chat(self, request: ChatRequest) -> ChatComplete:
+        return self._whole(CHAT, request, ChatComplete)
+
+    def _chat_stream(self, request: ChatRequest) -> Generator[ChatCompletionChunk]:
+        return self._events(CHAT, request, ChunkReader(ChatCompletionChunk))
+
+    def _completion(self, request: CompletionRequest) -> Completion:
+        return self._whole(COMPLETION, request, Completion)
+
+    def _completion_stream(self, request: CompletionRequest) -> Generator[Completion]:
+        return self._events(COMPLETION, request, ChunkReader(Completion))
+
+    def _whole(self, path: str, request: BaseModel, model: type[M]) -> M:
+        with self._sent(path, request) as reply:
+            reply.read()
+            return read_answer(model, reply.status_code, reply.text)
+
+    def _events(self, path: str, request: BaseModel, reader: EventReader[M]) -> Generator[M]:
+        with self._sent(path, request) as reply:
             if reply.status_code != 200:
                 reply.read()
                 raise read_error(reply.status_code, reply.text)
@@ -68,8 +65,31 @@ class Client(_Endpoint, Generation[Response, Generator[StreamResponse]]):
                 yield from reader.feed(chunk)
         reader.close()
 
+    @contextmanager
+    def _sent(self, path: str, request: BaseModel) -> Iterator[httpx.Response]:
+        """The first answer that is not to be waited for, or the last one; its body is not read yet."""
+        attempts = Attempts(self.retries)
+        with httpx.Client(**self._connection()) as connection:
+            while True:
+                try:
+                    reply = connection.send(connection.build_request(**self._message(path, request)), stream=True)
+                except httpx.TransportError as error:
+                    if (pause_s := attempts.after_error(error)) is None:
+                        raise
+                else:
+                    with closing(reply):
+                        if (pause_s := attempts.after_status(reply.status_code, reply.headers)) is None:
+                            yield reply
+                            return
+                time.sleep(pause_s)
 
-class AsyncClient(_Endpoint, Generation[Coroutine[Any, Any, Response], AsyncGenerator[StreamResponse]]):
+
+class AsyncClient(
+    Endpoint,
+    Generation[Coroutine[Any, Any, Response], AsyncGenerator[StreamResponse]],
+    Chats[Coroutine[Any, Any, ChatComplete], Coroutine[Any, Any, AsyncGenerator[ChatCompletionChunk]]],
+    Completions[Coroutine[Any, Any, Completion], Coroutine[Any, Any, AsyncGenerator[Completion]]],
+):
     """Generates text on a server, in an event loop.
 
     >>> client = AsyncClient("http://127.0.0.1:3000")
@@ -77,16 +97,30 @@ class AsyncClient(_Endpoint, Generation[Coroutine[Any, Any, Response], AsyncGene
     """
 
     async def _answer(self, request: Request) -> Response:
-        async with httpx.AsyncClient(**self._connection()) as connection:
-            reply = await connection.post(self.base_url, json=_body(request))
-        return read_answer(reply.status_code, reply.text)
+        return await self._whole(NATIVE, request, Response)
 
-    async def _stream(self, request: Request) -> AsyncGenerator[StreamResponse]:
-        reader = EventReader()
-        async with (
-            httpx.AsyncClient(**self._connection()) as connection,
-            connection.stream("POST", self.base_url, json=_body(request)) as reply,
-        ):
+    def _stream(self, request: Request) -> AsyncGenerator[StreamResponse]:
+        return self._events(NATIVE, request, TokenReader())
+
+    async def _chat(self, request: ChatRequest) -> ChatComplete:
+        return await self._whole(CHAT, request, ChatComplete)
+
+    async def _chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatCompletionChunk]:
+        return self._events(CHAT, request, ChunkReader(ChatCompletionChunk))
+
+    async def _completion(self, request: CompletionRequest) -> Completion:
+        return await self._whole(COMPLETION, request, Completion)
+
+    async def _completion_stream(self, request: CompletionRequest) -> AsyncGenerator[Completion]:
+        return self._events(COMPLETION, request, ChunkReader(Completion))
+
+    async def _whole(self, path: str, request: BaseModel, model: type[M]) -> M:
+        async with self._sent(path, request) as reply:
+            await reply.aread()
+            return read_answer(model, reply.status_code, reply.text)
+
+    async def _events(self, path: str, request: BaseModel, reader: EventReader[M]) -> AsyncGenerator[M]:
+        async with self._sent(path, request) as reply:
             if reply.status_code != 200:
                 await reply.aread()
                 raise read_error(reply.status_code, reply.text)
@@ -94,3 +128,21 @@ class AsyncClient(_Endpoint, Generation[Coroutine[Any, Any, Response], AsyncGene
                 for event in reader.feed(chunk):
                     yield event
         reader.close()
+
+    @asynccontextmanager
+    async def _sent(self, path: str, request: BaseModel) -> AsyncIterator[httpx.Response]:
+        """The first answer that is not to be waited for, or the last one; its body is not read yet."""
+        attempts = Attempts(self.retries)
+        async with httpx.AsyncClient(**self._connection()) as connection:
+            while True:
+                try:
+                    reply = await connection.send(connection.build_request(**self._message(path, request)), stream=True)
+                except httpx.TransportError as error:
+                    if (pause_s := attempts.after_error(error)) is None:
+                        raise
+                else:
+                    async with aclosing(reply):
+                        if (pause_s := attempts.after_status(reply.status_code, reply.headers)) is None:
+                            yield reply
+                            return
+                await asyncio.sleep(pause_s)

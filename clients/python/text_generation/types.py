@@ -1,11 +1,59 @@
-"""What goes to a server and what comes back, as pydantic models. Knows the JSON, not how it travels."""
+"""What goes to a server and what comes back, as pydantic models. Knows the JSON, not how it travels.
+
+The models of chats and completions are in `chat_types`, and have their published names here too.
+"""
 
 from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import BaseModel, model_validator
 
+from text_generation.chat_types import (
+    ChatComplete,
+    ChatCompletionChunk,
+    ChatCompletionComplete,
+    ChatRequest,
+    Choice,
+    ChoiceDelta,
+    ChoiceDeltaToolCall,
+    Completion,
+    CompletionComplete,
+    CompletionRequest,
+    Function,
+    Message,
+    Tool,
+    ToolCall,
+)
 from text_generation.errors import ValidationError
+
+__all__ = [
+    "BestOfSequence",
+    "ChatComplete",
+    "ChatCompletionChunk",
+    "ChatCompletionComplete",
+    "ChatRequest",
+    "Choice",
+    "ChoiceDelta",
+    "ChoiceDeltaToolCall",
+    "Completion",
+    "CompletionComplete",
+    "CompletionRequest",
+    "Details",
+    "FinishReason",
+    "Function",
+    "Grammar",
+    "GrammarType",
+    "InputToken",
+    "Message",
+    "Parameters",
+    "Request",
+    "Response",
+    "StreamDetails",
+    "StreamResponse",
+    "Token",
+    "Tool",
+    "ToolCall",
+]
 
 _STRICTLY_POSITIVE = ("best_of", "repetition_penalty", "temperature", "top_k", "truncate", "top_n_tokens")
 _FRACTIONS = ("top_p", "typical_p")
