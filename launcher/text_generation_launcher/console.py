@@ -33,6 +33,13 @@ class Console:
         """A log line of the process `source`."""
         self._log(level, message, source, {})
 
+    def relayed(self, line: str, level: LogLevel, message: str, source: str) -> None:
+        """A log line of the process `source`, whose JSON is as it should be: as text it is `message`."""
+        if self._json_lines:
+            self._line(line)
+        else:
+            self.log(level, message, source)
+
     def debug(self, message: str, source: str) -> None:
         """A log line of the process `source`, for who looks for a fault."""
         self.log(LogLevel.DEBUG, message, source)

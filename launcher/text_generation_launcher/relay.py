@@ -20,6 +20,7 @@ _LEVELS = {
     "DEBUG": LogLevel.DEBUG,
     "INFO": LogLevel.INFO,
     "SUCCESS": LogLevel.INFO,
+    "WARN": LogLevel.WARN,
     "WARNING": LogLevel.WARN,
     "ERROR": LogLevel.ERROR,
     "CRITICAL": LogLevel.ERROR,
@@ -45,6 +46,12 @@ class Record:
         phase = self.extra.get("phase")
         return phase if isinstance(phase, str) else None
 
+    @property
+    def request_id(self) -> str | None:
+        """The request that the line is about."""
+        request_id = self.extra.get("request_id")
+        return request_id if isinstance(request_id, str) else None
+
 
 def parse_record(line: str) -> Record | None:
     """The record of a stdout line; None if the line is something else."""
@@ -57,3 +64,13 @@ def parse_record(line: str) -> Record | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return Record(level, str(text).rstrip("\n"), extra if isinstance(extra, dict) else {})
+
+
+def parse_event(line: str) -> Record | None:
+    """The record of a line of our router, whose fields are beside its message; None if the line is something else."""
+    try:
+        fields = json.loads(line)
+        level, text, raised = _LEVELS[fields["level"]], fields["message"], fields.get("exception")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Record(level, f"{text}\n{raised}".rstrip() if raised else str(text), fields)

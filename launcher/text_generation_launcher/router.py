@@ -87,6 +87,7 @@ def router_command(
         "max_batch_prefill_tokens": limits.max_batch_prefill_tokens,
         "prometheus_port": places.metrics_port,
         "tokenizer_config_path": _absolute(options.tokenizer_config_path),
+        "api_key_file": _absolute(options.api_key_file),
         "chat_template": _chat_template(options.chat_template),
     }
     # Ours logs what the launcher shows in its own way; the key goes by the environment.

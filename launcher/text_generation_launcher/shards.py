@@ -36,6 +36,10 @@ def shard_command(launch: LaunchContext, places: Places, resolved: ResolvedArgs,
         command += ["--revision", options.revision]
     if options.longest_prompt is not None:
         command += ["--max-input-tokens", str(options.longest_prompt)]
+    if options.otlp_endpoint is not None:
+        command += ["--otlp-endpoint", options.otlp_endpoint]
+        if "otlp_service_name" in launch.given:  # otherwise the default, which tells shards from routers
+            command += ["--otlp-service-name", options.otlp_service_name]
     if options.deterministic:
         command.append("--deterministic")
     return [*command, *(["--disable-flashinfer"] if options.disable_flashinfer else [])]

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from text_generation_launcher.child import LineHandler
 from text_generation_launcher.console import Console, size
-from text_generation_launcher.relay import Record, parse_record
+from text_generation_launcher.relay import Record, parse_event, parse_record
 
 
 class Phase(StrEnum):
@@ -45,6 +45,15 @@ class StartUp:
                 self._console.log(record.level, record.text, source)
 
         return handle
+
+    def stdout_of_router(self, line: str) -> None:
+        """Show a line of our router; text names the request that it is about."""
+        event = parse_event(line)
+        if event is None:
+            self._console.debug(line, "router")
+        else:
+            about = "" if event.request_id is None else f" [{event.request_id}]"
+            self._console.relayed(line, event.level, event.text + about, "router")
 
     def stderr_of(self, source: str) -> LineHandler:
         """What is done with a child's stderr, whose end is shown if the child dies."""

@@ -112,7 +112,7 @@ class _Supervisor:
             router_command(self._launch, program, places, resolved, model),
             router_environment(self._launch, resolved, self._python),
             python=self._launch.programs.python,
-            stdout=self._start_up.stdout_of("router") if self._launch.embedded_router else self._console.raw,
+            stdout=self._start_up.stdout_of_router if self._launch.embedded_router else self._console.raw,
             stderr=self._start_up.stderr_of("router"),
             folder=self._router_folder(),
         )

@@ -1,7 +1,6 @@
 """The ASGI application: routes, errors, and who may call. New APIs are registered here. Knows no handler's inside."""
 
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -9,9 +8,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from text_generation_router.errors import ApiError, Unauthorized
+from text_generation_router.errors import ApiError
+from text_generation_router.keys import KeyGuard
+from text_generation_router.request_id import RequestIds
 from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
 from text_generation_router.routes.anthropic.errors import ANTHROPIC_ERRORS
 from text_generation_router.routes.anthropic.messages import MessageRoutes
@@ -31,6 +32,8 @@ from text_generation_router.routes.page import PageRoutes
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
+from text_generation_router.traced_requests import TracedRequests
+from text_generation_server.tracing import Tracing
 
 _ANTHROPIC_HEADERS = ("x-api-key", "anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access")
 """What its clients send from browsers too."""
@@ -39,33 +42,41 @@ _ANTHROPIC_HEADERS = ("x-api-key", "anthropic-version", "anthropic-beta", "anthr
 def make_app(
     services: Services,
     cors_allow_origin: Sequence[str] | None,
-    api_key: str | None,
+    keys: Sequence[str],
+    tracing: Tracing | None = None,
     tgi_compat: bool = False,
     kserve: bool = False,
-) -> Starlette:
-    """The application. cors_allow_origin: None allows any. api_key: what POST routes ask for, if not None.
+) -> ASGIApp:
+    """The application. cors_allow_origin: None allows any. keys: of which POST routes ask for one, if there are any.
 
-    tgi_compat: whether OpenAI's routes answer as text-generation-inference does. kserve: whether there are KServe's.
+    tracing: of requests, if a collector is asked for. tgi_compat: whether OpenAI's routes answer as
+    text-generation-inference does. kserve: whether there are KServe's.
     """
     style = TGI if tgi_compat else OPENAI
     forms = _forms(style)
+
+    def answer(error: Exception, path: str) -> Response:
+        """To a request that fails before a route has begun to answer, or reaches none."""
+        return json_error(error if isinstance(error, ApiError) else unrouted(error), _form(path, forms))
+
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(cors_allow_origin or ["*"]),
         allow_methods=["GET", "POST"],
         allow_headers=["content-type", "authorization", *_ANTHROPIC_HEADERS],
+        expose_headers=["x-request-id"],
     )
-    guard = [Middleware(KeyGuard, key=api_key, forms=forms)] if api_key is not None else []
+    guard = [Middleware(KeyGuard, keys=keys, refuse=answer)] if keys else []
 
     async def answer_error(request: Request, error: Exception) -> Response:
-        told = error if isinstance(error, ApiError) else unrouted(error)
-        return json_error(told, _form(request.url.path, forms))
+        return answer(error, request.url.path)
 
-    return Starlette(
+    app: ASGIApp = Starlette(
         routes=[*PageRoutes(services).routes(), *endpoints(services, style, kserve)],
         middleware=[cors, *guard],
         exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
     )
+    return RequestIds(app if tracing is None else TracedRequests(app, tracing))
 
 
 def endpoints(services: Services, style: Style, kserve: bool) -> list[Endpoint]:
@@ -108,33 +119,3 @@ def _form(path: str, forms: Forms) -> ErrorForm:
 def make_metrics_app(services: Services) -> Starlette:
     """An application that only has `/metrics`, for the port of its own."""
     return Starlette(routes=[Route("/metrics", ServiceRoutes(services).metrics, methods=["GET"])])
-
-
-class KeyGuard:
-    """Lets POST requests pass that bring the key. Browsers' preflight requests and GET routes need none."""
-
-    def __init__(self, app: ASGIApp, key: str, forms: Forms) -> None:
-        self._app = app
-        self._forms = forms
-        self._key = key.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, or answer 401."""
-        if scope["type"] == "http" and scope["method"] == "POST" and not self._knows_key(scope):
-            await json_error(Unauthorized(), _form(scope["path"], self._forms))(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    def _knows_key(self, scope: Scope) -> bool:
-        return any(secrets.compare_digest(key, self._key) for key in _keys(scope))
-
-
-def _keys(scope: Scope) -> Iterator[bytes]:
-    """The keys that a request brings: as OpenAI's clients do, or as Anthropic's."""
-    for name, value in scope["headers"]:
-        if name == b"x-api-key":
-            yield value.strip()
-        elif name == b"authorization":
-            scheme, _, key = value.partition(b" ")
-            if scheme.lower() == b"bearer":
-                yield key.strip()

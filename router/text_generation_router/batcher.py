@@ -6,7 +6,7 @@ Knows nothing of HTTP, and of the cache only whom to give space back for.
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from text_generation_router.errors import ApiError, GenerationFailed, Incomplete
 from text_generation_router.metrics import Metrics
 from text_generation_router.queue import Budget, WaitingQueue
 from text_generation_router.shards import ShardedClient
+from text_generation_router.traces import NO_STEP, NO_TRACES, GenerationTrace, StepTrace, Traces
 from text_generation_router.types import CachedBatch, FinishReason, Generation, StepAnswer, ValidRequest
 
 
@@ -49,6 +50,7 @@ class _Call:
     members: dict[int, Entry]
     batch_ids: list[int]
     started: float
+    trace: StepTrace
     paused: set[int] = field(default_factory=set)
 
 
@@ -73,6 +75,7 @@ class Batcher:
         allocator: BlockAllocator,
         policy: BatchPolicy,
         metrics: Metrics,
+        traces: Traces = NO_TRACES,
     ) -> None:
         self.healthy = True
         self.lost = False
@@ -81,6 +84,7 @@ class Batcher:
         self._allocator = allocator
         self._policy = policy
         self._metrics = metrics
+        self._traces = traces
         self._work = asyncio.Event()
         self._probes: list[asyncio.Future[None]] = []
         self._entries: dict[int, Entry] = {}
@@ -91,11 +95,11 @@ class Batcher:
         self._next_batch_id = 0
         self._call: _Call | None = None
 
-    def submit(self, request: ValidRequest, timeline: Timeline) -> Entry:
+    def submit(self, request: ValidRequest, timeline: Timeline, trace: GenerationTrace) -> Entry:
         """Queue a request. Raises GenerationFailed if no shard is left to serve it."""
         if self.lost:
             raise GenerationFailed("the shards are gone")
-        entry = Entry(request, timeline)
+        entry = Entry(request, timeline, trace)
         self._queue.append(entry)
         self._work.set()
         return entry
@@ -139,8 +143,10 @@ class Batcher:
         try:
             answer = await call.answer
         except ShardError as error:
+            call.trace.end(str(error))
             await self._fail(call, error)
             return self._next_call()
+        call.trace.end()
         answered = time.monotonic()
         await self._settle(call, answer)
         settled = time.monotonic()
@@ -189,19 +195,30 @@ class Batcher:
             entry.id = self._next_request_id
             self._next_request_id += 1
             entry.timeline.batched = entry.timeline.batched or now
+            entry.trace.batched()
             added[entry.id] = entry
         members = {**self._entries, **added} if joined else added
         self._entries.update(added)
         self._uncomputed.update(added)
         self._metrics.batches.inference_count["prefill"].add()
-        answer = self._shards.prefill(batch_id, [entry.on_wire() for entry in entries], joined[0] if joined else None)
-        return _Call("prefill", answer, members, [batch_id, *(batch.id for batch in joined)], now)
+        trace = self._trace("prefill", members, entries)
+        answer = self._shards.prefill(
+            batch_id, [entry.on_wire() for entry in entries], joined[0] if joined else None, trace.carried
+        )
+        return _Call("prefill", answer, members, [batch_id, *(batch.id for batch in joined)], now, trace)
 
     def _start_decode(self) -> _Call:
         self._steps_since_prefill += 1
         self._metrics.batches.inference_count["decode"].add()
-        answer = self._shards.decode(self._batches)
-        return _Call("decode", answer, self._entries.copy(), [batch.id for batch in self._batches], time.monotonic())
+        members, trace = self._entries.copy(), self._trace("decode", self._entries, ())
+        answer = self._shards.decode(self._batches, trace.carried)
+        return _Call("decode", answer, members, [batch.id for batch in self._batches], time.monotonic(), trace)
+
+    def _trace(self, method: str, members: Mapping[int, Entry], added: Sequence[Entry]) -> StepTrace:
+        if self._traces is NO_TRACES:
+            return NO_STEP
+        traces = [entry.trace for entry in members.values()]
+        return self._traces.step(method, traces, [entry.trace for entry in added])
 
     # -- what an answer changes
 
@@ -272,7 +289,7 @@ class Batcher:
         for entry in call.members.values():
             del self._entries[entry.id]
             self._release(entry)
-            entry.push(GenerationFailed(str(error)))
+            entry.push(GenerationFailed(error.told))
 
     def _release(self, entry: Entry) -> None:
         self._uncomputed.pop(entry.id, None)
@@ -297,7 +314,7 @@ class Batcher:
 
     def _deliver(self, call: _Call, answer: StepAnswer) -> None:
         """Hand every request its tokens. Never waits: a slow reader delays nobody."""
-        requests, now = self._metrics.requests, time.monotonic()
+        requests, now, made = self._metrics.requests, time.monotonic(), 0
         for generation in answer.generations():
             entry = call.members.get(generation.request_id)
             if entry is None:
@@ -312,12 +329,14 @@ class Batcher:
             else:
                 requests.time_to_first_token.observe(now - timeline.started)
             timeline.last_token = now
+            made += len(generation.tokens)
             requests.skipped_tokens.observe(len(generation.tokens) - 1)
             if generation.generated_text is None:
                 entry.generated_ids += [token.id for token in generation.tokens]
             elif generation.request_id in call.paused:
                 generation.generated_text = None
             entry.push(generation)
+        self._metrics.batches.generated_tokens.add(made)
 
     async def _answer_probes(self) -> None:
         """One probe of the shards for all who ask."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from text_generation_router.blocks import Allocation
 from text_generation_router.errors import ApiError
+from text_generation_router.traces import GenerationTrace
 from text_generation_router.types import Generation, ValidRequest, WireRequest
 
 
@@ -39,11 +40,13 @@ class Entry:
         "resumable",
         "stay",
         "timeline",
+        "trace",
     )
 
-    def __init__(self, request: ValidRequest, timeline: Timeline) -> None:
+    def __init__(self, request: ValidRequest, timeline: Timeline, trace: GenerationTrace) -> None:
         self.request = request
         self.timeline = timeline
+        self.trace = trace
         self.cancelled = False
         self.id = 0
         self.generated_ids: list[int] = []

@@ -12,11 +12,15 @@ class InvalidSettings(StartError):
 
 
 class ShardError(Exception):
-    """A call to the shards failed; `lost` says that a shard cannot be reached any more."""
+    """A call to the shards failed; `lost` says that a shard cannot be reached any more.
 
-    def __init__(self, message: str, lost: bool = False) -> None:
+    told: what clients may read of it; the whole text may have paths and the like.
+    """
+
+    def __init__(self, message: str, lost: bool = False, told: str | None = None) -> None:
         super().__init__(message)
         self.lost = lost
+        self.told = message if told is None else told
 
 
 class ApiError(Exception):

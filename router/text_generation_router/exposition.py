@@ -5,8 +5,8 @@ Used on one thread only. Knows nothing of what is counted.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 class Series(Protocol):
@@ -83,35 +83,86 @@ class Labelled(Generic[S]):
     """One series for each value of a label, all there from the start."""
 
     def __init__(self, label: str, series: dict[str, S]) -> None:
-        self._label = label
+        self.label = label
         self._series = series
 
     def __getitem__(self, value: str) -> S:
         return self._series[value]
 
+    @property
+    def values(self) -> Sequence[str]:
+        """Those of the label so far."""
+        return list(self._series)
+
     def samples(self, name: str, labels: str) -> Iterable[str]:
         """The lines of all series."""
         for value, series in self._series.items():
-            yield from series.samples(name, f'{self._label}="{value}"')
+            yield from series.samples(name, pairs({self.label: value}))
+
+
+class OpenLabelled(Labelled[S]):
+    """The same for a label whose values come with time: from the `most`-th on they share the series of `other`."""
+
+    def __init__(self, label: str, make: Callable[[], S], values: Iterable[str], most: int, other: str) -> None:
+        super().__init__(label, {})
+        self._make = make
+        self._most = most
+        self._other = other
+        for value in values:
+            self[value]
+
+    def __getitem__(self, value: str) -> S:
+        if value not in self._series:
+            value = value if len(self._series) < self._most - 1 else self._other
+            self._series.setdefault(value, self._make())
+        return self._series[value]
+
+
+class Constant:
+    """A 1 that carries facts in its labels."""
+
+    def __init__(self, facts: Mapping[str, str]) -> None:
+        self.facts = facts
+
+    def samples(self, name: str, labels: str) -> Iterable[str]:
+        """One line."""
+        yield _line(name, pairs(self.facts), 1)
+
+
+class Metric(NamedTuple):
+    """A series under its name. kind: counter, gauge or histogram."""
+
+    kind: str
+    name: str
+    help: str
+    series: Series
 
 
 class Registry:
-    """All metrics, by name."""
+    """All metrics, in the order in which they were added."""
 
     def __init__(self) -> None:
-        self._metrics: list[tuple[str, str, str, Series]] = []
+        self.metrics: list[Metric] = []
 
     def add(self, kind: str, name: str, help: str, series: S) -> S:
         """Show `series` under a name. kind: counter, gauge or histogram."""
-        self._metrics.append((kind, name, help, series))
+        self.metrics.append(Metric(kind, name, help, series))
         return series
 
     def text(self) -> str:
         """The exposition."""
         lines: list[str] = []
-        for kind, name, help, series in self._metrics:
+        for kind, name, help, series in self.metrics:
             lines += (f"# HELP {name} {help}", f"# TYPE {name} {kind}", *series.samples(name, ""))
         return "\n".join(lines) + "\n"
+
+
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+def pairs(labels: Mapping[str, str]) -> str:
+    """Labels as the format writes them."""
+    return ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in labels.items())
 
 
 def _line(name: str, labels: str, value: float) -> str:

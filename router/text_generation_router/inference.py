@@ -17,6 +17,7 @@ from text_generation_router.errors import IncompleteGeneration, Overloaded
 from text_generation_router.metrics import RequestMetrics
 from text_generation_router.parameters import random_seed
 from text_generation_router.timelimit import TimeLimit
+from text_generation_router.traces import NO_TRACES, Traces
 from text_generation_router.turns import ANY_TIME, Turn, turns_of
 from text_generation_router.types import GeneratedText, Generation, Token, ValidRequest
 
@@ -66,11 +67,17 @@ class Inference:
     """Runs valid requests. shares_prefixes: whether what is computed of a prompt serves others that begin alike."""
 
     def __init__(
-        self, batcher: Batcher, time_limit: TimeLimit, metrics: RequestMetrics, shares_prefixes: bool = False
+        self,
+        batcher: Batcher,
+        time_limit: TimeLimit,
+        metrics: RequestMetrics,
+        traces: Traces = NO_TRACES,
+        shares_prefixes: bool = False,
     ) -> None:
         self._batcher = batcher
         self._time_limit = time_limit
         self._metrics = metrics
+        self._traces = traces
         self._shares_prefixes = shares_prefixes
 
     async def stream(
@@ -84,20 +91,25 @@ class Inference:
             self._note_size(request)
         timeline.queued = time.monotonic()
         await turn.comes()
-        entry = self._batcher.submit(request, timeline)
-        try:
-            with self._time_limit.of(entry):
-                while True:
-                    generation = await entry.next()
-                    turn.pass_on()
-                    if generation.generated_text is not None and measured:
-                        self._record(request, generation.generated_text, timeline)
-                    yield generation
-                    if generation.generated_text is not None:
-                        return
-        finally:
-            self._batcher.cancel(entry)
-            turn.pass_on()
+        with self._traces.generation(request) as trace:
+            entry = self._batcher.submit(request, timeline, trace)
+            try:
+                with self._time_limit.of(entry):
+                    while True:
+                        generation = await entry.next()
+                        turn.pass_on()
+                        final = generation.generated_text
+                        if final is not None:
+                            times = Times.of(timeline, final.generated_tokens)
+                            trace.finished(final, times.fields)
+                            if measured:
+                                self._record(request, final, times)
+                        yield generation
+                        if final is not None:
+                            return
+            finally:
+                self._batcher.cancel(entry)
+                turn.pass_on()
 
     async def complete(
         self, request: ValidRequest, timeline: Timeline, measured: bool = True, turn: Turn = ANY_TIME
@@ -123,7 +135,8 @@ class Inference:
         samples = [replace(request, sampling=replace(request.sampling, seed=random_seed())) for _ in range(count)]
         completions = await self.complete_all(samples, timeline, measured=False)
         completions.sort(key=lambda completion: completion.mean_logprob, reverse=True)
-        self._record(request, completions[0].generated_text, completions[0].timeline)
+        best = completions[0]
+        self._record(request, best.generated_text, Times.of(best.timeline, best.generated_text.generated_tokens))
         return completions
 
     async def complete_all(
@@ -189,25 +202,22 @@ class Inference:
         self._metrics.input_length.observe(len(request.input_ids))
         self._metrics.max_new_tokens.observe(request.max_new_tokens)
 
-    def _record(self, request: ValidRequest, final: GeneratedText, timeline: Timeline) -> None:
+    def _record(self, request: ValidRequest, final: GeneratedText, times: "Times") -> None:
         """Measure a finished generation, and log its one line."""
-        times = Times.of(timeline, final.generated_tokens)
         metrics = self._metrics
         metrics.duration.observe(times.total)
         metrics.validation_duration.observe(times.validation)
         metrics.queue_duration.observe(times.queue)
         metrics.inference_duration.observe(times.inference)
         metrics.time_per_token.observe(times.per_token)
-        metrics.generated_tokens.observe(final.generated_tokens)
-        logger.info(
+        metrics.note_finished(request, final)
+        length, generated, reason = len(request.input_ids), final.generated_tokens, final.finish_reason.value
+        fields = {"input_length": length, "generated_tokens": generated, "finish_reason": reason, "seed": final.seed}
+        logger.bind(**fields, **times.fields()).info(
             "Success: {} prompt tokens, {} generated ({}), seed {}; {:.1f} ms = {:.1f} validation + {:.1f} queue + "
             "{:.1f} inference, {:.2f} ms a token",
-            len(request.input_ids),
-            final.generated_tokens,
-            final.finish_reason.value,
-            final.seed,
-            *(1e3 * seconds for seconds in (times.total, times.validation, times.queue, times.inference)),
-            1e3 * times.per_token,
+            *fields.values(),
+            *(1e3 * seconds for seconds in times.fields().values()),
         )
 
 
@@ -220,6 +230,16 @@ class Times:
     queue: float
     inference: float
     per_token: float
+
+    def fields(self) -> dict[str, float]:
+        """The same under the names that text-generation-inference logs and traces them by."""
+        return {
+            "total_time": self.total,
+            "validation_time": self.validation,
+            "queue_time": self.queue,
+            "inference_time": self.inference,
+            "time_per_token": self.per_token,
+        }
 
     @classmethod
     def of(cls, timeline: Timeline, generated_tokens: int) -> "Times":

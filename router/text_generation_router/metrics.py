@@ -1,15 +1,21 @@
-"""Every metric of the router. The `tgi_` names, types, labels and buckets are those that text-generation-inference's
-dashboards read; what they lack is under `kvrun_`. Knows nothing of how metrics are shown.
+"""Every metric of the router: text-generation-inference's, whose names, types, labels and buckets dashboards read, and
+others in its style. Knows nothing of how metrics are shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from text_generation_router.exposition import Counter, Gauge, Histogram, Labelled, Registry
-from text_generation_router.types import StepTimings, TokenLimits
+from text_generation_router.exposition import Constant, Counter, Gauge, Histogram, Labelled, OpenLabelled, Registry
+from text_generation_router.types import FinishReason, GeneratedText, StepTimings, TokenLimits, ValidRequest
 
 METHODS = ("prefill", "decode")
 FAILURES = ("validation", "overloaded", "generation", "incomplete", "template", "timeout", "dropped", "internal")
 CONCAT_REASONS = ("backpressure", "wait_exceeded", "chunking")
+
+MOST_ADAPTERS = 64
+"""Values of the label `adapter`, so that what is scraped stays small however many come and go."""
+
+NO_ADAPTER = "empty"
+"""What kv.run calls the model itself; no adapter can be called so."""
 
 _SECONDS = tuple(0.0001 * 1.5**i for i in range(1, 36))
 """Bounds of durations: 0.15 ms to about two and a half minutes."""
@@ -18,19 +24,22 @@ _SECONDS = tuple(0.0001 * 1.5**i for i in range(1, 36))
 class Metrics:
     """All series, there from the start so that dashboards show zeros rather than nothing."""
 
-    def __init__(self, limits: TokenLimits, speculate: int) -> None:
+    def __init__(
+        self, limits: TokenLimits, speculate: int, adapters: Sequence[str] = (), build: Mapping[str, str] | None = None
+    ) -> None:
         self.registry = Registry()
         make = _Maker(self.registry)
-        self.requests = RequestMetrics(make, limits, speculate)
+        self.requests = RequestMetrics(make, limits, speculate, adapters)
         self.batches = BatchMetrics(make)
         self.cache = CacheMetrics(make)
         self.batches.max_total_tokens.set(limits.max_batch_total_tokens)
+        self.registry.add("gauge", "tgi_build_info", "1, with what runs in its labels", Constant(build or {}))
 
 
 class RequestMetrics:
     """From arrival to the last token."""
 
-    def __init__(self, make: "_Maker", limits: TokenLimits, speculate: int) -> None:
+    def __init__(self, make: "_Maker", limits: TokenLimits, speculate: int, adapters: Sequence[str]) -> None:
         total = _steps(limits.max_total_tokens)
         self.count = make.counter("tgi_request_count", "Requests received")
         self.success = make.counter("tgi_request_success", "Requests answered")
@@ -47,8 +56,39 @@ class RequestMetrics:
             "tgi_request_skipped_tokens", "Accepted speculated tokens of a step", range(speculate + 1)
         )
         self.queue_size = make.gauge("tgi_queue_size", "Requests waiting")
-        self.time_to_first_token = make.duration("kvrun_request_time_to_first_token_duration", "Arrival to first token")
-        self.inter_token_latency = make.duration("kvrun_request_inter_token_duration", "One token to the next")
+        self.time_to_first_token = make.duration("tgi_request_time_to_first_token_duration", "Arrival to first token")
+        self.inter_token_latency = make.duration("tgi_request_inter_token_duration", "One token to the next")
+        reasons = tuple(FinishReason)
+        self.finish = make.counters("tgi_request_finish", "Answers completed, by why they ended", "reason", reasons)
+        self.finish_tokens = make.counters(
+            "tgi_request_finish_tokens", "Tokens of completed answers", "reason", reasons
+        )
+        self.adapters = AdapterMetrics(make, adapters)
+
+    def note_finished(self, request: ValidRequest, final: GeneratedText) -> None:
+        """A request's answer is complete."""
+        self.generated_tokens.observe(final.generated_tokens)
+        self.finish[final.finish_reason].add()
+        self.finish_tokens[final.finish_reason].add(final.generated_tokens)
+        self.adapters.note_finished(request, final)
+
+
+class AdapterMetrics:
+    """Who uses which adapter."""
+
+    def __init__(self, make: "_Maker", adapters: Sequence[str]) -> None:
+        self.count = make.by_adapter("tgi_adapter_request_count", "Answers completed", adapters)
+        self.prompt_tokens = make.by_adapter(
+            "tgi_adapter_prompt_tokens", "Tokens of their prompts, cached or not", adapters
+        )
+        self.generated_tokens = make.by_adapter("tgi_adapter_generated_tokens", "Tokens of completed answers", adapters)
+
+    def note_finished(self, request: ValidRequest, final: GeneratedText) -> None:
+        """A request's answer is complete."""
+        name = request.adapter_id or NO_ADAPTER
+        self.count[name].add()
+        self.prompt_tokens[name].add(len(request.input_ids))
+        self.generated_tokens[name].add(final.generated_tokens)
 
 
 class BatchMetrics:
@@ -68,6 +108,7 @@ class BatchMetrics:
         self.decode_duration = make.durations("tgi_batch_decode_duration", "The shard's sampling and detokenising")
         self.filter_duration = make.durations("tgi_batch_filter_duration", "Delivering tokens and filtering the batch")
         self.concat_duration = make.durations("tgi_batch_concat_duration", "The shard's joining of batches")
+        self.generated_tokens = make.counter("tgi_generated_tokens", "Tokens generated, counted as they are")
 
     def note_answer(self, method: str, timings: StepTimings, whole_s: float, handling_s: float) -> None:
         """An answered call. whole_s: from sending it to its last token delivered; handling_s: the router's part."""
@@ -84,11 +125,11 @@ class CacheMetrics:
     """The cache blocks, and what sharing prompts saved."""
 
     def __init__(self, make: "_Maker") -> None:
-        self.blocks = make.gauge("kvrun_cache_blocks", "Cache blocks that requests can have")
-        self.used_blocks = make.gauge("kvrun_cache_blocks_used", "Cache blocks held by running requests")
-        self.cached_blocks = make.gauge("kvrun_cache_blocks_cached", "Cache blocks that only keep finished prompts")
-        self.prompt_tokens = make.counter("kvrun_prompt_tokens", "Prompt tokens of requests that entered a batch")
-        self.hit_tokens = make.counter("kvrun_prefix_cache_hit_tokens", "Prompt tokens found in the cache")
+        self.blocks = make.gauge("tgi_cache_blocks", "Cache blocks that requests can have")
+        self.used_blocks = make.gauge("tgi_cache_blocks_used", "Cache blocks held by running requests")
+        self.cached_blocks = make.gauge("tgi_cache_blocks_cached", "Cache blocks that only keep finished prompts")
+        self.prompt_tokens = make.counter("tgi_prompt_tokens", "Prompt tokens of requests that entered a batch")
+        self.hit_tokens = make.counter("tgi_prefix_cache_hit_tokens", "Prompt tokens found in the cache")
 
 
 class _Maker:
@@ -102,6 +143,10 @@ class _Maker:
 
     def counters(self, name: str, help: str, label: str, values: Sequence[str]) -> Labelled[Counter]:
         return self._registry.add("counter", name, help, Labelled(label, {value: Counter() for value in values}))
+
+    def by_adapter(self, name: str, help: str, adapters: Sequence[str]) -> OpenLabelled[Counter]:
+        series = OpenLabelled("adapter", Counter, (NO_ADAPTER, *adapters), MOST_ADAPTERS, "other")
+        return self._registry.add("counter", name, help, series)
 
     def gauge(self, name: str, help: str) -> Gauge:
         return self._registry.add("gauge", name, help, Gauge())

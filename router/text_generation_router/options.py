@@ -64,7 +64,6 @@ class UsageStats(StrEnum):
 
 
 _NO_NGROK = "tunnels through ngrok are not made; put a reverse proxy in front"
-_NO_TRACING = "traces are not exported yet; metrics are at /metrics"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +93,10 @@ class RouterOptions:
     port: int = option(3000, "HTTP port", short="-p", least=1, most=65535)
     prometheus_port: int = option(9000, "Port of /metrics alone, beside the main port; 0 for none", least=0, most=65535)
     json_output: bool = option(False, "Log JSON, an object a line")
-    otlp_endpoint: str | None = option(None, "Collector of traces", refused=_NO_TRACING)
-    otlp_service_name: str = option("text-generation-inference.router", "Name in traces", refused=_NO_TRACING)
+    otlp_endpoint: str | None = option(None, "Collector of traces, over gRPC: http://host:4317")
+    otlp_service_name: str = option("text-generation-inference.router", "Name in traces")
     cors_allow_origin: list[str] | None = option(None, "Origin browsers may call from; repeatable, by default any")
-    api_key: str | None = option(None, "Key that POST routes ask for")
+    api_key: str | None = option(None, "Key that POST routes ask for; several with commas between")
     ngrok: bool = option(False, "Open an ngrok tunnel", refused=_NO_NGROK)
     ngrok_authtoken: str | None = option(None, "ngrok's token", refused=_NO_NGROK)
     ngrok_edge: str | None = option(None, "ngrok's edge", refused=_NO_NGROK)
@@ -107,6 +106,7 @@ class RouterOptions:
     max_client_batch_size: int = option(4, "Most prompts of one request", least=1)
     # Ours reports nothing to anyone, whatever is given.
     usage_stats: UsageStats = option(UsageStats.ON, "What a router of another maker may report")
+    api_key_file: str | None = option(None, "File with further keys, one a line; lines that begin with # are none")
     payload_limit: int = option(2_000_000, "Largest request body in bytes", least=1)
     graceful_termination_timeout: int = option(90, "Seconds that running requests get at the end", short="-g", least=0)
     request_timeout: float | None = option(None, "Seconds a request may take; by default any number", least=0.1)

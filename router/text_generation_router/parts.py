@@ -19,6 +19,7 @@ from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings
 from text_generation_router.timelimit import TimeLimit
 from text_generation_router.tokenizer import Backend, PromptTokenizer
+from text_generation_router.traces import NO_TRACES, Traces
 from text_generation_router.types import ShardInfo
 from text_generation_router.validation import RequestLimits, Validator
 from text_generation_server.grammar.compiler import GrammarCompiler
@@ -37,16 +38,18 @@ class ModelText:
     sha: str | None
 
 
-def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive_s: float) -> Services:
+def make_services(
+    settings: Settings, ready: Ready, model: ModelText, keep_alive_s: float, traces: Traces = NO_TRACES
+) -> Services:
     """Everything that handlers need."""
     info, limits = ready.info, ready.limits
-    metrics = Metrics(limits, info.speculate)
+    metrics = Metrics(limits, info.speculate, info.adapters, build_facts(settings, info))
     allocator = BlockAllocator(limits.max_batch_total_tokens // info.block_size, info.block_size, info.shares_prefixes)
     metrics.cache.blocks.set(allocator.usable_blocks)
     queue = WaitingQueue(
         allocator, info.speculate, info.support_chunking, _longest_resumed(settings, info), metrics.requests
     )
-    batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready), metrics)
+    batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready), metrics, traces)
     ceilings = RequestLimits(
         max_best_of=settings.max_best_of,
         max_stop_sequences=settings.max_stop_sequences,
@@ -62,7 +65,9 @@ def make_services(settings: Settings, ready: Ready, model: ModelText, keep_alive
         batcher=batcher,
         health=HealthCheck(ready.shards, batcher, settings.watchdog_timeout),
         validator=validator,
-        inference=Inference(batcher, TimeLimit(settings.request_timeout), metrics.requests, info.shares_prefixes),
+        inference=Inference(
+            batcher, TimeLimit(settings.request_timeout), metrics.requests, traces, info.shares_prefixes
+        ),
         tokenizer=tokenizer,
         template=model.template,
         dialect=model.dialect,
@@ -117,6 +122,13 @@ def _info(settings: Settings, ready: Ready, model_sha: str | None) -> dict[str, 
         "sha": None,
         "docker_label": None,
     }
+
+
+def build_facts(settings: Settings, info: ShardInfo) -> dict[str, str]:
+    """The labels of `tgi_build_info`."""
+    model = settings.served_model_name or settings.tokenizer_name
+    facts = {"version": _version(), "model": model, "dtype": info.dtype, "device": info.device_type}
+    return facts | {"attention": info.attention_impl}
 
 
 def _version() -> str:

@@ -4,8 +4,10 @@ from ctypes import c_float
 from math import isinf
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from text_generation_router.early import ending_early
 
 
 def _on_the_wire(value: float) -> float:
@@ -28,6 +30,11 @@ class Body(BaseModel):
     """Types are taken literally, except that null stands for the default; unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """What pydantic reads the body by."""
+        return ending_early(handler(source))
 
 
 class JsonGrammar(Body):

@@ -9,19 +9,24 @@ from typing import Any
 
 import uvicorn
 from loguru import logger
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from text_generation_router.app import make_app, make_metrics_app
 from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.errors import ShardError, StartError
 from text_generation_router.handshake import shake_hands
+from text_generation_router.head_limit import LimitedHeadProtocol
+from text_generation_router.keys import read_keys
 from text_generation_router.parts import ModelText, make_services
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings, listen_address
 from text_generation_router.tokenizer import find_model, load_backend
+from text_generation_router.traces import NO_TRACES, RecordedTraces, Traces
+from text_generation_server.errors import StartError as ServerStartError
 from text_generation_server.reservations.holders import Taken
 from text_generation_server.reservations.ports import PortReservation, reserve_port
+from text_generation_server.tracing import Tracing
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a stream gets a comment."""
@@ -38,13 +43,16 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
 
     Raises StartError. The port is taken at once, but opens only after warm-up.
     """
-    with _reserve(settings.hostname, settings.port) as place:
-        starting = asyncio.ensure_future(_start(settings, keep_alive_s))
+    keys = read_keys(settings.api_key, settings.api_key_file)
+    with _reserve(settings.hostname, settings.port) as place, _tracing(settings) as tracing:
+        traces = NO_TRACES if tracing is None else RecordedTraces(tracing)
+        starting = asyncio.ensure_future(_start(settings, keep_alive_s, traces))
         if not await _finishes_before(starting, stop):
             return 0
         services = starting.result()
         try:
-            app = make_app(services, settings.cors_allow_origin, settings.api_key, settings.tgi_compat, settings.kserve)
+            origins, compat = settings.cors_allow_origin, settings.tgi_compat
+            app = make_app(services, origins, keys, tracing, compat, settings.kserve)
             async with _metrics_port(services, settings):
                 grace_s = settings.graceful_termination_timeout
                 return await _run(_Server(app, _tell_address), services, place, stop, grace_s)
@@ -53,7 +61,21 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
             await services.shards.close()
 
 
-async def _start(settings: Settings, keep_alive_s: float) -> Services:
+@contextlib.contextmanager
+def _tracing(settings: Settings) -> Iterator[Tracing | None]:
+    """What sends spans, if a collector is asked for. Raises StartError."""
+    if settings.otlp_endpoint is None:
+        yield None
+        return
+    try:
+        tracing = Tracing(settings.otlp_endpoint, settings.otlp_service_name)
+    except ServerStartError as error:
+        raise StartError(str(error)) from error
+    with contextlib.closing(tracing):
+        yield tracing
+
+
+async def _start(settings: Settings, keep_alive_s: float, traces: Traces) -> Services:
     """Warm the shards up, and read the model's files meanwhile."""
     loading = asyncio.ensure_future(asyncio.to_thread(_load_model, settings))
     try:
@@ -66,7 +88,7 @@ async def _start(settings: Settings, keep_alive_s: float) -> Services:
     except BaseException:
         await ready.shards.close()
         raise
-    return make_services(settings, ready, model, keep_alive_s)
+    return make_services(settings, ready, model, keep_alive_s, traces)
 
 
 def _load_model(settings: Settings) -> ModelText:
@@ -179,11 +201,12 @@ class _Server(uvicorn.Server):
     tell: called with each socket from when connections are taken there.
     """
 
-    def __init__(self, app: Starlette, tell: Callable[[socket.socket], None] | None = None) -> None:
+    def __init__(self, app: ASGIApp, tell: Callable[[socket.socket], None] | None = None) -> None:
         self._tell = tell
         super().__init__(
             uvicorn.Config(
                 app,
+                http=LimitedHeadProtocol,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -46,6 +46,14 @@ _GRAMMAR_TYPES = {
     GrammarType.EBNF: pb.GRAMMAR_TYPE_EBNF,
 }
 
+_FOR_CLIENTS = {
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+"""Statuses of errors that shards expect, whose texts are made for who asked; others are exceptions' own."""
+
 T = TypeVar("T")
 
 
@@ -134,17 +142,24 @@ class ShardedClient:
         return (await _all([stub.FilterBatch(message) for stub in self._stubs]))[-1].batch
 
     def prefill(
-        self, batch_id: int, requests: Sequence[WireRequest], cached: CachedBatch | None
+        self,
+        batch_id: int,
+        requests: Sequence[WireRequest],
+        cached: CachedBatch | None,
+        carried: Sequence[tuple[str, str]] = (),
     ) -> Awaitable[StepAnswer]:
-        """Start a Prefill of a new batch, joined with `cached` if given; it leaves at the loop's next turn."""
+        """Start a Prefill of a new batch, joined with `cached` if given; it leaves at the loop's next turn.
+
+        carried: metadata of the call, which tells the shards of its trace.
+        """
         batch = calls.batch(batch_id, [_request(request) for request in requests])
         message = pb.PrefillRequest(batch=batch, cached_batch=cast(pb.CachedBatch | None, cached))
-        return _step([stub.Prefill(message) for stub in self._stubs])
+        return _step([stub.Prefill(message, metadata=carried or None) for stub in self._stubs])
 
-    def decode(self, batches: Iterable[CachedBatch]) -> Awaitable[StepAnswer]:
+    def decode(self, batches: Iterable[CachedBatch], carried: Sequence[tuple[str, str]] = ()) -> Awaitable[StepAnswer]:
         """Start a Decode of batches, which are joined; it leaves at the loop's next turn, without being awaited."""
         message = pb.DecodeRequest(batches=cast(Iterable[pb.CachedBatch], batches))
-        return _step([stub.Decode(message) for stub in self._stubs])
+        return _step([stub.Decode(message, metadata=carried or None) for stub in self._stubs])
 
 
 class _StepAnswer:
@@ -282,7 +297,8 @@ async def _all(pending: Sequence[Awaitable[T]]) -> list[T]:
     if failure is not None:
         lost = failure.code() == grpc.StatusCode.UNAVAILABLE
         wrapper = "Could not connect to Text Generation server" if lost else "Server error"
-        raise ShardError(f"{wrapper}: {failure.details()}", lost) from failure
+        text = f"{wrapper}: {failure.details()}"
+        raise ShardError(text, lost, text if failure.code() in _FOR_CLIENTS else wrapper) from failure
     return answers
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from text_generation_router.errors import ApiError, ClientGone
-from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error
+from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
 from text_generation_router.sse import PLAIN, Framing
 
 T = TypeVar("T")
@@ -58,9 +58,10 @@ class EventStream:
             async with aclosing(self._events) as events:
                 async for event in events:
                     await self._send(send, self._framing.event(event))
-        except ApiError as error:
+        except Exception as error:
+            told = error if isinstance(error, ApiError) else unrouted(error)
             if self._started:
-                for text in self._form.last_words(error.in_stream()):
+                for text in self._form.last_words(told.in_stream()):
                     await self._send(send, self._framing.event(text))
                 await send(_END)
             raise

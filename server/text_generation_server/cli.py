@@ -14,7 +14,7 @@ from text_generation_server.choices import Dtype, LoadFormat
 from text_generation_server.environment import set_cuda_architectures
 from text_generation_server.errors import InvalidSettings, StartError
 from text_generation_server.lifetime import leave
-from text_generation_server.settings import ServeOptions, hub_settings, server_config
+from text_generation_server.settings import SERVICE_NAME, ServeOptions, hub_settings, server_config
 
 USAGE_ERROR = 2
 
@@ -57,10 +57,8 @@ def serve(
     ),
     logger_level: LoggerLevel = "INFO",
     json_output: JsonOutput = False,
-    otlp_endpoint: Annotated[str | None, typer.Option(help="Not served yet.")] = None,
-    otlp_service_name: Annotated[
-        str, typer.Option(help="Read only with an OTLP endpoint.")
-    ] = "text-generation-inference.server",
+    otlp_endpoint: Annotated[str | None, typer.Option(help="Collector of traces: http://host:4317.")] = None,
+    otlp_service_name: Annotated[str, typer.Option(help="Name in traces.")] = SERVICE_NAME,
     max_input_tokens: Annotated[int | None, typer.Option(help="Informational: the router's Warmup says it.")] = None,
     lora_ids: Annotated[str, typer.Option(help="Adapters to load, separated by semicolons.")] = NONE_WANTED,
     use_flashinfer: Annotated[
@@ -83,7 +81,6 @@ def serve(
         {
             "--quantize": quantize,
             "--kv-cache-dtype": kv_cache_dtype,
-            "--otlp-endpoint": otlp_endpoint,
             "--diffusion": diffusion,
         }
     )
@@ -92,6 +89,8 @@ def serve(
         *(uds_path, run_ahead, speculate, use_flashinfer, load_format),
         deterministic=deterministic,
         lora_ids=lora_ids,
+        otlp_endpoint=otlp_endpoint,
+        otlp_service_name=otlp_service_name,
     )
     try:
         config = server_config(options)

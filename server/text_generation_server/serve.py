@@ -33,8 +33,9 @@ from text_generation_server.rpc.service import EngineService, FollowerService, S
 from text_generation_server.rpc.sockets import reserve, socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
-from text_generation_server.settings import ServerConfig
+from text_generation_server.settings import ServeOptions, ServerConfig
 from text_generation_server.tokenization.adapter import TokenizerAdapter
+from text_generation_server.tracing import Tracing
 from text_generation_server.weights.dummy import locate_without_weights
 from text_generation_server.weights.source import locate
 
@@ -72,6 +73,9 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
     """
     path = socket_path(config.options.uds_path, config.ranks.rank)
     lifetime.keeps.enter_context(reserve(path))  # before minutes of loading, in which nobody else shall begin there
+    tracing = start_tracing(config.options)
+    if tracing is not None:
+        lifetime.keeps.callback(tracing.close)
     part = load_rank(config)
     about = describe(config, part)
     wires = WireV2(), WireV3(config.prefill_logprobs)
@@ -80,10 +84,15 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
         warn_of_unknown_ids(tokenizer, part.model.vocab_size)
         loop = start_engine(config, part, tokenizer)
         v2, v3 = (EngineService(wire, about, loop, PromptEncoder(tokenizer), spare_collector) for wire in wires)
-        return ShardServer(path, v2, v3, on_fatal=lambda: lifetime.end(FAILED))
+        return ShardServer(path, v2, v3, lambda: lifetime.end(FAILED), tracing)
     worker = Follower(config, part, lifetime)
     follower_v2, follower_v3 = (FollowerService(wire, about, worker) for wire in wires)
     return ShardServer(path, follower_v2, follower_v3, on_fatal=lambda: lifetime.end(FAILED))
+
+
+def start_tracing(options: ServeOptions) -> Tracing | None:
+    """What sends spans, if a collector is asked for."""
+    return Tracing(options.otlp_endpoint, options.otlp_service_name) if options.otlp_endpoint is not None else None
 
 
 def load_rank(config: ServerConfig) -> LoadedRank:

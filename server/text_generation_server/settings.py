@@ -18,6 +18,9 @@ from text_generation_server.weights.remote import HubSettings
 BLOCK_SIZES = {"flashinfer": 1, "paged": 16, "flashdecoding": 256, "flashdecoding-ipex": 64}
 """Slots in a block of a router's allocator, by the value of ATTENTION: a contract on numbers, not on kernels."""
 
+SERVICE_NAME = "text-generation-inference.server"
+"""What shards are called in traces."""
+
 MAX_ROWS = 512
 """Sequences served at once unless MAX_BATCH_SIZE is larger."""
 
@@ -63,6 +66,8 @@ class ServeOptions:
     load_format: LoadFormat = LoadFormat.AUTO
     deterministic: bool = False
     lora_ids: str = NONE_WANTED
+    otlp_endpoint: str | None = None
+    otlp_service_name: str = SERVICE_NAME
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,5 +23,5 @@ def test_random_weights_answer_from_a_bare_config(launch, tmp_path):
     assert int(answer.headers["x-prompt-tokens"]) == len("Löwe".encode())
     assert len({token["id"] for token in details["tokens"]}) > 8
     httpx.post(f"{running.url}/generate", json=body, timeout=60).raise_for_status()
-    assert "kvrun_prefix_cache_hit_tokens 4\n" in httpx.get(f"{running.url}/metrics").text
+    assert "tgi_prefix_cache_hit_tokens 4\n" in httpx.get(f"{running.url}/metrics").text
     assert running.stop() == 0

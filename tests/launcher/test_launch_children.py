@@ -50,6 +50,19 @@ def test_every_rank_gets_its_place(launcher: Launcher):
         assert value(argv, "--logger-level") == "WARN" and "--json-output" in argv and "--lora-ids" not in argv
 
 
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_shards_and_router_send_traces_to_the_same_place(launcher: Launcher, name: str | None):
+    named = [] if name is None else ["--otlp-service-name", name]
+    running = launcher.start("--otlp-endpoint", "http://c:4317", *named)
+    shard, router = (seen["argv"] for seen in seen_and_ended(running, "shard-0", "router"))
+    assert value(shard, "--otlp-endpoint") == value(router, "--otlp-endpoint") == "http://c:4317"
+    assert value(router, "--otlp-service-name") == (name or "text-generation-inference.router")
+    if name is None:
+        assert "--otlp-service-name" not in shard
+    else:
+        assert value(shard, "--otlp-service-name") == name
+
+
 def test_shards_are_told_what_was_asked_for(launcher: Launcher):
     running = launcher.start(
         *["--dtype", "float32", "--max-input-tokens", "100", "--max-total-tokens", "200", "--max-batch-size", "8"],

@@ -76,7 +76,8 @@ class FakeShard:
     which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
     resuming: requests may be resumed. extensions: what it reads of requests that only ours know. alive: whether Health
     succeeds. forget: drop all requests after the next step. running: cleared, it holds calls back.
-    failures: method → message with which its next call fails. fail_after: prompt → tokens after which it fails alone.
+    failures: method → message with which its next call fails, and failure_code how: INTERNAL
+    is what was not expected. fail_after: prompt → tokens after which it fails alone.
     says: the texts of every answer's tokens, instead of letters; `special`: which of them are special tokens.
     """
 
@@ -107,7 +108,9 @@ class FakeShard:
         self.running.set()
         self.violations: list[str] = []
         self.calls: list[tuple[str, Any]] = []
+        self.metadata: list[tuple[str, dict[str, Any]]] = []
         self.failures: dict[str, str] = {}
+        self.failure_code = grpc.StatusCode.INTERNAL
         self.fail_after: dict[str, int] = {}
         self.max_prefill_tokens = 0
         self.warmup: Any = None
@@ -386,6 +389,7 @@ class _Turn:
     async def __aenter__(self) -> None:
         shard = self._shard
         shard.calls.append((self._name, self._detail))
+        shard.metadata.append((self._name, dict(self._context.invocation_metadata() or ())))
         shard._check(not shard._busy, f"{self._name} while another call is under way")
         shard._busy = True
         await shard.running.wait()
@@ -393,7 +397,7 @@ class _Turn:
         if message is not None:
             shard._busy = False
             shard.batches.clear()
-            await self._context.abort(grpc.StatusCode.INTERNAL, message)
+            await self._context.abort(shard.failure_code, message)
 
     async def __aexit__(self, *_: object) -> None:
         self._shard._busy = False

@@ -44,7 +44,7 @@ class RunningRouter:
     async def until_idle(self) -> None:
         """Wait until nothing runs any more and all cache blocks are back."""
         async with asyncio.timeout(5):
-            while await self.metric("kvrun_cache_blocks_used") or self.shard.live_rows():
+            while await self.metric("tgi_cache_blocks_used") or self.shard.live_rows():
                 await asyncio.sleep(0.01)
 
     def sent(self) -> list[Any]:

@@ -20,6 +20,7 @@ from text_generation_server.rpc.sockets import socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
 from text_generation_server.tokenization.fast import Text
+from text_generation_server.tracing import Tracing
 
 INFO = ShardInfo(
     dtype="torch.float16",
@@ -80,7 +81,9 @@ def start_shard(tmp_path: Path) -> Iterator[StartShard]:
     """Start serving an engine; its loop and server are stopped afterwards."""
     running: list[tuple[RunningShard, ShardServer]] = []
 
-    def start(engine: ServingEngine, *, prefill_logprobs: bool = True, name: str = "tgi") -> RunningShard:
+    def start(
+        engine: ServingEngine, *, prefill_logprobs: bool = True, name: str = "tgi", tracing: Tracing | None = None
+    ) -> RunningShard:
         path = socket_path(tmp_path / name, 0)
         loop = EngineLoop(engine)
         loop.start()
@@ -89,7 +92,7 @@ def start_shard(tmp_path: Path) -> Iterator[StartShard]:
         v2, v3 = (
             EngineService(wire, about, loop, PromptEncoder(tokenizer)) for wire in (WireV2(), WireV3(prefill_logprobs))
         )
-        server = ShardServer(path, v2, v3, on_fatal=fatal.set)
+        server = ShardServer(path, v2, v3, fatal.set, tracing)
         server.start()
         options = [("grpc.max_send_message_length", -1)]
         channel = grpc.insecure_channel(socket_url(path), options=options)

@@ -8,6 +8,7 @@ from text_generation_router.blocks import BlockAllocator
 from text_generation_router.entry import Timeline
 from text_generation_router.metrics import Metrics
 from text_generation_router.queue import WaitingQueue
+from text_generation_router.traces import GenerationTrace
 from text_generation_router.types import (
     FinishReason,
     GeneratedText,
@@ -60,10 +61,10 @@ class ManualShards:
         self.log = log
         self.calls: asyncio.Queue[asyncio.Future[Answer]] = asyncio.Queue()
 
-    def prefill(self, batch_id, requests, cached):
+    def prefill(self, batch_id, requests, cached, carried):
         return self._send(f"prefill {[wire.id for wire in requests]}")
 
-    def decode(self, batches):
+    def decode(self, batches, carried):
         return self._send(f"decode {[request_id for batch in batches for request_id in batch.request_ids]}")
 
     async def filter_batch(self, batch_id, keep):
@@ -113,7 +114,7 @@ class Scene:
             sampling=Sampling(seed=1),
             max_new_tokens=10,
         )
-        entry = self.batcher.submit(request, Timeline(0.0))
+        entry = self.batcher.submit(request, Timeline(0.0), GenerationTrace())
         if read:
             self.readers.append(asyncio.ensure_future(self._read(entry)))
         return entry

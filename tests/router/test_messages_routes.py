@@ -123,7 +123,7 @@ async def test_errors_have_anthropics_shape_in_streams_too(directory):
         router.shard.failures["Decode"] = "broken"
         async with router.client.stream("POST", PATH, json={**BODY, "stream": True}) as response:
             name, last = (await events(response))[-1]
-        assert name == "error" and last["error"]["type"] == "api_error" and last["error"]["message"].endswith("broken")
+        assert name == "error" and last["error"]["type"] == "api_error"
         missing = (await router.client.post(f"{PATH}/nothing", json={})).json()
         assert missing["type"] == "error" and missing["error"]["type"] == "not_found_error"
 

@@ -15,7 +15,7 @@ async def test_a_failed_decode_ends_its_requests_and_no_others(directory):
         answers = await asyncio.gather(*(router.generate(f"prompt {i}", max_new_tokens=5) for i in range(3)))
         assert {answer.status_code for answer in answers} == {424}
         assert answers[0].json() == {
-            "error": "Request failed during generation: Server error: out of memory",
+            "error": "Request failed during generation: Server error",
             "error_type": "generation",
         }
         assert router.shard.steps()[-1] == "ClearCache"
@@ -31,7 +31,7 @@ async def test_a_failed_prefill_has_its_own_status_even_for_a_stream(directory, 
         router.shard.failures["Prefill"] = "no kernel"
         body = {"inputs": "Hello", "parameters": {"max_new_tokens": 3}}
         answer = await router.client.post(path, json=body)
-        assert answer.status_code == 424 and "no kernel" in answer.json()["error"]
+        assert answer.status_code == 424 and "no kernel" not in answer.text
         again = await router.generate("Hello", max_new_tokens=3)
         assert again.json()["generated_text"] == router.text("Hello", 3)
         cached = [call.batch.requests[0].cache_len for name, call in router.shard.calls if name == "Prefill"]
@@ -73,7 +73,7 @@ async def test_an_error_in_a_stream_is_its_last_event(directory):
                     router.shard.failures["Decode"] = "broken"
         assert response.status_code == 200
         assert received[-1] == {
-            "error": "Request failed during generation: Server error: broken",
+            "error": "Request failed during generation: Server error",
             "error_type": "generation",
         }
         assert all("token" in event for event in received[:-1])

@@ -1,11 +1,13 @@
 """Metrics: the names, types, labels and buckets that dashboards read, there before the first request."""
 
 import asyncio
+import re
 
 import pytest
 
+from mocks.metrics_table import PAGE, ROWS, table
 from mocks.running_router import free_port, running_router
-from text_generation_router.exposition import Histogram, Registry
+from text_generation_router.exposition import Constant, Counter, Histogram, OpenLabelled, Registry
 
 COUNTERS = {
     "tgi_request_count": None,
@@ -18,17 +20,24 @@ COUNTERS = {
     "tgi_batch_inference_count": ("method", ["prefill", "decode"]),
     "tgi_batch_inference_success": ("method", ["prefill", "decode"]),
     "tgi_batch_inference_failure": ("method", ["prefill", "decode"]),
-    "kvrun_prompt_tokens": None,
-    "kvrun_prefix_cache_hit_tokens": None,
+    "tgi_request_finish": ("reason", ["length", "eos_token", "stop_sequence"]),
+    "tgi_request_finish_tokens": ("reason", ["length", "eos_token", "stop_sequence"]),
+    "tgi_adapter_request_count": ("adapter", ["empty"]),
+    "tgi_adapter_prompt_tokens": ("adapter", ["empty"]),
+    "tgi_adapter_generated_tokens": ("adapter", ["empty"]),
+    "tgi_generated_tokens": None,
+    "tgi_prompt_tokens": None,
+    "tgi_prefix_cache_hit_tokens": None,
 }
 GAUGES = [
     "tgi_queue_size",
     "tgi_batch_current_size",
     "tgi_batch_current_max_tokens",
     "tgi_batch_max_total_tokens",
-    "kvrun_cache_blocks",
-    "kvrun_cache_blocks_used",
-    "kvrun_cache_blocks_cached",
+    "tgi_cache_blocks",
+    "tgi_cache_blocks_used",
+    "tgi_cache_blocks_cached",
+    "tgi_build_info",
 ]
 DURATIONS = [
     "tgi_request_duration",
@@ -36,8 +45,8 @@ DURATIONS = [
     "tgi_request_queue_duration",
     "tgi_request_inference_duration",
     "tgi_request_mean_time_per_token_duration",
-    "kvrun_request_time_to_first_token_duration",
-    "kvrun_request_inter_token_duration",
+    "tgi_request_time_to_first_token_duration",
+    "tgi_request_inter_token_duration",
 ]
 METHOD_DURATIONS = [f"tgi_batch_{name}_duration" for name in ("inference", "forward", "decode", "filter", "concat")]
 SIZES = {
@@ -47,6 +56,16 @@ SIZES = {
     "tgi_batch_next_size": list(range(1, 1025)),
     "tgi_request_skipped_tokens": [0],
 }
+
+DASHBOARD = """
+batch_concat{reason} batch_concat_duration_bucket{method="decode"} batch_current_max_tokens batch_current_size
+batch_decode_duration_bucket{method="decode"} batch_filter_duration_bucket{method="decode"}
+batch_forward_duration_bucket{method="decode"} batch_inference_duration_bucket{method="decode"}
+batch_inference_duration_bucket{method="prefill"} queue_size request_count request_duration_bucket request_failure{err}
+request_generated_tokens_bucket request_generated_tokens_count request_generated_tokens_sum request_input_length_bucket
+request_mean_time_per_token_duration_bucket request_queue_duration_bucket request_skipped_tokens_bucket request_success
+"""
+"""What the queries of assets/tgi_grafana.json of text-generation-inference 3.3.7 select and group by, less `tgi_`."""
 
 
 def bounds(text: str, prefix: str) -> list[float]:
@@ -96,16 +115,56 @@ async def test_requests_move_them(directory):
             "tgi_request_skipped_tokens_count": 10,
             "tgi_batch_next_size_count": 2,
             "tgi_batch_max_total_tokens": 4096,
-            "kvrun_request_time_to_first_token_duration_count": 2,
-            "kvrun_request_inter_token_duration_count": 8,
-            "kvrun_prompt_tokens": 12,
-            "kvrun_prefix_cache_hit_tokens": 5,
-            "kvrun_cache_blocks": 4095,
-            "kvrun_cache_blocks_cached": 6,
+            "tgi_request_time_to_first_token_duration_count": 2,
+            "tgi_request_inter_token_duration_count": 8,
+            "tgi_prompt_tokens": 12,
+            "tgi_prefix_cache_hit_tokens": 5,
+            "tgi_cache_blocks": 4095,
+            "tgi_cache_blocks_cached": 6,
             "tgi_queue_size": 0,
             "tgi_batch_current_size": 0,
         }
         assert {line: await router.metric(line) for line in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("chunking", [True, False])
+async def test_tgis_dashboard_has_something_to_show(directory, chunking):
+    """Every series that it asks for is there, and moves: but failures, and a joining of batches that shards report."""
+    async with running_router(directory, chunking=chunking, options={"max_input_tokens": 60}) as router:
+        await asyncio.gather(*(router.generate(f"prompt {n}", max_new_tokens=20) for n in range(4)))
+        lines = (await router.client.get("/metrics")).text.splitlines()
+    for query in DASHBOARD.split():
+        name, label = re.fullmatch(r"(\w+)(?:\{(.*)\})?", query).groups()
+        found = [line for line in lines if re.match(rf"tgi_{name}(\{{.*)? ", line) and (label or "") in line]
+        assert found, query
+        still = "failure" in name or "concat" in name or "current" in name or "queue_size" in name
+        assert still or any(not line.endswith(" 0") for line in found), query
+
+
+async def test_answers_are_counted_by_their_end_and_by_adapter(directory):
+    async with running_router(directory, adapters=['a "quoted" one'], eos_after=4) as router:
+        await router.generate("Hello", max_new_tokens=3)
+        await router.generate("Hello", max_new_tokens=9, adapter_id='a "quoted" one')
+        expected = {
+            'tgi_request_finish{reason="length"}': 1,
+            'tgi_request_finish_tokens{reason="eos_token"}': 4,
+            'tgi_adapter_request_count{adapter="empty"}': 1,
+            'tgi_adapter_prompt_tokens{adapter="a \\"quoted\\" one"}': 6,
+            'tgi_adapter_generated_tokens{adapter="a \\"quoted\\" one"}': 4,
+            "tgi_generated_tokens": 7,
+        }
+        assert {line: await router.metric(line) for line in expected} == expected
+
+
+async def test_the_build_is_told(directory):
+    async with running_router(directory) as router:
+        text = (await router.client.get("/metrics")).text
+        version = (await router.client.get("/info")).json()["version"]
+    assert f'tgi_build_info{{version="{version}",model="{directory}",dtype="torch.float32",device="cpu",' in text
+
+
+def test_the_page_has_the_table_of_all_metrics():
+    assert ROWS.search(PAGE.read_text()).group() == table(), "`make docs` writes it again"
 
 
 async def outcomes(router) -> dict[str, float]:
@@ -194,3 +253,21 @@ def test_a_value_counts_for_every_bound_it_does_not_exceed():
         "h_sum 12.5",
         "h_count 4",
     ]
+
+
+def test_a_label_has_no_more_values_than_it_may():
+    registry = Registry()
+    open_one = registry.add("counter", "c", "Help", OpenLabelled("of", Counter, ["a"], 3, "other"))
+    for value in ("b", "c", "d", "b", "a"):
+        open_one[value].add()
+    assert [line for line in registry.text().splitlines() if line[0] != "#"] == [
+        'c{of="a"} 1',
+        'c{of="b"} 2',
+        'c{of="other"} 2',
+    ]
+
+
+def test_what_a_label_says_cannot_end_it():
+    registry = Registry()
+    registry.add("gauge", "g", "Help", Constant({"name": 'a"b\\c\nd'}))
+    assert registry.text().splitlines()[-1] == r'g{name="a\"b\\c\nd"} 1'

@@ -46,8 +46,6 @@ def test_everything_that_launchers_pass_is_accepted():
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("--otlp-endpoint", "http://localhost:4317"),
-        ("--otlp-service-name", "mine"),
         ("--ngrok", None),
         ("--ngrok-authtoken", "a"),
         ("--ngrok-edge", "b"),

@@ -70,7 +70,7 @@ async def test_a_computed_prompt_is_reused(directory, block_size):
         shared = len(prompt) + 1
         whole = shared + len("second") - 1
         assert cached == [0, shared - shared % block_size, whole - whole % block_size]
-        assert await router.metric("kvrun_prefix_cache_hit_tokens") == sum(cached)
+        assert await router.metric("tgi_prefix_cache_hit_tokens") == sum(cached)
 
 
 async def test_a_running_requests_prompt_is_shared_too(directory):

@@ -81,7 +81,7 @@ async def test_a_request_is_counted_once(directory):
             "tgi_request_max_new_tokens_sum": 3 * STAY,
             "tgi_request_generated_tokens_sum": 3 * STAY,
             "tgi_request_queue_duration_count": 1,
-            "kvrun_prompt_tokens": 6,
+            "tgi_prompt_tokens": 6,
         }.items():
             assert await router.metric(metric) == value, metric
 

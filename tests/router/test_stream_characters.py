@@ -6,6 +6,7 @@ import sys
 import unicodedata
 from collections.abc import AsyncIterator
 
+import grpc
 import httpx
 import pytest
 import requests
@@ -88,7 +89,8 @@ async def test_event_sources_rule(router: RunningRouter) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_errors(router: RunningRouter, streamed: bool) -> None:
-    """Before the stream begins an error is a body of JSON, in the stream an event."""
+    """Before the stream begins an error that clients are told is a body of JSON, in the stream an event."""
+    router.shard.failure_code = grpc.StatusCode.INVALID_ARGUMENT
     router.shard.failures["Decode" if streamed else "Prefill"] = ERROR
     async with router.client.stream("POST", "/generate_stream", json=BODY) as response:
         lines = [line async for line in response.aiter_lines() if line] if streamed else [await read_text(response)]

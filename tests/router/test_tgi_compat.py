@@ -87,7 +87,7 @@ async def test_errors(router):
     *_, error, done = (await sent(router, CHAT, stream=True)).strip().split("\n\n")
     assert done == "data: [DONE]"
     assert json.loads(error.removeprefix("data: "))["error"] == {
-        "message": "Request failed during generation: Server error: broken",
+        "message": "Request failed during generation: Server error",
         "http_status_code": 424,
     }
 

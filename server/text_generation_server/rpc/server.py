@@ -23,6 +23,8 @@ from text_generation_server.errors import StartError
 from text_generation_server.rpc.interceptors import ErrorInterceptor
 from text_generation_server.rpc.service import StatusService
 from text_generation_server.rpc.sockets import make_way, private_files, socket_url
+from text_generation_server.rpc.tracing import TraceInterceptor
+from text_generation_server.tracing import Tracing
 
 CALL_THREADS = 32
 """Calls at once. A router has one or two in the engine and a health check at times; a reflection client holds one."""
@@ -34,13 +36,24 @@ LARGEST_MESSAGE = 2**31 - 1
 
 
 class ShardServer:
-    """Serves `v2` and `v3` at `path`. `on_fatal` is called after an error that the process must not outlive."""
+    """Serves `v2` and `v3` at `path`. `on_fatal` is called after an error that the process must not outlive.
 
-    def __init__(self, path: Path, v2: StatusService, v3: StatusService, on_fatal: Callable[[], None]) -> None:
+    tracing: of calls, if a collector is asked for.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        v2: StatusService,
+        v3: StatusService,
+        on_fatal: Callable[[], None],
+        tracing: Tracing | None = None,
+    ) -> None:
         self.path = path
         self._bound: os.stat_result | None = None
         self._health = health.HealthServicer()
-        interceptors: list[Any] = [ErrorInterceptor(on_fatal)]
+        interceptors: list[Any] = [] if tracing is None else [TraceInterceptor(tracing)]
+        interceptors.append(ErrorInterceptor(on_fatal))
         self._server = grpc.server(
             ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="rpc"),
             interceptors=interceptors,

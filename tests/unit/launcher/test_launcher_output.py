@@ -77,6 +77,21 @@ def test_lines_that_report_on_no_phase_are_shown(extra: dict[str, object]):
     assert "hello" in out.getvalue()
 
 
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_a_routers_line_is_shown_as_it_is_or_as_text_with_its_request(json_lines: bool):
+    out = io.StringIO()
+    line = json.dumps({"level": "WARN", "message": "slow", "request_id": "n7", "target": "text_generation_router"})
+    StartUp(console(out, json_lines=json_lines)).stdout_of_router(line)
+    StartUp(console(out, json_lines=json_lines)).stdout_of_router("no JSON")
+    assert out.getvalue() == f"{line}\n" if json_lines else out.getvalue().endswith(" WARN router: slow [n7]\n")
+
+
+def test_a_routers_traceback_is_shown():
+    out = io.StringIO()
+    StartUp(console(out)).stdout_of_router('{"level": "ERROR", "message": "a", "exception": "Traceback\\n  b\\n"}')
+    assert out.getvalue().endswith("ERROR router: a\nTraceback\n  b\n")
+
+
 def test_lines_below_the_level_are_left_out_and_failures_never():
     out = io.StringIO()
     quiet = console(out, level=LogLevel.OFF)

@@ -26,6 +26,7 @@ ONLY_PLACES = [
         r"(grpc|grpc_\w+|google|text_generation_protocol)(\.|$)",
         r"protocol/|server/rpc/|router/shards\.py|benchmark/(client|messages)\.py",
     ),
+    (r"opentelemetry(\.|$)", r"server/tracing\.py"),
     (r"torch\.distributed(\.|$)", r"server/distributed/"),
     (r"(flashinfer|triton)(\.|$)", r"server/attention/flashinfer(_modules)?\.py|server/kernels/"),
     (

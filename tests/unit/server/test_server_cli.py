@@ -54,7 +54,7 @@ def test_the_command_line_of_a_launcher_is_accepted(run, served):
     result = run(
         *("serve", "owner/model", "--uds-path", "/run/tgi", "--logger-level", "WARN", "--json-output"),
         *("--trust-remote-code", "--sharded", "--dtype", "bfloat16", "--revision", "main"),
-        *("--otlp-service-name", "shard", "--max-input-tokens", "1024"),
+        *("--otlp-endpoint", "http://c:4317", "--otlp-service-name", "shard", "--max-input-tokens", "1024"),
         RANK="1", WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="29500",
     )  # fmt: skip
     assert result.exit_code == 7, result.output
@@ -62,6 +62,7 @@ def test_the_command_line_of_a_launcher_is_accepted(run, served):
     assert (config.options.model_id, config.options.revision) == ("owner/model", "main")
     assert (config.options.uds_path, config.options.dtype) == (Path("/run/tgi"), Dtype.BFLOAT16)
     assert config.options.trust_remote_code and config.options.run_ahead
+    assert (config.options.otlp_endpoint, config.options.otlp_service_name) == ("http://c:4317", "shard")
     assert (config.ranks.rank, config.ranks.world_size) == (1, 2)
 
 
@@ -109,7 +110,6 @@ def test_speculation_has_a_depth(run, served):
     [
         ("--quantize", "awq"),
         ("--kv-cache-dtype", "fp8_e4m3fn"),
-        ("--otlp-endpoint", "http://collector:4317"),
         ("--diffusion",),
     ],
     ids=lambda arguments: arguments[0],

@@ -1,6 +1,6 @@
 """Types of generate_pb2_grpc, as seen from an asyncio channel."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeVar
 
 from text_generation_protocol.v3 import generate_pb2 as pb
@@ -9,7 +9,9 @@ _Request = TypeVar("_Request", contravariant=True)
 _Response = TypeVar("_Response", covariant=True)
 
 class _Call(Protocol[_Request, _Response]):
-    def __call__(self, request: _Request, *, timeout: float | None = ...) -> Awaitable[_Response]: ...
+    def __call__(
+        self, request: _Request, *, timeout: float | None = ..., metadata: Sequence[tuple[str, str]] | None = ...
+    ) -> Awaitable[_Response]: ...
 
 class TextGenerationServiceStub:
     def __init__(self, channel: object) -> None: ...
