@@ -58,11 +58,12 @@ class Items:
             self._open = None
 
     def _text(self, kind: "type[_Text]", text: str, logprobs: str) -> Iterator[str]:
-        if type(self._open) is not kind:
+        item = self._open
+        if not isinstance(item, kind):
             yield from self.closed()
-            yield from self._opened(kind(self._write, len(self.done)))
-        assert isinstance(self._open, _Text)
-        yield self._open.delta(text, logprobs)
+            item = kind(self._write, len(self.done))
+            yield from self._opened(item)
+        yield item.delta(text, logprobs)
 
     def _opened(self, item: "_Text | _Call") -> Iterator[str]:
         self._open = item
