@@ -132,7 +132,7 @@ def test_a_prompt_of_ids_is_echoed_and_computed_once_for_all_answers(client, ser
 
     def hits() -> float:
         lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-        return next(float(line.split()[-1]) for line in lines if line.startswith("kvrun_prefix_cache_hit_tokens "))
+        return next(float(line.split()[-1]) for line in lines if line.startswith("tgi_prefix_cache_hit_tokens "))
 
     before = hits()
     answer = said(client, prompt=ids, n=2, echo=True, temperature=1.0, seed=1)

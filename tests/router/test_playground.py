@@ -270,8 +270,8 @@ class TestInABrowser:
     async def test_figures_come_from_what_a_server_tells(self, page: Page, directory: Path) -> None:
         """Ours, text-generation-inference's, and none."""
         told = [
-            "kvrun_request_time_to_first_token_duration_count 2\nkvrun_request_inter_token_duration_count 5\n"
-            "kvrun_cache_blocks 8\nkvrun_cache_blocks_used 2\nkvrun_cache_blocks_cached 4\n"
+            "tgi_request_time_to_first_token_duration_count 2\ntgi_request_inter_token_duration_count 5\n"
+            "tgi_cache_blocks 8\ntgi_cache_blocks_used 2\ntgi_cache_blocks_cached 4\n"
             'tgi_queue_size 1\ntgi_batch_current_size 3\ntgi_request_generated_tokens_bucket{le="1"} 9\n',
             "# TYPE tgi_request_generated_tokens histogram\ntgi_request_generated_tokens_sum 7.0\n"
             "tgi_batch_current_max_tokens 10\ntgi_batch_max_total_tokens 40\ntgi_batch_current_size 0\n",

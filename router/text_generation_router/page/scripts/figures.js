@@ -2,11 +2,11 @@
 
 const TOKENS = [
   // Each token that is sent is in one of the two: the first of its request, or a later one.
-  ["kvrun_request_time_to_first_token_duration_count", "kvrun_request_inter_token_duration_count"],
+  ["tgi_request_time_to_first_token_duration_count", "tgi_request_inter_token_duration_count"],
   ["tgi_request_generated_tokens_sum"], // known when a request ends
 ];
 const CACHE = [
-  ["kvrun_cache_blocks_used", "kvrun_cache_blocks"],
+  ["tgi_cache_blocks_used", "tgi_cache_blocks"],
   ["tgi_batch_current_max_tokens", "tgi_batch_max_total_tokens"],
 ];
 
@@ -30,6 +30,6 @@ export function cache(values) {
   const names = known(values, CACHE);
   if (!names) return null;
   const [used, all] = names.map((name) => values.get(name));
-  const kept = values.get("kvrun_cache_blocks_cached");
+  const kept = values.get("tgi_cache_blocks_cached");
   return all ? { share: used / all, kept: kept === undefined ? null : kept / all } : null;
 }
