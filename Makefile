@@ -45,8 +45,9 @@ lock: $(INSTALLED) ## write requirements/lock.txt again: the newest versions tha
 proto: $(INSTALLED) ## write the protocol stubs again from proto/*.proto
 	$(BIN)/python proto/compile.py
 
-docs: $(INSTALLED) ## write again what is made from code: docs/models.md, and the table of docs/observability.md
+docs: $(INSTALLED) ## write again what is made from code: docs/models.md, and tables of docs/http-api.md and docs/observability.md
 	PYTHONPATH=tests $(BIN)/python -m oracles.models_page > docs/models.md
+	PYTHONPATH=tests $(BIN)/python -m mocks.http_page
 	PYTHONPATH=tests $(BIN)/python -m mocks.metrics_table
 
 format: $(INSTALLED) ## format the code

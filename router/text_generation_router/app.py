@@ -1,6 +1,6 @@
 """The ASGI application: routes, errors, and who may call. New APIs are registered here. Knows no handler's inside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -14,11 +14,20 @@ from text_generation_router.errors import ApiError
 from text_generation_router.keys import KeyGuard
 from text_generation_router.request_id import RequestIds
 from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
+from text_generation_router.routes.anthropic.errors import ANTHROPIC_ERRORS
+from text_generation_router.routes.anthropic.messages import MessageRoutes
+from text_generation_router.routes.cloud import CloudRoutes
+from text_generation_router.routes.endpoint import Api, Endpoint
+from text_generation_router.routes.kserve import KServeRoutes
 from text_generation_router.routes.native import NativeRoutes
 from text_generation_router.routes.openai.chat import ChatRoutes
 from text_generation_router.routes.openai.completions import CompletionRoutes
-from text_generation_router.routes.openai.errors import OPENAI_ERRORS
+from text_generation_router.routes.openai.errors import RESPONSES_ERRORS
 from text_generation_router.routes.openai.models import ModelRoutes
+from text_generation_router.routes.openai.responses.routes import ResponseRoutes
+from text_generation_router.routes.openai.style import OPENAI, Style
+from text_generation_router.routes.openai.tgi import TGI
+from text_generation_router.routes.openapi import DocumentRoutes
 from text_generation_router.routes.page import PageRoutes
 from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
@@ -26,44 +35,85 @@ from text_generation_router.routes.tokens import TokenRoutes
 from text_generation_router.traced_requests import TracedRequests
 from text_generation_server.tracing import Tracing
 
+_ANTHROPIC_HEADERS = ("x-api-key", "anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access")
+"""What its clients send from browsers too."""
+
 
 def make_app(
-    services: Services, cors_allow_origin: Sequence[str] | None, keys: Sequence[str], tracing: Tracing | None = None
+    services: Services,
+    cors_allow_origin: Sequence[str] | None,
+    keys: Sequence[str],
+    tracing: Tracing | None = None,
+    tgi_compat: bool = False,
+    kserve: bool = False,
 ) -> ASGIApp:
     """The application. cors_allow_origin: None allows any. keys: of which POST routes ask for one, if there are any.
 
-    tracing: of requests, if a collector is asked for.
+    tracing: of requests, if a collector is asked for. tgi_compat: whether OpenAI's routes answer as
+    text-generation-inference does. kserve: whether there are KServe's.
     """
-    origins = list(cors_allow_origin or ["*"])
+    style = TGI if tgi_compat else OPENAI
+    forms = _forms(style)
+
+    def answer(error: Exception, path: str) -> Response:
+        """To a request that fails before a route has begun to answer, or reaches none."""
+        return json_error(error if isinstance(error, ApiError) else unrouted(error), _form(path, forms))
+
     cors = Middleware(
         CORSMiddleware,
-        allow_origins=origins,
+        allow_origins=list(cors_allow_origin or ["*"]),
         allow_methods=["GET", "POST"],
-        allow_headers=["content-type", "authorization"],
+        allow_headers=["content-type", "authorization", *_ANTHROPIC_HEADERS],
         expose_headers=["x-request-id"],
     )
-    guard = [Middleware(KeyGuard, keys=keys, refuse=_answer)] if keys else []
+    guard = [Middleware(KeyGuard, keys=keys, refuse=answer)] if keys else []
 
     async def answer_error(request: Request, error: Exception) -> Response:
-        return _answer(error, request.url.path)
+        return answer(error, request.url.path)
 
-    apis = PageRoutes, NativeRoutes, TokenRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
     app: ASGIApp = Starlette(
-        routes=[route for api in apis for route in api(services).routes()],
+        routes=[*PageRoutes(services).routes(), *endpoints(services, style, kserve)],
         middleware=[cors, *guard],
         exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
     )
     return RequestIds(app if tracing is None else TracedRequests(app, tracing))
 
 
-def _answer(error: Exception, path: str) -> Response:
-    """The answer to a request that fails before a route has begun to answer, or reaches none."""
-    return json_error(error if isinstance(error, ApiError) else unrouted(error), _form(path))
+def endpoints(services: Services, style: Style, kserve: bool) -> list[Endpoint]:
+    """All routes."""
+    native, completions, chats = NativeRoutes(services), CompletionRoutes(services, style), ChatRoutes(services, style)
+    apis: list[Api] = [
+        native,
+        TokenRoutes(services),
+        ServiceRoutes(services),
+        ModelRoutes(services),
+        completions,
+        chats,
+        ResponseRoutes(services),
+        MessageRoutes(services),
+        CloudRoutes(services, native, chats, completions),
+        *([KServeRoutes(services)] if kserve else []),
+    ]
+    found = [endpoint for api in apis for endpoint in api.routes()]
+    return [*found, *DocumentRoutes(found, services.info["version"]).routes()]
 
 
-def _form(path: str) -> ErrorForm:
-    """How the API at a path tells errors."""
-    return OPENAI_ERRORS if path.startswith("/v1/") else NATIVE_ERRORS
+Forms = Mapping[str, ErrorForm]
+"""How errors are told, by how paths begin; the first that fits."""
+
+
+def _forms(style: Style) -> Forms:
+    return {
+        "/v1/messages": ANTHROPIC_ERRORS,
+        "/v1/responses": RESPONSES_ERRORS,
+        "/v1/": style.errors,
+        "/": style.native_errors,
+    }
+
+
+def _form(path: str, forms: Forms) -> ErrorForm:
+    """How the API at a path tells errors, also of requests that reach no route."""
+    return next((form for start, form in forms.items() if path.startswith(start)), NATIVE_ERRORS)
 
 
 def make_metrics_app(services: Services) -> Starlette:

@@ -167,7 +167,7 @@ class TimedOut(ApiError):
     failure = "timeout"
 
     def __init__(self, limit_s: float) -> None:
-        super().__init__(f"Request ended unfinished after {limit_s:g} s, which is all that one may take here")
+        super().__init__(f"Request ended unfinished after {limit_s:g} s, which is all that it may take")
 
 
 class ClientGone(ApiError):

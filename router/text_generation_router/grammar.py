@@ -5,10 +5,19 @@ Knows nothing of the rest of a request.
 
 import asyncio
 import json
+import re
 from typing import Any
 
 from text_generation_router.errors import InvalidInput
-from text_generation_router.schemas import JsonGrammar, RegexGrammar, SchemaGrammar
+from text_generation_router.schemas import (
+    AnyGrammar,
+    ChoiceGrammar,
+    EbnfGrammar,
+    JsonGrammar,
+    OpenJsonGrammar,
+    RegexGrammar,
+    SchemaGrammar,
+)
 from text_generation_router.types import Grammar
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.grammar.compiler import GrammarCompiler
@@ -24,23 +33,40 @@ _EMPTY = "(?:)"
 _SCHEMA_KEYS = frozenset(("properties", "allOf", "anyOf", "oneOf", "$ref"))
 
 
-async def valid_grammar(given: JsonGrammar | SchemaGrammar | RegexGrammar, compiler: GrammarCompiler) -> Grammar:
+_MEANINGFUL = re.compile(r"[\\.+*?()|\[\]{}^$#&~-]")
+"""Characters that mean something in a regular expression."""
+
+_ESCAPED = r"\\\g<0>"
+
+
+async def valid_grammar(given: AnyGrammar, compiler: GrammarCompiler) -> Grammar:
     """What the shards get. Raises InvalidInput if they could not use it: `compiler` has their vocabulary."""
     match given:
         case RegexGrammar(value=pattern):
             grammar = Grammar(GrammarType.REGEX, pattern or _EMPTY)
+        case ChoiceGrammar(value=texts):
+            grammar = Grammar(GrammarType.REGEX, _one_of(texts))
+        case EbnfGrammar(value=rules):
+            grammar = Grammar(GrammarType.EBNF, rules)
         case JsonGrammar(value=schema):
             grammar = Grammar(GrammarType.JSON, _text(schema))
         case SchemaGrammar(value=named):
             grammar = Grammar(GrammarType.JSON, _text(named.json_schema))
     try:
-        if grammar.type is GrammarType.JSON:
+        if grammar.type is GrammarType.JSON and not isinstance(given, OpenJsonGrammar):
             await asyncio.to_thread(_require_object, grammar.text)
         compiling = compiler.start(grammar.type, grammar.text)
         await asyncio.shield(asyncio.wrap_future(compiling))  # others may wait for the same one
     except InvalidRequest as error:
         raise InvalidInput(f"grammar is not valid: {error}") from error
     return grammar
+
+
+def _one_of(texts: list[str]) -> str:
+    """A regular expression that these texts match. On the wire it is known to every shard."""
+    if not texts:
+        raise InvalidInput("a choice of answers cannot be empty")
+    return "|".join(f"(?:{_MEANINGFUL.sub(_ESCAPED, text)})" for text in texts)
 
 
 def _text(value: Any) -> str:

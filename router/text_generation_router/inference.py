@@ -15,10 +15,11 @@ from text_generation_router.batcher import Batcher
 from text_generation_router.entry import Timeline
 from text_generation_router.errors import IncompleteGeneration, Overloaded
 from text_generation_router.metrics import RequestMetrics
+from text_generation_router.parameters import random_seed
 from text_generation_router.timelimit import TimeLimit
 from text_generation_router.traces import NO_TRACES, Traces
+from text_generation_router.turns import ANY_TIME, Turn, turns_of
 from text_generation_router.types import GeneratedText, Generation, Token, ValidRequest
-from text_generation_router.validation import random_seed
 
 
 class Permits:
@@ -41,14 +42,20 @@ class Permits:
 
 @dataclass(slots=True)
 class Completion:
-    """A whole generation. input_length: tokens of the prompt."""
+    """A whole generation."""
 
-    input_length: int
+    request: ValidRequest
     timeline: Timeline
     tokens: list[Token]
     top_tokens: list[list[Token]]
     prefill: list[Token]
+    prefill_top: Sequence[list[Token]]
     generated_text: GeneratedText
+
+    @property
+    def input_length(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.request.input_ids)
 
     @property
     def mean_logprob(self) -> float:
@@ -57,32 +64,40 @@ class Completion:
 
 
 class Inference:
-    """Runs valid requests."""
+    """Runs valid requests. shares_prefixes: whether what is computed of a prompt serves others that begin alike."""
 
     def __init__(
-        self, batcher: Batcher, time_limit: TimeLimit, metrics: RequestMetrics, traces: Traces = NO_TRACES
+        self,
+        batcher: Batcher,
+        time_limit: TimeLimit,
+        metrics: RequestMetrics,
+        traces: Traces = NO_TRACES,
+        shares_prefixes: bool = False,
     ) -> None:
         self._batcher = batcher
         self._time_limit = time_limit
         self._metrics = metrics
         self._traces = traces
+        self._shares_prefixes = shares_prefixes
 
     async def stream(
-        self, request: ValidRequest, timeline: Timeline, measured: bool = True
+        self, request: ValidRequest, timeline: Timeline, measured: bool = True, turn: Turn = ANY_TIME
     ) -> AsyncGenerator[Generation, None]:
         """Every step; the last has `final`, with the whole text. Closing the generator cancels the request.
 
-        measured: whether it is a client's request, not one of several samples for it.
+        measured: whether it is a client's request, not one of several samples for it. turn: when it may begin.
         """
         if measured:
             self._note_size(request)
         timeline.queued = time.monotonic()
+        await turn.comes()
         with self._traces.generation(request) as trace:
             entry = self._batcher.submit(request, timeline, trace)
             try:
                 with self._time_limit.of(entry):
                     while True:
                         generation = await entry.next()
+                        turn.pass_on()
                         final = generation.generated_text
                         if final is not None:
                             times = Times.of(timeline, final.generated_tokens)
@@ -94,21 +109,24 @@ class Inference:
                             return
             finally:
                 self._batcher.cancel(entry)
+                turn.pass_on()
 
-    async def complete(self, request: ValidRequest, timeline: Timeline, measured: bool = True) -> Completion:
-        """The whole generation at once. measured: as for `stream`."""
+    async def complete(
+        self, request: ValidRequest, timeline: Timeline, measured: bool = True, turn: Turn = ANY_TIME
+    ) -> Completion:
+        """The whole generation at once. measured, turn: as for `stream`."""
         tokens: list[Token] = []
         top_tokens: list[list[Token]] = []
         prefill: list[Token] = []
-        async with aclosing(self.stream(request, timeline, measured)) as generations:
+        prefill_top: Sequence[list[Token]] = ()
+        async with aclosing(self.stream(request, timeline, measured, turn)) as generations:
             async for generation in generations:
                 tokens += generation.tokens
                 top_tokens += generation.top_tokens
-                prefill += generation.prefill
-                if generation.generated_text is not None:
-                    return Completion(
-                        len(request.input_ids), timeline, tokens, top_tokens, prefill, generation.generated_text
-                    )
+                if generation.prefill:
+                    prefill, prefill_top = generation.prefill, generation.prefill_top
+                if (final := generation.generated_text) is not None:
+                    return Completion(request, timeline, tokens, top_tokens, prefill, prefill_top, final)
         raise IncompleteGeneration
 
     async def best_of(self, request: ValidRequest, timeline: Timeline, count: int) -> list[Completion]:
@@ -125,7 +143,11 @@ class Inference:
         self, requests: Sequence[ValidRequest], timeline: Timeline, measured: bool = True
     ) -> list[Completion]:
         """Several whole generations, in order; if one fails, all do. measured: as for `stream`."""
-        running = [asyncio.ensure_future(self.complete(one, replace(timeline), measured)) for one in requests]
+        turns = turns_of(requests, self._shares_prefixes)
+        running = [
+            asyncio.ensure_future(self.complete(one, replace(timeline), measured, turn))
+            for one, turn in zip(requests, turns, strict=True)
+        ]
         try:
             return await asyncio.gather(*running)
         finally:
@@ -141,10 +163,11 @@ class Inference:
                 async for generation in generations:
                     yield 0, generation
             return
+        turns = turns_of(requests, self._shares_prefixes)
         arrived: asyncio.Queue[tuple[int, Generation] | Exception] = asyncio.Queue()
         running = [
-            asyncio.ensure_future(self._forward(place, request, replace(timeline), arrived))
-            for place, request in enumerate(requests)
+            asyncio.ensure_future(self._forward(place, request, replace(timeline), turn, arrived))
+            for place, (request, turn) in enumerate(zip(requests, turns, strict=True))
         ]
         try:
             unfinished = len(requests)
@@ -164,11 +187,12 @@ class Inference:
         place: int,
         request: ValidRequest,
         timeline: Timeline,
+        turn: Turn,
         arrived: "asyncio.Queue[tuple[int, Generation] | Exception]",
     ) -> None:
         """Put a generation's steps, or why it failed, into the queue that several share."""
         try:
-            async with aclosing(self.stream(request, timeline)) as generations:
+            async with aclosing(self.stream(request, timeline, turn=turn)) as generations:
                 async for generation in generations:
                     arrived.put_nowait((place, generation))
         except Exception as error:

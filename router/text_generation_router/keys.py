@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from starlette.responses import Response
@@ -51,11 +51,20 @@ class KeyGuard:
 
     def _knows_key(self, scope: Scope) -> bool:
         """Takes as long whatever is wrong with a key, its length and which of the keys it resembles included."""
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, key = header.partition(b" ")
-        brought = _digest(key.strip())
-        matches = [secrets.compare_digest(brought, digest) for digest in self._digests]
-        return scheme.lower() == b"bearer" and any(matches)
+        brought = [_digest(key) for key in _keys(scope)]
+        matches = [secrets.compare_digest(one, digest) for one in brought for digest in self._digests]
+        return any(matches)
+
+
+def _keys(scope: Scope) -> Iterator[bytes]:
+    """The keys that a request brings: as OpenAI's clients do, or as Anthropic's."""
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            yield value.strip()
+        elif name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                yield key.strip()
 
 
 def _digest(key: bytes) -> bytes:

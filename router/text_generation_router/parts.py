@@ -59,13 +59,15 @@ def make_services(
     )
     tokenizer = PromptTokenizer(model.tokenizer, settings.validation_workers)
     grammars = GrammarCompiler(model.tokenizer, info.vocab_size or model.tokenizer.vocab_size, TRIAL_TOKENS)
-    validator = Validator(tokenizer, grammars, ceilings, limits, info.vocab_size, info.adapters)
+    validator = Validator(tokenizer, grammars, ceilings, limits, info.vocab_size, info.adapters, info.extensions)
     return Services(
         shards=ready.shards,
         batcher=batcher,
         health=HealthCheck(ready.shards, batcher, settings.watchdog_timeout),
         validator=validator,
-        inference=Inference(batcher, TimeLimit(settings.request_timeout), metrics.requests, traces),
+        inference=Inference(
+            batcher, TimeLimit(settings.request_timeout), metrics.requests, traces, info.shares_prefixes
+        ),
         tokenizer=tokenizer,
         template=model.template,
         dialect=model.dialect,

@@ -28,7 +28,7 @@ be, and what is reserved for one keeps another waiting."""
 
 
 class WaitingQueue:
-    """First in, first out; but who comes back for another stay comes first.
+    """By priority, and then who came first; but who comes back for another stay comes before all.
 
     speculate: tokens a step may accept beyond the first. chunking: the shards take a prompt in pieces.
     longest_resumed: prompt and generated tokens with which a request may come back.
@@ -50,8 +50,11 @@ class WaitingQueue:
         self._waiting: deque[Entry] = deque()
 
     def append(self, entry: Entry) -> None:
-        """Let a request wait."""
-        self._waiting.append(entry)
+        """Let a request wait, behind those that are to be started before."""
+        place = len(self._waiting)
+        while place and _comes_before(entry, self._waiting[place - 1]):
+            place -= 1
+        self._waiting.insert(place, entry)
         self._note_size()
 
     def put_first(self, entry: Entry) -> None:
@@ -121,3 +124,11 @@ class WaitingQueue:
 
     def _note_size(self) -> None:
         self._metrics.queue_size.set(len(self._waiting))
+
+
+def _comes_before(entry: Entry, other: Entry) -> bool:
+    """Whether a request without a stay is to be started before another."""
+    if other.generated_ids:
+        return False
+    urgent, than = entry.request.priority, other.request.priority
+    return urgent < than or (urgent == than and entry.timeline.started < other.timeline.started)

@@ -1,7 +1,8 @@
 """Reads request bodies, and turns errors into answers. Knows no route."""
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,22 +16,30 @@ from text_generation_server.errors import excerpt
 
 B = TypeVar("B", bound=BaseModel)
 
+QUOTED = re.compile(r"`(\w+)`")
+"""A field that an error's text names."""
+
 
 async def read_json(request: Request, kind: type[B], limit: int) -> B:
     """The body as `kind`. Raises InvalidBody with 415, 413, 400 or 422, ClientGone if the body does not end."""
+    body = await read_body(request, limit)
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid_body(error) from error
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, which says that it is JSON. Raises InvalidBody with 415 or 413, ClientGone."""
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type != "application/json" and not (
         content_type.startswith("application/") and content_type.endswith("+json")
     ):
         raise InvalidBody(415, "Expected request with `Content-Type: application/json`")
     try:
-        body = await _read(request, limit)
+        return await _read(request, limit)
     except ClientDisconnect as error:
         raise ClientGone from error
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        raise _invalid(error) from error
 
 
 def error_body(error: ApiError) -> str:
@@ -41,18 +50,30 @@ def error_body(error: ApiError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ErrorForm:
-    """How an API tells errors. body: the JSON of one. farewell: the events that follow it in a stream."""
+    """How an API tells errors. body: the JSON of one. last_words: what it is in a stream, which ends so.
 
-    body: Callable[[ApiError], str] = error_body
-    farewell: tuple[str, ...] = ()
+    plain: what is sent instead of JSON, None where nothing is.
+    """
+
+    body: Callable[[ApiError], str]
+    last_words: Callable[[ApiError], Sequence[str]]
+    plain: Callable[[ApiError], str | None] = lambda _: None
 
 
-NATIVE_ERRORS = ErrorForm()
+NATIVE_ERRORS = ErrorForm(error_body, lambda error: (error_body(error),))
+
+
+def renamed(message: str, names: Mapping[str, str]) -> str:
+    """An error's text with the fields that it names in backquotes called as an API calls them."""
+    return QUOTED.sub(lambda found: f"`{names.get(found[1], found[1])}`", message)
 
 
 def json_error(error: ApiError, form: ErrorForm = NATIVE_ERRORS) -> Response:
     """The answer that reports an error."""
-    return Response(form.body(error), error.status, dict(error.headers), media_type="application/json")
+    text, headers = form.plain(error), dict(error.headers)
+    if text is not None:
+        return Response(text, error.status, headers, media_type="text/plain" if text else None)
+    return Response(form.body(error), error.status, headers, media_type="application/json")
 
 
 def unrouted(error: Exception) -> Unrouted:
@@ -72,7 +93,8 @@ async def _read(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _invalid(error: ValidationError) -> InvalidBody:
+def invalid_body(error: ValidationError) -> InvalidBody:
+    """What is wrong with a body: the first thing that is."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return InvalidBody(400, f"Failed to parse the request body as JSON: {first['msg']}")

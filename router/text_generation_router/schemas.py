@@ -20,7 +20,9 @@ def _on_the_wire(value: float) -> float:
 
 Float = Annotated[float, AfterValidator(_on_the_wire)]
 Count = Annotated[int, Field(ge=0, lt=2**32)]
+TokenIds = list[Count]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
+Priority = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 TopK = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 
@@ -40,6 +42,10 @@ class JsonGrammar(Body):
 
     type: Literal["json", "json_object"]
     value: Any
+
+
+class OpenJsonGrammar(JsonGrammar):
+    """A JSON schema of any value, where `JsonGrammar` is of objects only: as clients of other APIs mean it."""
 
 
 class NamedSchema(Body):
@@ -63,11 +69,30 @@ class RegexGrammar(Body):
     value: str
 
 
-AnyGrammar = Annotated[JsonGrammar | SchemaGrammar | RegexGrammar, Field(discriminator="type")]
+class ChoiceGrammar(Body):
+    """Texts, of which the whole answer is one."""
+
+    type: Literal["choice"]
+    value: list[str]
+
+
+class EbnfGrammar(Body):
+    """Rules that the whole answer must follow, as Lark or GBNF write them."""
+
+    type: Literal["ebnf"]
+    value: str
+
+
+AnyGrammar = Annotated[
+    JsonGrammar | SchemaGrammar | RegexGrammar | ChoiceGrammar | EbnfGrammar, Field(discriminator="type")
+]
 
 
 class GenerateParameters(Body):
-    """`parameters` of the native routes."""
+    """`parameters` of the native routes; those from `min_p` on are not text-generation-inference's.
+
+    count_penalty: what OpenAI calls frequency_penalty. timeout: in seconds.
+    """
 
     best_of: Count | None = None
     temperature: Float | None = None
@@ -89,6 +114,15 @@ class GenerateParameters(Body):
     grammar: AnyGrammar | None = None
     adapter_id: str | None = None
     lora_id: str | None = None
+    min_p: Float | None = None
+    presence_penalty: Float | None = None
+    count_penalty: Float | None = None
+    logit_bias: dict[Count, Float] | None = None
+    ignore_eos: bool | None = None
+    min_new_tokens: Count | None = None
+    stop_token_ids: TokenIds | None = None
+    priority: Priority | None = None
+    timeout: Float | None = None
 
     @property
     def stop_sequences(self) -> tuple[str, ...]:
@@ -102,9 +136,10 @@ def _without_parameters() -> GenerateParameters:
 
 
 class GenerateRequest(Body):
-    """Body of `/generate` and `/generate_stream`, and with `stream` of `/`."""
+    """Body of `/generate` and `/generate_stream`, and with `stream` of `/`. input_ids: instead of `inputs`, then ""."""
 
     inputs: str
+    input_ids: TokenIds | None = None
     given: GenerateParameters | None = Field(default=None, alias="parameters")
     stream: bool | None = None
     adapter_id: str | None = None

@@ -51,7 +51,8 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
             return 0
         services = starting.result()
         try:
-            app = make_app(services, settings.cors_allow_origin, keys, tracing)
+            origins, compat = settings.cors_allow_origin, settings.tgi_compat
+            app = make_app(services, origins, keys, tracing, compat, settings.kserve)
             async with _metrics_port(services, settings):
                 grace_s = settings.graceful_termination_timeout
                 return await _run(_Server(app, _tell_address), services, place, stop, grace_s)

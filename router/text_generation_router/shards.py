@@ -40,7 +40,11 @@ _FINISH_REASONS = {
     pb.FINISH_REASON_STOP_SEQUENCE: FinishReason.STOP_SEQUENCE,
 }
 
-_GRAMMAR_TYPES = {GrammarType.JSON: pb.GRAMMAR_TYPE_JSON, GrammarType.REGEX: pb.GRAMMAR_TYPE_REGEX}
+_GRAMMAR_TYPES = {
+    GrammarType.JSON: pb.GRAMMAR_TYPE_JSON,
+    GrammarType.REGEX: pb.GRAMMAR_TYPE_REGEX,
+    GrammarType.EBNF: pb.GRAMMAR_TYPE_EBNF,
+}
 
 _FOR_CLIENTS = {
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -103,6 +107,7 @@ class ShardedClient:
             tells_prefill_room=answer.tells_prefill_room,
             vocab_size=answer.vocab_size if answer.HasField("vocab_size") else None,
             adapters=tuple(answer.adapter_ids),
+            extensions=frozenset(answer.request_extensions),
         )
 
     async def health(self) -> None:
@@ -196,8 +201,11 @@ def _generation(message: pb.Generation) -> Generation:
         return Generation(message.request_id, [], [], [], None, f"Server error: {end.failure}")
     final = None if end is None else _final(end)
     top = [_tokens(tokens) for tokens in message.top_tokens] if message.top_tokens else []
-    prefill = _prompt_tokens(message.prefill_tokens) if message.HasField("prefill_tokens") else []
-    return Generation(message.request_id, _tokens(message.tokens), top, prefill, final)
+    told = Generation(message.request_id, _tokens(message.tokens), top, [], final)
+    if message.HasField("prefill_tokens"):
+        told.prefill = _prompt_tokens(message.prefill_tokens)
+        told.prefill_top = [_tokens(tokens) for tokens in message.prefill_top_tokens]
+    return told
 
 
 def _tokens(message: pb.Tokens) -> list[Token]:
@@ -223,6 +231,10 @@ def _request(wire: WireRequest) -> pb.Request:
         request.max_new_tokens,
         _parameters(request.sampling),
         stop_sequences=request.stop_sequences,
+        stop_token_ids=request.stop_token_ids,
+        min_new_tokens=request.min_new_tokens,
+        ignore_eos=request.ignore_eos,
+        prompt_ids=request.input_ids if request.given_as_ids else (),
         id=wire.id,
         add_special_tokens=request.add_special_tokens,
         adapter_id=request.adapter_id,
@@ -233,6 +245,7 @@ def _request(wire: WireRequest) -> pb.Request:
         generated_ids=wire.generated_ids,
         resumable=wire.resumable,
         prefill_logprobs=request.prefill_logprobs,
+        prefill_top_n_tokens=request.prefill_top_n_tokens,
         top_n_tokens=request.top_n_tokens,
     )
 
@@ -250,6 +263,10 @@ def _parameters(sampling: Sampling) -> pb.NextTokenChooserParameters:
         watermark=sampling.watermark,
         grammar=sampling.grammar.text if sampling.grammar else "",
         grammar_type=_GRAMMAR_TYPES[sampling.grammar.type] if sampling.grammar else pb.GRAMMAR_TYPE_NONE,
+        min_p=sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
+        count_penalty=sampling.count_penalty,
+        logit_bias=[pb.TokenBias(id=token, bias=bias) for token, bias in sampling.logit_bias],
     )
 
 

@@ -1,4 +1,4 @@
-"""Answers that last: server-sent events, and noticing that the client has gone. Knows nothing of what is sent."""
+"""Answers that last: streams of events, and noticing that the client has gone. Knows nothing of what is sent."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Mapping
@@ -9,25 +9,11 @@ from starlette.types import Receive, Scope, Send
 
 from text_generation_router.errors import ApiError, ClientGone
 from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
+from text_generation_router.sse import PLAIN, Framing
 
 T = TypeVar("T")
 
-_KEEP_ALIVE = b":\n\n"
 _END = {"type": "http.response.body", "body": b"", "more_body": False}
-
-_LINE_BREAKS = tuple((mark, f"\\u{ord(mark):04x}") for mark in "\x85\u2028\u2029")
-"""What str.splitlines takes for a line's end and JSON leaves as it is, and how JSON may write it too."""
-
-
-def event_data(content: str) -> bytes:
-    """The server-sent event that carries a JSON text without line feeds.
-
-    By the format only line feeds and carriage returns end lines, but many clients (httpx, so huggingface_hub) split at
-    every line break of Unicode. In JSON those can only stand in strings, where an escape means the same.
-    """
-    for mark, escape in _LINE_BREAKS:
-        content = content.replace(mark, escape)
-    return f"data: {content}\n\n".encode()
 
 
 class EventStream:
@@ -35,7 +21,7 @@ class EventStream:
 
     The status is decided by what comes first: an error is answered with its own status and a JSON body; a text, or
     keep_alive_s seconds of silence, start the stream, in which a later error is the last event. It is sent within
-    `whole`, which is left by every error, sent or not. form: how errors are told.
+    `whole`, which is left by every error, sent or not. form: how errors are told. framing: how events are written.
     """
 
     def __init__(
@@ -45,12 +31,14 @@ class EventStream:
         keep_alive_s: float,
         whole: AbstractContextManager[object],
         form: ErrorForm = NATIVE_ERRORS,
+        framing: Framing = PLAIN,
     ) -> None:
         self._events = events
         self._headers = headers
         self._keep_alive_s = keep_alive_s
         self._whole = whole
         self._form = form
+        self._framing = framing
         self._started = False
         self._sent_at = 0.0
         self._sending = asyncio.Lock()
@@ -69,12 +57,12 @@ class EventStream:
         try:
             async with aclosing(self._events) as events:
                 async for event in events:
-                    await self._send(send, event_data(event))
+                    await self._send(send, self._framing.event(event))
         except Exception as error:
             told = error if isinstance(error, ApiError) else unrouted(error)
             if self._started:
-                for text in (self._form.body(told.in_stream()), *self._form.farewell):
-                    await self._send(send, event_data(text))
+                for text in self._form.last_words(told.in_stream()):
+                    await self._send(send, self._framing.event(text))
                 await send(_END)
             raise
         finally:
@@ -82,13 +70,13 @@ class EventStream:
         await send(_END)
 
     async def _keep_alive(self, send: Send) -> None:
-        """Fill every silence of `keep_alive_s` with a comment, so that proxies keep the connection."""
+        """Fill every silence of `keep_alive_s`, so that proxies keep the connection."""
         clock = asyncio.get_running_loop().time
         self._sent_at = clock()
         while True:
             await asyncio.sleep(self._sent_at + self._keep_alive_s - clock())
             if clock() >= self._sent_at + self._keep_alive_s:
-                await self._send(send, _KEEP_ALIVE)
+                await self._send(send, self._framing.silence)
 
     async def _send(self, send: Send, chunk: bytes) -> None:
         async with self._sending:

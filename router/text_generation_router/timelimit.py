@@ -1,4 +1,7 @@
-"""The time that a request may take (--request-timeout). Knows neither batches nor how errors are told."""
+"""The time that a request may take: by --request-timeout, or less as it says itself.
+
+Knows neither batches nor how errors are told.
+"""
 
 import asyncio
 import time
@@ -18,11 +21,12 @@ class TimeLimit:
     @contextmanager
     def of(self, entry: Entry) -> Iterator[None]:
         """While this is entered, the request ends with TimedOut when its time is up."""
-        if self._seconds is None:
+        seconds = min((limit for limit in (self._seconds, entry.request.timeout) if limit is not None), default=None)
+        if seconds is None:
             yield
             return
-        left = entry.timeline.started + self._seconds - time.monotonic()
-        alarm = asyncio.get_running_loop().call_later(left, self._end, entry, self._seconds)
+        left = entry.timeline.started + seconds - time.monotonic()
+        alarm = asyncio.get_running_loop().call_later(left, self._end, entry, seconds)
         try:
             yield
         finally:

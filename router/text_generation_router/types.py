@@ -43,7 +43,7 @@ class Generation:
     """What one step made for one request.
 
     tokens: one, or more when speculated tokens were accepted. top_tokens: the alternatives to each, if asked for.
-    prefill: the prompt's tokens, with the first step and if asked for. final: with the last step.
+    prefill: the prompt's tokens, with the first step and if asked for; prefill_top: the alternatives to each, likewise.
     failure: why the request failed alone, instead of all this.
     """
 
@@ -53,11 +53,12 @@ class Generation:
     prefill: list[Token]
     generated_text: GeneratedText | None
     failure: str | None = None
+    prefill_top: Sequence[list[Token]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What an answer must match: a JSON schema as text, or a regular expression."""
+    """What an answer must match: a JSON schema as text, a regular expression, or rules."""
 
     type: GrammarType
     text: str
@@ -77,14 +78,19 @@ class Sampling:
     frequency_penalty: float = 0.0
     watermark: bool = False
     grammar: Grammar | None = None
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    count_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidRequest:
     """A request that keeps all rules.
 
-    input_ids: of the prompt, after truncation. truncate: most prompt tokens the shard may keep.
-    adapter_id: None is the base model.
+    input_ids: of the prompt, after truncation. given_as_ids: it has no other form that would give them again.
+    truncate: most prompt tokens the shard may keep. adapter_id: None is the base model.
+    priority: requests with a lower one are started before. timeout: seconds it may take, None for any.
     """
 
     inputs: str
@@ -93,10 +99,17 @@ class ValidRequest:
     sampling: Sampling
     max_new_tokens: int
     stop_sequences: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    min_new_tokens: int = 0
     prefill_logprobs: bool = False
+    prefill_top_n_tokens: int = 0
     top_n_tokens: int = 0
     add_special_tokens: bool = True
     adapter_id: str | None = None
+    given_as_ids: bool = False
+    priority: int = 0
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +177,7 @@ class ShardInfo:
     """What the shards say about themselves. vocab_size: token ids they can serve are below, None if they do not say.
 
     shares_prefixes: whether requests with the same adapter, or without, may. adapters: those that requests may name.
+    extensions: what they read of requests that only ours know (docs/protocol.md#extensions).
     """
 
     requires_padding: bool
@@ -179,6 +193,7 @@ class ShardInfo:
     tells_prefill_room: bool = False
     vocab_size: int | None = None
     adapters: tuple[str, ...] = ()
+    extensions: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

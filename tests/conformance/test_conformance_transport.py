@@ -16,6 +16,7 @@ from conformance.caller import ROUTER_LIMIT, Caller, batch_of, ids_of, refused
 from mocks.mock_model import MockModel, greedy_continuation
 from text_generation_protocol.v2 import generate_pb2 as pb_v2
 from text_generation_protocol.v3 import generate_pb2 as pb_v3
+from text_generation_server.rpc.wire_v3 import EXTENSIONS
 
 VERSIONS = ["v2", "v3"]
 SCRIPTED_SHARD = Path(__file__).parents[1] / "protocol" / "scripted_shard.py"
@@ -75,7 +76,8 @@ def test_c002_discovery_is_the_same_list_wherever_it_is_asked(shard, version):
 def test_c003_info_bytes_v3(start):
     # Requests may be resumed, and room for prompts is told; routers that do not know the fields pass them over.
     resumes, tells_room = "a0 06 01", "e0 3e 01"
-    told = info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01", resumes, OURS, tells_room)
+    read = [part for name in EXTENSIONS for part in (f"da 3e {len(name):02x}", name)]
+    told = info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01", resumes, OURS, *read, tells_room)
     assert start().v3.raw("Info") == told
 
 

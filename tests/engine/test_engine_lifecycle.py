@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from mocks.byte_tokenizer import ByteTokenizer
 from mocks.mock_model import EOS, UNSPOKEN, MockModel, greedy_continuation, next_logits
 from text_generation_server.engine.types import (
     HEALTH_REQUEST_ID,
@@ -392,6 +393,29 @@ def test_prompt_logprobs_arrive_once_over_chunks(make_engine):
         norm = math.log(sum(math.exp(x) for x in logits))
         assert scored.logprobs[position] == pytest.approx(logits[prompt[position]] - norm, abs=1e-4)
     assert engine.decode([0]).generations[0].prefill_tokens is None
+
+
+def test_alternatives_to_a_prompts_tokens_come_with_its_scores(make_engine):
+    engine = make_engine(max_prefill_tokens=9)
+    prompts = [b"score this prompt", b"and this", b"not this"]
+    wanted = [*({"prefill_logprobs": True, "prefill_top_n": n} for n in (3, 0)), {}]
+    asked = [request(n, prompts[n], 3, **wanted[n]) for n in range(3)]
+    result = prefill(engine, 0, *asked)
+    found = {}
+    while result.batch:
+        for generation in result.generations:
+            found.setdefault(generation.request_id, generation)
+        result = engine.decode([0])
+    assert [found[n].prefill_top_tokens for n in (1, 2)] == [(), ()]
+    tops = found[0].prefill_top_tokens
+    assert len(tops) == len(prompts[0]) and tops[0].ids == []
+    for position in range(1, len(tops)):
+        logits = next_logits(prompts[0][:position])
+        norm = math.log(sum(math.exp(x) for x in logits))
+        best = sorted(logits, reverse=True)[:3]
+        assert [logits[token] for token in tops[position].ids] == pytest.approx(best)
+        assert tops[position].logprobs == pytest.approx([score - norm for score in best], abs=1e-4)
+        assert tops[position].texts == [ByteTokenizer().token_text(token) for token in tops[position].ids]
 
 
 def test_top_tokens_come_for_those_who_asked(engine):

@@ -93,15 +93,26 @@ def test_ids_texts_and_end(make_engine, stops, ending, text, length):
         SamplingParams(),
         SamplingParams(temperature=2.0, seed=7),
         SamplingParams(repetition_penalty=1.5, frequency_penalty=0.5),
+        SamplingParams(count_penalty=0.5, presence_penalty=-0.5, logit_bias=((7, 1.0),)),
         SamplingParams(watermark=True),
         SamplingParams(grammar="([a-z]{3} ){9}", grammar_type=GrammarType.REGEX, do_sample=True, seed=3),
     ],
-    ids=["greedy", "seed", "penalties", "watermark", "grammar"],
+    ids=["greedy", "seed", "penalties", "answer", "watermark", "grammar"],
 )
 def test_choices_go_on(make_engine, sampling, length, speculate):
     engine = make_engine(speculate=speculate)
     stopping = StoppingParams(40, ignore_eos=sampling.grammar == "")
     assert life(engine, stopping, length, sampling=sampling) == life(engine, stopping, 40, sampling=sampling)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_an_end_is_as_late_in_many_stays_as_in_one(make_engine, length):
+    engine = make_engine(model=reciting())
+    stopping = StoppingParams(len(SAID), ("b🙂",), stop_token_ids=(ord("a"),), min_new_tokens=6)
+    ids, texts, end = life(engine, stopping, length)
+    assert bytes(ids).endswith(b" stop a") and ids[0] != ord("a")
+    assert end == GeneratedText(bytes(ids[:-1]).decode(), len(ids), FinishReason.EOS_TOKEN, None)
+    assert "".join(texts) == end.text
 
 
 def test_what_was_generated_is_never_cut_for_want_of_slots(make_engine):

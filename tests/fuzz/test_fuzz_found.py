@@ -81,3 +81,15 @@ def test_a_call_that_names_a_million_things_is_one_call(start, method, values):
     shard.v3.prefill(0, shard.v3.request(0, "hello", 5))
     answer = call(shard.v3, method, values)
     assert_standing(shard, warmed=method == "Warmup" and answer is not None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"generated_ids": [257]}, {"prompt_ids": [9**9]}, {"parameters": {"logit_bias": [{"id": 257, "bias": 1.0}]}}],
+    ids=["generated", "prompt", "bias"],
+)
+def test_tokens_that_the_model_does_not_have_are_refused_of_liveness_requests_too(start, changes):
+    shard = start()
+    batch = {"requests": [{**STARTED, "id": 2**64 - 1, "prefill_logprobs": True, **changes}]}
+    assert call(shard.v3, "Prefill", {"batch": batch}) is None
+    assert_standing(shard)

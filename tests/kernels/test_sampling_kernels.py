@@ -7,6 +7,7 @@ import torch
 
 from text_generation_server.kernels.sampling.best import CHUNK, best_token, survey
 from text_generation_server.kernels.sampling.cut import TALLY, cut
+from text_generation_server.sampling.counts import CountsRows
 from text_generation_server.sampling.fused import Fused
 from text_generation_server.sampling.methods import MixedMethod, Warped, plan_method
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
@@ -37,7 +38,7 @@ def normal(rows, vocab, device, spread=2.0, seed=0):
 
 
 def planned(params, vocab, device):
-    return PlannedRows(params, [None] * len(params), vocab, device, WatermarkParams())
+    return PlannedRows(params, [CountsRows()] * len(params), vocab, device, WatermarkParams())
 
 
 def numbers(count, device, seed=5):
@@ -192,9 +193,9 @@ def test_no_rows(device):
 
 
 def test_rows_with_other_wishes_go_their_own_way(device):
-    params = [*ASKED[:3], SamplingParams(typical_p=0.7), ASKED[5], GREEDY]
-    top_n = [0, 0, 0, 0, 2, 3]
-    logits, uniforms = normal(6, 900, device).bfloat16(), numbers(6, device)
+    params = [*ASKED[:3], SamplingParams(typical_p=0.7), ASKED[5], GREEDY, SamplingParams(min_p=0.2)]
+    top_n = [0, 0, 0, 0, 2, 3, 0]
+    logits, uniforms = normal(7, 900, device).bfloat16(), numbers(7, device)
     rows = planned(params, 900, device)
     split, plain = plan_method(rows, top_n, kernels=True), plan_method(rows, top_n, kernels=False)
     assert isinstance(split, MixedMethod) and isinstance(plain, Warped)

@@ -17,6 +17,7 @@ import tokenizers
 
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
+from text_generation_server.rpc.wire_v3 import EXTENSIONS
 
 PROBE_ID = 2**64 - 1
 BOS, EOS = "<s>", "</s>"
@@ -73,10 +74,11 @@ class FakeShard:
 
     keep_finished: leave finished requests in the batch, as text-generation-inference does. eos_after: tokens after
     which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
-    resuming: requests may be resumed. alive: whether Health succeeds. forget: drop all requests after the next step.
-    running: cleared, it holds calls back. failures: method → message with which its next call fails, and
-    failure_code how: INTERNAL is what was not expected.
-    fail_after: prompt → tokens after which its request fails alone. prefill_room: told beside every batch, unless None.
+    resuming: requests may be resumed. extensions: what it reads of requests that only ours know. alive: whether Health
+    succeeds. forget: drop all requests after the next step. running: cleared, it holds calls back.
+    failures: method → message with which its next call fails, and failure_code how: INTERNAL
+    is what was not expected. fail_after: prompt → tokens after which it fails alone.
+    prefill_room: told beside every batch, unless None.
     says: the texts of every answer's tokens, instead of letters; `special`: which of them are special tokens.
     """
 
@@ -101,6 +103,7 @@ class FakeShard:
     prefill_room: int | None = None
     says: Sequence[str] = ()
     special: Sequence[str] = ()
+    extensions: Sequence[str] = EXTENSIONS
 
     def __post_init__(self) -> None:
         self.running = asyncio.Event()
@@ -158,6 +161,7 @@ class FakeShard:
             support_resuming=self.resuming,
             tells_prefill_room=self.prefill_room is not None,
             vocab_size=self.vocab_size,
+            request_extensions=self.extensions,
         )
 
     async def Health(self, _: Any, context: Any) -> Any:
@@ -236,7 +240,13 @@ class FakeShard:
         """Check a request and take it into the batch."""
         self._check(wire.id not in self._seen, f"request id {wire.id} came twice")
         self._seen.add(wire.id)
+        told = {
+            field.name for part in (wire, wire.parameters, wire.stopping_parameters) for field, _ in part.ListFields()
+        }
+        self._check(told & set(EXTENSIONS) <= set(self.extensions), "a field that this shard did not say it knows")
         prompt = self.tokenizer.encode(wire.inputs, add_special_tokens=wire.add_special_tokens).ids
+        if wire.prompt_ids:
+            prompt = list(wire.prompt_ids)
         prompt = prompt[:1] + prompt[1:][-(wire.truncate - 1) :] if len(prompt) > wire.truncate else prompt
         prompt += wire.generated_ids
         self._check(self.resuming or not (wire.resumable or wire.generated_ids), "this shard does not resume requests")
@@ -314,12 +324,17 @@ class FakeShard:
             tokens=pb.Tokens(**token),
             top_tokens=[_top(wire.top_n_tokens)] if wire.top_n_tokens else [],
             prefill_tokens=self._prompt_tokens(row) if wire.prefill_logprobs and first else None,
+            prefill_top_tokens=self._prompt_tops(row) if wire.prefill_logprobs and first else [],
             generated_text=self._end(row),
         )
 
     def _prompt_tokens(self, row: Row) -> Any:
         texts = [self.tokenizer.decode([token], skip_special_tokens=False) for token in row.prompt]
         return pb.Tokens(ids=row.prompt, logprobs=[math.nan] + [-0.5] * (len(texts) - 1), texts=texts)
+
+    def _prompt_tops(self, row: Row) -> list[Any]:
+        wanted = row.request.prefill_top_n_tokens
+        return [_top(wanted if place else 0) for place in range(len(row.prompt))] if wanted else []
 
     def _end(self, row: Row) -> Any | None:
         stopping = row.request.stopping_parameters

@@ -47,6 +47,10 @@ class RunningRouter:
             while await self.metric("tgi_cache_blocks_used") or self.shard.live_rows():
                 await asyncio.sleep(0.01)
 
+    def sent(self) -> list[Any]:
+        """The requests that the shard got, in order."""
+        return [request for name, call in self.shard.calls if name == "Prefill" for request in call.batch.requests]
+
     def text(self, inputs: str, count: int) -> str:
         """What the shard must make of a prompt."""
         tokenizer = self.shard.tokenizer

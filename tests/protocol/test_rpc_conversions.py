@@ -21,6 +21,7 @@ from text_generation_server.engine.types import (
     WarmupCommand,
 )
 from text_generation_server.grammar.grammar_type import GrammarType
+from text_generation_server.rpc.wire_v3 import EXTENSIONS
 from text_generation_server.sampling.params import SamplingParams
 
 BOS = 300
@@ -51,9 +52,10 @@ def test_what_a_request_has_generated_follows_its_prompt(shard, engine):
 def test_v3_info_bytes(shard):
     expected = bytes.fromhex("12 0d") + b"torch.float16" + bytes.fromhex("1a 04") + b"cuda"
     expected += bytes.fromhex("30 01 38 01 42 0a") + b"flashinfer" + bytes.fromhex("48 01")
-    expected += bytes.fromhex(
-        "a0 06 01 c0 3e ac 02 e0 3e 01"
-    )  # ours: stays, the size of the vocabulary, room for prompts
+    expected += bytes.fromhex("a0 06 01 c0 3e ac 02")  # our own: requests may be resumed; the size of the vocabulary
+    for name in EXTENSIONS:
+        expected += bytes.fromhex("da 3e") + bytes([len(name)]) + name.encode()
+    expected += bytes.fromhex("e0 3e 01")  # room for prompts is told
     assert shard.raw("generate.v3.TextGenerationService/Info") == expected
 
 
@@ -116,6 +118,32 @@ def test_v3_request(shard, engine):
         cache_len=1,
         chunk=1,
     )
+
+
+def test_our_own_fields_of_v3(shard, engine):
+    bias = [pb_v3.TokenBias(id=3, bias=1.0), pb_v3.TokenBias(id=4, bias=-2.5), pb_v3.TokenBias(id=3, bias=2.0)]
+    message = request(
+        pb_v3,
+        inputs="read by nobody",
+        prompt_ids=[7, 8],
+        truncate=1,
+        prefill_top_n_tokens=4,
+        parameters=neutral(
+            pb_v3, min_p=0.25, presence_penalty=0.5, count_penalty=-0.5, logit_bias=bias, grammar='start: "a"',
+            grammar_type=pb_v3.GRAMMAR_TYPE_EBNF,
+        ),
+        stopping_parameters=pb_v3.StoppingCriteriaParameters(max_new_tokens=3, min_new_tokens=2, stop_token_ids=[5, 6]),
+    )  # fmt: skip
+    shard.v3.Prefill(prefill(pb_v3, message, request(pb_v3)))
+    ours, other = engine.last.requests
+    assert (ours.prefill_top_n, other.prefill_top_n) == (4, 0)
+    assert ours.prompt_ids == (7, 8) and other.prompt_ids == (97, 98)
+    assert ours.sampling == SamplingParams(
+        min_p=0.25, presence_penalty=0.5, count_penalty=-0.5, logit_bias=((3, 2.0), (4, -2.5)), grammar='start: "a"',
+        grammar_type=GrammarType.EBNF,
+    )  # fmt: skip
+    assert ours.stopping == StoppingParams(3, min_new_tokens=2, stop_token_ids=(5, 6))
+    assert other.sampling == SamplingParams() and other.stopping == StoppingParams(3)
 
 
 def test_v3_defaults_let_the_engine_decide(shard, engine):
@@ -384,6 +412,16 @@ def test_prompt_log_probabilities_that_no_router_takes_are_left_out(shard, engin
     assert response.ByteSize() < 4 * 2**20
     assert [generation.HasField("prefill_tokens") for generation in response.generations] == [True, False]
     assert [list(generation.tokens.ids) for generation in response.generations] == [[1], [1]]
+
+
+def test_alternatives_to_a_prompts_tokens_are_told_or_left_out_first(shard, engine):
+    one, many = (TokenList(*([value] * n for value in (1, -1.0, "word", False))) for n in (1, 400_000))
+    for top, told in ((one, True), (many, False)):
+        scored = Generation(1, one, prefill_tokens=one, prefill_top_tokens=(top,))
+        engine.result = StepResult((scored,), None, 0, 0)
+        (generation,) = shard.v3.Prefill(prefill(pb_v3, request(pb_v3))).generations
+        assert generation.HasField("prefill_tokens")
+        assert [len(tokens.ids) for tokens in generation.prefill_top_tokens] == [1] * told
 
 
 def test_top_tokens_that_no_router_takes_are_left_out(shard, engine):

@@ -1,12 +1,14 @@
 """The client that people have: huggingface_hub's, unmodified."""
 
 import asyncio
+import json
 
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, OverloadedError, ValidationError
 
 from mocks.running_router import running_router
+from mocks.thinker import SCHEMA, SERVED
 
 
 @pytest.fixture
@@ -66,4 +68,23 @@ async def test_chats(router):
     chunks = await asyncio.to_thread(lambda: list(client.chat_completion(messages, max_tokens=4, stream=True)))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected
     with pytest.raises(HfHubHTTPError, match="presence_penalty"):
-        await asyncio.to_thread(client.chat_completion, messages, presence_penalty=1.0)
+        await asyncio.to_thread(client.chat_completion, messages, presence_penalty=3.0)
+
+
+async def test_tools_forms_and_usage(directory):
+    function = {"name": "weather", "description": "Looks", "parameters": SCHEMA}
+    asked = {"messages": [{"role": "user", "content": "Rain?"}], "max_tokens": 99}
+    async with running_router(directory, **SERVED) as router:
+        client = InferenceClient(router.url)
+        tools = [{"type": "function", "function": function}]
+        answer = await asyncio.to_thread(client.chat_completion, **asked, tools=tools)
+        (call,) = answer.choices[0].message.tool_calls
+        assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Bern"})
+        answer = await asyncio.to_thread(client.chat_completion, **asked, tools=tools, tool_choice="none")
+        assert answer.choices[0].message.tool_calls is None
+        form = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+        await asyncio.to_thread(client.chat_completion, **asked, response_format=form)
+        assert json.loads(router.sent()[-1].parameters.grammar) == SCHEMA
+        wishes = {**asked, "stream": True, "stream_options": {"include_usage": True}}
+        chunks = await asyncio.to_thread(lambda: list(client.chat_completion(**wishes)))
+        assert [chunk.usage is None for chunk in chunks] == [True] * (len(chunks) - 1) + [False]

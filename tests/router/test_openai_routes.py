@@ -9,7 +9,7 @@ import pytest
 
 from mocks.running_router import RunningRouter, running_router
 from text_generation_protocol.v3 import generate_pb2 as pb
-from text_generation_router.routes.openai.texts import Pieces
+from text_generation_router.routes.texts import Pieces
 from text_generation_router.types import FinishReason, GeneratedText
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -29,25 +29,39 @@ REFUSED = [
     (CHAT, {"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
     (CHAT, {"response_format": {"type": "json_schema"}}, "response_format"),
     (CHAT, {"lora_id": "some/adapter"}, "lora_id"),
+    (CHAT, {"min_p": 1.5, "temperature": 1}, "min_p"),
     (COMPLETIONS, {"prompt": ""}, "prompt"),
     (COMPLETIONS, {"prompt": []}, "prompt"),
-    (COMPLETIONS, {"prompt": [1, 2]}, "prompt"),
+    (COMPLETIONS, {"prompt": [[]]}, "prompt"),
+    (COMPLETIONS, {"prompt": [1, "a"]}, "prompt"),
+    (COMPLETIONS, {"prompt": [3, 258]}, "prompt"),
     (COMPLETIONS, {"prompt": ["a"] * 5}, "prompt"),
-    (COMPLETIONS, {"echo": True}, "echo"),
     (COMPLETIONS, {"suffix": "b"}, "suffix"),
-    (COMPLETIONS, {"best_of": 2}, "best_of"),
+    (COMPLETIONS, {"best_of": 1, "n": 2}, "best_of"),
     (COMPLETIONS, {"prompt": "x" * 300}, "prompt"),
+    *((path, {"temperature": 1, "top_p": 0}, "top_p") for path in (CHAT, COMPLETIONS)),
     *(
         (path, {name: value}, name)
         for path in (CHAT, COMPLETIONS)
         for name, value in (
-            ("logit_bias", {"5": 1}),
-            ("presence_penalty", 0.5),
-            ("min_p", 0.1),
+            ("logit_bias", {"5": 101}),
+            ("logit_bias", {"258": 1}),
+            ("logit_bias", {"five": 1}),
+            ("logit_bias", [1.0]),
+            ("presence_penalty", 2.5),
+            ("frequency_penalty", -2.5),
+            ("min_tokens", 200),
+            ("stop_token_ids", [258]),
+            ("stop_token_ids", [-1]),
+            ("timeout", 0),
+            ("bad_words", ["a"]),
+            ("use_beam_search", True),
             ("n", 3),
             ("n", 0),
             ("max_tokens", 0),
             ("temperature", -1),
+            ("frequency_penalty", 3),
+            ("repetition_penalty", 0),
             ("stop", ["a"] * 5),
         )
     ),
@@ -213,7 +227,7 @@ async def test_forms_of_answers_and_parameters_reach_the_shard(directory):
         ({"type": "json_schema", "value": {"schema": SCHEMA}}, pb.GRAMMAR_TYPE_JSON, SCHEMA),
         ({"type": "regex", "value": "[0-9]+"}, pb.GRAMMAR_TYPE_REGEX, "[0-9]+"),
     ]
-    wanted = {"temperature": 0.5, "top_p": 0.75, "top_k": 7, "frequency_penalty": -0.5, "repetition_penalty": 1.5}
+    wanted = {"temperature": 0.5, "top_p": 0.75, "top_k": 7, "presence_penalty": -0.5, "repetition_penalty": 1.5}
     async with running_router(directory) as router:
         for form, kind, grammar in given:
             fields = {**wanted, "seed": -1, "response_format": form, "max_tokens": 1}
@@ -229,7 +243,7 @@ async def test_forms_of_answers_and_parameters_reach_the_shard(directory):
 
 async def test_what_cannot_act_is_refused_by_name(directory):
     options = {"max_input_tokens": 60, "max_total_tokens": 100}
-    async with running_router(directory, options=options) as router:
+    async with running_router(directory, options=options, vocab_size=258) as router:
         for path, fields, param in REFUSED:
             for stream in (False, True):
                 answer = await router.client.post(path, json=body(path, stream=stream, **fields))

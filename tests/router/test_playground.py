@@ -180,7 +180,7 @@ class TestInABrowser:
                 assert page.run("document.querySelector('#access').open && document.querySelector('#key').ariaInvalid")
                 page.run("document.querySelector('#key').focus()")
                 page.type("sesame")
-                page.run(fill("#top_k", 0))
+                page.run(fill("#top_k", -2))
                 page.run(click(".problem button"))
                 page.until(f"{text('.problem strong')} == 'Refused'")
                 assert "`top_k`" in page.run(text(".problem p"))

@@ -192,7 +192,7 @@ async def test_a_fault_of_our_own_is_a_failure_too(directory, monkeypatch, path)
     def broken(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("text_generation_router.validation._check_values", broken)
+    monkeypatch.setattr("text_generation_router.validation.check_values", broken)
     async with running_router(directory) as router:
         assert (await router.client.post(path, json={"inputs": "a"})).status_code == 500
         assert await outcomes(router) == {"tgi_request_count": 1, "internal": 1}

@@ -54,6 +54,22 @@ async def test_shards_that_tell_how_much_room_a_step_has_get_no_more(directory):
         assert not prefills[-1].HasField("cached_batch") and (await long).status_code == 200
 
 
+async def test_who_waits_is_started_by_priority_and_then_by_arrival(directory):
+    async with running_router(directory, options={"max_batch_size": 1}) as router:
+        router.shard.running.clear()
+        answers = [asyncio.ensure_future(router.generate("running", max_new_tokens=3))]
+        while "Prefill" not in router.shard.steps():
+            await asyncio.sleep(0.01)
+        for place, (prompt, priority) in enumerate({"a": 0, "b": 5, "c": -1, "d": None, "e": -1}.items()):
+            answers.append(asyncio.ensure_future(router.generate(prompt, max_new_tokens=1, priority=priority)))
+            while await router.metric("tgi_queue_size") <= place:
+                await asyncio.sleep(0.01)
+        router.shard.running.set()
+        await asyncio.gather(*answers)
+        sent = [call.batch.requests[0].inputs for name, call in router.shard.calls if name == "Prefill"]
+        assert sent == ["running", "c", "e", "a", "d", "b"]
+
+
 @pytest.mark.parametrize("block_size", [1, 16])
 async def test_a_computed_prompt_is_reused(directory, block_size):
     async with running_router(directory, block_size=block_size) as router:

@@ -14,7 +14,7 @@ from huggingface_hub import AsyncInferenceClient, InferenceClient
 
 from mocks.running_router import RunningRouter, running_router
 from text_generation import Client
-from text_generation_router.streaming import event_data
+from text_generation_router.sse import event_data
 
 MARKS = "".join(
     character

@@ -27,12 +27,22 @@ async def test_a_request_that_takes_too_long_ends_and_leaves_the_batch(directory
             stream(router, max_new_tokens=1000),
             router.generate("short", max_new_tokens=3),
         )
-        told = {"error": "Request ended unfinished after 1.5 s, which is all that one may take here"}
+        told = {"error": "Request ended unfinished after 1.5 s, which is all that it may take"}
         assert (whole.status_code, whole.json()) == (504, {**told, "error_type": "timeout"})
         assert streamed[-1] == {**told, "error_type": "timeout"} and "token" in streamed[-2]
         assert short.json()["generated_text"] == router.text("short", 3)
         await router.until_idle()
         assert await router.metric('tgi_request_failure{err="timeout"}') == 2
+
+
+async def test_a_request_may_ask_for_less_time_than_all_have(directory):
+    for options, asked, told in (({}, 0.3, "0.3 s"), ({"request_timeout": 0.2}, 9.0, "0.2 s")):
+        async with running_router(directory, options=options, step_s=0.01) as router:
+            answer = await router.generate("whole", max_new_tokens=1000, timeout=asked)
+            assert answer.status_code == 504 and told in answer.json()["error"]
+            body = {"prompt": "whole", "max_tokens": 1000, "timeout": asked}
+            assert (await router.client.post("/v1/completions", json=body)).status_code == 504
+            await router.until_idle()
 
 
 async def test_the_time_of_a_request_that_waits_for_the_shards_runs_out_too(directory):

@@ -17,8 +17,10 @@ from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.errors import InvalidInput
-from text_generation_router.routes.openai.chat import asked_of_chat
+from text_generation_router.routes.openai.chat import ask_chat
+from text_generation_router.routes.openai.render import Rendering
 from text_generation_router.routes.openai.schemas import ChatBody
+from text_generation_router.routes.openai.shapes import ChatShape
 
 CHAT = "/v1/chat/completions"
 TEMPLATE = (
@@ -27,6 +29,7 @@ TEMPLATE = (
     "{{ m.tool_call_id }}{% endfor %}{% if add_generation_prompt %}[assistant]{% if think %}<think>\n{% endif %}"
     "{% else %}</think>{% endif %}"
 )
+WRITER = Rendering(ChatShape(), "m", "f", logprobs=False, usage=False)
 ASKED = [{"role": "user", "content": "Rain?"}]
 END = "<|im_end|>"
 CALL = [
@@ -92,7 +95,7 @@ async def test_a_stream_tells_calls_as_openai_does(directory):
             return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
 
         assert [choice["delta"] for choice in choices] == [
-            {"role": "assistant", "content": None},
+            {"role": "assistant", "content": ""},
             *({"content": text} for text in ("I", " look.")),
             begun(0, "weather"),
             *(more(0, text) for text in ('{"ci', 'ty": "Bern"', "}")),
@@ -216,11 +219,11 @@ def test_developers_and_efforts_have_the_place_that_a_template_has_for_them():
     ):
         chat = ChatTemplate({"default": template}, {})
         body = ChatBody(messages=told, reasoning_effort=effort)
-        (request,) = asked_of_chat(body, chat, Dialect.of(template, None, None)).prompts
+        (request,) = ask_chat(body, chat, Dialect.of(template, None, None), WRITER).prompts
         assert request.inputs == shown
     with pytest.raises(InvalidInput, match="`reasoning_effort` means nothing"):
         body = ChatBody(messages=told, reasoning_effort="low")
-        asked_of_chat(body, ChatTemplate({"default": TEMPLATE}, {}), Dialect.of(TEMPLATE, None, None))
+        ask_chat(body, ChatTemplate({"default": TEMPLATE}, {}), Dialect.of(TEMPLATE, None, None), WRITER)
 
 
 def _function(parameters: Any) -> list[dict[str, Any]]:

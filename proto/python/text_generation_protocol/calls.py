@@ -50,6 +50,8 @@ def request(
     chooser: pb.NextTokenChooserParameters,
     *,
     stop_sequences: Sequence[str] = (),
+    stop_token_ids: Sequence[int] = (),
+    min_new_tokens: int = 0,
     ignore_eos: bool = False,
     **fields: Any,
 ) -> pb.Request:
@@ -58,7 +60,11 @@ def request(
     The text is there twice: shards read either field. fields: of pb.Request, the request's id and place among them.
     """
     stopping = pb.StoppingCriteriaParameters(
-        max_new_tokens=max_new_tokens, stop_sequences=stop_sequences, ignore_eos_token=ignore_eos
+        max_new_tokens=max_new_tokens,
+        stop_sequences=stop_sequences,
+        ignore_eos_token=ignore_eos,
+        min_new_tokens=min_new_tokens,
+        stop_token_ids=stop_token_ids,
     )
     return pb.Request(
         inputs=text,

@@ -1,25 +1,26 @@
-"""The native API: `/generate`, `/generate_stream`, and `/` which is either by a flag. Knows nothing of batches.
-
-`/invocations` is SageMaker's name of `/`.
-"""
+"""The native API: `/generate`, `/generate_stream`, and `/` which is either by a flag. Knows nothing of batches."""
 
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, ExitStack, aclosing
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from text_generation_router import render
 from text_generation_router.entry import Timeline
 from text_generation_router.inference import Completion, Times
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
+from text_generation_router.routes.answer_schemas import Generated, GeneratedList, StreamEvent
+from text_generation_router.routes.endpoint import EVENTS, JSON, Endpoint
 from text_generation_router.routes.headers import STREAM, compute_headers, timing_headers
 from text_generation_router.routes.services import Services
 from text_generation_router.schemas import GenerateRequest
 from text_generation_router.streaming import EventStream, until_disconnect
+
+EXAMPLE = {"inputs": "What is deep learning?", "parameters": {"max_new_tokens": 20}}
 
 
 class NativeRoutes:
@@ -28,23 +29,26 @@ class NativeRoutes:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """All routes of this API."""
+        known: dict[str, Any] = {"body": GenerateRequest, "example": EXAMPLE, "events": StreamEvent}
+        either: dict[str, Any] = {"answers": (JSON, EVENTS), "schema": GeneratedList, **known}
+        stream: dict[str, Any] = {"answers": (EVENTS,), **known}
         return [
-            *(Route(path, self.compat, methods=["POST"]) for path in ("/", "/invocations")),
-            Route("/generate", self.generate, methods=["POST"]),
-            Route("/generate_stream", self.generate_stream, methods=["POST"]),
+            Endpoint("POST", "/", self.compat, id="compat_generate", **either),
+            Endpoint("POST", "/generate", self.generate, id="generate", schema=Generated, **known),
+            Endpoint("POST", "/generate_stream", self.generate_stream, id="generate_stream", **stream),
         ]
 
     async def generate(self, request: Request) -> Response:
-        """One JSON object."""
+        """Go on with a prompt: one JSON object."""
         with counted(self._services.metrics.requests):
             timeline = Timeline(time.monotonic())
             body = await self._body(request)
             return await self._whole(request, body, timeline, full_text=bool(body.parameters.return_full_text))
 
     async def generate_stream(self, request: Request) -> EventStream:
-        """An event for each token."""
+        """Go on with a prompt: an event for each token."""
         with ExitStack() as whole:
             whole.enter_context(counted(self._services.metrics.requests))
             timeline = Timeline(time.monotonic())
@@ -52,7 +56,7 @@ class NativeRoutes:
             return self._stream(body, timeline, bool(body.parameters.return_full_text), whole.pop_all())
 
     async def compat(self, request: Request) -> Response | EventStream:
-        """The same, in the shape of the old inference API: a list of one object, or a stream."""
+        """Go on with a prompt, in the shape of the old inference API: a list of one object, or a stream."""
         with ExitStack() as whole:
             whole.enter_context(counted(self._services.metrics.requests))
             timeline = Timeline(time.monotonic())

@@ -4,8 +4,9 @@ import json
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from text_generation_router.routes.answer_schemas import Info
+from text_generation_router.routes.endpoint import TEXT, Endpoint
 from text_generation_router.routes.services import Services
 
 
@@ -15,16 +16,17 @@ class ServiceRoutes:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """All routes of this kind."""
+        checks = {"/": "root", "/health": "health", "/ping": "ping"}
         return [
-            *(Route(path, self.health, methods=["GET"]) for path in ("/", "/health", "/ping")),
-            Route("/info", self.info, methods=["GET"]),
-            Route("/metrics", self.metrics, methods=["GET"]),
+            *(Endpoint("GET", path, self.health, id=id, answers=()) for path, id in checks.items()),
+            Endpoint("GET", "/info", self.info, id="get_model_info", schema=Info),
+            Endpoint("GET", "/metrics", self.metrics, id="metrics", answers=(TEXT,)),
         ]
 
     async def health(self, _: Request) -> Response:
-        """Ask the shards; after a failed generation, for a token."""
+        """Whether the shards can generate; after a failed generation, they are asked for a token."""
         await self._services.health.check()
         return Response()
 
@@ -33,5 +35,5 @@ class ServiceRoutes:
         return Response(json.dumps(self._services.info), media_type="application/json")
 
     async def metrics(self, _: Request) -> Response:
-        """Prometheus' exposition."""
+        """Figures for Prometheus."""
         return Response(self._services.metrics.registry.text(), media_type="text/plain; version=0.0.4")

@@ -6,13 +6,14 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from text_generation_router.chat.fitting import fitted
 from text_generation_router.chat.messages import ends_with_answer
 from text_generation_router.errors import InvalidInput, TemplateFailed
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
+from text_generation_router.routes.answer_schemas import ChatTokenized, Detokenized, Tokenized
+from text_generation_router.routes.endpoint import Endpoint
 from text_generation_router.routes.services import Services
 from text_generation_router.schemas import ChatTokenizeRequest, DetokenizeRequest, TokenizeRequest
 from text_generation_router.tokenizer import Piece
@@ -25,12 +26,37 @@ class TokenRoutes:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """All routes of this kind."""
+        text, ids, chat = {"inputs": "Hello"}, {"tokens": [40, 41]}, {"messages": [{"role": "user", "content": "Hi"}]}
         return [
-            Route("/tokenize", self.tokenize, methods=["POST"]),
-            Route("/detokenize", self.detokenize, methods=["POST"]),
-            Route("/chat_tokenize", self.chat_tokenize, methods=["POST"]),
+            Endpoint(
+                "POST",
+                "/tokenize",
+                self.tokenize,
+                id="tokenize",
+                body=TokenizeRequest,
+                example=text,
+                schema=Tokenized,
+            ),
+            Endpoint(
+                "POST",
+                "/detokenize",
+                self.detokenize,
+                id="detokenize",
+                body=DetokenizeRequest,
+                example=ids,
+                schema=Detokenized,
+            ),
+            Endpoint(
+                "POST",
+                "/chat_tokenize",
+                self.chat_tokenize,
+                id="get_chat_tokenize",
+                body=ChatTokenizeRequest,
+                example=chat,
+                schema=ChatTokenized,
+            ),
         ]
 
     async def tokenize(self, request: Request) -> Response:

@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 
 from text_generation_server.device.copies import to_device, upload
+from text_generation_server.engine.scoring import NOTHING_SCORED, ScoredRows
 from text_generation_server.grammar.masks import Masks
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
-from text_generation_server.sampling.sampler import Sampled, Sampler, SamplingPlan, TokenCounts
+from text_generation_server.sampling.sampler import CountsRows, Sampled, Sampler, SamplingPlan, TokenCounts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChoosingRows:
     """What the rows of a step ask of the sampler; the same object as long as the rows stay the same.
 
-    top_n: alternatives that each row wants to see. counts_rows: its row of `TokenCounts`, None without penalties.
+    top_n: alternatives that each row wants to see. counts_rows: its rows of `TokenCounts`.
     """
 
     params: Sequence[SamplingParams]
     top_n: Sequence[int]
-    counts_rows: Sequence[int | None]
+    counts_rows: Sequence[CountsRows]
     watermark: WatermarkParams
 
 
@@ -31,18 +32,19 @@ class SamplingInput:
     """What rank 0 alone knows about a step, for the rows that choose.
 
     uniforms: one random number in [0, 1) a row.
-    lengths: prompt and generated tokens of a row so far.
+    lengths: prompt and generated tokens of a row so far; generated: the latter.
     histories: (counts row, its tokens) of rows whose penalties start with this step.
     masks: what the grammars of rows that have one allow; may be known only while the step runs.
-    targets: for each scored row the token that really follows each scored position.
+    scored: what the rows want whose prompts are scored.
     """
 
     rows: ChoosingRows
     uniforms: list[float]
     lengths: list[int]
+    generated: list[int]
     histories: tuple[tuple[int, tuple[int, ...]], ...] = ()
     masks: Future[Masks] | None = None
-    targets: tuple[tuple[int, ...], ...] = ()
+    scored: ScoredRows = NOTHING_SCORED
 
 
 class Chooser:
@@ -63,21 +65,22 @@ class Chooser:
         """Choose once in each way by logits of this type, so that no request waits for kernels to be compiled."""
         numbers = torch.zeros(2, self._vocab_size, dtype=dtype, device=self._device)
         for params in (SamplingParams(), SamplingParams(temperature=0.5), SamplingParams(top_k=5, top_p=0.5)):
-            rows = ChoosingRows([params, params], [0, 0], [None, None], WatermarkParams())
+            rows = ChoosingRows([params, params], [0, 0], [CountsRows()] * 2, WatermarkParams())
             for logits in (numbers, numbers.float()):
-                self(logits, SamplingInput(rows, [0.0, 0.0], [1, 1]), lambda: numbers)
+                self(logits, SamplingInput(rows, [0.0, 0.0], [1, 1], [0, 0]), lambda: numbers)
 
     def __call__(self, logits: Tensor, sampling: SamplingInput, newest: Callable[[], Tensor]) -> Sampled:
         """Choose by logits [S, vocab]; `newest` makes the tokens [S, …] that came before."""
         plan = self._plan(sampling.rows)
         for counts_row, tokens in sampling.histories:
             self._sampler.counts.reset(counts_row, tokens)
-        (lengths,) = upload(self._device, sampling.lengths)
+        lengths, generated = upload(self._device, sampling.lengths, sampling.generated)
         return self._sampler(
             logits,
             plan,
             to_device(sampling.uniforms, torch.float32, self._device),
             lengths,
+            generated,
             previous=newest()[: len(logits)] if plan.watermarked else None,
             masks=None if sampling.masks is None else to_device(sampling.masks.result(), torch.int32, self._device),
         )

@@ -291,8 +291,9 @@ class Engine:
         """Read one step's results; rows that left since its launch ran for nothing."""
         output = step.output.result()
         self.pool.tags.settle(step.writes)
-        for sequence, logprobs in zip(step.scored, output.prompt_logprobs, strict=True):
-            sequence.prompt_logprobs.extend(logprobs)
+        for sequence, scores in zip(step.scored, output.prompt_scores, strict=True):
+            sequence.prompt_logprobs.extend(scores.logprobs)
+            sequence.prompt_top.extend(scores.top)
         generations = []
         end = 0
         for sequence, drafted in zip(step.choosing, step.drafted, strict=True):

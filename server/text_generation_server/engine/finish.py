@@ -23,19 +23,22 @@ def finish_tokens(sequence: Sequence, chosen: HostSampled, rows: range, tokenize
     for row in rows:
         token_id = chosen.ids[row]
         sequence.output_ids.append(token_id)
-        text = sequence.text.append(token_id)
+        special = token_id in tokenizer.special_ids
+        text = "" if token_id in sequence.stop.untold and not special else sequence.text.append(token_id)
         reason = _reason(sequence, token_id)
         if reason is not None:
             text += sequence.text.rest()
-        tokens.append(token_id, chosen.logprobs[row], text, token_id in tokenizer.special_ids)
+        tokens.append(token_id, chosen.logprobs[row], text, special)
         if sequence.request.top_n_tokens:
             top_tokens.append(_alternatives(chosen.top[row], tokenizer))
         if reason is not None:
             break
+    scored = first and sequence.request.prefill_logprobs
     return Generation(
         request_id=sequence.request.id,
         tokens=tokens,
-        prefill_tokens=_prompt_tokens(sequence, tokenizer) if first and sequence.request.prefill_logprobs else None,
+        prefill_tokens=_prompt_tokens(sequence, tokenizer) if scored else None,
+        prefill_top_tokens=tuple(_alternatives(top, tokenizer) for top in sequence.prompt_top) if scored else (),
         top_tokens=tuple(top_tokens),
         finished=None if reason is None and not sequence.stop.stay_over else _end(sequence, reason),
     )
@@ -80,10 +83,9 @@ def _alternatives(top: list[tuple[int, float]], tokenizer: Tokenizer) -> TokenLi
 
 def _end(sequence: Sequence, reason: FinishReason | None) -> GeneratedText:
     """Without a reason it is the stay that ends, which looks like an end by length: there is no text to make yet."""
-    sampling = sequence.request.sampling
     return GeneratedText(
         text="" if reason is None else sequence.text.generated_text(),
         generated_tokens=sequence.stop.generated,
         finish_reason=FinishReason.LENGTH if reason is None else reason,
-        seed=sampling.seed if sampling.samples else None,
+        seed=sequence.sampling.seed if sequence.samples else None,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from text_generation_server.cache.tags import PromptWrites
 from text_generation_server.device.stream import Pending
+from text_generation_server.engine.scoring import PromptScores
 from text_generation_server.engine.sequence import Sequence
 from text_generation_server.sampling.sampler import HostSampled
 
@@ -13,12 +14,12 @@ class StepOutput:
     """One step's results on the host.
 
     sampled: of the rows that chose a token, in the plan's order.
-    prompt_logprobs: a list for each scored row, in the plan's order.
+    prompt_scores: of each scored row, in the plan's order.
     forward_ns: how long the device worked on the step.
     """
 
     sampled: HostSampled
-    prompt_logprobs: tuple[list[float], ...]
+    prompt_scores: tuple[PromptScores, ...]
     forward_ns: int
 
 

@@ -18,6 +18,7 @@ from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedReques
 from text_generation_server.errors import InvalidRequest, excerpt
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
+from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.sampling.sampler import TokenCounts
 from text_generation_server.tokenization.adapter import Tokenizer
 
@@ -97,8 +98,7 @@ class SequencePool:
             self.rows.release(sequence.row)
         if sequence.local_slots:
             self.blocks.release(sequence.local_slots)
-        if sequence.counts_row is not None:
-            self._counts.release(sequence.counts_row)
+        self._counts.take_back(sequence.counts_rows)
 
     def mark_written(self, sequences: list[Sequence]) -> PromptWrites:
         """Mark the slots that the sequences' next step writes; none is shared before `tags.settle` has the result."""
@@ -117,6 +117,7 @@ class SequencePool:
         return writes
 
     def _admit(self, request: Request) -> Sequence:
+        self._check_ids(request)
         if request.id == HEALTH_REQUEST_ID:
             return self._sequence(_fitted(request, len(self._scratch)), self._health_row, self._scratch, (), 0)
         if request.slots is not None:
@@ -152,6 +153,10 @@ class SequencePool:
         if self.limits.start is not None:
             own_slot = self.limits.num_slots + SCRATCH_SLOTS + row
             request, slots, source = _apart(request, slots, self.limits.start, own_slot)
+        stopping = request.stopping
+        stop = IdRule(stopping, self._tokenizer.eos_ids, request.generated)
+        sampling = self._sampling(request, stop)
+        text = IncrementalText(request.prompt_ids, self._tokenizer, request.generated)
         return Sequence(
             request,
             row=row,
@@ -161,14 +166,21 @@ class SequencePool:
             adapter=self.limits.adapters.number(request.adapter) or BASE,
             cache_len=cache_len,
             tags=tags if source is None else None,
-            counts_row=self._counts.take() if request.sampling.penalises else None,
+            sampling=sampling,
+            counts_rows=self._counts.lend(sampling.penalises, sampling.penalises_answer),
             grammar=self._grammar(request),
-            stop=IdRule(request.stopping, self._tokenizer.eos_ids, request.generated),
-            text=TextRule(
-                IncrementalText(request.prompt_ids, self._tokenizer, request.generated), request.stopping.stop_sequences
-            ),
+            stop=stop,
+            text=TextRule(text, stopping.stop_sequences, stopping.min_new_tokens - request.generated),
             drafts=self._drafts(request),
         )
+
+    def _sampling(self, request: Request, stop: IdRule) -> SamplingParams:
+        """How its tokens are chosen: as it says, and none too early that ends it."""
+        least = request.stopping.min_new_tokens
+        if least <= request.generated:
+            return request.sampling
+        ends = sorted(token for token in stop.ends if token < self.limits.vocab_size)
+        return replace(request.sampling, least=least, ends=tuple(ends))
 
     def _drafts(self, request: Request) -> NgramDrafts | None:
         """Guesses only where the choice after a guess needs nothing but its logits."""
@@ -182,7 +194,22 @@ class SequencePool:
         if not sampling.grammar:
             return None
         compiled = self._grammars.start(sampling.grammar_type, sampling.grammar)
-        return GrammarState(compiled, request.prompt_ids[len(request.prompt_ids) - request.generated :])
+        return GrammarState(compiled, request.generated_ids)
+
+    def _check_ids(self, request: Request) -> None:
+        size = self.limits.vocab_size
+        largest = max(request.prompt_ids, default=0)
+        if largest >= size:
+            raise InvalidRequest(
+                f"request {request.id}: token id {largest} is outside the model's vocabulary of {size}; the tokenizer "
+                "does not belong to this model"
+            )
+        largest = max((token for token, _ in request.sampling.logit_bias), default=0)
+        if largest >= size:
+            raise InvalidRequest(
+                f"request {request.id}: logit_bias names token {largest}, outside the model's vocabulary of {size}; "
+                "leave it out"
+            )
 
     def _check(self, request: Request) -> None:
         prompt, limits = request.prompt_ids, self.limits
@@ -194,11 +221,6 @@ class SequencePool:
             raise InvalidRequest(
                 f"request {request.id}: {len(prompt)} prompt tokens and {request.stopping.max_new_tokens} new tokens "
                 f"exceed the {limits.max_len} tokens of a sequence; truncate the prompt or lower max_new_tokens"
-            )
-        if max(prompt) >= limits.vocab_size:
-            raise InvalidRequest(
-                f"request {request.id}: token id {max(prompt)} is outside the model's vocabulary of "
-                f"{limits.vocab_size}; the tokenizer does not belong to this model"
             )
         if request.slots is not None and max(request.slots) >= limits.num_slots:
             raise InvalidRequest(

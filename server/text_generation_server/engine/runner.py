@@ -5,15 +5,13 @@ Knows nothing of requests, batches or stop rules. Everything it does to device s
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State, allocate, bytes_per_row, bytes_per_slot, slots_within
-from text_generation_server.device.copies import to_host, upload
+from text_generation_server.device.copies import upload
 from text_generation_server.device.memory import make_memory
 from text_generation_server.device.recorder import Recorder
 from text_generation_server.device.stream import Pending, Reader, Stream
@@ -24,6 +22,7 @@ from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.graphs.tokens import TOKENS
 from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import Admission, AllocateCache, MeasureMemory, StepPlan
+from text_generation_server.engine.scoring import HostScores
 from text_generation_server.errors import GenerationError, ModelError
 from text_generation_server.models.step import ServedModel, SourceInput
 from text_generation_server.sampling.sampled import HostCopy, HostSampled
@@ -167,12 +166,12 @@ class Runner:
                     self._model.encoder(self._source(new), self._states)
             forwarded = self._forward(plan)
             sampled = self._choose(plan, forwarded, sampling, self._rows)
-            scores = self._score(forwarded.logits, sampling.targets) if sampling else None
+            scores = HostScores.start(forwarded.logits, sampling.scored) if sampling else None
         watch.stop()
 
         def read() -> StepOutput:
             chosen = HostSampled([], [], []) if sampled is None else sampled.read()
-            return StepOutput(chosen, _by_row(scores, sampling.targets if sampling else ()), watch.nanoseconds())
+            return StepOutput(chosen, scores.read() if scores else (), watch.nanoseconds())
 
         return read
 
@@ -203,18 +202,3 @@ class Runner:
         sampled = self._chooser(forwarded.logits[: len(chosen)], sampling, forwarded.newest)
         rows.last_token[device_rows] = self._group.broadcast(sampled.ids)
         return sampled.start_copy()
-
-    def _score(self, logits: Tensor, targets: tuple[tuple[int, ...], ...]) -> Tensor | None:
-        """Log-probability of each target under the raw logits, on its way to the host [targets] fp32.
-
-        The scored rows are the last ones of `logits`.
-        """
-        if not targets:
-            return None
-        (flat,) = upload(self.device, [token for row in targets for token in row])
-        return to_host(logits[-len(flat) :].float().log_softmax(-1).gather(1, flat[:, None])[:, 0])
-
-
-def _by_row(scores: Tensor | None, targets: tuple[tuple[int, ...], ...]) -> tuple[list[float], ...]:
-    flat = iter([] if scores is None else scores.tolist())
-    return tuple(list(islice(flat, len(row))) for row in targets)

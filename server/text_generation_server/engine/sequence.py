@@ -16,6 +16,8 @@ from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import Request
 from text_generation_server.grammar.state import GrammarState
+from text_generation_server.sampling.params import SamplingParams
+from text_generation_server.sampling.sampler import CountsRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class Sequence:
     the router owns the slots). `source` is a prompt that an encoder reads, None where the answer continues the prompt;
     with one, position 0 is the start of every answer, and its slot the row's own. `adapter` is the number of its
     adapter, 0 for none. `step_tokens` is the number of tokens its next step computes, `draft` those among them that are
-    guesses. `drafts` makes guesses, None for sequences that take one token a step. `samples`: whether its tokens are
-    drawn.
+    guesses. `drafts` makes guesses, None for sequences that take one token a step. `sampling`: how its tokens are
+    chosen, `samples`: whether they are drawn.
     """
 
     __slots__ = (
@@ -42,18 +44,20 @@ class Sequence:
         "admitted",
         "cache_len",
         "computed",
-        "counts_row",
+        "counts_rows",
         "draft",
         "drafts",
         "grammar",
         "local_slots",
         "output_ids",
         "prompt_logprobs",
+        "prompt_top",
         "released",
         "request",
         "row",
         "sampled",
         "samples",
+        "sampling",
         "slots",
         "source",
         "step_tokens",
@@ -72,7 +76,8 @@ class Sequence:
         adapter: int,
         cache_len: int,
         tags: PrefixTags | None,
-        counts_row: int | None,
+        sampling: SamplingParams,
+        counts_rows: CountsRows,
         grammar: GrammarState | None,
         stop: IdRule,
         text: TextRule,
@@ -80,14 +85,15 @@ class Sequence:
         source: Source | None = None,
     ) -> None:
         self.request = request
-        self.samples = request.sampling.samples
+        self.sampling = sampling
+        self.samples = sampling.samples
         self.row = row
         self.slots = slots
         self.source = source
         self.local_slots = local_slots
         self.adapter = adapter
         self.tags = tags
-        self.counts_row = counts_row
+        self.counts_rows = counts_rows
         self.grammar = grammar
         self.stop = stop
         self.text = text
@@ -99,7 +105,9 @@ class Sequence:
         self.sampled = 0
         self.output_ids: list[int] = []
         # The first token and every cached one have no distribution to score by (docs/protocol.md#log-probabilities).
-        self.prompt_logprobs = [math.nan] * (cache_len + 1) if request.prefill_logprobs else []
+        unscored = cache_len + 1 if request.prefill_logprobs else 0
+        self.prompt_logprobs = [math.nan] * unscored
+        self.prompt_top: list[list[tuple[int, float]]] = [[]] * unscored if request.prefill_top_n else []
         self.step_tokens = self.next_chunk
         self.released = False
 

@@ -1,5 +1,6 @@
 """Launches steps: plans them, adds what rank 0 alone knows (parameters, uniforms), hands them to the runner."""
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from text_generation_server.cache.tags import PromptWrites
@@ -8,6 +9,7 @@ from text_generation_server.engine.choosing import ChoosingRows, SamplingInput
 from text_generation_server.engine.launched_step import LaunchedStep, StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.engine.planner import PlannedStep, plan_step
+from text_generation_server.engine.scoring import ScoredRows
 from text_generation_server.engine.sequence import Sequence
 from text_generation_server.grammar.masks import MaskMaker
 from text_generation_server.grammar.state import TokenSource
@@ -77,24 +79,34 @@ class StepLauncher:
         return SamplingInput(
             rows=self._choosing_rows,
             uniforms=[
-                uniform(s.request.sampling.seed, s.request.generated + chosen) if s.samples else 0.0
-                for s, chosen in choices
+                uniform(s.sampling.seed, s.request.generated + chosen) if s.samples else 0.0 for s, chosen in choices
             ],
             lengths=[len(s.request.prompt_ids) + chosen for s, chosen in choices],
-            histories=tuple(
-                (s.counts_row, s.request.prompt_ids) for s, chosen in choices if s.counts_row is not None and not chosen
-            ),
+            generated=[s.request.generated + chosen for s, chosen in choices],
+            histories=tuple(found for s, chosen in choices if not chosen for found in _histories(s)),
             masks=self._masks.start(grammars) if grammars else None,
-            targets=tuple(_targets(step, index, count) for index, count in enumerate(c for _, c in step.plan.scored)),
+            scored=ScoredRows(
+                tuple(_targets(step, index, count) for index, (_, count) in enumerate(step.plan.scored)),
+                tuple(sequence.request.prefill_top_n for sequence in step.scored),
+            ),
         )
 
     def _rows(self, choosing: list[Sequence]) -> ChoosingRows:
         return ChoosingRows(
-            [s.request.sampling for s in choosing],
+            [s.sampling for s in choosing],
             [s.request.top_n_tokens for s in choosing],
-            [s.counts_row for s in choosing],
+            [s.counts_rows for s in choosing],
             self._watermark,
         )
+
+
+def _histories(sequence: Sequence) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """What the rows of counts begin with that the sequence holds."""
+    held = sequence.counts_rows
+    if held.whole is not None:
+        yield held.whole, sequence.request.prompt_ids
+    if held.answer is not None:
+        yield held.answer, sequence.request.generated_ids
 
 
 def _token_of(output: Pending[StepOutput], place: int) -> TokenSource:

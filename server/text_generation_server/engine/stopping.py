@@ -11,22 +11,23 @@ from text_generation_server.engine.types import FinishReason, StoppingParams
 class IdRule:
     """What ids decide: the budget, which comes before the end tokens (docs/protocol.md#stopping).
 
-    `generated` counts all tokens, those before this stay included. `stay_over`: there is no room for more now, but
-    the request may be resumed.
+    `generated` counts all tokens, those before this stay included. `ends`: the tokens that end it; `untold`: those of
+    them that are no part of the text. `stay_over`: there is no room for more now, but the request may be resumed.
     """
 
     def __init__(self, stopping: StoppingParams, eos_ids: frozenset[int], generated: int = 0) -> None:
         self.generated = generated
         self._room = generated + stopping.max_new_tokens
         self._resumable = stopping.resumable
-        self._eos_ids: frozenset[int] = frozenset() if stopping.ignore_eos else eos_ids
+        self.untold = frozenset(stopping.stop_token_ids)
+        self.ends = self.untold if stopping.ignore_eos else self.untold | eos_ids
 
     def accept(self, token_id: int) -> FinishReason | None:
         """Count a token; say why the generation ends with it, if it does."""
         self.generated += 1
         if self.generated >= self._room and not self._resumable:
             return FinishReason.LENGTH
-        return FinishReason.EOS_TOKEN if token_id in self._eos_ids else None
+        return FinishReason.EOS_TOKEN if token_id in self.ends else None
 
     @property
     def stay_over(self) -> bool:
@@ -37,11 +38,13 @@ class TextRule:
     """The text of one generation, which nothing follows once it contains a stop sequence, taken literally.
 
     Characters count once they are complete, also those that the text holds back for an unfinished one behind them.
-    Work and memory a token depend on the longest stop sequence, not on the text so far.
+    What the next `least` tokens complete does not count. Work and memory a token depend on the longest stop sequence,
+    not on the text so far.
     """
 
-    def __init__(self, text: IncrementalText, sequences: tuple[str, ...]) -> None:
+    def __init__(self, text: IncrementalText, sequences: tuple[str, ...], least: int = 0) -> None:
         self.stopped = False
+        self._early = least
         self._text = text
         self._sequences = tuple(sequence for sequence in sequences if sequence)
         self._kept = max(map(len, self._sequences), default=1) - 1
@@ -55,7 +58,8 @@ class TextRule:
             return text
         begun = len(self._tail)
         seen = self._tail + text + self._text.held
-        end = self._end_of_match(seen, begun)
+        self._early -= 1
+        end = None if self._early >= 0 else self._end_of_match(seen, begun)
         if end is not None:
             self.stopped, self._surplus = True, seen[end:]
             return seen[begun:end]

@@ -24,12 +24,15 @@ class FinishReason(IntEnum):
 class StoppingParams:
     """When a generation ends. `max_new_tokens` counts generated tokens, at least 1.
 
+    stop_token_ids: end it too, and are no part of its text. min_new_tokens: so many come before an end, if they can.
     resumable: there is room for so many tokens now, but the request may come back for more.
     """
 
     max_new_tokens: int
     stop_sequences: tuple[str, ...] = ()
     ignore_eos: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    min_new_tokens: int = 0
     resumable: bool = False
 
 
@@ -39,7 +42,8 @@ class Request:
 
     `slots` are the router's cache slots, position by position, or None when the engine allocates.
     The first `cache_len` positions are believed to be in those slots already; `chunk` caps the prompt tokens of the
-    first step. The last `generated` ids of the prompt are this request's own, from earlier stays.
+    first step. The last `generated` ids of the prompt are this request's own, from earlier stays. With
+    `prefill_logprobs`, `prefill_top_n` of the best tokens are told for each place of the prompt.
     """
 
     id: int
@@ -47,12 +51,18 @@ class Request:
     sampling: SamplingParams
     stopping: StoppingParams
     prefill_logprobs: bool = False
+    prefill_top_n: int = 0
     top_n_tokens: int = 0
     adapter: str | None = None
     slots: tuple[int, ...] | None = None
     cache_len: int = 0
     chunk: int | None = None
     generated: int = 0
+
+    @property
+    def generated_ids(self) -> tuple[int, ...]:
+        """What it generated in earlier stays."""
+        return self.prompt_ids[len(self.prompt_ids) - self.generated :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,7 @@ class Generation:
     request_id: int
     tokens: TokenList
     prefill_tokens: TokenList | None = None
+    prefill_top_tokens: tuple[TokenList, ...] = ()
     top_tokens: tuple[TokenList, ...] = ()
     finished: GeneratedText | Failure | None = None
 

@@ -9,3 +9,4 @@ class GrammarType(IntEnum):
     NONE = 0
     JSON = 1
     REGEX = 2
+    EBNF = 1000

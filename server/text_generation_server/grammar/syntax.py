@@ -8,6 +8,7 @@ from llguidance import LLMatcher
 
 from text_generation_server.errors import InvalidRequest, excerpt
 from text_generation_server.grammar.closing import closed
+from text_generation_server.grammar.ebnf import to_lark
 from text_generation_server.grammar.grammar_type import GrammarType
 
 MAX_CHARACTERS = 2**20
@@ -54,9 +55,11 @@ def to_library_grammar(kind: GrammarType, text: str) -> str:
             return LLMatcher.grammar_from_lark(_OPTIONS + lark)
         case GrammarType.JSON:
             return LLMatcher.grammar_from_lark(f"{_OPTIONS}start: %json {_json_grammar(text)}")
+        case GrammarType.EBNF:
+            return LLMatcher.grammar_from_lark(_OPTIONS + to_lark(text))
         case GrammarType.NONE:
             raise InvalidRequest(
-                "a grammar was given with grammar_type NONE, expected JSON or REGEX; name its type or leave it empty"
+                "a grammar was given with grammar_type NONE, expected JSON, REGEX or EBNF: name its type, or send none"
             )
 
 

@@ -27,6 +27,9 @@ class PromptEncoder:
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[Encoded]:
         """Ids of each prompt, or for what reason there are none."""
+        if any(prompt.ids for prompt in prompts):
+            encoded = iter(self([prompt for prompt in prompts if not prompt.ids]))
+            return [prompt.ids or next(encoded) for prompt in prompts]
         special = [prompt.add_special_tokens or self.always_special for prompt in prompts]
         texts = [Text(prompt.text, prompt.truncate) for prompt in prompts]
         if len(set(special)) == 1:

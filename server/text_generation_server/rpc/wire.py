@@ -35,6 +35,7 @@ ROUTER_LIMIT = 4 * 2**20
 """Bytes of the largest answer that routers take (docs/protocol.md#sizes)."""
 
 DISPENSABLE: dict[str, Callable[[Message], int]] = {
+    "prefill_top_tokens": lambda generation: sum(len(t.ids) for t in getattr(generation, "prefill_top_tokens", ())),
     "prefill_tokens": lambda generation: len(generation.prefill_tokens.ids),
     "top_tokens": lambda generation: sum(len(tokens.ids) for tokens in generation.top_tokens),
 }
@@ -43,11 +44,15 @@ DISPENSABLE: dict[str, Callable[[Message], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt's text; `truncate` > 0 keeps that many tokens from its end, special ones included."""
+    """A prompt's text; `truncate` > 0 keeps that many tokens from its end, special ones included.
+
+    ids: the prompt itself, where it came as ids.
+    """
 
     text: str
     truncate: int
     add_special_tokens: bool
+    ids: tuple[int, ...] = ()
 
 
 Encoded = tuple[int, ...] | InvalidRequest
@@ -161,8 +166,11 @@ class Wire(ABC):
         }
 
 
-def sampling_params(message: Message) -> SamplingParams:
-    """NextTokenChooserParameters; fields left at zero are neutral (docs/protocol.md#choosing-tokens)."""
+def sampling_params(message: Message, **more: Any) -> SamplingParams:
+    """NextTokenChooserParameters; fields left at zero are neutral (docs/protocol.md#choosing-tokens).
+
+    more: what one version alone has.
+    """
     return sanitised(
         SamplingParams(
             temperature=message.temperature,
@@ -176,6 +184,7 @@ def sampling_params(message: Message) -> SamplingParams:
             watermark=message.watermark,
             grammar=message.grammar,
             grammar_type=_grammar_type(message.grammar_type),
+            **more,
         )
     )
 
@@ -188,13 +197,13 @@ def _grammar_type(number: int) -> GrammarType:
         raise InvalidRequest(f"grammar_type is {number}, expected one of {kinds}") from None
 
 
-def stopping_params(message: Message, resumable: bool = False) -> StoppingParams:
-    """StoppingCriteriaParameters."""
+def stopping_params(message: Message, **more: Any) -> StoppingParams:
+    """StoppingCriteriaParameters. more: what one version alone has."""
     return StoppingParams(
-        resumable=resumable,
         max_new_tokens=message.max_new_tokens,
         stop_sequences=tuple(message.stop_sequences),
         ignore_eos=message.ignore_eos_token,
+        **more,
     )
 
 
@@ -203,6 +212,8 @@ def _generation(generation: Generation) -> dict[str, Any]:
     fields: dict[str, Any] = {"request_id": generation.request_id, "tokens": _tokens(generation.tokens)}
     if generation.prefill_tokens is not None:
         fields["prefill_tokens"] = _tokens(generation.prefill_tokens)
+    if generation.prefill_top_tokens:
+        fields["prefill_top_tokens"] = [_tokens(tokens) for tokens in generation.prefill_top_tokens]
     if generation.top_tokens:
         fields["top_tokens"] = [_tokens(tokens) for tokens in generation.top_tokens]
     if generation.finished is not None:

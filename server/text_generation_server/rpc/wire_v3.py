@@ -18,6 +18,20 @@ from text_generation_server.rpc.wire import (
     stopping_params,
     within_router_limit,
 )
+from text_generation_server.sampling.params import SamplingParams
+
+EXTENSIONS = (
+    "min_p",
+    "presence_penalty",
+    "count_penalty",
+    "logit_bias",
+    "min_new_tokens",
+    "stop_token_ids",
+    "prompt_ids",
+    "prefill_top_n_tokens",
+    "ebnf",
+)
+"""What is read of requests that other shards of this protocol do not know (docs/protocol.md#extensions)."""
 
 
 class WireV3(Wire):
@@ -43,11 +57,12 @@ class WireV3(Wire):
             vocab_size=info.vocab_size,
             adapter_ids=info.adapters,
             prefix_caching_by_adapter=info.prefix_caching_by_adapter,
+            request_extensions=EXTENSIONS,
         )
 
     def prompt(self, message: pb.Request) -> Prompt:
         """A Request's prompt."""
-        return Prompt(prompt_text(message), message.truncate, message.add_special_tokens)
+        return Prompt(prompt_text(message), message.truncate, message.add_special_tokens, tuple(message.prompt_ids))
 
     def check_served(self, message: pb.Request) -> None:
         """Images are passed over in a Warmup only, where routers always send one."""
@@ -60,9 +75,15 @@ class WireV3(Wire):
         return Request(
             id=message.id,
             prompt_ids=(*prompt_ids, *message.generated_ids),
-            sampling=sampling_params(message.parameters),
-            stopping=stopping_params(message.stopping_parameters, message.resumable),
+            sampling=_sampling(message.parameters),
+            stopping=stopping_params(
+                message.stopping_parameters,
+                resumable=message.resumable,
+                min_new_tokens=message.stopping_parameters.min_new_tokens,
+                stop_token_ids=tuple(message.stopping_parameters.stop_token_ids),
+            ),
             prefill_logprobs=message.prefill_logprobs and self._prefill_logprobs,
+            prefill_top_n=message.prefill_top_n_tokens,
             top_n_tokens=message.top_n_tokens,
             adapter=message.adapter_id or None,
             slots=tuple(message.slots) or None,
@@ -112,6 +133,16 @@ class WireV3(Wire):
             current_tokens=batch.current_tokens,
             prefill_room=batch.prefill_room,
         )
+
+
+def _sampling(message: pb.NextTokenChooserParameters) -> SamplingParams:
+    return sampling_params(
+        message,
+        min_p=message.min_p,
+        presence_penalty=message.presence_penalty,
+        count_penalty=message.count_penalty,
+        logit_bias=tuple({one.id: one.bias for one in message.logit_bias}.items()),
+    )
 
 
 def prompt_text(message: pb.Request) -> str:

@@ -5,6 +5,7 @@ of the vocabulary.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,13 @@ from torch import Tensor
 from text_generation_server.device.copies import to_device
 
 _FIRST_ROWS = 8
+
+
+class CountsRows(NamedTuple):
+    """The rows that a sequence holds, None where nothing is counted for it: of all its tokens, and of its answer's."""
+
+    whole: int | None = None
+    answer: int | None = None
 
 
 class TokenCounts:
@@ -26,6 +34,16 @@ class TokenCounts:
         self._table = torch.zeros(0, vocab_size, dtype=torch.int32, device=device)  # [n, vocab]
         self._free: list[int] = []
         self._lent = 0
+
+    def lend(self, whole: bool, answer: bool) -> CountsRows:
+        """Rows for a new sequence that needs these counts."""
+        return CountsRows(self.take() if whole else None, self.take() if answer else None)
+
+    def take_back(self, rows: CountsRows) -> None:
+        """Undo a `lend`."""
+        for row in rows:
+            if row is not None:
+                self.release(row)
 
     def take(self) -> int:
         """A row for a new sequence; its content is undefined until `reset`."""

@@ -111,7 +111,7 @@ def plan_method(rows: PlannedRows, top_n: Sequence[int], kernels: bool) -> Sampl
 
 
 def _fits(params: SamplingParams, top_n: int) -> bool:
-    return params.typical_p == 1.0 and not top_n
+    return params.typical_p == 1.0 and params.min_p == 0.0 and not top_n
 
 
 def _best(scores: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from text_generation_server.device.copies import to_device
 from text_generation_server.sampling.counts import TokenCounts
 from text_generation_server.sampling.rows import MASKED, Planned, PlannedRows, Rows
 from text_generation_server.sampling.watermark import green_lists
@@ -19,13 +20,14 @@ from text_generation_server.sampling.watermark import green_lists
 class StepContext:
     """What processors may look at beside the scores.
 
-    lengths: tokens of each row so far [S] int64.
+    lengths: tokens of each row so far [S] int64. generated: those of them that are its answer's [S] int64.
     previous: the last of them [S] int64; None unless a row is watermarked.
     masks: for the G rows with a grammar, in order, the tokens it allows as bits [G, ceil(vocab / 32)] int32, lowest
         first; None where no row has one.
     """
 
     lengths: Tensor
+    generated: Tensor
     counts: TokenCounts
     previous: Tensor | None = None
     masks: Tensor | None = None
@@ -62,6 +64,30 @@ class Watermark:
 
 
 @dataclass(frozen=True, slots=True)
+class LogitBias:
+    """Adds what a request says to the scores of the tokens it names."""
+
+    rows: Rows
+    places: Tensor  # [P], among these rows
+    tokens: Tensor  # [P]
+    bias: Tensor  # [P] fp32
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        chosen = rows.where(lambda params: bool(params.logit_bias))
+        if not chosen:
+            return None
+        places, tokens = rows.each(lambda params: [token for token, _ in params.logit_bias], chosen)
+        bias = [value for row in chosen for _, value in rows.params[row].logit_bias]
+        return cls(rows.rows(chosen), places, tokens, to_device(bias, torch.float32, rows.device))
+
+    def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
+        part = self.rows.take(scores)
+        part[self.places, self.tokens] += self.bias
+        return self.rows.put(scores, part)
+
+
+@dataclass(frozen=True, slots=True)
 class RepetitionPenalty:
     """Divides positive and multiplies negative scores of tokens that occurred (Keskar et al., 2019)."""
 
@@ -75,7 +101,7 @@ class RepetitionPenalty:
         if not chosen:
             return None
         penalty = rows.column(chosen, lambda params: params.repetition_penalty, torch.float32)
-        return cls(rows.rows(chosen), rows.counts(chosen), penalty)
+        return cls(rows.rows(chosen), rows.counts(chosen, lambda held: held.whole), penalty)
 
     def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
         part = self.rows.take(scores)
@@ -99,11 +125,38 @@ class FrequencyPenalty:
         if not chosen:
             return None
         penalty = rows.column(chosen, lambda params: params.frequency_penalty, torch.float32)
-        return cls(rows.rows(chosen), rows.counts(chosen), penalty)
+        return cls(rows.rows(chosen), rows.counts(chosen, lambda held: held.whole), penalty)
 
     def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
         share = step.counts.of(self.counts) / self.rows.take(step.lengths)[:, None]
         return self.rows.put(scores, self.rows.take(scores) - share * self.penalty)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPenalty:
+    """Subtracts `count` for each time that the answer has a token, and `presence` once if it has it (OpenAI's)."""
+
+    rows: Rows
+    counts: Tensor  # [R]
+    count: Tensor  # [R, 1]
+    presence: Tensor  # [R, 1]
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        chosen = rows.where(lambda params: params.penalises_answer)
+        if not chosen:
+            return None
+        return cls(
+            rows.rows(chosen),
+            rows.counts(chosen, lambda held: held.answer),
+            rows.column(chosen, lambda params: params.count_penalty, torch.float32),
+            rows.column(chosen, lambda params: params.presence_penalty, torch.float32),
+        )
+
+    def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
+        times = step.counts.of(self.counts)
+        penalty = times * self.count + (times > 0) * self.presence
+        return self.rows.put(scores, self.rows.take(scores) - penalty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +183,39 @@ class Grammar:
         return self.rows.put(scores, part + bias.view(len(part), -1)[:, : part.shape[-1]])
 
 
-PROCESSORS: tuple[type[LogitsProcessor], ...] = (Watermark, RepetitionPenalty, FrequencyPenalty, Grammar)
+@dataclass(frozen=True, slots=True)
+class EarlyEnds:
+    """Forbids the tokens that end an answer while it has fewer than `least`, unless nothing else may follow."""
+
+    rows: Rows
+    places: Tensor  # [P], among these rows
+    ends: Tensor  # [P]
+    least: Tensor  # [R, 1]
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        chosen = rows.where(lambda params: params.least > 0)
+        if not chosen:
+            return None
+        places, ends = rows.each(lambda params: params.ends, chosen)
+        return cls(rows.rows(chosen), places, ends, rows.column(chosen, lambda params: params.least, torch.int64))
+
+    def __call__(self, scores: Tensor, step: StepContext) -> Tensor:
+        part = self.rows.take(scores)
+        going_on = part.clone()
+        going_on[self.places, self.ends] = MASKED
+        early = self.rows.take(step.generated)[:, None] < self.least
+        possible = going_on.amax(-1, keepdim=True) > MASKED
+        return self.rows.put(scores, torch.where(early & possible, going_on, part))
+
+
+PROCESSORS: tuple[type[LogitsProcessor], ...] = (
+    Watermark,
+    LogitBias,
+    RepetitionPenalty,
+    FrequencyPenalty,
+    AnswerPenalty,
+    Grammar,
+    EarlyEnds,
+)
 """All of them, in the order in which they are applied."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from text_generation_server.device.copies import to_device
+from text_generation_server.sampling.counts import CountsRows
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 
 MASKED = float("-inf")
@@ -44,12 +45,11 @@ class Rows:
 class PlannedRows:
     """What every row of a step asks for, from which each rule picks the rows it concerns.
 
-    `counts_rows` has the row of `TokenCounts` of each row, None where nothing is penalised. `watermark` is how those
-    rows are marked that ask for it.
+    `counts_rows` has the rows of `TokenCounts` of each row. `watermark` is how those rows are marked that ask for it.
     """
 
     params: Sequence[SamplingParams]
-    counts_rows: Sequence[int | None]
+    counts_rows: Sequence[CountsRows]
     vocab_size: int
     device: torch.device
     watermark: WatermarkParams
@@ -74,12 +74,18 @@ class PlannedRows:
         """One parameter of each chosen row [R, 1]."""
         return to_device([value(self.params[row]) for row in chosen], dtype, self.device)[:, None]
 
-    def counts(self, chosen: Sequence[int]) -> Tensor:
-        """The rows of `TokenCounts` of the chosen rows [R] int64. ValueError where one has none."""
-        held = [counts_row for row in chosen if (counts_row := self.counts_rows[row]) is not None]
-        if len(held) < len(chosen):
-            raise ValueError("a row with a repetition or frequency penalty needs a row of token counts, got None")
-        return to_device(held, torch.int64, self.device)
+    def counts(self, chosen: Sequence[int], held: Callable[[CountsRows], int | None]) -> Tensor:
+        """The row of `TokenCounts` that each chosen row has `held` [R] int64. ValueError where one has none."""
+        found = [counts_row for row in chosen if (counts_row := held(self.counts_rows[row])) is not None]
+        if len(found) < len(chosen):
+            raise ValueError("a row with a penalty needs a row of token counts, got None")
+        return to_device(found, torch.int64, self.device)
+
+    def each(self, tokens: Callable[[SamplingParams], Sequence[int]], chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Every pair of a place among the chosen rows and one of that row's `tokens`: [P] int64 both."""
+        pairs = [(place, token) for place, row in enumerate(chosen) for token in tokens(self.params[row])]
+        places, ids = zip(*pairs, strict=True) if pairs else ((), ())
+        return to_device(places, torch.int64, self.device), to_device(ids, torch.int64, self.device)
 
 
 class Planned(Protocol):

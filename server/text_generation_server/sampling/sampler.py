@@ -11,14 +11,34 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from text_generation_server.sampling.counts import TokenCounts
+from text_generation_server.device.copies import to_device
+from text_generation_server.sampling.counts import CountsRows, TokenCounts
 from text_generation_server.sampling.methods import SamplingMethod, plan_method
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 from text_generation_server.sampling.processors import PROCESSORS, LogitsProcessor, StepContext, Watermark
-from text_generation_server.sampling.rows import PlannedRows, Rows, planned
+from text_generation_server.sampling.rows import PlannedRows, planned
 from text_generation_server.sampling.sampled import HostSampled, Sampled
 
-__all__ = ["HostSampled", "Sampled", "Sampler", "SamplingPlan", "TokenCounts"]
+__all__ = ["CountsRows", "HostSampled", "Sampled", "Sampler", "SamplingPlan", "TokenCounts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Rows of a step whose tokens are counted, twice those that hold two rows of counts.
+
+    rows: [C] int64. counts_rows: where in `TokenCounts` [C] int64, distinct.
+    """
+
+    rows: Tensor
+    counts_rows: Tensor
+
+    @classmethod
+    def plan(cls, held: Sequence[CountsRows], device: torch.device) -> Self | None:
+        """For rows that hold these rows of counts, None if there are none."""
+        pairs = [(row, one) for row, rows in enumerate(held) for one in rows if one is not None]
+        if not pairs:
+            return None
+        return cls(*(to_device(column, torch.int64, device) for column in zip(*pairs, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,36 +47,33 @@ class SamplingPlan:
 
     processors: those that some row needs, in order.
     choice: how tokens are chosen behind them.
-    counted, counts_rows: the rows whose tokens are counted, and their rows of `TokenCounts` [R].
+    counted: the rows whose tokens are counted, None if none are.
     """
 
     processors: tuple[LogitsProcessor, ...]
     choice: SamplingMethod
-    counted: Rows | None
-    counts_rows: Tensor
+    counted: Counted | None
 
     @classmethod
     def build(
         cls,
         params: Sequence[SamplingParams],
         top_n: Sequence[int],
-        counts_rows: Sequence[int | None],
+        counts_rows: Sequence[CountsRows],
         vocab_size: int,
         device: torch.device,
         watermark: WatermarkParams | None = None,
     ) -> Self:
-        """Plan for one row per entry: its parameters, its number of top tokens, and its row of `TokenCounts`.
+        """Plan for one row per entry: its parameters, its number of top tokens, and its rows of `TokenCounts`.
 
         Raises:
             ValueError: a row with a penalty has no row of counts.
         """
         rows = PlannedRows(params, counts_rows, vocab_size, device, watermark or WatermarkParams())
-        counted = [row for row, held in enumerate(counts_rows) if held is not None]
         return cls(
             processors=planned(PROCESSORS, rows),
             choice=plan_method(rows, top_n, kernels=device.type == "cuda"),
-            counted=rows.rows(counted) if counted else None,
-            counts_rows=rows.counts(counted),
+            counted=Counted.plan(counts_rows, device),
         )
 
     @property
@@ -77,6 +94,7 @@ class Sampler:
         plan: SamplingPlan,
         uniforms: Tensor,
         lengths: Tensor,
+        generated: Tensor,
         previous: Tensor | None = None,
         masks: Tensor | None = None,
     ) -> Sampled:
@@ -87,13 +105,14 @@ class Sampler:
             plan: built for these rows, in this order.
             uniforms: numbers in [0, 1) [S] fp32; greedy rows ignore theirs.
             lengths: prompt and generated tokens so far [S] int64.
+            generated: generated tokens so far [S] int64.
             previous: the last of these tokens [S] int64; may be None if the plan is not `watermarked`.
             masks: see `StepContext`; may be None if no row has a grammar.
         """
-        step = StepContext(lengths, self.counts, previous, masks)
+        step = StepContext(lengths, generated, self.counts, previous, masks)
         sampled = plan.choice(self._processed(logits, plan, step), uniforms)
         if plan.counted is not None:
-            self.counts.add(plan.counts_rows, plan.counted.take(sampled.ids))
+            self.counts.add(plan.counted.counts_rows, sampled.ids[plan.counted.rows])
         return sampled
 
     def _processed(self, logits: Tensor, plan: SamplingPlan, step: StepContext) -> Tensor:

@@ -25,17 +25,25 @@ def sanitised(params: SamplingParams) -> SamplingParams:
         top_p=_mass(params.top_p),
         typical_p=_mass(params.typical_p),
         repetition_penalty=_bounded(params.repetition_penalty, 1 / STRONGEST) if repeats else 1.0,
-        frequency_penalty=_bounded(params.frequency_penalty, -STRONGEST) if isfinite(params.frequency_penalty) else 0.0,
+        frequency_penalty=_signed(params.frequency_penalty),
+        presence_penalty=_signed(params.presence_penalty),
+        count_penalty=_signed(params.count_penalty),
+        logit_bias=tuple((token, _signed(bias)) for token, bias in params.logit_bias),
+        min_p=params.min_p if 0.0 < params.min_p <= 1.0 else 0.0,
     )
     return cleaned if _positive(params.temperature) else _greedy(cleaned)
 
 
 def _greedy(params: SamplingParams) -> SamplingParams:
-    return replace(params, temperature=1.0, top_k=0, top_p=1.0, typical_p=1.0, do_sample=False)
+    return replace(params, temperature=1.0, top_k=0, top_p=1.0, typical_p=1.0, min_p=0.0, do_sample=False)
 
 
 def _mass(value: float) -> float:
     return value if 0.0 < value < 1.0 else 1.0
+
+
+def _signed(value: float) -> float:
+    return _bounded(value, -STRONGEST) if isfinite(value) else 0.0
 
 
 def _bounded(value: float, least: float) -> float:

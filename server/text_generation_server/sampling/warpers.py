@@ -1,10 +1,11 @@
-"""Warpers: what temperature, top-k, top-p and typical-p do to scores before a token is drawn.
+"""Warpers: what temperature, top-k, top-p, min-p and typical-p do to scores before a token is drawn.
 
 Each one concerns the rows that ask for it and leaves the others untouched, bit for bit. They know the scores alone.
 Order and definitions: docs/protocol.md#choosing-tokens.
 """
 
 from dataclasses import dataclass
+from math import log
 from typing import Protocol, Self
 
 import torch
@@ -86,6 +87,26 @@ class TopP:
 
 
 @dataclass(frozen=True, slots=True)
+class MinP:
+    """Keeps the tokens that are at least p times as likely as the best one (Nguyen et al., 2024)."""
+
+    rows: Rows
+    below_best: Tensor  # [R, 1]: log p
+
+    @classmethod
+    def plan(cls, rows: PlannedRows) -> Self | None:
+        chosen = rows.where(lambda params: params.min_p > 0.0)
+        if not chosen:
+            return None
+        return cls(rows.rows(chosen), rows.column(chosen, lambda params: log(params.min_p), torch.float32))
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        part = self.rows.take(scores)
+        worst = part.amax(-1, keepdim=True) + self.below_best
+        return self.rows.put(scores, part.masked_fill(part < worst, MASKED))
+
+
+@dataclass(frozen=True, slots=True)
 class Typical:
     """Keeps the tokens of surprise nearest to the entropy until their probabilities reach p (Meister et al., 2022)."""
 
@@ -109,5 +130,5 @@ class Typical:
         return self.rows.put(scores, part.masked_fill(typicality < worst, MASKED))
 
 
-WARPERS: tuple[type[Warper], ...] = (Temperature, TopK, TopP, Typical)
+WARPERS: tuple[type[Warper], ...] = (Temperature, TopK, TopP, MinP, Typical)
 """All of them, in the order in which they are applied."""

@@ -67,6 +67,19 @@ def test_length_comes_before_an_end_token() -> None:
     assert IdRule(StoppingParams(1), EOS).accept(2) is FinishReason.LENGTH
 
 
+def test_tokens_that_a_request_names_end_it_whatever_ends_else() -> None:
+    named = IdRule(StoppingParams(9, ignore_eos=True, stop_token_ids=(5,)), EOS)
+    assert [named.accept(token) for token in (2, 7, 5)] == [None, None, FinishReason.EOS_TOKEN]
+    assert (named.ends, named.untold) == ({5}, {5})
+    assert IdRule(StoppingParams(9, stop_token_ids=(5,)), EOS).ends == {2, 5, 7}
+
+
+@pytest.mark.parametrize(("least", "texts"), [(0, ["ab"]), (1, ["ab", "c"]), (2, ["ab", "cab", "c"]), (-3, ["ab"])])
+def test_the_first_tokens_complete_no_sequence(least: int, texts: list[str]) -> None:
+    rule = TextRule(IncrementalText([], TokensOfBytes([b"ab", b"cab", b"c"])), ("ab", "bc"), least)
+    assert list(_until_stopped(rule, [1, 2, 3])) == texts
+
+
 @pytest.mark.parametrize("sequence", [".*[", "$", "\\d", "(a"])
 def test_sequences_are_literal(sequence: str) -> None:
     assert say([b"aaa 1", sequence.encode(), b"!"], sequence).texts == ["aaa 1", sequence]

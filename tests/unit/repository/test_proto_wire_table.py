@@ -99,6 +99,18 @@ InfoResponse.support_chunking 6 bool -
 InfoResponse.use_prefix_caching 7 bool -
 InfoResponse.adapter_ids 1001 repeated-string -
 InfoResponse.prefix_caching_by_adapter 1002 bool -
+InfoResponse.request_extensions 1003 repeated-string -
+NextTokenChooserParameters.min_p 1000 float -
+NextTokenChooserParameters.presence_penalty 1001 float -
+NextTokenChooserParameters.count_penalty 1002 float -
+NextTokenChooserParameters.logit_bias 1003 repeated-TokenBias -
+TokenBias.id 1 uint32 -
+TokenBias.bias 2 float -
+StoppingCriteriaParameters.min_new_tokens 1000 uint32 -
+StoppingCriteriaParameters.stop_token_ids 1001 repeated-uint32 -
+Request.prompt_ids 1000 repeated-uint32 -
+Request.prefill_top_n_tokens 1001 uint32 -
+Generation.prefill_top_tokens 1000 repeated-Tokens -
 InfoResponse.attention_impl 8 string -
 InfoResponse.block_size 9 uint32 -
 Image.data 1 bytes -
@@ -130,6 +142,8 @@ ENUMS = {
     "GrammarType": {"GRAMMAR_TYPE_NONE": 0, "GRAMMAR_TYPE_JSON": 1, "GRAMMAR_TYPE_REGEX": 2},
     "FinishReason": {"FINISH_REASON_LENGTH": 0, "FINISH_REASON_EOS_TOKEN": 1, "FINISH_REASON_STOP_SEQUENCE": 2},
 }
+
+ENUM_VALUES_OF_OURS = {"v2": {}, "v3": {"GRAMMAR_TYPE_EBNF": 1000}}
 
 VERSIONS = [("v2", pb_v2, BOTH + ONLY_V2), ("v3", pb_v3, BOTH + ONLY_V3)]
 
@@ -167,7 +181,8 @@ def test_messages_without_fields(version, pb, table):
 
 @pytest.mark.parametrize(("version", "pb", "table"), VERSIONS, ids=["v2", "v3"])
 def test_enums(version, pb, table):
-    assert {enum.name: {v.name: v.number for v in enum.value} for enum in file_of(pb).enum_type} == ENUMS
+    expected = ENUMS | {"GrammarType": ENUMS["GrammarType"] | ENUM_VALUES_OF_OURS[version]}
+    assert {enum.name: {v.name: v.number for v in enum.value} for enum in file_of(pb).enum_type} == expected
 
 
 @pytest.mark.parametrize(("version", "pb", "table"), VERSIONS, ids=["v2", "v3"])

@@ -8,20 +8,24 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers.generation.logits_process import MinPLogitsWarper
 
-from text_generation_server.sampling.counts import TokenCounts
+from text_generation_server.sampling.counts import CountsRows, TokenCounts
 from text_generation_server.sampling.mass import cutoff
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 from text_generation_server.sampling.processors import (
+    AnswerPenalty,
+    EarlyEnds,
     FrequencyPenalty,
     Grammar,
+    LogitBias,
     LogitsProcessor,
     RepetitionPenalty,
     StepContext,
     Watermark,
 )
 from text_generation_server.sampling.rows import PlannedRows
-from text_generation_server.sampling.warpers import WARPERS, Temperature, TopK, TopP, Typical, Warper
+from text_generation_server.sampling.warpers import WARPERS, MinP, Temperature, TopK, TopP, Typical, Warper
 
 CPU = torch.device("cpu")
 MARGIN = 1e-4
@@ -38,10 +42,11 @@ def run(
     histories: Sequence[list[int]] = (),
 ) -> Tensor:
     counts = TokenCounts(scores.shape[1], CPU)
-    held = [counts.take() if row.penalises else None for row in params]
-    for row, history in zip(held, histories, strict=False):
-        if row is not None:
-            counts.reset(row, history)
+    held = [counts.lend(row.penalises, row.penalises_answer) for row in params]
+    for rows, history in zip(held, histories, strict=False):
+        for row in rows:
+            if row is not None:
+                counts.reset(row, history)
     processor = kind.plan(PlannedRows(params, held, scores.shape[1], CPU, WatermarkParams()))
     assert processor is not None
     lengths = torch.tensor([len(history) for history in histories] or [1] * len(params))
@@ -49,7 +54,7 @@ def run(
     # Every grammar allows the even tokens.
     masks = torch.full((sum(bool(row.grammar) for row in params), math.ceil(scores.shape[1] / 32)), 0x55555555)
     # Warpers know the scores alone.
-    step = () if kind in WARPERS else (StepContext(lengths, counts, previous, masks.to(torch.int32)),)
+    step = () if kind in WARPERS else (StepContext(lengths, lengths - 2, counts, previous, masks.to(torch.int32)),)
     return processor(scores.clone(), *step)
 
 
@@ -117,6 +122,35 @@ def test_frequency_penalty(scores: list[float], penalty: float, data: st.DataObj
     assert processed[0].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
+@given(score_lists, st.floats(-2, 2), st.floats(-2, 2).filter(bool), st.data())
+def test_answer_penalties(scores: list[float], count: float, presence: float, data: st.DataObject) -> None:
+    """OpenAI's own formula: mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence."""
+    answer = data.draw(st.lists(st.integers(0, len(scores) - 1), min_size=1))
+    times = [answer.count(token) for token in range(len(scores))]
+    expected = [score - c * count - float(c > 0) * presence for score, c in zip(scores, times, strict=True)]
+    params = SamplingParams(count_penalty=count, presence_penalty=presence)
+    processed = run(AnswerPenalty, [params], torch.tensor([scores]), [answer])
+    assert processed[0].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@settings(derandomize=True)
+@given(score_lists, st.floats(0.01, 1.0))
+def test_min_p_keeps_what_transformers_keeps(scores: list[float], p: float) -> None:
+    probs = probabilities(scores)
+    assume(all(abs(prob - p * max(probs)) > MARGIN * max(probs) for prob in probs))
+    theirs = MinPLogitsWarper(p)(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([scores]))
+    assert kept(run(MinP, [SamplingParams(min_p=p)], torch.tensor([scores]))) == kept(theirs)
+
+
+def test_an_end_comes_early_only_where_nothing_else_may_follow() -> None:
+    params = SamplingParams(least=1, ends=(1, 3))
+    scores = torch.tensor([[1.0, 3.0, 2.0, 4.0]])
+    early, late = run(EarlyEnds, [params], scores, [[0, 0]]), run(EarlyEnds, [params], scores, [[0, 0, 0]])
+    assert early.tolist() == [[1.0, -math.inf, 2.0, -math.inf]] and torch.equal(late, scores)
+    forced = torch.tensor([[-math.inf, 3.0, -math.inf, -math.inf]])  # as a grammar leaves it whose text is complete
+    assert torch.equal(run(EarlyEnds, [params], forced, [[0, 0]]), forced)
+
+
 @given(score_lists, st.floats(0.01, 10))
 def test_temperature(scores: list[float], temperature: float) -> None:
     assume(temperature != 1.0)
@@ -176,13 +210,17 @@ ROW_KINDS: list[tuple[type[LogitsProcessor | Warper], SamplingParams]] = [
     (TopK, SamplingParams(top_k=5)),
     (TopP, SamplingParams(top_p=0.6)),
     (Typical, SamplingParams(typical_p=0.6)),
+    (MinP, SamplingParams(min_p=0.3)),
+    (LogitBias, SamplingParams(logit_bias=((4, 2.0), (9, -100.0)))),
+    (AnswerPenalty, SamplingParams(presence_penalty=0.5, count_penalty=0.25)),
+    (EarlyEnds, SamplingParams(least=2, ends=(1, 7))),
 ]
 
 
 @pytest.mark.parametrize(("kind", "params"), ROW_KINDS, ids=[kind.__name__ for kind, _ in ROW_KINDS])
 def test_rows_that_do_not_ask_are_untouched(kind: type[LogitsProcessor | Warper], params: SamplingParams) -> None:
     scores = torch.randn(4, 50, generator=torch.Generator().manual_seed(1))
-    histories = [[1, 2, 3]] * 4
+    histories = [[1, 2, 3]] * 4  # of which one is the answer
     mixed = run(kind, [SamplingParams(), params, SamplingParams(), params], scores, histories)
     assert torch.equal(mixed[[0, 2]], scores[[0, 2]])
     assert torch.equal(mixed[[1]], run(kind, [params], scores[[1]], histories[:1]))
@@ -191,7 +229,7 @@ def test_rows_that_do_not_ask_are_untouched(kind: type[LogitsProcessor | Warper]
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in ROW_KINDS], ids=lambda kind: kind.__name__)
 def test_nothing_is_planned_for_neutral_rows(kind: type[LogitsProcessor | Warper]) -> None:
-    rows = PlannedRows([SamplingParams(), SamplingParams(top_k=50)], [None, None], 50, CPU, WatermarkParams())
+    rows = PlannedRows([SamplingParams(), SamplingParams(top_k=50)], [CountsRows()] * 2, 50, CPU, WatermarkParams())
     assert kind.plan(rows) is None
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
 from text_generation_server.sampling.sampled import MAX_TIES
-from text_generation_server.sampling.sampler import HostSampled, Sampler, SamplingPlan
+from text_generation_server.sampling.sampler import CountsRows, HostSampled, Sampler, SamplingPlan
 from text_generation_server.sampling.sanitise import sanitised
 from text_generation_server.sampling.uniforms import uniform
 from text_generation_server.sampling.watermark import green_lists
@@ -34,6 +34,12 @@ parameters = st.builds(
     frequency_penalty=st.sampled_from([0.0, 0.75, -0.5]),
     watermark=st.booleans(),
     grammar=st.sampled_from(["", "any"]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5]),
+    presence_penalty=st.sampled_from([0.0, 0.75]),
+    count_penalty=st.sampled_from([0.0, 0.5, -1.0]),
+    logit_bias=st.sampled_from([(), ((3, -100.0),), ((0, 5.0), (7, -2.5))]),
+    least=st.sampled_from([0, 4]),
+    ends=st.sampled_from([(2,), (1, 4, 6)]),
 )
 
 
@@ -47,14 +53,15 @@ def sample(
 ) -> HostSampled:
     """Sample as the engine does: each row behind its history, with the tokens its grammar allows (by default the even).
 
-    Rows without a grammar have an entry in `allowed` that must not matter.
+    The second half of a history is the answer. Rows without a grammar have an entry in `allowed` that must not matter.
     """
     histories = histories or [[0]] * len(params)
     sampler = Sampler(logits.shape[1], CPU)
-    held = [sampler.counts.take() if row.penalises else None for row in params]
-    for row, history in zip(held, histories, strict=True):
-        if row is not None:
-            sampler.counts.reset(row, history)
+    held = [sampler.counts.lend(row.penalises, row.penalises_answer) for row in params]
+    for rows, history in zip(held, histories, strict=True):
+        for row, counted in zip(rows, (history, answer_of(history)), strict=True):
+            if row is not None:
+                sampler.counts.reset(row, counted)
     plan = SamplingPlan.build(params, top_n or [0] * len(params), held, logits.shape[1], CPU)
     evens = set(range(0, logits.shape[1], 2))
     masks = [
@@ -68,12 +75,17 @@ def sample(
             plan,
             torch.tensor(uniforms or [0.5] * len(params)),
             torch.tensor([len(history) for history in histories]),
+            torch.tensor([len(answer_of(history)) for history in histories]),
             previous=torch.tensor([history[-1] for history in histories]),
             masks=torch.tensor(masks, dtype=torch.int32) if masks else None,
         )
         .start_copy()
         .read()
     )
+
+
+def answer_of(history: Sequence[int]) -> Sequence[int]:
+    return history[len(history) // 2 :]
 
 
 def packed(tokens: AbstractSet[int], vocab_size: int) -> list[int]:
@@ -92,14 +104,22 @@ def reference_scores(
     if params.watermark:
         for token in reference_green_list(history[-1], len(scores), len(scores) // 2):
             scores[token] += 2.0
+    for token, bias in params.logit_bias:
+        scores[token] += bias
     if params.repetition_penalty != 1.0:
         for token in set(history):
             factor = params.repetition_penalty
             scores[token] = scores[token] * factor if scores[token] < 0 else scores[token] / factor
     for token in set(history):
         scores[token] -= params.frequency_penalty * history.count(token) / len(history)
+    answer = answer_of(history)
+    for token in set(answer):
+        scores[token] -= params.presence_penalty + params.count_penalty * answer.count(token)
     if params.grammar:
         scores = [score if token in allowed else -math.inf for token, score in enumerate(scores)]
+    going_on = [-math.inf if token in params.ends else score for token, score in enumerate(scores)]
+    if len(answer) < params.least and max(going_on) > -math.inf:
+        scores = going_on
     scores = [score / params.temperature for score in scores]
     if params.top_k:
         worst = sorted(scores)[-min(params.top_k, len(scores))]
@@ -107,6 +127,12 @@ def reference_scores(
         scores = [score if score >= worst else -math.inf for score in scores]
     if params.top_p < 1.0:
         scores = keep_share(scores, scores, params.top_p)
+    if params.min_p:
+        probs = softmax(scores)
+        assume(all(abs(prob - params.min_p * max(probs)) > 1e-6 for prob in probs))
+        scores = [
+            score if p >= params.min_p * max(probs) else -math.inf for score, p in zip(scores, probs, strict=True)
+        ]
     if params.typical_p < 1.0:
         probs = softmax(scores)
         entropy = -sum(prob * math.log(prob) for prob in probs if prob)
@@ -265,20 +291,36 @@ def test_any_float_dtype_is_taken_and_left_unchanged(dtype: torch.dtype) -> None
 def test_chosen_tokens_are_counted_before_the_host_knows_them() -> None:
     """Greedy on constant logits: each token is penalised once chosen, so the next best follows."""
     sampler = Sampler(6, CPU)
-    row = sampler.counts.take()
-    sampler.counts.reset(row, [5])
-    plan = SamplingPlan.build([SamplingParams(repetition_penalty=100.0), SamplingParams()], [0, 0], [row, None], 6, CPU)
-    logits = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0, 9.0]] * 2)
+    params = [
+        SamplingParams(repetition_penalty=100.0),
+        SamplingParams(),
+        SamplingParams(presence_penalty=1.5),
+        SamplingParams(count_penalty=0.75),
+        SamplingParams(repetition_penalty=100.0, presence_penalty=100.0),
+    ]
+    held = [sampler.counts.lend(row.penalises, row.penalises_answer) for row in params]
+    for row, history in ((row, history) for rows in held for row, history in zip(rows, ([5], []), strict=True)):
+        if row is not None:
+            sampler.counts.reset(row, history)
+    plan = SamplingPlan.build(params, [0] * 5, held, 6, CPU)
+    logits = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0, 9.0]] * 5)
+    logits[2:4] = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 4.5])
     chosen = [
-        sampler(logits, plan, torch.zeros(2), torch.tensor([step, step])).start_copy().read().ids
+        sampler(logits, plan, torch.zeros(5), torch.full((5,), step), torch.full((5,), step - 1)).start_copy().read()
         for step in range(1, 5)
     ]
-    assert chosen == [[0, 5], [1, 5], [2, 5], [3, 5]]
+    assert list(zip(*(one.ids for one in chosen), strict=True)) == [
+        (0, 1, 2, 3),
+        (5, 5, 5, 5),
+        (0, 5, 1, 0),  # the prompt's token 5 costs nothing; then 3.5, 2.5, 3.0, 2.0, 1.0, 3.0
+        (0, 5, 0, 1),  # then 4.25, 4.0, …, 3.75, then 3.5
+        (0, 1, 2, 3),
+    ]
 
 
 def test_a_penalised_row_without_counts_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a row of token counts"):
-        SamplingPlan.build([SamplingParams(repetition_penalty=1.2)], [0], [None], 10, CPU)
+        SamplingPlan.build([SamplingParams(repetition_penalty=1.2)], [0], [CountsRows()], 10, CPU)
 
 
 def test_watermarks_and_grammars_need_what_they_work_with() -> None:
@@ -286,9 +328,10 @@ def test_watermarks_and_grammars_need_what_they_work_with() -> None:
         (SamplingParams(watermark=True), "the token before"),
         (SamplingParams(grammar="a"), "mask"),
     ):
-        plan = SamplingPlan.build([params], [0], [None], 40, CPU)
+        plan = SamplingPlan.build([params], [0], [CountsRows()], 40, CPU)
+        ones = torch.ones(1, dtype=torch.int64)
         with pytest.raises(ValueError, match=missing):
-            Sampler(40, CPU)(torch.zeros(1, 40), plan, torch.zeros(1), torch.ones(1, dtype=torch.int64))
+            Sampler(40, CPU)(torch.zeros(1, 40), plan, torch.zeros(1), ones, ones)
 
 
 def test_each_grammar_masks_its_own_row() -> None:
@@ -304,10 +347,12 @@ def test_each_grammar_masks_its_own_row() -> None:
 def test_a_watermark_favours_the_green_list_of_the_last_token(wanted: WatermarkParams) -> None:
     vocab, previous = 200, torch.tensor([4, 9, 4])
     params = [SamplingParams(watermark=True), SamplingParams(watermark=True), SamplingParams()]
-    plan = SamplingPlan.build(params, [vocab] * 3, [None] * 3, vocab, CPU, wanted)
+    plan = SamplingPlan.build(params, [vocab] * 3, [CountsRows()] * 3, vocab, CPU, wanted)
     ones = torch.ones(3, dtype=torch.int64)
     sampled = (
-        Sampler(vocab, CPU)(torch.zeros(3, vocab), plan, torch.zeros(3), ones, previous=previous).start_copy().read()
+        Sampler(vocab, CPU)(torch.zeros(3, vocab), plan, torch.zeros(3), ones, ones, previous=previous)
+        .start_copy()
+        .read()
     )
     greens = int(vocab * wanted.gamma)
     total = math.log(greens * math.exp(wanted.delta) + vocab - greens)
@@ -333,7 +378,8 @@ def test_an_empty_green_list_favours_nothing() -> None:
 
 def test_a_plan_for_no_rows_is_allowed() -> None:
     plan = SamplingPlan.build([], [], [], 10, CPU)
-    empty = Sampler(10, CPU)(torch.zeros(0, 10), plan, torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    none = torch.zeros(0, dtype=torch.int64)
+    empty = Sampler(10, CPU)(torch.zeros(0, 10), plan, torch.zeros(0), none, none)
     assert empty.start_copy().read() == HostSampled([], [], [])
 
 
@@ -393,7 +439,10 @@ class TestSanitised:
     @pytest.mark.parametrize("value", [-1.0, 0.0, math.nan, math.inf])
     def test_meaningless_penalties_are_off(self, value: float) -> None:
         assert sanitised(SamplingParams(repetition_penalty=value)).repetition_penalty == 1.0
-        assert math.isfinite(sanitised(SamplingParams(frequency_penalty=value)).frequency_penalty)
+        wild = SamplingParams(frequency_penalty=value, presence_penalty=value, logit_bias=((3, value),), min_p=-value)
+        params = sanitised(wild)
+        assert math.isfinite(params.frequency_penalty + params.presence_penalty + params.logit_bias[0][1])
+        assert 0.0 <= params.min_p <= 1.0
 
     @given(parameters)
     def test_meaningful_values_are_kept(self, params: SamplingParams) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.fitting import fitted
@@ -14,58 +13,75 @@ from text_generation_router.chat.reader import PLAIN
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.chat.tools import Tools, offered_tools
 from text_generation_router.errors import InvalidInput, TemplateFailed, ToolFailed
-from text_generation_router.routes.openai.answers import Answerer
-from text_generation_router.routes.openai.asked import Asked, asked_grammar, prompt_request
+from text_generation_router.routes.answers import Answerer
+from text_generation_router.routes.asked import Asked, Writer
+from text_generation_router.routes.endpoint import EVENTS, JSON, Endpoint
+from text_generation_router.routes.openai.asked import form_grammar, prompt_request
 from text_generation_router.routes.openai.schemas import ChatBody
-from text_generation_router.routes.openai.shapes import ChatShape
+from text_generation_router.routes.openai.style import Style
 from text_generation_router.routes.services import Services
 from text_generation_router.schemas import AnyGrammar, JsonGrammar
 from text_generation_router.streaming import EventStream
 
 _NO_TEMPLATE = "this model has no chat template; pass one with --chat-template, or send a prompt to /v1/completions"
 
+EXAMPLE = {"messages": [{"role": "user", "content": "What is deep learning?"}], "max_tokens": 20}
+
 
 class ChatRoutes:
     """The handler, over what it serves from."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, style: Style) -> None:
         self._services = services
-        self._answerer = Answerer(services, ChatShape())
+        self._style = style
+        self._answerer = Answerer(services)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """All routes of this API."""
-        return [Route("/v1/chat/completions", self.create, methods=["POST"])]
+        known: dict[str, Any] = {"body": ChatBody, "example": EXAMPLE, "answers": (JSON, EVENTS)}
+        return [Endpoint("POST", "/v1/chat/completions", self.create, id="chat_completions", **known)]
 
     async def create(self, request: Request) -> Response | EventStream:
-        """See `Answerer.respond`."""
-        template, dialect = self._services.template, self._services.dialect
-        return await self._answerer.respond(request, ChatBody, lambda body: asked_of_chat(body, template, dialect))
+        """Answer a conversation, in the shape of OpenAI's chat completions."""
+        return await self._answerer.respond(request, ChatBody, self.ask)
+
+    def ask(self, body: ChatBody) -> Asked:
+        """What a chat asks for. Raises ApiError."""
+        services, style = self._services, self._style
+        writer = style.chat(body, services.info)
+        return ask_chat(body, services.template, services.dialect, writer, style.chat_tokens)
 
 
-def asked_of_chat(body: ChatBody, template: ChatTemplate | None, dialect: Dialect) -> Asked:
+def ask_chat(
+    body: ChatBody,
+    template: ChatTemplate | None,
+    dialect: Dialect,
+    writer: Writer,
+    default_tokens: int | None = None,
+) -> Asked:
     """What a chat asks for. May take long for a long conversation. Raises ApiError."""
-    logprobs = bool(body.logprobs)
-    if body.top_logprobs and not logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise InvalidInput("`top_logprobs` needs `logprobs` to be true")
     limits = {body.max_tokens, body.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise InvalidInput("`max_tokens` and `max_completion_tokens` differ; leave the first, which is the older name")
     tools = dialect.callable(offered_tools(body.tools, body.tool_choice, body.parallel_tool_calls))
     grammar = _grammar(body, tools)
-    request = prompt_request(body, "", next(iter(limits), None), body.top_logprobs, grammar)
+    request = prompt_request(body, "", next(iter(limits), default_tokens), body.top_logprobs, grammar)
     prompt = _prompt(body, template, tools)
-    form = dialect.form(prompt, tools)
+    form = dialect.form(prompt, tools) if tools or writer.tells_reasoning else PLAIN
     if grammar is not None:
         prompt = dialect.without_reasoning(prompt)
         form = form if tools else PLAIN
     # The template has written the special tokens that the model wants.
     request = request.model_copy(update={"inputs": prompt})
-    return Asked(body, [request], special_tokens=False, logprobs=logprobs, form=form)
+    choices = 1 if body.n is None else body.n
+    return Asked(writer, [request], body.model, choices, bool(body.stream), special_tokens=False, form=form)
 
 
 def _grammar(body: ChatBody, tools: Tools | None) -> AnyGrammar | None:
     """What an answer must match. Raises InvalidInput, ToolFailed."""
-    asked = asked_grammar(body.response_format)
+    asked = form_grammar(body)
     if asked is not None and tools is not None:
         raise ToolFailed("Grammar and tools are mutually exclusive", "response_format")
     return JsonGrammar(type="json", value=tools.grammar()) if tools is not None and tools.forced else asked

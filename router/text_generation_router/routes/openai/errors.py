@@ -4,31 +4,48 @@ Source: OpenAI's API reference, "Error codes". Knows no route.
 """
 
 import json
-import re
+from collections.abc import Mapping
 
 from text_generation_router.errors import ApiError
-from text_generation_router.responses import ErrorForm
+from text_generation_router.responses import QUOTED, ErrorForm, renamed
 
 DONE = "[DONE]"
-"""What ends every stream, in place of a JSON text."""
+"""What ends every stream of chats and completions, in place of a JSON text."""
 
-_NAMES = {"inputs": "prompt", "max_new_tokens": "max_tokens", "top_n_tokens": "top_logprobs"}
-"""What this API calls fields that rules name as the native one does."""
+_NAMES = {
+    "inputs": "prompt",
+    "input_ids": "prompt",
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "count_penalty": "frequency_penalty",
+    "top_n_tokens": "top_logprobs",
+}
+_NAMES_OF_RESPONSES = {
+    "inputs": "input",
+    "messages": "input",
+    "max_new_tokens": "max_output_tokens",
+    "max_tokens": "max_output_tokens",
+    "top_n_tokens": "top_logprobs",
+    "response_format": "text",
+}
+"""What these APIs call fields that rules name as the native one does, or chats do."""
 
-_QUOTED = re.compile(r"`(\w+)`")
 
-
-def _body(error: ApiError) -> str:
+def _told(error: ApiError, names: Mapping[str, str]) -> dict[str, str | None]:
     """`type` is the kind that clients know, `code` the native API's name of the error, `param` the field to blame."""
-    message = _QUOTED.sub(lambda found: f"`{_NAMES.get(found[1], found[1])}`", str(error))
-    named = _QUOTED.search(message) if error.error_type == "validation" else None
-    told = {
+    message = renamed(str(error), names)
+    named = QUOTED.search(message) if error.error_type == "validation" else None
+    first, dot, rest = (error.field or "").partition(".")
+    return {
         "message": message,
         "type": _kind(error.status),
-        "param": error.field or (named[1] if named else None),
+        "param": names.get(first, first) + dot + rest or (named[1] if named else None),
         "code": error.error_type,
     }
-    return json.dumps({"error": told}, ensure_ascii=False, separators=(",", ":"))
+
+
+def _body(error: ApiError, names: Mapping[str, str] = _NAMES) -> str:
+    return json.dumps({"error": _told(error, names)}, ensure_ascii=False, separators=(",", ":"))
 
 
 def _kind(status: int) -> str:
@@ -37,4 +54,9 @@ def _kind(status: int) -> str:
     return "invalid_request_error" if status < 424 else "server_error"  # 424: the shard has failed
 
 
-OPENAI_ERRORS = ErrorForm(_body, (DONE,))
+def _response_body(error: ApiError) -> str:
+    return _body(error, _NAMES_OF_RESPONSES)
+
+
+OPENAI_ERRORS = ErrorForm(_body, lambda error: (_body(error), DONE))
+RESPONSES_ERRORS = ErrorForm(_response_body, lambda error: (_response_body(error),))

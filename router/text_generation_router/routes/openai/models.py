@@ -6,9 +6,9 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from text_generation_router.errors import NoSuchModel
+from text_generation_router.routes.endpoint import Endpoint
 from text_generation_router.routes.services import Services
 
 
@@ -21,11 +21,11 @@ class ModelRoutes:
         adapters = [model | {"id": name, "root": name, "parent": base} for name in services.validator.adapters]
         self._models = {each["id"]: each for each in (model, *adapters)}
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Endpoint]:
         """All routes of this kind."""
         return [
-            Route("/v1/models", self.models, methods=["GET"]),
-            Route("/v1/models/{name:path}", self.model, methods=["GET"]),
+            Endpoint("GET", "/v1/models", self.models, id="openai_get_model_info"),
+            Endpoint("GET", "/v1/models/{name:path}", self.model, id="openai_get_model", values={"name": "smollm2"}),
         ]
 
     async def models(self, _: Request) -> Response:
@@ -33,7 +33,7 @@ class ModelRoutes:
         return _answer({"object": "list", "data": list(self._models.values())})
 
     async def model(self, request: Request) -> Response:
-        """The one of a name."""
+        """The model, or the adapter, of a name."""
         name = request.path_params["name"]
         if name not in self._models:
             raise NoSuchModel(name)

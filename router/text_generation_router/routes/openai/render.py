@@ -6,107 +6,108 @@ Knows chats from completions by their `Shape`, and no HTTP.
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from json.encoder import encode_basestring as quote
 
-from text_generation_router.chat.events import Event, Message
-from text_generation_router.routes.openai.shapes import Shape
-from text_generation_router.types import FinishReason, Token
+from text_generation_router.chat.events import CallBegin
+from text_generation_router.routes.asked import Choice, End, Step, Usage
+from text_generation_router.routes.openai.errors import DONE, OPENAI_ERRORS
+from text_generation_router.routes.openai.shapes import Shape, worded
+from text_generation_router.sse import PLAIN
+from text_generation_router.types import FinishReason
 
-_REASONS = {FinishReason.LENGTH: "length", FinishReason.EOS_TOKEN: "stop", FinishReason.STOP_SEQUENCE: "stop"}
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of a request: each prompt once, however many answers it gets."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-    def json(self) -> str:
-        """The object `usage`."""
-        return (
-            f'{{"prompt_tokens":{self.prompt_tokens},"completion_tokens":{self.completion_tokens},'
-            f'"total_tokens":{self.prompt_tokens + self.completion_tokens}}}'
-        )
+REASONS = {FinishReason.LENGTH: "length", FinishReason.EOS_TOKEN: "stop", FinishReason.STOP_SEQUENCE: "stop"}
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A whole answer. top_tokens: alternatives to each token, if asked for."""
-
-    message: Message
-    tokens: Sequence[Token]
-    top_tokens: Sequence[Sequence[Token]]
-    reason: FinishReason
+def usage_json(usage: Usage) -> str:
+    """The object `usage`."""
+    return (
+        f'{{"prompt_tokens":{usage.prompt_tokens},"completion_tokens":{usage.completion_tokens},'
+        f'"total_tokens":{usage.prompt_tokens + usage.completion_tokens}}}'
+    )
 
 
 class Rendering:
-    """One request's answer: everything that is the same in all of its chunks is written once.
+    """One request's answer: everything that is the same in all of its chunks is written once. See `Writer`.
 
     fingerprint: what tells versions of the server apart. logprobs: whether they are told. usage: whether a stream
-    tells it, in a chunk of its own. calls: whether an answer may be calls of tools, and no text.
+    tells it, in a chunk of its own.
     """
 
-    def __init__(self, shape: Shape, model: str, fingerprint: str, *, logprobs: bool, usage: bool, calls: bool) -> None:
+    keeps_stops = False
+    tells_reasoning = True
+    errors = OPENAI_ERRORS
+    framing = PLAIN
+
+    def __init__(self, shape: Shape, model: str, fingerprint: str, *, logprobs: bool, usage: bool) -> None:
         self._shape = shape
         self._logprobs = logprobs
-        self._calls = calls
+        self._usage = usage
+        self._begun: set[int] = set()
+        self._called: set[int] = set()
         id = shape.id_prefix + uuid.uuid4().hex
         facts = f'"created":{int(time.time())},"model":{quote(model)},"system_fingerprint":{quote(fingerprint)}'
         self._whole = f'{{"id":"{id}","object":"{shape.whole}",{facts},"choices":['
         self._chunk = f'{{"id":"{id}","object":"{shape.chunk}",{facts},"choices":['
         self._end = '],"usage":null}' if usage else "]}"
 
-    def answer(self, choices: Sequence[Choice], usage: Usage) -> str:
-        """The whole answer."""
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> str:
+        """See `Writer`."""
         written = [
             f'{{"index":{index},{self._shape.message(choice.message)},'
-            f'"logprobs":{self._told(choice)},'
-            f'"finish_reason":{_reason(choice.reason, bool(choice.message.calls))}}}'
+            f'"logprobs":{self._told(choice)},"finish_reason":{_reason(choice.end, bool(choice.message.calls))}}}'
             for index, choice in enumerate(choices)
         ]
-        return f'{self._whole}{",".join(written)}],"usage":{usage.json()}}}'
+        return f'{self._whole}{",".join(written)}],"usage":{usage_json(usage)}}}'
 
-    def opening(self, index: int) -> list[str]:
-        """What a choice has before its first event: a chunk at most."""
-        content = self._shape.opening(self._calls)
-        return [] if content is None else [self._one(index, content, "null", "null")]
+    def begin(self, prompt_tokens: int) -> Sequence[str]:
+        """See `Writer`."""
+        return ()
 
-    def deltas(
-        self,
-        index: int,
-        events: Sequence[Event],
-        tokens: Sequence[Token],
-        top_tokens: Sequence[Sequence[Token]],
-        offset: int,
-    ) -> list[str]:
-        """The chunks of a step, the first of which has its log-probabilities. offset: as for `Shape.logprobs`."""
-        contents = [content for event in events if (content := self._shape.delta(event)) is not None]
-        if not self._logprobs:
-            return [self._one(index, content, "null", "null") for content in contents]
-        if tokens and not contents:
-            contents = [self._shape.silence()]
-        told = [self._shape.logprobs(tokens, top_tokens, offset)] if tokens else []
+    def step(self, index: int, step: Step) -> Sequence[str]:
+        """See `Writer`. A choice may have a chunk before its first event, and has one after its last."""
+        chunks = [] if index in self._begun else self._opened(index, step)
+        contents = [content for event in step.events if (content := self._shape.delta(event)) is not None]
+        if self._logprobs:
+            chunks += self._with_logprobs(index, contents, step)
+        else:
+            chunks += [self._one(index, content, "null", "null") for content in contents]
+        for event in step.events:
+            if type(event) is CallBegin:
+                self._called.add(index)
+        if step.end is not None:
+            chunks.append(self._one(index, self._shape.closing(), "null", _reason(step.end, index in self._called)))
+        return chunks
+
+    def end(self, usage: Usage) -> Sequence[str]:
+        """See `Writer`."""
+        return (f'{self._chunk}],"usage":{usage_json(usage)}}}', DONE) if self._usage else (DONE,)
+
+    def _opened(self, index: int, step: Step) -> list[str]:
+        """What comes before a choice's first event: a chunk at most."""
+        if not (step.events or step.end or self._logprobs):
+            return []
+        self._begun.add(index)
+        opening = self._shape.opening(any(isinstance(event, CallBegin) for event in step.events))
+        return [] if opening is None else [self._one(index, opening, "null", "null")]
+
+    def _with_logprobs(self, index: int, contents: list[str], step: Step) -> list[str]:
+        """The chunks of a step, the first of which has its log-probabilities."""
+        tokens, top_tokens = worded(step.tokens, step.top_tokens)
+        told = [self._shape.logprobs(tokens, top_tokens, step.offset)] if tokens else []
+        contents = contents or [self._shape.silence()] * len(told)
         return [self._one(index, *chunk, "null") for chunk in zip_longest(contents, told, fillvalue="null")]
-
-    def closing(self, index: int, reason: FinishReason, called: bool) -> str:
-        """The last chunk of a choice. called: whether it was calls of tools."""
-        return self._one(index, self._shape.closing(), "null", _reason(reason, called))
-
-    def usage(self, usage: Usage) -> str:
-        """The chunk after all choices."""
-        return f'{self._chunk}],"usage":{usage.json()}}}'
 
     def _one(self, index: int, content: str, logprobs: str, reason: str) -> str:
         choice = f'{{"index":{index},{content},"logprobs":{logprobs},"finish_reason":{reason}}}'
         return self._chunk + choice + self._end
 
     def _told(self, choice: Choice) -> str:
-        return self._shape.logprobs(choice.tokens, choice.top_tokens, 0) if self._logprobs else "null"
+        if not self._logprobs:
+            return "null"
+        return self._shape.logprobs(*worded(choice.tokens, choice.top_tokens), 0)
 
 
-def _reason(reason: FinishReason, called: bool) -> str:
+def _reason(end: End, called: bool) -> str:
     """Calls that are all there end an answer by themselves."""
-    return '"tool_calls"' if called and reason is not FinishReason.LENGTH else f'"{_REASONS[reason]}"'
+    return '"tool_calls"' if called and end.reason is not FinishReason.LENGTH else f'"{REASONS[end.reason]}"'

@@ -1,18 +1,18 @@
 """Request bodies of OpenAI's API: keys, types and defaults, and the keys that would have to act but cannot.
 
-Source: OpenAI's API reference; `top_k`, `repetition_penalty`, grammars and `tool_prompt` are those of
-text-generation-inference, `chat_template_kwargs` is vLLM's. Other keys tell nothing about the answer, and are ignored.
+Source: OpenAI's API reference; grammars and `tool_prompt` are those of text-generation-inference,
+`chat_template_kwargs` is vLLM's. Other keys tell nothing about the answer, and are ignored.
 """
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from text_generation_router.schemas import Body, Count, Float, NamedSchema, RegexGrammar, TopK
-
-_OFF = (None, False)
-_NONE: tuple[Any, ...] = (None, [], {})
+from text_generation_router.routes.openai.sampling_fields import SamplingFields
+from text_generation_router.routes.openai.structured import StructuredFields
+from text_generation_router.routes.refusing import NONE, OFF, RefusingBody
+from text_generation_router.schemas import Body, Count, NamedSchema, RegexGrammar, TokenIds
 
 
 class TextFormat(Body):
@@ -45,35 +45,22 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
-class GenerationBody(Body):
-    """What chats and completions share.
-
-    CANNOT: keys that would have to change the answer and cannot, with the values that ask for nothing.
-    """
-
-    model_config = ConfigDict(extra="allow")
+class GenerationBody(SamplingFields, StructuredFields, RefusingBody):
+    """What chats and completions share."""
 
     CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "logit_bias": _NONE,
-        "presence_penalty": (None, 0),
-        "min_p": (None, 0),
-        "min_tokens": (None, 0),
-        "ignore_eos": _OFF,
-        "guided_json": _NONE,
-        "guided_regex": _NONE,
-        "guided_choice": _NONE,
-        "guided_grammar": _NONE,
+        "allowed_token_ids": NONE,
+        "bad_words": NONE,
+        "guided_whitespace_pattern": (None,),
+        "include_stop_str_in_output": OFF,
+        "prompt_logprobs": (None, 0),
+        "skip_special_tokens": (None, True),
+        "truncate_prompt_tokens": (None, -1),
+        "use_beam_search": OFF,
     }
 
     model: str | None = None
     max_tokens: Count | None = None
-    temperature: Float | None = None
-    top_p: Float | None = None
-    top_k: TopK | None = None
-    frequency_penalty: Float | None = None
-    repetition_penalty: Float | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    stop: list[str] | str | None = None
     n: Count | None = None
     response_format: ResponseFormat | None = None
     stream: bool | None = None
@@ -92,11 +79,11 @@ class CompletionBody(GenerationBody):
 
     CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **GenerationBody.CANNOT,
-        "echo": _OFF,
         "suffix": (None, ""),
     }
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str] | TokenIds | list[TokenIds]
+    echo: bool | None = None
     logprobs: Count | None = None
     best_of: Count | None = None
 
@@ -106,7 +93,7 @@ class ChatBody(GenerationBody):
 
     CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **GenerationBody.CANNOT,
-        "functions": _NONE,
+        "functions": NONE,
         "function_call": (None, "none", "auto"),
         "modalities": (None, ["text"]),
         "audio": (None,),

@@ -6,7 +6,7 @@ Source: OpenAI's API reference, objects "chat completion", "chat completion chun
 from collections.abc import Sequence
 from itertools import accumulate
 from json.encoder import encode_basestring as quote
-from math import isfinite
+from math import isfinite, isnan
 from typing import Protocol
 
 from text_generation_router.chat.events import (
@@ -20,6 +20,7 @@ from text_generation_router.chat.events import (
     Reasoning,
 )
 from text_generation_router.render import number
+from text_generation_router.routes.asked import Tops
 from text_generation_router.types import Token
 
 _UNLIKELY = "-9999.0"
@@ -51,7 +52,7 @@ class Shape(Protocol):
     def closing(self) -> str:
         """What goes with the reason of the end."""
 
-    def logprobs(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]], offset: int) -> str:
+    def logprobs(self, tokens: Sequence[Token], top_tokens: Tops, offset: int) -> str:
         """The log-probabilities of tokens whose texts begin `offset` characters behind the answer's beginning."""
 
 
@@ -97,14 +98,9 @@ class ChatShape:
         """See `Shape`."""
         return '"delta":{}'
 
-    def logprobs(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]], offset: int) -> str:
+    def logprobs(self, tokens: Sequence[Token], top_tokens: Tops, offset: int) -> str:
         """See `Shape`."""
-        tops = top_tokens or [()] * len(tokens)
-        content = [
-            f'{_chat_token(token)[:-1]},"top_logprobs":[{",".join(map(_chat_token, top))}]}}'
-            for token, top in zip(tokens, tops, strict=True)
-        ]
-        return f'{{"content":[{",".join(content)}],"refusal":null}}'
+        return f'{{"content":{chat_logprobs(tokens, top_tokens)},"refusal":null}}'
 
 
 class CompletionShape:
@@ -134,16 +130,34 @@ class CompletionShape:
         """See `Shape`."""
         return self.silence()
 
-    def logprobs(self, tokens: Sequence[Token], top_tokens: Sequence[Sequence[Token]], offset: int) -> str:
+    def logprobs(self, tokens: Sequence[Token], top_tokens: Tops, offset: int) -> str:
         """See `Shape`."""
         offsets = accumulate((len(token.text) for token in tokens[:-1]), initial=offset)
         tops = top_tokens or [()] * len(tokens)
         return (
             f'{{"tokens":[{",".join(quote(token.text) for token in tokens)}],'
             f'"token_logprobs":[{",".join(_logprob(token) for token in tokens)}],'
-            f'"top_logprobs":[{",".join(_by_text((*top, token)) for token, top in zip(tokens, tops, strict=True))}],'
+            f'"top_logprobs":[{",".join(_alternatives(token, top) for token, top in zip(tokens, tops, strict=True))}],'
             f'"text_offset":[{",".join(map(str, offsets))}]}}'
         )
+
+
+def worded(tokens: Sequence[Token], top_tokens: Tops) -> tuple[Sequence[Token], Tops]:
+    """The tokens that are part of the text, and the alternatives to them: special ones, as an end is, are not."""
+    if not any(token.special for token in tokens):
+        return tokens, top_tokens
+    kept = [place for place, token in enumerate(tokens) if not token.special]
+    return [tokens[place] for place in kept], [top_tokens[place] for place in kept if top_tokens]
+
+
+def chat_logprobs(tokens: Sequence[Token], top_tokens: Tops) -> str:
+    """The list of tokens with their log-probabilities."""
+    tops = top_tokens or [()] * len(tokens)
+    content = [
+        f'{_chat_token(token)[:-1]},"top_logprobs":[{",".join(map(_chat_token, top or ()))}]}}'
+        for token, top in zip(tokens, tops, strict=True)
+    ]
+    return f"[{','.join(content)}]"
 
 
 def _call(call: Call) -> str:
@@ -155,9 +169,16 @@ def _chat_token(token: Token) -> str:
     return f'{{"token":{quote(token.text)},"logprob":{_logprob(token)},"bytes":{list(token.text.encode())}}}'
 
 
-def _by_text(tokens: Sequence[Token]) -> str:
-    return f"{{{','.join(f'{quote(text)}:{value}' for text, value in {t.text: _logprob(t) for t in tokens}.items())}}}"
+def _alternatives(token: Token, top: Sequence[Token] | None) -> str:
+    """What a completion tells of a place: the alternatives with the token itself, null where they are not known."""
+    if top is None:
+        return "null"
+    by_text = {one.text: _logprob(one) for one in (*top, token)}
+    return f"{{{','.join(f'{quote(text)}:{value}' for text, value in by_text.items())}}}"
 
 
 def _logprob(token: Token) -> str:
+    """Null for a prompt's first token, which nothing comes before."""
+    if isnan(token.logprob):
+        return "null"
     return number(token.logprob) if isfinite(token.logprob) else _UNLIKELY

@@ -6,7 +6,7 @@ from dataclasses import replace
 from text_generation_router.chat.events import Event, Message, collected
 from text_generation_router.chat.reader import AnswerForm
 from text_generation_router.inference import Completion
-from text_generation_router.routes.openai.texts import Pieces, answer_text
+from text_generation_router.routes.texts import Pieces, answer_text
 from text_generation_router.types import GeneratedText, Generation, Token
 
 

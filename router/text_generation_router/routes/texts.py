@@ -1,4 +1,4 @@
-"""Answers without the stop sequence that ended them, as OpenAI gives them, whole and piece by piece.
+"""Answers without the stop sequence that ended them, whole and piece by piece.
 
 Knows nothing of JSON.
 """
@@ -10,10 +10,14 @@ from text_generation_router.types import FinishReason, GeneratedText
 
 def answer_text(final: GeneratedText, stops: Sequence[str]) -> str:
     """The text of a whole generation. Shards leave the stop sequence in it."""
+    return final.text.removesuffix(ending(final, stops))
+
+
+def ending(final: GeneratedText, stops: Sequence[str]) -> str:
+    """The stop sequence that ended a generation, the longest if several did; empty if none."""
     if final.finish_reason is not FinishReason.STOP_SEQUENCE:
-        return final.text
-    longest = max((stop for stop in stops if final.text.endswith(stop)), key=len, default="")
-    return final.text.removesuffix(longest)
+        return ""
+    return max((stop for stop in stops if final.text.endswith(stop)), key=len, default="")
 
 
 class Pieces:
