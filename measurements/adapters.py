@@ -18,8 +18,10 @@ from typing import Any
 import torch
 
 from gpu_points import SHAPES, Shape
-from text_generation_server.adapters.bank import LoraBank, parts_of
-from text_generation_server.adapters.names import NO_ADAPTERS, AdapterNames
+from text_generation_server.adapters.known import AdapterFacts
+from text_generation_server.adapters.loading import NO_ADAPTERS, StartedAdapters
+from text_generation_server.adapters.rank import LoraAdapters
+from text_generation_server.adapters.sources import AdapterSettings, AdapterSource
 from text_generation_server.device.recorder import CudaRecorder
 from text_generation_server.device.stream import make_stream
 from text_generation_server.distributed.group import SingleRank
@@ -40,6 +42,8 @@ ALL_SHAPES = SHAPES | {"tiny": TINY}
 
 PLACES = 32
 """Adapters in the bank."""
+
+NAMES = tuple(f"adapter-{number}" for number in range(PLACES))
 
 PROMPT = 10
 """Tokens of a prompt before decoding."""
@@ -63,9 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = load(ALL_SHAPES[options.shape], Path(folder), device)
         tokenizer = TokenizerAdapter.load(Path(folder))
         for rank in (0, *options.ranks):
-            names = attach(model, rank) if rank else NO_ADAPTERS
-            engine = start(model, tokenizer, names, options)
-            for figures in measured(engine, names, rank, options):
+            engine = start(model, tokenizer, attach(model, rank) if rank else NO_ADAPTERS, options)
+            for figures in measured(engine, rank, options):
                 found.append(figures)
                 options.out.write_text(json.dumps(about | {"figures": found}, indent=2) + "\n")
                 print(json.dumps(figures), file=sys.stderr, flush=True)
@@ -98,58 +101,73 @@ def load(shape: Shape, folder: Path, device: torch.device) -> ServedModel:
         return load_model(folder, options, SingleRank(), lambda _done, _total: None)
 
 
-def attach(model: ServedModel, rank: int) -> AdapterNames:
+class RandomAdapters(LoraAdapters):
+    """Random numbers at every place, made where they are; nothing is read."""
+
+    def __init__(self, model: ServedModel, rank: int) -> None:
+        super().__init__(model.linears, PLACES, rank, model.dtype, model.device)
+        self._adapter_rank = rank
+
+    def reserve(self) -> None:
+        """See `RankAdapters`."""
+        super().reserve()
+        assert self._bank is not None
+        self._bank.fill(self._adapter_rank)
+
+    def put(self, key: int, place: int) -> None:
+        """All are alike."""
+
+
+def attach(model: ServedModel, rank: int) -> StartedAdapters:
     """Give every linear of the model `PLACES` random adapters of this rank."""
     for linear in model.linears:
-        linear.addend = None  # before the new one is made: both may not fit
-    for linear in model.linears:
-        bank = LoraBank(parts_of(linear), PLACES, rank, model.dtype, model.device)
-        for tensor in (bank._down, *bank._up):
-            tensor.normal_(0, 0.02)
-        linear.addend = bank
-    return AdapterNames(tuple(f"adapter-{number}" for number in range(PLACES)))
+        linear.addend = None  # before the new bank is made: both may not fit
+    own = RandomAdapters(model, rank)
+    own.reserve()
+    names = [AdapterSource(name, name) for name in NAMES]
+    return StartedAdapters(own, tuple((name, AdapterFacts(rank, (), name.name)) for name in names), AdapterSettings())
 
 
-def start(model: ServedModel, tokenizer: TokenizerAdapter, names: AdapterNames, options: argparse.Namespace) -> Engine:
+def start(
+    model: ServedModel, tokenizer: TokenizerAdapter, adapters: StartedAdapters, options: argparse.Namespace
+) -> Engine:
     """An engine that is ready for the largest run, with its steps recorded where the device can."""
     prompts, tokens = options.prefill
     cuda = model.device.type == "cuda"
     rows, length = max(*options.batches, prompts), max(PROMPT + options.steps, tokens) + 8
     settings = EngineSettings(
         rows, 1, run_ahead=True, memory_fraction=0.9, position_limit=length,
-        graphs=tuple(sorted(options.batches)) if cuda else (), adapters=names,
+        graphs=tuple(sorted(options.batches)) if cuda else (),
     )  # fmt: skip
-    runner = Runner(model, SingleRank(), make_stream(model.device), CudaRecorder if cuda else None)
-    engine = Engine(runner, tokenizer, settings)
+    runner = Runner(model, SingleRank(), make_stream(model.device), CudaRecorder if cuda else None, adapters.own)
+    engine = Engine(runner, tokenizer, settings, adapters.registry(runner))
     engine.max_prefill_tokens = max(prompts * tokens, rows * PROMPT)
     engine.resize(max(rows * (PROMPT + options.steps + 1), prompts * (tokens + 1)), length, settings.graphs)
     return engine
 
 
-def measured(engine: Engine, names: AdapterNames, rank: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def measured(engine: Engine, rank: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The figures of every mixture that this many loaded adapters allow. rank: of the adapters, 0 for none loaded."""
     prompts, tokens = options.prefill
-    for distinct in options.distinct if names.names else [0]:
+    for distinct in options.distinct if rank else [0]:
         about = {"rank": rank, "distinct": distinct}
         if distinct <= prompts:
-            prefills = [prefill_ms(engine, names, prompts, tokens, distinct) for _ in range(4)][1:]
+            prefills = [prefill_ms(engine, prompts, tokens, distinct) for _ in range(4)][1:]
             yield {"kind": "prefill", "batch": prompts, "tokens": tokens, **about, "device_ms": min(prefills)}
         for batch in options.batches:
             if distinct <= batch:
-                yield {"kind": "decode", "batch": batch, **about} | decode_ms(
-                    engine, names, batch, distinct, options.steps
-                )
+                yield {"kind": "decode", "batch": batch, **about} | decode_ms(engine, batch, distinct, options.steps)
 
 
-def prefill_ms(engine: Engine, names: AdapterNames, batch: int, tokens: int, distinct: int) -> float:
+def prefill_ms(engine: Engine, batch: int, tokens: int, distinct: int) -> float:
     """Milliseconds that the device works on one step of these prompts."""
-    result = engine.prefill(PrefillCommand(0, requests(names, batch, tokens, 1, distinct)))
+    result = engine.prefill(PrefillCommand(0, requests(batch, tokens, 1, distinct)))
     return result.forward_ns / 1e6
 
 
-def decode_ms(engine: Engine, names: AdapterNames, batch: int, distinct: int, steps: int) -> dict[str, float]:
+def decode_ms(engine: Engine, batch: int, distinct: int, steps: int) -> dict[str, float]:
     """Milliseconds of a decode step: of the device, by its own events, and of the whole engine, by the clock."""
-    result = engine.prefill(PrefillCommand(0, requests(names, batch, PROMPT, steps, distinct)))
+    result = engine.prefill(PrefillCommand(0, requests(batch, PROMPT, steps, distinct)))
     device: list[float] = []
     stamps: list[float] = []
     while result.batch is not None:
@@ -165,7 +183,7 @@ def _device_ms(result: StepResult) -> float:
     return result.forward_ns / 1e6
 
 
-def requests(names: AdapterNames, count: int, tokens: int, new: int, distinct: int) -> tuple[Request, ...]:
+def requests(count: int, tokens: int, new: int, distinct: int) -> tuple[Request, ...]:
     """So many requests, dealt over so many of the adapters."""
     return tuple(
         Request(
@@ -173,7 +191,7 @@ def requests(names: AdapterNames, count: int, tokens: int, new: int, distinct: i
             tuple(3 + (number * 31 + at * 7) % 250 for at in range(tokens)),
             SamplingParams(),
             StoppingParams(new, ignore_eos=True),
-            adapter=names.names[number % distinct] if distinct else None,
+            adapter=NAMES[number % distinct] if distinct else None,
         )
         for number in range(count)
     )

@@ -15,7 +15,7 @@ from text_generation_server.models.step import ServedModel, StepBuilder, forward
 class Driver:
     """A model with a cache whose slots are dealt out in random order. spans: length that each row may reach.
 
-    adapters: the number of each row's adapter, none for a model without any.
+    adapters: the place of each row's adapter, none for steps without any.
     """
 
     def __init__(
@@ -28,9 +28,9 @@ class Driver:
         self.states = allocate(model.states, num_slots, rows)
         slots = random.Random(1).sample(range(num_slots), num_slots)
         self.device = model.device
-        table = RowTable(rows, max_len, self.device, adapted=bool(adapters))
-        table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)], adapters)
-        self.slots, self._build = table.block_table, StepBuilder(table, self.states)
+        table = RowTable(rows, max_len, self.device)
+        table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)], adapters or None)
+        self.slots, self._build = table.block_table, StepBuilder(table, self.states, adapted=bool(adapters))
         self.lens = [0] * rows
         for spec, state in zip(model.states, self.states, strict=True):
             for layer in range(spec.num_layers):

@@ -11,7 +11,9 @@ from text_generation_server.engine.types import BatchView
 
 @dataclass(slots=True)
 class Batch:
-    """Invariant: a step in flight covers every sequence of the batch (and perhaps some that have left it)."""
+    """Invariant: a step in flight covers every sequence of the batch that was seated when it was launched, and perhaps
+    some that have left it.
+    """
 
     id: int
     references: SlotReferences

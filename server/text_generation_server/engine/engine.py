@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from loguru import logger
 
-from text_generation_server.adapters.names import NO_ADAPTERS, AdapterNames
+from text_generation_server.adapters.registry import AdapterRegistry
 from text_generation_server.engine.batch import Batch
 from text_generation_server.engine.drafts import Acceptance
 from text_generation_server.engine.finish import finish_tokens, refusal
@@ -29,11 +29,15 @@ from text_generation_server.engine.types import (
     WarmupCommand,
     WarmupResult,
 )
+from text_generation_server.engine.waiting import WaitingSequences
 from text_generation_server.engine.warmup import CacheSizer
 from text_generation_server.errors import InvalidRequest, StepTooLarge, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.sampling.params import WatermarkParams
 from text_generation_server.tokenization.adapter import Tokenizer
+
+SEAT_PATIENCE_S = 0.05
+"""How long a call waits for the files of adapters where nothing of it can run: its caller would only ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,6 @@ class EngineSettings:
     watermark: how requests that ask for one are marked.
     shares_prefixes: whether requests may take over what others computed for the same prompt tokens.
     graphs: numbers of rows for which decode steps are recorded, where the device can.
-    adapters: those that the model's linears have, by the names that requests may give.
     """
 
     max_rows: int
@@ -61,15 +64,22 @@ class EngineSettings:
     speculate: int = 0
     graphs: tuple[int, ...] = ()
     usual_length: int | None = None
-    adapters: AdapterNames = NO_ADAPTERS
 
 
 class Engine:
-    """Owns the cached batches of a shard."""
+    """Owns the cached batches of a shard. adapters: those that requests may name, by default none."""
 
-    def __init__(self, runner: StepRunner, tokenizer: Tokenizer, settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        runner: StepRunner,
+        tokenizer: Tokenizer,
+        settings: EngineSettings,
+        adapters: AdapterRegistry | None = None,
+    ) -> None:
         self.settings = settings
         self.runner = runner
+        self.adapters = adapters or AdapterRegistry(runner)
+        self._waiting = WaitingSequences(self.adapters)
         self._tokenizer = tokenizer
         self._sizer = CacheSizer(
             runner,
@@ -134,8 +144,7 @@ class Engine:
         Decode steps of `graphs` rows are recorded with it.
         """
         rows = self.settings.max_rows
-        adapted = bool(self.settings.adapters.names)
-        command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS), graphs, adapted)
+        command = AllocateCache(num_slots + SCRATCH_SLOTS, rows + 1, max(max_len, SCRATCH_SLOTS), graphs)
         self.runner.allocate(command).result()
         limits = PoolLimits(
             num_slots,
@@ -145,9 +154,8 @@ class Engine:
             vocab_size=self.runner.vocab_size,
             shares_prefixes=self.settings.shares_prefixes,
             speculates=self.settings.speculate > 0,
-            adapters=self.settings.adapters,
         )
-        self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars)
+        self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars, self.adapters)
 
     def prefill(self, command: PrefillCommand) -> StepResult:
         """Admit the requests and run their first step, with a step of the cached batch they join.
@@ -164,7 +172,7 @@ class Engine:
         joined = [] if command.cached_batch_id is None else [self._pop(command.cached_batch_id)]
         self._release_batch(command.batch_id)
         try:
-            fresh, refused = self.pool.admit(command.requests)
+            fresh, refused = self.pool.admit(command.requests, command.found)
         except Exception:
             self._drop([s for batch in joined for s in batch.sequences])
             raise
@@ -173,6 +181,7 @@ class Engine:
             raise InvalidRequest("; ".join(request.reason for request in refused))
         for request in refused:
             logger.error("Prefill: {}", request.reason)
+        self._waiting.add(fresh)
         result = self._advance(joined[0].id if joined else command.batch_id, joined, fresh)
         ended = tuple(refusal(request, self._tokenizer) for request in refused)
         return replace(result, generations=result.generations + ended)
@@ -221,7 +230,12 @@ class Engine:
         steps = [batch.in_flight for batch in joined if batch.in_flight]
         idle = [s for batch in joined if not batch.in_flight for s in batch.sequences] + fresh
         concat_ns = time.perf_counter_ns() - began if len(joined) + bool(fresh) > 1 else None
+        lost: list[Generation] = []
         try:
+            if self._waiting:
+                lost = self._seat(merged, fresh)
+                merged, fresh = [[s for s in some if not s.released] for some in (merged, fresh)]
+                idle = self._late(merged, steps)
             if idle:
                 steps.append(self._launch(idle))
             ahead = self._launch_ahead(merged) if self._runs_ahead else None
@@ -230,6 +244,7 @@ class Engine:
             done, generations = self._wait(steps, fresh if len(fresh) < len(merged) else [])
             collected = time.perf_counter_ns()
             generations += [g for step in done for g in self._collect(step)]
+            generations += lost
             _raise_if_all_failed(merged)
         except Exception:
             self._drop(merged)
@@ -242,6 +257,29 @@ class Engine:
             decode_ns=time.perf_counter_ns() - collected,
             concat_ns=concat_ns,
         )
+
+    def _seat(self, merged: list[Sequence], fresh: list[Sequence]) -> list[Generation]:
+        """Let those run whose adapters have come by now; returns how those ended whose adapters cannot be had.
+
+        Raises InvalidRequest if that is all of them.
+        """
+        lost = self._waiting.seat(merged, fresh, SEAT_PATIENCE_S)
+        refused = [RefusedRequest(s.request.id, f"request {s.request.id}: {why}") for s, why in lost]
+        for (sequence, _), one in zip(lost, refused, strict=True):
+            logger.error("{}", one.reason)
+            self.pool.release(sequence)
+        if refused and all(s.released for s in merged):
+            raise InvalidRequest("; ".join(one.reason for one in refused))
+        return [refusal(one, self._tokenizer) for one in refused]
+
+    def _late(self, merged: list[Sequence], steps: list[LaunchedStep]) -> list[Sequence]:
+        """Those that may run and are in none of the steps, where some have waited: as much of them as a step may be."""
+        flying = {s for step in steps for s in step.sequences}
+        idle = [s for s in merged if s.seated and not s.released and s not in flying]
+        if not self._waiting.late.isdisjoint(idle):
+            self._schedule(idle)
+            self._waiting.late.difference_update(idle)
+        return idle
 
     def _wait(self, steps: list[LaunchedStep], fresh: list[Sequence]) -> tuple[list[LaunchedStep], list[Generation]]:
         """The steps that are done, and how those of `fresh` ended for whose prompts there was not enough memory.
@@ -265,7 +303,7 @@ class Engine:
 
     def _launch_ahead(self, merged: list[Sequence]) -> LaunchedStep | None:
         """The step after the one being read, of all rows that cannot have reached their length by then."""
-        going_on = [s for s in merged if s.wants_step]
+        going_on = [s for s in merged if s.seated and s.wants_step]
         if not going_on:
             return None
         self._schedule(going_on)

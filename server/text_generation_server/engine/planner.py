@@ -40,7 +40,7 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
     for index, sequence in enumerate(sequences):
         start, tokens, prompt = sequence.computed, sequence.step_tokens, sequence.request.prompt_ids
         if not sequence.admitted:
-            admissions.append(Admission(sequence.row, sequence.slots, sequence.adapter))
+            admissions.append(Admission(sequence.row, sequence.slots, sequence.place))
         prompts.append(prompt[start : start + tokens] if start < len(prompt) else sequence.verified_input)
         query_lens.append(tokens)
         seq_lens.append(start + tokens)
@@ -57,5 +57,6 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         chooses=tuple(chooses),
         drafted=tuple(len(sequences[i].draft) for i in chooses),
         scored=tuple(scored),
+        adapted=any(s.place for s in sequences),
     )
     return PlannedStep(plan, [sequences[i] for i in chooses], [sequences[i] for i, _ in scored])

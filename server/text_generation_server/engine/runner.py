@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from itertools import islice
 
 import torch
+from loguru import logger
 from torch import Tensor
 
+from text_generation_server.adapters.rank import NoAdapters, RankAdapters
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State, allocate, bytes_per_row, bytes_per_slot
 from text_generation_server.device.copies import to_host, upload
@@ -23,14 +25,17 @@ from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.graphs.tokens import TOKENS
 from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
-from text_generation_server.errors import GenerationError, ModelError, StepTooLarge
+from text_generation_server.errors import GenerationError, ModelError, NotEnoughMemory, StepTooLarge
 from text_generation_server.models.step import ServedModel
 from text_generation_server.sampling.sampled import HostCopy, HostSampled
 from text_generation_server.sampling.sampler import TokenCounts
 
 
 class Runner:
-    """The model, its cache and its rows behind a stream. `make_recorder`: None where steps cannot be recorded."""
+    """The model, its cache, its rows and its adapters behind a stream.
+
+    make_recorder: None where steps cannot be recorded.
+    """
 
     def __init__(
         self,
@@ -38,7 +43,9 @@ class Runner:
         group: TensorParallel,
         stream: Stream,
         make_recorder: Callable[[], Recorder] | None = None,
+        adapters: RankAdapters | None = None,
     ) -> None:
+        self._adapters = adapters or NoAdapters()
         self._make_recorder = make_recorder if model.records else None
         self._model = model
         self._group = group
@@ -85,6 +92,27 @@ class Runner:
         """
         return self._stream.enqueue(self._execute, plan, sampling)
 
+    def reserve_adapters(self) -> None:
+        """Make the places for adapters, if they are not there.
+
+        Raises:
+            NotEnoughMemory: not on every rank.
+        """
+        if not self._adapters.reserved:
+            self.reserving().result()
+
+    def reserving(self) -> Pending[None]:
+        """The same, not waited for."""
+        return self._stream.enqueue(self._reserve)
+
+    def put_adapter(self, key: int, place: int) -> Pending[None]:
+        """Let an adapter in host memory be at a place, from the next step on."""
+        return self._stream.enqueue(self._put, key, place)
+
+    def drop_adapter(self, key: int) -> Pending[None]:
+        """Forget an adapter in host memory, once it is wherever it was put before."""
+        return self._stream.enqueue(self._drop, key)
+
     def close(self) -> None:
         """Finish the running step and drop those behind it."""
         self._stream.close()
@@ -96,10 +124,10 @@ class Runner:
         # A slot and a row more than asked for: those of the rows that pad recorded steps.
         sizes = command.num_slots + 1, command.num_rows + 1
         states = allocate(self._model.states, *sizes)
-        rows = RowTable(command.num_rows + 1, command.max_len, self.device, command.adapted)
+        rows = RowTable(command.num_rows + 1, command.max_len, self.device)
         rows.block_table[command.num_rows] = command.num_slots
         self._states, self._held, self._rows = states, sizes, rows
-        recorded = RecordedSteps(self._model, states, rows)
+        recorded = RecordedSteps(self._model, states, rows, self._adapters.reserved)
         if self._make_recorder is not None and command.graphs:
             recorded.record(command.graphs, self._make_recorder())
             self._chooser.rehearse(self._model.dtype)
@@ -114,11 +142,38 @@ class Runner:
         transient = self._memory.transient_bytes() if self._rows else 0
         free = self._memory.available_bytes(self._group.world_size, command.memory_fraction, held)
         if self._make_recorder is not None and command.graphs and self._rows:
-            recorded = RecordedSteps(self._model, self._states, self._rows)
+            recorded = RecordedSteps(self._model, self._states, self._rows, self._adapters.reserved)
             free -= recorded.trial_bytes(command.graphs, self._make_recorder())
         free -= (command.num_rows + 1) * bytes_per_row(self._model.states)
         fitting = self._group.min(max(0, free - transient) // self.bytes_per_slot)
         return lambda: fitting
+
+    def _reserve(self) -> Reader[None]:
+        try:
+            self._adapters.reserve()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            logger.error("There is no room for adapters: {}", error)
+        everywhere = self._group.min(int(self._adapters.reserved))
+        if not everywhere:
+            self._adapters.release()
+
+        def read() -> None:
+            if not everywhere:
+                raise NotEnoughMemory(
+                    "not enough memory for the places of adapters: start with --max-device-loras, so that it is kept "
+                    "for them, or fewer"
+                )
+
+        return read
+
+    def _put(self, key: int, place: int) -> Reader[None]:
+        with torch.inference_mode():
+            self._adapters.put(key, place)
+        return lambda: None
+
+    def _drop(self, key: int) -> Reader[None]:
+        self._adapters.drop(key)
+        return lambda: None
 
     def _execute(self, plan: StepPlan, sampling: SamplingInput | None) -> Reader[StepOutput]:
         with self._failing_as(plan):

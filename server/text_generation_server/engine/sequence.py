@@ -10,6 +10,7 @@ from collections.abc import Sequence as Ordered
 import numpy as np
 from numpy.typing import NDArray
 
+from text_generation_server.adapters.known import KnownAdapter
 from text_generation_server.cache.tags import PrefixTags
 from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.stopping import IdRule, TextRule
@@ -21,9 +22,10 @@ class Sequence:
     """A request that holds a row and slots.
 
     `slots[p]` is the cache slot of position p. `local_slots` is what must go back to the local allocator (empty when
-    the router owns the slots). `adapter` is the number of its adapter, 0 for none. `step_tokens` is the number of
-    tokens its next step computes, `draft` those among them that are guesses. `drafts` makes guesses, None for sequences
-    that take one token a step. `samples`: whether its tokens are drawn.
+    the router owns the slots). `adapter` is None for the model itself; until it is `seated` there, the sequence waits,
+    and `place` is where it is on the device. `step_tokens` is the number of tokens its next step computes, `draft`
+    those among them that are guesses. `drafts` makes guesses, None for sequences that take one token a step.
+    `samples`: whether its tokens are drawn.
     """
 
     __slots__ = (
@@ -37,12 +39,14 @@ class Sequence:
         "grammar",
         "local_slots",
         "output_ids",
+        "place",
         "prompt_logprobs",
         "released",
         "request",
         "row",
         "sampled",
         "samples",
+        "seated",
         "slots",
         "step_tokens",
         "stop",
@@ -57,7 +61,7 @@ class Sequence:
         row: int,
         slots: NDArray[np.int64],
         local_slots: tuple[int, ...],
-        adapter: int,
+        adapter: KnownAdapter | None,
         cache_len: int,
         tags: PrefixTags | None,
         counts_row: int | None,
@@ -72,6 +76,8 @@ class Sequence:
         self.slots = slots
         self.local_slots = local_slots
         self.adapter = adapter
+        self.seated = adapter is None
+        self.place = 0
         self.tags = tags
         self.counts_row = counts_row
         self.grammar = grammar
@@ -99,6 +105,13 @@ class Sequence:
     def remaining_prompt(self) -> int:
         """Prompt tokens that no launched step has computed."""
         return max(len(self.request.prompt_ids) - self.computed, 0)
+
+    def sit(self) -> None:
+        """Its adapter is on the device: it runs from now on."""
+        assert self.adapter is not None
+        self.seated, self.place = True, self.adapter.place
+        if self.tags is None and self.request.slots is not None:
+            self.tags = PrefixTags(self.adapter.salt, self.request.prompt_ids)
 
     @property
     def wants_step(self) -> bool:
