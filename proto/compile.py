@@ -67,7 +67,7 @@ def generate(out: Path) -> None:
         run_protoc(name, source, out, descriptors)
         described = write_stub_types(name, source, package, descriptors)
         descriptors.unlink()
-        for file in sorted(package.iterdir()):
+        for file in sorted(package.glob("*.py*")):
             file.write_text(settled(file.read_text()))
         (package / "__init__.py").write_text(f'"""Generated stubs of the protocol\'s package {described}."""\n')
 

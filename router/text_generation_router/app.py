@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from text_generation_router.errors import ApiError, Unauthorized
 from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
+from text_generation_router.routes.adapters import AdapterRoutes
 from text_generation_router.routes.native import NativeRoutes
 from text_generation_router.routes.openai.chat import ChatRoutes
 from text_generation_router.routes.openai.completions import CompletionRoutes
@@ -22,14 +23,17 @@ from text_generation_router.routes.service import ServiceRoutes
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
 
+_GUARDED = ("POST", "DELETE")
+"""Methods of routes that do something."""
+
 
 def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_key: str | None) -> Starlette:
-    """The application. cors_allow_origin: None allows any. api_key: what POST routes ask for, if not None."""
+    """The application. cors_allow_origin: None allows any. api_key: what routes ask for that do something, if any."""
     origins = list(cors_allow_origin or ["*"])
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["content-type", "authorization"],
     )
     guard = [Middleware(KeyGuard, key=api_key)] if api_key is not None else []
@@ -38,7 +42,7 @@ def make_app(services: Services, cors_allow_origin: Sequence[str] | None, api_ke
         told = error if isinstance(error, ApiError) else unrouted(error)
         return json_error(told, _form(request.url.path))
 
-    apis = NativeRoutes, TokenRoutes, ServiceRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
+    apis = NativeRoutes, TokenRoutes, ServiceRoutes, AdapterRoutes, ModelRoutes, CompletionRoutes, ChatRoutes
     return Starlette(
         routes=[route for api in apis for route in api(services).routes()],
         middleware=[cors, *guard],
@@ -57,7 +61,7 @@ def make_metrics_app(services: Services) -> Starlette:
 
 
 class KeyGuard:
-    """Lets POST requests pass that bring the key. Browsers' preflight requests and GET routes need none."""
+    """Lets requests pass that bring the key. Browsers' preflight requests and GET routes need none."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
@@ -65,7 +69,7 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or answer 401."""
-        if scope["type"] == "http" and scope["method"] == "POST" and not self._knows_key(scope):
+        if scope["type"] == "http" and scope["method"] in _GUARDED and not self._knows_key(scope):
             await json_error(Unauthorized(), _form(scope["path"]))(scope, receive, send)
         else:
             await self._app(scope, receive, send)

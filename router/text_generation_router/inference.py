@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from loguru import logger
 
+from text_generation_router.adapters import Adapters
 from text_generation_router.batcher import Batcher
 from text_generation_router.entry import Timeline
 from text_generation_router.errors import IncompleteGeneration, Overloaded
@@ -58,8 +59,9 @@ class Completion:
 class Inference:
     """Runs valid requests."""
 
-    def __init__(self, batcher: Batcher, time_limit: TimeLimit, metrics: RequestMetrics) -> None:
+    def __init__(self, batcher: Batcher, adapters: Adapters, time_limit: TimeLimit, metrics: RequestMetrics) -> None:
         self._batcher = batcher
+        self._adapters = adapters
         self._time_limit = time_limit
         self._metrics = metrics
 
@@ -73,18 +75,19 @@ class Inference:
         if measured:
             self._note_size(request)
         timeline.queued = time.monotonic()
-        entry = self._batcher.submit(request, timeline)
-        try:
-            with self._time_limit.of(entry):
-                while True:
-                    generation = await entry.next()
-                    if generation.generated_text is not None and measured:
-                        self._record(request, generation.generated_text, timeline)
-                    yield generation
-                    if generation.generated_text is not None:
-                        return
-        finally:
-            self._batcher.cancel(entry)
+        with self._adapters.held(request.adapter_id) as adapter:
+            entry = self._batcher.submit(replace(request, adapter_id=adapter), timeline)
+            try:
+                with self._time_limit.of(entry):
+                    while True:
+                        generation = await entry.next()
+                        if generation.generated_text is not None and measured:
+                            self._record(request, generation.generated_text, timeline)
+                        yield generation
+                        if generation.generated_text is not None:
+                            return
+            finally:
+                self._batcher.cancel(entry)
 
     async def complete(self, request: ValidRequest, timeline: Timeline, measured: bool = True) -> Completion:
         """The whole generation at once. measured: as for `stream`."""

@@ -6,6 +6,7 @@ Tokenises, since some rules are about length. Knows neither HTTP nor batches.
 import secrets
 from dataclasses import dataclass, replace
 
+from text_generation_router.adapters import Adapters
 from text_generation_router.errors import InvalidInput
 from text_generation_router.grammar import valid_grammar
 from text_generation_router.schemas import GenerateParameters, GenerateRequest
@@ -32,10 +33,7 @@ class RequestLimits:
 
 
 class Validator:
-    """Turns what a client sent into what the shards get. vocab_size: token ids must be below, if that is known.
-
-    adapters: those that the shards have.
-    """
+    """Turns what a client sent into what the shards get. vocab_size: token ids must be below, if that is known."""
 
     def __init__(
         self,
@@ -43,8 +41,8 @@ class Validator:
         grammars: GrammarCompiler,
         requests: RequestLimits,
         tokens: TokenLimits,
+        adapters: Adapters,
         vocab_size: int | None = None,
-        adapters: tuple[str, ...] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._grammars = grammars
@@ -87,7 +85,7 @@ class Validator:
         parameters = request.parameters
         _check_values(parameters)
         self._check_counts(parameters)
-        adapter = self._adapter(request)
+        adapter = await self._adapter(request)
         _require(request.inputs != "", "`inputs` cannot be empty")
         truncate, limit = parameters.truncate, self._tokens.max_input_tokens
         _require(
@@ -144,15 +142,16 @@ class Validator:
         )
         return replace(request, max_new_tokens=room if wanted is None else min(wanted, room))
 
-    def _adapter(self, request: GenerateRequest) -> str | None:
+    async def _adapter(self, request: GenerateRequest) -> str | None:
         """The adapter that a request names, wherever it may; None for the model itself."""
         found: set[str] = set()
         for place in (request.parameters, request):
             for name, value in (("adapter_id", place.adapter_id), ("lora_id", place.lora_id)):
                 if value is None or value in _BASE_MODEL:
                     continue
-                served = f"one of {', '.join(self.adapters)}" if self.adapters else "left out: no adapters are served"
-                _require(value in self.adapters, f"`{name}` must be {served}. Given: {excerpt(value)}")
+                known, served = await self.adapters.find(value), ", ".join(self.adapters.names)
+                must = f"one of {served}" if served else "left out: no adapters are served"
+                _require(known, f"`{name}` must be {must}. Given: {excerpt(value)}")
                 found.add(value)
         _require(len(found) <= 1, f"a request has one adapter. Given: {', '.join(sorted(found))}")
         return found.pop() if found else None

@@ -15,6 +15,8 @@ from typing import Any
 import grpc
 import tokenizers
 
+from mocks.fake_adapters import FakeAdapters
+from text_generation_protocol.kvrun_v1.adapters_pb2_grpc import add_AdaptersServicer_to_server
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
 
@@ -75,7 +77,7 @@ class FakeShard:
     which every request ends by itself. pad: appended to every token's text. step_s: how long a step takes.
     resuming: requests may be resumed. alive: whether Health succeeds. forget: drop all requests after the next step.
     running: cleared, it holds calls back. failures: method → message with which its next call fails.
-    fail_after: prompt → tokens after which its request fails alone.
+    fail_after: prompt → tokens after which its request fails alone. loads: its calls for adapters, None for none.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -88,6 +90,7 @@ class FakeShard:
     chunking: bool = True
     prefix_caching: bool = True
     adapters: Sequence[str] = ()
+    loads: FakeAdapters | None = None
     max_total_tokens: int | None = None
     keep_finished: bool = False
     eos_after: int | None = None
@@ -116,6 +119,8 @@ class FakeShard:
         """Serve on `socket`-rank."""
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         add_TextGenerationServiceServicer_to_server(self, self._server)
+        if self.loads is not None:
+            add_AdaptersServicer_to_server(self.loads, self._server)
         self._server.add_insecure_port(f"unix:{self.socket}-{self.rank}")
         await self._server.start()
 

@@ -83,3 +83,4 @@ class AdapterStatus:
     pinned: bool
     requests: int
     requests_total: int
+    digest: str

@@ -270,5 +270,5 @@ def _status(adapter: KnownAdapter, facts: AdapterFacts | None) -> AdapterStatus:
     assert facts is not None  # only those that were read have a name
     return AdapterStatus(
         *(adapter.name, facts.rank, facts.targets, adapter.generation, adapter.residency),
-        *(adapter.pinned, adapter.holders, adapter.requests),
+        *(adapter.pinned, adapter.holders, adapter.requests, facts.digest),
     )

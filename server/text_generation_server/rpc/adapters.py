@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from text_generation_protocol.kvrun_v1 import adapters_pb2 as pb
@@ -73,12 +74,13 @@ class AdapterService:
         if request.place:
             token = request.hub_token if request.HasField("hub_token") else None
             return self._files.fetched(AdapterSource(name, request.place, request.revision or None), token)
-        found = self._files.found([name])
-        if name not in found:
+        wanted = request.find if request.HasField("find") else name
+        found = self._files.found([wanted])
+        if wanted not in found:
             raise UnknownAdapter(
-                f"there is no adapter {excerpt(name)!r} in the directory of adapters (--lora-dir) or in the hub cache"
+                f"there is no adapter {excerpt(wanted)!r} in the directory of adapters (--lora-dir) or in the hub cache"
             )
-        return found[name]
+        return replace(found[wanted], name=name)
 
     def _run(self, call: Callable[[AdapterRegistry], T]) -> T:
         return self._loop.submit(lambda engine: call(engine.adapters)).result()
@@ -94,4 +96,5 @@ def _adapter(status: AdapterStatus) -> pb.Adapter:
         pinned=status.pinned,
         requests=status.requests,
         requests_total=status.requests_total,
+        digest=status.digest,
     )

@@ -24,33 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0text_generation_protocol/kvrun_v1/adapters.proto\x12\x08kvrun.v1\"\xac\x01\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0f\n\x07targets\x18\x03 \x03(\t\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12&\n\tresidency\x18\x05 \x01(\x0e\x32\x13.kvrun.v1.Residency\x12\x0e\n\x06pinned\x18\x06 \x01(\x08\x12\x10\n\x08requests\x18\x07 \x01(\r\x12\x16\n\x0erequests_total\x18\x08 \x01(\x04\"b\n\x0bLoadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05place\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x16\n\thub_token\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x0c\n\n_hub_token\"2\n\x0cLoadResponse\x12\"\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x11.kvrun.v1.Adapter\"\x1d\n\rUnloadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x10\n\x0eUnloadResponse\"\r\n\x0bListRequest\"3\n\x0cListResponse\x12#\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x11.kvrun.v1.Adapter\"*\n\nPinRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"\r\n\x0bPinResponse*I\n\tResidency\x12\x12\n\x0eRESIDENCY_DISK\x10\x00\x12\x12\n\x0eRESIDENCY_HOST\x10\x01\x12\x14\n\x10RESIDENCY_DEVICE\x10\x02\x32\xf1\x01\n\x08\x41\x64\x61pters\x12\x37\n\x04Load\x12\x15.kvrun.v1.LoadRequest\x1a\x16.kvrun.v1.LoadResponse\"\x00\x12=\n\x06Unload\x12\x17.kvrun.v1.UnloadRequest\x1a\x18.kvrun.v1.UnloadResponse\"\x00\x12\x37\n\x04List\x12\x15.kvrun.v1.ListRequest\x1a\x16.kvrun.v1.ListResponse\"\x00\x12\x34\n\x03Pin\x12\x14.kvrun.v1.PinRequest\x1a\x15.kvrun.v1.PinResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0text_generation_protocol/kvrun_v1/adapters.proto\x12\x08kvrun.v1\"\xbc\x01\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x0f\n\x07targets\x18\x03 \x03(\t\x12\x12\n\ngeneration\x18\x04 \x01(\r\x12&\n\tresidency\x18\x05 \x01(\x0e\x32\x13.kvrun.v1.Residency\x12\x0e\n\x06pinned\x18\x06 \x01(\x08\x12\x10\n\x08requests\x18\x07 \x01(\r\x12\x16\n\x0erequests_total\x18\x08 \x01(\x04\x12\x0e\n\x06\x64igest\x18\t \x01(\t\"~\n\x0bLoadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05place\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x16\n\thub_token\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04\x66ind\x18\x05 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_hub_tokenB\x07\n\x05_find\"2\n\x0cLoadResponse\x12\"\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x11.kvrun.v1.Adapter\"\x1d\n\rUnloadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x10\n\x0eUnloadResponse\"\r\n\x0bListRequest\"3\n\x0cListResponse\x12#\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x11.kvrun.v1.Adapter\"*\n\nPinRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"\r\n\x0bPinResponse*I\n\tResidency\x12\x12\n\x0eRESIDENCY_DISK\x10\x00\x12\x12\n\x0eRESIDENCY_HOST\x10\x01\x12\x14\n\x10RESIDENCY_DEVICE\x10\x02\x32\xf1\x01\n\x08\x41\x64\x61pters\x12\x37\n\x04Load\x12\x15.kvrun.v1.LoadRequest\x1a\x16.kvrun.v1.LoadResponse\"\x00\x12=\n\x06Unload\x12\x17.kvrun.v1.UnloadRequest\x1a\x18.kvrun.v1.UnloadResponse\"\x00\x12\x37\n\x04List\x12\x15.kvrun.v1.ListRequest\x1a\x16.kvrun.v1.ListResponse\"\x00\x12\x34\n\x03Pin\x12\x14.kvrun.v1.PinRequest\x1a\x15.kvrun.v1.PinResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'text_generation_protocol.kvrun_v1.adapters_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESIDENCY']._serialized_start=565
-  _globals['_RESIDENCY']._serialized_end=638
+  _globals['_RESIDENCY']._serialized_start=609
+  _globals['_RESIDENCY']._serialized_end=682
   _globals['_ADAPTER']._serialized_start=63
-  _globals['_ADAPTER']._serialized_end=235
-  _globals['_LOADREQUEST']._serialized_start=237
-  _globals['_LOADREQUEST']._serialized_end=335
-  _globals['_LOADRESPONSE']._serialized_start=337
-  _globals['_LOADRESPONSE']._serialized_end=387
-  _globals['_UNLOADREQUEST']._serialized_start=389
-  _globals['_UNLOADREQUEST']._serialized_end=418
-  _globals['_UNLOADRESPONSE']._serialized_start=420
-  _globals['_UNLOADRESPONSE']._serialized_end=436
-  _globals['_LISTREQUEST']._serialized_start=438
-  _globals['_LISTREQUEST']._serialized_end=451
-  _globals['_LISTRESPONSE']._serialized_start=453
-  _globals['_LISTRESPONSE']._serialized_end=504
-  _globals['_PINREQUEST']._serialized_start=506
-  _globals['_PINREQUEST']._serialized_end=548
-  _globals['_PINRESPONSE']._serialized_start=550
-  _globals['_PINRESPONSE']._serialized_end=563
-  _globals['_ADAPTERS']._serialized_start=641
-  _globals['_ADAPTERS']._serialized_end=882
+  _globals['_ADAPTER']._serialized_end=251
+  _globals['_LOADREQUEST']._serialized_start=253
+  _globals['_LOADREQUEST']._serialized_end=379
+  _globals['_LOADRESPONSE']._serialized_start=381
+  _globals['_LOADRESPONSE']._serialized_end=431
+  _globals['_UNLOADREQUEST']._serialized_start=433
+  _globals['_UNLOADREQUEST']._serialized_end=462
+  _globals['_UNLOADRESPONSE']._serialized_start=464
+  _globals['_UNLOADRESPONSE']._serialized_end=480
+  _globals['_LISTREQUEST']._serialized_start=482
+  _globals['_LISTREQUEST']._serialized_end=495
+  _globals['_LISTRESPONSE']._serialized_start=497
+  _globals['_LISTRESPONSE']._serialized_end=548
+  _globals['_PINREQUEST']._serialized_start=550
+  _globals['_PINREQUEST']._serialized_end=592
+  _globals['_PINRESPONSE']._serialized_start=594
+  _globals['_PINRESPONSE']._serialized_end=607
+  _globals['_ADAPTERS']._serialized_start=685
+  _globals['_ADAPTERS']._serialized_end=926
 # @@protoc_insertion_point(module_scope)

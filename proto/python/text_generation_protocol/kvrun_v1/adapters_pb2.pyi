@@ -17,7 +17,7 @@ RESIDENCY_HOST: Residency
 RESIDENCY_DEVICE: Residency
 
 class Adapter(_message.Message):
-    __slots__ = ("name", "rank", "targets", "generation", "residency", "pinned", "requests", "requests_total")
+    __slots__ = ("name", "rank", "targets", "generation", "residency", "pinned", "requests", "requests_total", "digest")
     NAME_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class Adapter(_message.Message):
     PINNED_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     name: str
     rank: int
     targets: _containers.RepeatedScalarFieldContainer[str]
@@ -34,19 +35,22 @@ class Adapter(_message.Message):
     pinned: bool
     requests: int
     requests_total: int
-    def __init__(self, name: _Optional[str] = ..., rank: _Optional[int] = ..., targets: _Optional[_Iterable[str]] = ..., generation: _Optional[int] = ..., residency: _Optional[_Union[Residency, str]] = ..., pinned: _Optional[bool] = ..., requests: _Optional[int] = ..., requests_total: _Optional[int] = ...) -> None: ...
+    digest: str
+    def __init__(self, name: _Optional[str] = ..., rank: _Optional[int] = ..., targets: _Optional[_Iterable[str]] = ..., generation: _Optional[int] = ..., residency: _Optional[_Union[Residency, str]] = ..., pinned: _Optional[bool] = ..., requests: _Optional[int] = ..., requests_total: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
-    __slots__ = ("name", "place", "revision", "hub_token")
+    __slots__ = ("name", "place", "revision", "hub_token", "find")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     HUB_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FIND_FIELD_NUMBER: _ClassVar[int]
     name: str
     place: str
     revision: str
     hub_token: str
-    def __init__(self, name: _Optional[str] = ..., place: _Optional[str] = ..., revision: _Optional[str] = ..., hub_token: _Optional[str] = ...) -> None: ...
+    find: str
+    def __init__(self, name: _Optional[str] = ..., place: _Optional[str] = ..., revision: _Optional[str] = ..., hub_token: _Optional[str] = ..., find: _Optional[str] = ...) -> None: ...
 
 class LoadResponse(_message.Message):
     __slots__ = ("adapter",)
