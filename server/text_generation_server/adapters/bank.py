@@ -5,8 +5,9 @@ row, so that one copy changes what is at a place. Addresses never change, and wh
 device: a step may mix them, and is recorded once for every mixture and whatever comes to be at the places.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from text_generation_server.adapters.pairs import LoraPair
 from text_generation_server.adapters.parts import AdaptedLinear, parts_of
 from text_generation_server.errors import UnsupportedModel
+from text_generation_server.kernels.lora import LoraKernel, Segments, UpPart, segments_of
 from text_generation_server.layers.linear import LinearStep, ParallelLinear
 
 ALIGNMENT = 64
@@ -89,8 +91,9 @@ class LoraBank:
     def __init__(self, layout: BankLayout, places: int, dtype: torch.dtype, device: torch.device) -> None:
         self._numbers = torch.zeros(places, layout.size, dtype=dtype, device=device)
         self._ranks = torch.zeros(places, layout.parts, dtype=torch.int32, device=device)
+        segments = partial(segments_of, places=places)  # one for all linears, which share what it makes
         for linear, parts in layout.linears:
-            linear.addend = LoraAddend(parts, self._numbers, self._ranks, layout.rank)
+            linear.addend = LoraAddend(parts, self._numbers, self._ranks, layout.rank, segments)
 
     @property
     def nbytes(self) -> int:
@@ -111,17 +114,28 @@ class LoraBank:
 class LoraAddend:
     """Satisfies `Addend` for the linear whose `parts` those are: y += up[a] · (down[a] · x) for a token with adapter a.
 
-    numbers, ranks: the bank's, [places, size] and [places, parts]. rank: for which the layout is.
+    numbers, ranks: the bank's, [places, size] and [places, parts]. rank: for which the layout is. segments: makes what
+    the kernels know of a step.
     """
 
-    def __init__(self, parts: Sequence[PlacedPart], numbers: Tensor, ranks: Tensor, rank: int) -> None:
+    def __init__(
+        self,
+        parts: Sequence[PlacedPart],
+        numbers: Tensor,
+        ranks: Tensor,
+        rank: int,
+        segments: Callable[[Tensor], Segments],
+    ) -> None:
         self._parts = tuple(parts)
         self._numbers = numbers
         self._ranks = ranks
-        self._rank = rank
+        self._kernel = _kernel(parts, numbers, ranks, rank) if numbers.device.type == "cuda" else None
+        self._segments = segments
 
     def __call__(self, out: Tensor, x: Tensor, adapters: Tensor, step: LinearStep) -> Tensor:
         """See `Addend`; adds in place."""
+        if self._kernel is not None:
+            return self._kernel(out, x, step.once(self._segments, adapters))
         for place, tokens in step.once(tokens_of_places, adapters):
             row, ranks = self._numbers[place - 1], self._ranks[place - 1]
             for placed in self._parts:
@@ -135,6 +149,13 @@ class LoraAddend:
         up = row[placed.up : placed.up + rank * part.output_count].view(rank, part.output_count)
         added = x[tokens, : part.inputs] @ down.T @ up
         out[:, part.outputs].index_add_(0, tokens, added)
+
+
+def _kernel(parts: Sequence[PlacedPart], numbers: Tensor, ranks: Tensor, rank: int) -> LoraKernel:
+    first = parts[0]
+    part_size = parts[1].down - first.down if len(parts) > 1 else 0
+    ups = [UpPart(placed.up, placed.part.outputs.start, placed.part.output_count) for placed in parts]
+    return LoraKernel(numbers, ranks, rank, first.part.inputs, first.down, part_size, ups, first.index)
 
 
 def tokens_of_places(adapters: Tensor) -> list[tuple[int, Tensor]]:
