@@ -15,9 +15,10 @@ PLACES = 5
 MIXTURES = [[0], [5], [3, 0], [0, 0, 0], [2] * 20, [1, 5, 0, 3, 3, 2, 4, 5, 0, 5, 1], [*range(6)] * 7]
 
 
-@pytest.fixture(params=[256, 4], ids=["compared", "sorted"])
+@pytest.fixture(params=[256, 4], ids=["few", "many"])
 def few(request, monkeypatch):
-    monkeypatch.setattr(lora, "FEW", request.param)
+    for name in ("FEW", "COMPARED"):
+        monkeypatch.setattr(lora, name, request.param)
 
 
 @pytest.mark.parametrize("adapters", MIXTURES, ids=len)

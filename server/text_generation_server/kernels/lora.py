@@ -20,16 +20,19 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from text_generation_server.kernels.dependent_launch import overlaps
 
 FEW = 256
-"""Tokens up to which one program orders them, by comparing each with each, and blocks are small."""
+"""Tokens up to which blocks are small: each has few of an adapter's."""
 
-PROGRAMS = 264
-"""Two on each multiprocessor of an H100: enough to keep its memory busy."""
+COMPARED = 128
+"""Tokens up to which one program orders them, by comparing each with each."""
 
 BLOCK_N = 128
 """Outputs of a program."""
 
-MOST_SPLITS = 16
-"""Parts of the inputs whose sums are added up."""
+SPLITS = ((4, 16), (FEW, 4), (1024, 4))
+"""Up to so many tokens, at least so many parts of the inputs: programs that share the work of few blocks."""
+
+SHARE = 1024
+"""Inputs of a program where tokens are few, unless that makes fewer parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def segments_of(adapters: Tensor, places: int) -> Segments:
     """The segments of a step. adapters: [T] int64, the place of each token's adapter, from 1; 0 for none."""
     tokens, device = len(adapters), adapters.device
     most = min(tokens, places)
-    if tokens > FEW:
+    if tokens > COMPARED:
         return _sorted_segments(adapters, places, most)
     order = torch.empty(tokens, dtype=torch.int32, device=device)
     table = torch.empty(most, 3, dtype=torch.int32, device=device)
@@ -144,11 +147,8 @@ def _shrink(
     place = tl.load(segment).to(tl.int64)
     end = tl.load(segment + 2)
     start = tl.load(segment + 1) + tl.program_id(2) * BLOCK_T
-    if start >= end:
-        return
     rank = tl.load(ranks + place * all_parts + first_part + part)
-    if rank == 0:
-        return
+    end = tl.where(rank > 0, end, start)
     r, k = tl.arange(0, RANK), tl.arange(0, BLOCK_K)
     matrix = down + place * row_size + part * part_size + r[:, None] * inputs
     while start < end:
@@ -204,14 +204,11 @@ def _expand(
     place = tl.load(segment).to(tl.int64)
     end = tl.load(segment + 2)
     start = tl.load(segment + 1) + tl.program_id(2) * BLOCK_T
-    if start >= end:
-        return
     rank = tl.load(ranks + place * all_parts + first_part + part)
-    if rank == 0:
-        return
+    end = tl.where(rank > 0, end, start)
     r = tl.arange(0, RANK)
     matrix = numbers + place * row_size + up + r[:, None] * count + n[None, :]
-    weights = tl.load(matrix, mask=(r < rank)[:, None] & (n < count)[None, :], other=0.0)
+    weights = tl.load(matrix, mask=(start < end) & (r < rank)[:, None] & (n < count)[None, :], other=0.0)
     while start < end:
         t = start + tl.arange(0, BLOCK_T)
         held = (t < end)[:, None]
@@ -273,7 +270,7 @@ class LoraKernel:
         block_rank = max(16, triton.next_power_of_2(self._rank))
         count, parts = len(segments.table), len(self._ups)
         chunks = min(triton.cdiv(tokens, block_t), 4 if few else 64)
-        splits = self._splits(count if few else chunks, block_k)
+        splits = self._splits(tokens, block_k)
         inner = torch.empty(splits, parts, tokens, block_rank, dtype=torch.float32, device=x.device)
         pdl = overlaps(x.device)
         order, table, places = segments.order, segments.table, self._ranks.shape[1]
@@ -304,12 +301,12 @@ class LoraKernel:
         )
         return out
 
-    def _splits(self, busy: int, block_k: int) -> int:
-        """Parts of the inputs: more where few programs would be busy, or each for long; a power of two."""
-        wanted = max(PROGRAMS // (busy * len(self._ups)), self._inputs // 1024 if busy < PROGRAMS else 1)
-        most = min(MOST_SPLITS, -(-self._inputs // block_k))
-        exponent = max(1, min(wanted, most)).bit_length() - 1
-        return int(1 << exponent)
+    def _splits(self, tokens: int, block_k: int) -> int:
+        """In how many parts inputs are multiplied; few different numbers, as kernels are compiled for each."""
+        least = next((splits for most, splits in SPLITS if tokens <= most), 1)
+        wanted = max(least, self._inputs // SHARE) if tokens <= FEW else least
+        most = min(wanted, -(-self._inputs // block_k), SPLITS[0][1])
+        return int(1 << (most.bit_length() - 1))
 
     def _table_of(self, block_n: int) -> tuple[Tensor, int]:
         """Of each part: its first block, and its `UpPart`; and the number of all blocks."""
