@@ -56,8 +56,9 @@ class LeadingRunner:
 
     def reserve_adapters(self) -> None:
         """Make the places on every rank. Raises NotEnoughMemory."""
-        self._followers.send(ReserveAdapters())
-        self._runner.reserve_adapters()
+        if not self._runner.has_places:
+            self._followers.send(ReserveAdapters())
+            self._runner.reserve_adapters()
 
     def put_adapter(self, key: int, place: int) -> Pending[None]:
         """Let an adapter be at a place on every rank."""

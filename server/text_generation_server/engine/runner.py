@@ -63,6 +63,11 @@ class Runner:
         return self._chooser.counts
 
     @property
+    def has_places(self) -> bool:
+        """Whether the places for adapters are there, on every rank."""
+        return self._adapters.reserved
+
+    @property
     def device(self) -> torch.device:
         """Where the model lives."""
         return self._model.device
@@ -98,7 +103,7 @@ class Runner:
         Raises:
             NotEnoughMemory: not on every rank.
         """
-        if not self._adapters.reserved:
+        if not self.has_places:
             self.reserving().result()
 
     def reserving(self) -> Pending[None]:

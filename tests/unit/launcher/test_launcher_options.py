@@ -26,7 +26,7 @@ cors-allow-origin api-key watermark-gamma watermark-delta ngrok=False ngrok-auth
 disable-grammar-support=False env=False max-client-batch-size=4 lora-adapters usage-stats=on payload-limit=2000000
 chat-template
 enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty disable-flashinfer=False load-format=auto
-router=embedded request-timeout watchdog-timeout served-model-name
+lora-dir max-device-loras max-lora-rank max-cpu-loras router=embedded request-timeout watchdog-timeout served-model-name
 """
 
 REFUSED = """
