@@ -53,6 +53,10 @@ class Adapters:
         """What requests may name."""
         return tuple(sorted(self._contents))
 
+    def __contains__(self, name: object) -> bool:
+        """Whether requests may name it."""
+        return name in self._contents
+
     async def find(self, name: str) -> bool:
         """Whether requests may name it: what the shards have on disk they load now."""
         if name in self._contents:
@@ -98,10 +102,10 @@ class Adapters:
         """Free a name; requests that came before go on. Raises AdapterRefused."""
         async with self._busy:
             content = self._named(name)
-            if content.requests == 0:
-                await self._calls.unload(content.shard_name)
             del self._contents[name]
             content.gone = content.requests > 0
+            if not content.gone:
+                await self._calls.unload(content.shard_name)
 
     async def pin(self, name: str, pinned: bool) -> None:
         """Let an adapter stay in memory, or no longer. Raises AdapterRefused."""

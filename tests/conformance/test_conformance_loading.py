@@ -54,11 +54,11 @@ def test_an_adapter_is_loaded_reloaded_and_unloaded_while_requests_run_with_it(s
     assert shard.adapters.held == {}
 
 
-def test_a_prefix_is_not_taken_over_from_what_a_name_meant_before(shard, tmp_path):
-    def computed():
+def test_a_prefix_is_not_taken_over_from_another_adapter_or_what_a_name_meant_before(shard, tmp_path):
+    def computed(**adapter):
         before = shard.model.computed_tokens
-        asked = shard.v3.request(1, "hello", 2, adapter_id="law", slots=range(6), cache_len=4)
-        shard.v3.answer(asked)
+        asked = adapter or {"adapter_id": "law"}
+        shard.v3.answer(shard.v3.request(1, "hello", 2, slots=range(6), cache_len=4, **asked))
         return shard.model.computed_tokens - before
 
     load(shard, tmp_path / "1", 1)
@@ -67,7 +67,7 @@ def test_a_prefix_is_not_taken_over_from_what_a_name_meant_before(shard, tmp_pat
     load(shard, tmp_path / "2", 2)
     assert computed() == whole
     load(shard, tmp_path / "1", 1)
-    assert computed() == whole
+    assert (computed(), computed(), computed(adapter_id=""), computed()) == (whole, shared, whole, whole)
 
 
 def test_what_cannot_be_loaded_is_told_and_changes_nothing(shard, tmp_path):

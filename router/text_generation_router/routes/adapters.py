@@ -86,7 +86,7 @@ class AdapterRoutes:
         """Load a local or a hub's adapter; a name that is there is replaced only if the body says so."""
         body = await read_json(request, LoadBody, self._payload_limit)
         name = body.lora_name
-        if name in self._adapters.names and not body.load_inplace:
+        if name in self._adapters and not body.load_inplace:
             raise AdapterRefused(
                 400, f"The lora adapter {excerpt(name)!r} has already been loaded; `load_inplace` replaces it"
             )

@@ -65,6 +65,8 @@ def start_adapters(
     directories = [locate_adapter(source, hub, report) for source in settings.named]
     own = LoraAdapters(linears, settings.device_places, settings.rank or _largest_rank(directories), dtype, device)
     facts = [own.read(key, directory) for key, directory in enumerate(directories, start=1)]
+    if settings.named:
+        report(f"Read the adapters {', '.join(source.name for source in settings.named)}")
     if settings.asked:
         own.reserve()
     return StartedAdapters(own, tuple(zip(settings.named, facts, strict=True)), settings, base)

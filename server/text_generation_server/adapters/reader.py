@@ -35,7 +35,7 @@ def nobody(_: ReadAdapter) -> Sequence[Answer]:
 def answer_reading(adapters: RankAdapters, asked: ReadAdapter) -> Answer:
     """A follower's answer."""
     try:
-        return adapters.read(asked.key, asked.directory)
+        return _read(adapters, asked)
     except StartError as error:
         return str(error)
 
@@ -56,10 +56,21 @@ class RanksReader:
         directory = Path(source.place).expanduser()
         if not directory.is_dir():
             raise ModelNotFound(f"there is no directory {directory} of the adapter {source.name}: check the path")
-        facts = self._own.read(key, directory)
-        for other in self._ask(ReadAdapter(key, directory)):
+        asked = ReadAdapter(key, directory)
+        facts = _read(self._own, asked)
+        for other in self._ask(asked):
             if isinstance(other, str):
                 raise UnsupportedModel(f"another rank could not read the adapter {source.name}: {other}")
             if other != facts:
                 raise UnsupportedModel(f"the ranks read different files of the adapter {source.name}: load it again")
         return facts
+
+
+def _read(adapters: RankAdapters, asked: ReadAdapter) -> AdapterFacts:
+    """Raises StartError, whatever went wrong: files of users must not end a rank."""
+    try:
+        return adapters.read(asked.key, asked.directory)
+    except StartError:
+        raise
+    except Exception as error:
+        raise UnsupportedModel(f"the adapter in {asked.directory} could not be read: {error!r}") from error

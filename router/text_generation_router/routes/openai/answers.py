@@ -91,7 +91,7 @@ class Answerer:
     async def _requests(self, asked: Asked) -> list[ValidRequest]:
         """Every generation, those of a prompt together, which differ in their seeds alone."""
         validator, name = self._services.validator, asked.body.model
-        adapter = {"adapter_id": name} if name in self._services.adapters.names else {}
+        adapter = {"adapter_id": name} if name in self._services.adapters else {}
         prompts = [prompt.model_copy(update=adapter) for prompt in asked.prompts]
         valid = [await validator.validate(prompt, asked.special_tokens) for prompt in prompts]
         return [_with_seed(request, choice) for request in valid for choice in range(asked.choices)]
