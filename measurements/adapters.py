@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from gpu_points import SHAPES, Shape
+from text_generation_server.adapters.bank import PackedAdapter
 from text_generation_server.adapters.known import AdapterFacts
 from text_generation_server.adapters.loading import NO_ADAPTERS, StartedAdapters
 from text_generation_server.adapters.rank import LoraAdapters
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     options = parse(arguments)
     device = torch.device(options.device)
-    about = {
+    about: dict[str, Any] = {
         "shape": options.shape,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
@@ -67,7 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = load(ALL_SHAPES[options.shape], Path(folder), device)
         tokenizer = TokenizerAdapter.load(Path(folder))
         for rank in (0, *options.ranks):
-            engine = start(model, tokenizer, attach(model, rank) if rank else NO_ADAPTERS, options)
+            adapters = attach(model, rank) if rank else NO_ADAPTERS
+            if isinstance(adapters.own, RandomAdapters):
+                about[f"put_ms of rank {rank}"] = adapters.own.put_ms()
+            engine = start(model, tokenizer, adapters, options)
             for figures in measured(engine, rank, options):
                 found.append(figures)
                 options.out.write_text(json.dumps(about | {"figures": found}, indent=2) + "\n")
@@ -75,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             engine.runner.close()
     print(f"{about['shape']} on {about['device']}, {PLACES} adapters loaded; milliseconds a step on the device\n")
     print(table(found))
+    for name, value in about.items():
+        if name.startswith("put_ms"):
+            print(f"\n{name}: {value:.2f}, from host memory to a place")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -116,6 +123,21 @@ class RandomAdapters(LoraAdapters):
 
     def put(self, key: int, place: int) -> None:
         """All are alike."""
+
+    def put_ms(self) -> float:
+        """Milliseconds until one adapter from host memory is at a place: what a step waits for at most."""
+        assert self._bank is not None
+        pinned, times = self._device.type == "cuda", []
+        numbers = torch.zeros(self._layout.size, dtype=self._dtype, pin_memory=pinned)
+        packed = PackedAdapter(numbers, torch.zeros(self._layout.parts, dtype=torch.int32, pin_memory=pinned))
+        for _ in range(5):
+            began = time.perf_counter()
+            self._bank.put(PLACES, packed)
+            if pinned:
+                torch.cuda.synchronize()
+            times.append((time.perf_counter() - began) * 1e3)
+        self._bank.fill(self._adapter_rank)
+        return min(times)
 
 
 def attach(model: ServedModel, rank: int) -> StartedAdapters:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from loguru import logger
 
@@ -39,7 +40,7 @@ class Adapters:
         self._calls = calls
         self._contents: dict[str, _Content] = {}
         self._generations: dict[str, int] = {}  # of names that are free again, too: none comes twice
-        self._busy = asyncio.Lock()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._unloading: set[asyncio.Future[None]] = set()
         for shard_name in listed:
             name, _, number = shard_name.rpartition(_MARK)
@@ -64,7 +65,7 @@ class Adapters:
         if _MARK in name:
             return False
         try:
-            async with self._busy:
+            async with self._lock(name):
                 await self._load(name, "", None)
         except AdapterRefused as error:
             if error.status in (404, 501):
@@ -95,12 +96,12 @@ class Adapters:
         """
         if not name or _MARK in name:
             raise AdapterRefused(422, f"an adapter's name has no {_MARK} and is not empty. Given: {excerpt(name)}")
-        async with self._busy:
+        async with self._lock(name):
             await self._load(name, place, token)
 
     async def unload(self, name: str) -> None:
         """Free a name; requests that came before go on. Raises AdapterRefused."""
-        async with self._busy:
+        async with self._lock(name):
             content = self._named(name)
             del self._contents[name]
             content.gone = content.requests > 0
@@ -130,6 +131,12 @@ class Adapters:
                     "requests_total": info.requests_total,
                 })  # fmt: skip
         return told
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """For what changes a name; others are not kept waiting by a download."""
+        lock = self._locks.get(name) or asyncio.Lock()
+        self._locks[name] = lock
+        return lock
 
     def _named(self, name: str) -> _Content:
         if name not in self._contents:

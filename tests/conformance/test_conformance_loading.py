@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 
 import grpc
 import pytest
@@ -16,10 +15,10 @@ from text_generation_protocol.kvrun_v1.adapters_pb2_grpc import AdaptersStub
 SMALL = {"MAX_DEVICE_LORAS": "2", "MAX_CPU_LORAS": "4"}
 
 
-@pytest.fixture
-def shard(start):
+@pytest.fixture(params=[True, False], ids=["run-ahead", "no-run-ahead"])
+def shard(request, start):
     """A shard with places for two adapters, and its calls for them."""
-    running = start(variables=SMALL)
+    running = start(variables=SMALL, run_ahead=request.param)
     running.loads = AdaptersStub(running.v3.channel)
     return running
 
@@ -30,6 +29,12 @@ def expected(number, text, new):
 
 def load(shard, place, number, name="law"):
     return shard.loads.Load(pb.LoadRequest(name=name, place=str(save_number(place, number))), timeout=20).adapter
+
+
+def held_in_the_end(shard):
+    """What is in host memory once the stream, which drops what nobody needs, has done so."""
+    shard.engine.runner.drop_adapter(0).result()
+    return shard.adapters.held
 
 
 def test_an_adapter_is_loaded_reloaded_and_unloaded_while_requests_run_with_it(shard, tmp_path):
@@ -48,10 +53,7 @@ def test_an_adapter_is_loaded_reloaded_and_unloaded_while_requests_run_with_it(s
         for request, found in generations.items():
             answers[request] += found
     assert [ids_of(answers[number]) for number in (1, 2)] == [expected(number, "hello", 9) for number in (1, 2)]
-    deadline = time.monotonic() + 5
-    while shard.adapters.held and time.monotonic() < deadline:
-        time.sleep(0.01)  # it is the stream that drops them
-    assert shard.adapters.held == {}
+    assert held_in_the_end(shard) == {}
 
 
 def test_a_prefix_is_not_taken_over_from_another_adapter_or_what_a_name_meant_before(shard, tmp_path):
@@ -139,6 +141,26 @@ def test_a_stream_of_requests_for_one_adapter_does_not_starve_another(start, tmp
     shard.assert_idle()
 
 
+def test_a_batch_that_waits_for_another_joins_it_later(start, tmp_path):
+    """As routers do that merge batches in Decode; the prompts that waited are computed as steps may be long."""
+    variables = {"MAX_DEVICE_LORAS": "1", "MAX_CPU_LORAS": "2", "LORA_DIR": str(tmp_path)}
+    caller = start(variables=variables, max_prefill_tokens=8).v2
+    for number in (1, 2):
+        save_number(tmp_path / str(number), number)
+    prompt = "a prompt"
+    ids = {at: [*b"\xfe", *prompt.encode()] for at in range(4)}
+    caller.prefill(0, caller.request(0, prompt, 4, lora_id="1"))
+    waiting = caller.prefill(
+        1, *(caller.request(at, prompt, 4, lora_id="2") for at in (1, 2)), caller.request(3, prompt, 4)
+    )
+    seen = {generation.request_id for generation in waiting.generations}
+    assert seen == {3} and list(waiting.batch.request_ids) == [1, 2, 3]
+    found = caller.run_out(caller.decode(0, 1))
+    for at, number in ((1, 2), (2, 2)):
+        assert ids_of(found[at]) == greedy_continuation([number, *ids[at]], 4, ignore_eos=True)
+    caller.clear()
+
+
 def test_pins_stay_and_leave_a_place(shard, tmp_path):
     for number in range(1, 5):
         load(shard, tmp_path / str(number), number, name=str(number))
@@ -164,8 +186,17 @@ def test_pins_stay_and_leave_a_place(shard, tmp_path):
     assert ids_of(shard.v3.answer(shard.v3.request(1, "hi", 2, adapter_id="3"))) == expected(3, "hi", 2)
 
 
-@pytest.mark.parametrize("rounds", [40, pytest.param(1000, marks=pytest.mark.slow)])
-def test_streams_are_what_they_are_alone_while_adapters_come_and_go(shard, tmp_path, rounds):
+def test_streams_are_what_they_are_alone_while_adapters_come_and_go(shard, tmp_path):
+    churn_and_compare(shard, tmp_path, rounds=40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", [True], indirect=True)
+def test_a_thousand_times_too(shard, tmp_path):
+    churn_and_compare(shard, tmp_path, rounds=1000)
+
+
+def churn_and_compare(shard, tmp_path, rounds):
     """A thread loads and unloads other names; this one loads other contents under a name that requests have."""
     caller, dice, stop = shard.v3, random.Random(1), threading.Event()
 
@@ -215,5 +246,5 @@ def test_streams_are_what_they_are_alone_while_adapters_come_and_go(shard, tmp_p
         shard.loads.Unload(pb.UnloadRequest(name=one.name))
     shard.assert_idle()
     registry = shard.engine.adapters
-    assert (shard.adapters.held, registry._known, registry._reading) == ({}, {}, {})
+    assert (held_in_the_end(shard), registry._known, registry._reading) == ({}, {}, {})
     assert (sorted(registry._places._free), registry._places._here, registry._places._drained) == ([1, 2], {}, {})

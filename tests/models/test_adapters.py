@@ -14,7 +14,7 @@ from oracles.lora import place, save_adapter, save_merged, started
 from text_generation_server.adapters.bank import ALIGNMENT
 from text_generation_server.adapters.loading import NO_ADAPTERS, StartedAdapters
 from text_generation_server.adapters.matching import shapes_of
-from text_generation_server.adapters.sources import USUAL_PLACES, USUAL_RANK
+from text_generation_server.adapters.sources import USUAL_PLACES, USUAL_RANK, AdapterSource
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
@@ -150,6 +150,26 @@ def test_a_prefix_is_taken_over_from_the_same_adapter_only(engine, alone):
     for at, adapter in enumerate(["law", "law", "verse", None]):
         request = ask(at, adapter, PROMPT, slots=slots, cache_len=len(PROMPT) - 1)
         assert answers(engine, PrefillCommand(at, (request,)))[at] == alone[NAMES.index(adapter)]
+
+
+@pytest.mark.parametrize("graphs", [(), (1, 2, 4)], ids=["eager", "recorded"])
+def test_adapters_that_take_turns_at_a_place_answer_as_ever(adapted, alone, graphs, tmp_path):
+    """What is recorded serves whatever is at the place; a name that is loaded again means something else."""
+    case = adapted("llama")
+    plain = case.plain
+    adapters = started(plain, {"law": case.directories[0], "verse": case.directories[1]}, places=1)
+    engine = engine_of(plain, adapters, graphs=graphs)
+    try:
+        asked = ["verse", None, "law", "verse", "law"]
+        command = PrefillCommand(0, tuple(ask(at, adapter, PROMPT) for at, adapter in enumerate(asked)))
+        assert answers(engine, command) == {at: alone[NAMES.index(adapter)] for at, adapter in enumerate(asked)}
+        engine.adapters.load(AdapterSource("law", str(case.directories[1]))).result()
+        engine.adapters.settle()
+        both = PrefillCommand(1, (ask(0, "law", PROMPT), ask(1, None, PROMPT)))
+        assert answers(engine, both) == {0: alone[2], 1: alone[0]}
+    finally:
+        engine.runner.close()
+        adapters.own.release()
 
 
 def test_an_unknown_adapter_fails_its_request_alone(engine, alone):
