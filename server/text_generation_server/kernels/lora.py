@@ -5,6 +5,9 @@ by the matrices of one adapter for a block of its tokens. What is read are the m
 far as their ranks go; tokens without adapter are nobody's. Everything is found on the device, so that a recorded step
 serves every mixture. No sum is made by atomic additions: equal inputs give equal results.
 
+What a step's tokens have, and the matrices, are read while the kernel in front still runs: the step's first kernel that
+reads them starts when all before it have ended, and so every later one after that.
+
 Dimensions: T tokens, P places, K inputs, R the rank that places are made for.
 """
 
@@ -25,8 +28,8 @@ FEW = 256
 COMPARED = 128
 """Tokens up to which one program orders them, by comparing each with each."""
 
-BLOCK_N = 128
-"""Outputs of a program."""
+WIDE = 8192
+"""Outputs of a linear from which a program has 256 of them, else 128."""
 
 SPLITS = ((4, 16), (FEW, 4), (1024, 4))
 """Up to so many tokens, at least so many parts of the inputs: programs that share the work of few blocks."""
@@ -35,16 +38,18 @@ SHARE = 1024
 """Inputs of a program where tokens are few, unless that makes fewer parts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Segments:
-    """Which tokens have which adapter. order: [T] int32, tokens by adapter, those without last.
+    """Which tokens have which adapter.
 
-    table: [S, 3] int32, of each adapter that is there its place, from 0, and where its tokens begin and end in `order`;
-    then rows without tokens. S: the smaller of T and P.
+    order: [T] int32, tokens by adapter, those without last. table: [S, 3] int32, of each adapter that is there its place,
+    from 0, and where its tokens begin and end in `order`; then rows without tokens. S: the smaller of T and P.
+    read: whether a kernel that reads them has been launched.
     """
 
     order: Tensor
     table: Tensor
+    read: bool = False
 
 
 @triton.jit(do_not_specialize=["tokens", "places", "most"])
@@ -142,7 +147,6 @@ def _shrink(
     part, split = tl.program_id(1) % PARTS, tl.program_id(1) // PARTS
     if PDL:
         gdc_launch_dependents()
-        gdc_wait()
     segment = table + tl.program_id(0) * 3
     place = tl.load(segment).to(tl.int64)
     end = tl.load(segment + 2)
@@ -151,6 +155,8 @@ def _shrink(
     end = tl.where(rank > 0, end, start)
     r, k = tl.arange(0, RANK), tl.arange(0, BLOCK_K)
     matrix = down + place * row_size + part * part_size + r[:, None] * inputs
+    if PDL:
+        gdc_wait()
     while start < end:
         t = start + tl.arange(0, BLOCK_T)
         token = tl.load(order + t, mask=t < end, other=0).to(tl.int64)
@@ -188,6 +194,8 @@ def _expand(
     ALIGNED: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
+    if PDL:
+        gdc_launch_dependents()
     block = tl.program_id(1)
     part = 0
     for other in tl.static_range(1, PARTS):
@@ -197,9 +205,6 @@ def _expand(
     if ALIGNED:
         column, count = tl.multiple_of(column, 16), tl.multiple_of(count, 16)
     n = (block - tl.load(ups + part * 4)) * BLOCK_N + tl.arange(0, BLOCK_N)
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
     segment = table + tl.program_id(0) * 3
     place = tl.load(segment).to(tl.int64)
     end = tl.load(segment + 2)
@@ -209,6 +214,8 @@ def _expand(
     r = tl.arange(0, RANK)
     matrix = numbers + place * row_size + up + r[:, None] * count + n[None, :]
     weights = tl.load(matrix, mask=(start < end) & (r < rank)[:, None] & (n < count)[None, :], other=0.0)
+    if PDL:
+        gdc_wait()
     while start < end:
         t = start + tl.arange(0, BLOCK_T)
         held = (t < end)[:, None]
@@ -260,7 +267,8 @@ class LoraKernel:
         self._ups = tuple(ups)
         self._first_part = first_part
         self._aligned = all(up.column % 16 == 0 and up.count % 16 == 0 for up in ups)
-        self._table, self._blocks = self._table_of(BLOCK_N)
+        self._block_n = 256 if sum(up.count for up in ups) >= WIDE else 128
+        self._table, self._blocks = self._table_of(self._block_n)
 
     def __call__(self, out: Tensor, x: Tensor, segments: Segments) -> Tensor:
         """Add to `out` [T, outputs], in place, what comes of x [T, inputs or more]; both with contiguous rows."""
@@ -273,6 +281,7 @@ class LoraKernel:
         splits = self._splits(tokens, block_k)
         inner = torch.empty(splits, parts, tokens, block_rank, dtype=torch.float32, device=x.device)
         pdl = overlaps(x.device)
+        after, segments.read = pdl and segments.read, True
         order, table, places = segments.order, segments.table, self._ranks.shape[1]
         _shrink[(count, parts * splits, chunks)](
             *(x, order, table, self._down, self._ranks, inner, tokens, self._first_part),
@@ -282,8 +291,8 @@ class LoraKernel:
             SPLITS=splits,
             BLOCK_T=block_t,
             BLOCK_K=block_k,
-            PDL=pdl,
-            launch_pdl=pdl,
+            PDL=after,
+            launch_pdl=after,
             num_warps=4,
         )
         _expand[(count, self._blocks, chunks)](
@@ -293,11 +302,11 @@ class LoraKernel:
             PARTS=parts,
             SPLITS=splits,
             BLOCK_T=block_t,
-            BLOCK_N=BLOCK_N,
+            BLOCK_N=self._block_n,
             ALIGNED=self._aligned and out.stride(0) % 16 == 0,
             PDL=pdl,
             launch_pdl=pdl,
-            num_warps=4,
+            num_warps=4 if few else 8,
         )
         return out
 
