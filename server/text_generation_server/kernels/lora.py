@@ -42,8 +42,9 @@ SHARE = 1024
 class Segments:
     """Which tokens have which adapter.
 
-    order: [T] int32, tokens by adapter, those without last. table: [S, 3] int32, of each adapter that is there its place,
-    from 0, and where its tokens begin and end in `order`; then rows without tokens. S: the smaller of T and P.
+    order: [T] int32, tokens by adapter, those without last.
+    table: [S, 3] int32, of each adapter that is there its place, from 0, and where its tokens begin and end in `order`;
+    then rows without tokens. S is the smaller of T and P.
     read: whether a kernel that reads them has been launched.
     """
 
