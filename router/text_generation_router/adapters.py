@@ -59,7 +59,10 @@ class Adapters:
         return name in self._contents
 
     async def find(self, name: str) -> bool:
-        """Whether requests may name it: what the shards have on disk they load now."""
+        """Whether requests may name it: what the shards have on disk they load now.
+
+        Raises InvalidInput if it cannot be served, AdapterRefused if not at present.
+        """
         if name in self._contents:
             return True
         if _MARK in name:
@@ -70,6 +73,8 @@ class Adapters:
         except AdapterRefused as error:
             if error.status in (404, 501):
                 return False
+            if error.status != 422:
+                raise
             raise InvalidInput(f"the adapter {excerpt(name)!r} cannot be loaded: {error}") from error
         return True
 

@@ -158,7 +158,24 @@ def test_a_batch_that_waits_for_another_joins_it_later(start, tmp_path):
     found = caller.run_out(caller.decode(0, 1))
     for at, number in ((1, 2), (2, 2)):
         assert ids_of(found[at]) == greedy_continuation([number, *ids[at]], 4, ignore_eos=True)
+
+
+def test_whoever_leaves_while_it_waits_leaves_nothing_behind(start, tmp_path):
+    shard = start(variables={"MAX_DEVICE_LORAS": "1", "MAX_CPU_LORAS": "2", "LORA_DIR": str(tmp_path)})
+    for number in (1, 2):
+        save_number(tmp_path / str(number), number)
+    caller = shard.v2
+    caller.prefill(0, caller.request(0, "hi", 9, lora_id="1"))
+    caller.prefill(1, caller.request(1, "hi", 9, lora_id="2"), caller.request(2, "hi", 9, lora_id="2"))
+    caller.filter(1, [2])
+    caller.clear(0)
+    caller.answer(caller.request(3, "hi", 2, lora_id="2"))  # all that wait are seated here, in other batches too
     caller.clear()
+    assert ids_of(caller.answer(caller.request(4, "hi", 2, lora_id="1"))) == greedy_continuation(
+        [1, 254, *b"hi"], 2, ignore_eos=True
+    )
+    shard.assert_idle()
+    assert not shard.engine._waiting
 
 
 def test_pins_stay_and_leave_a_place(shard, tmp_path):

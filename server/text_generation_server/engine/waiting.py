@@ -68,4 +68,5 @@ class WaitingSequences:
             else:
                 before.add(adapter)
                 self._queue.append(sequence)
+        self.late = {s for s in self.late if not s.released}
         self._lost = {s: error for s, error in self._lost.items() if not s.released}
