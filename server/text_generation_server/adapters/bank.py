@@ -71,8 +71,10 @@ class BankLayout:
         return PackedAdapter(numbers, ranks)
 
     def _placed(self, parts: Sequence[AdaptedLinear]) -> tuple[PlacedPart, ...]:
-        """Those of a linear: all its first matrices, then its second ones."""
-        downs = [self._take(self.rank * part.inputs) for part in parts]
+        """Those of a linear: all its first matrices as one, then its second ones."""
+        size = self.rank * parts[0].inputs  # all have the same inputs
+        base = self._take(len(parts) * size)
+        downs = range(base, base + len(parts) * size, size)
         ups = [self._take(self.rank * part.output_count) for part in parts]
         first, self.parts = self.parts, self.parts + len(parts)
         return tuple(
@@ -129,6 +131,8 @@ class LoraAddend:
         self._parts = tuple(parts)
         self._numbers = numbers
         self._ranks = ranks
+        self._rank = rank
+        self._of_linear = slice(parts[0].index, parts[-1].index + 1)
         self._kernel = _kernel(parts, numbers, ranks, rank) if numbers.device.type == "cuda" else None
         self._segments = segments
 
@@ -137,28 +141,38 @@ class LoraAddend:
         if self._kernel is not None:
             return self._kernel(out, x, step.once(self._segments, adapters))
         for place, tokens in step.once(tokens_of_places, adapters):
-            row, ranks = self._numbers[place - 1], self._ranks[place - 1]
-            for placed in self._parts:
-                if rank := int(ranks[placed.index]):
-                    self._add(out, x, tokens, row, rank, placed)
+            row, ranks = self._numbers[place - 1], self._ranks[place - 1, self._of_linear].tolist()
+            if any(ranks):
+                self._add(out, x, tokens, row, ranks)
         return out
 
-    def _add(self, out: Tensor, x: Tensor, tokens: Tensor, row: Tensor, rank: int, placed: PlacedPart) -> None:
-        part = placed.part
-        down = row[placed.down : placed.down + rank * part.inputs].view(rank, part.inputs)
-        up = row[placed.up : placed.up + rank * part.output_count].view(rank, part.output_count)
-        added = x[tokens, : part.inputs] @ down.T @ up
-        out[:, part.outputs].index_add_(0, tokens, added)
+    def _add(self, out: Tensor, x: Tensor, tokens: Tensor | None, row: Tensor, ranks: Sequence[int]) -> None:
+        """What one adapter makes of its tokens. row: its numbers. ranks: of its pair to each part."""
+        first, count = self._parts[0], len(self._parts)
+        inputs = first.part.inputs
+        own = x[:, :inputs] if tokens is None else x[tokens, :inputs]
+        down = row[first.down : first.down + count * self._rank * inputs].view(count * self._rank, inputs)
+        inners = (own @ down.T).view(len(own), count, self._rank)
+        for at, (placed, rank) in enumerate(zip(self._parts, ranks, strict=True)):
+            outputs = placed.part.output_count
+            up = row[placed.up : placed.up + rank * outputs].view(rank, outputs)
+            inner, target = inners[:, at, :rank], out[:, placed.part.outputs]
+            if tokens is None:
+                target.addmm_(inner, up)
+            else:
+                target.index_add_(0, tokens, inner @ up)
 
 
 def _kernel(parts: Sequence[PlacedPart], numbers: Tensor, ranks: Tensor, rank: int) -> LoraKernel:
     first = parts[0]
-    part_size = parts[1].down - first.down if len(parts) > 1 else 0
     ups = [UpPart(placed.up, placed.part.outputs.start, placed.part.output_count) for placed in parts]
-    return LoraKernel(numbers, ranks, rank, first.part.inputs, first.down, part_size, ups, first.index)
+    return LoraKernel(numbers, ranks, rank, first.part.inputs, first.down, ups, first.index)
 
 
-def tokens_of_places(adapters: Tensor) -> list[tuple[int, Tensor]]:
-    """The places that some of the tokens [T] have, and which tokens those are."""
-    places: list[int] = sorted(set(adapters.tolist()))
+def tokens_of_places(adapters: Tensor) -> list[tuple[int, Tensor | None]]:
+    """The places that some of the tokens [T] have, and which tokens those are, None for all."""
+    numbers: list[int] = adapters.tolist()
+    places = sorted(set(numbers))
+    if len(places) == 1:
+        return [(places[0], None)] if places[0] else []
     return [(place, (adapters == place).nonzero()[:, 0]) for place in places if place]

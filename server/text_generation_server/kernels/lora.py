@@ -244,9 +244,8 @@ class UpPart:
 class LoraKernel:
     """The kernels for one linear.
 
-    numbers: [P, row size], adapters' matrices. down: where a row has the first ones [parts, R, inputs], each padded to
-    `part_size` numbers. ups: the second ones. ranks: [P, all parts] int32, of each adapter's pairs; the linear's begin
-    at `first_part`.
+    numbers: [P, row size], adapters' matrices. down: where a row has the first ones [parts, R, inputs]. ups: the second
+    ones. ranks: [P, all parts] int32, of each adapter's pairs; the linear's begin at `first_part`.
     """
 
     def __init__(
@@ -256,7 +255,6 @@ class LoraKernel:
         rank: int,
         inputs: int,
         down: int,
-        part_size: int,
         ups: Sequence[UpPart],
         first_part: int,
     ) -> None:
@@ -264,7 +262,6 @@ class LoraKernel:
         self._rank = rank
         self._inputs = inputs
         self._down = numbers[:, down:]
-        self._part_size = part_size
         self._ups = tuple(ups)
         self._first_part = first_part
         self._aligned = all(up.column % 16 == 0 and up.count % 16 == 0 for up in ups)
@@ -286,7 +283,7 @@ class LoraKernel:
         order, table, places = segments.order, segments.table, self._ranks.shape[1]
         _shrink[(count, parts * splits, chunks)](
             *(x, order, table, self._down, self._ranks, inner, tokens, self._first_part),
-            *(x.stride(0), self._numbers.stride(0), self._part_size, places, self._inputs),
+            *(x.stride(0), self._numbers.stride(0), self._rank * self._inputs, places, self._inputs),
             RANK=block_rank,
             PARTS=parts,
             SPLITS=splits,
