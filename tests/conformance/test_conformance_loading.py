@@ -113,6 +113,9 @@ def test_more_adapters_than_places_take_turns(shard, tmp_path):
     caller, first, tokens = shard.v3, [], {}
     asked = [*(str(1 + at % 4) for at in range(8)), "1", "2"]
     step = caller.prefill(0, *(caller.request(at, "hi", 4, adapter_id=name) for at, name in enumerate(asked)))
+    with pytest.raises(grpc.RpcError, match="all 4 adapters in memory are in use or pinned") as error:
+        load(shard, tmp_path / "5", 5, name="5")
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     while True:
         for generation in step.generations:
             first += [generation.request_id] * (generation.request_id not in tokens)

@@ -13,7 +13,7 @@ from typing import Protocol
 from text_generation_server.adapters.known import AdapterDevice, AdapterFacts, AdapterStatus, KnownAdapter
 from text_generation_server.adapters.places import Places
 from text_generation_server.adapters.sources import AdapterSource
-from text_generation_server.errors import InvalidRequest, UnknownAdapter, UnsupportedModel, excerpt
+from text_generation_server.errors import InvalidRequest, NotEnoughMemory, UnknownAdapter, UnsupportedModel, excerpt
 
 
 class AdapterReader(Protocol):
@@ -62,13 +62,13 @@ class AdapterRegistry:
         """Start reading a local adapter, which has its name from the next `settle` after that.
 
         Raises:
-            InvalidRequest: there is no room for it, or the model cannot have any.
-            NotEnoughMemory: the device has no room for adapters.
+            InvalidRequest: the model cannot have any.
+            NotEnoughMemory: there is no room for it, or on the device for none.
         """
         self.settle()
         adapter = KnownAdapter(source.name, source)
         if not self._read(adapter, {known for known in self._known.values() if known.holders}):
-            raise InvalidRequest(
+            raise NotEnoughMemory(
                 f"all {self._kept} adapters in memory are in use or pinned: unload one, or raise --max-cpu-loras"
             )
         assert adapter.reading is not None
