@@ -63,7 +63,8 @@ def start_adapters(
             )
         return NO_ADAPTERS
     directories = [locate_adapter(source, hub, report) for source in settings.named]
-    own = LoraAdapters(linears, settings.device_places, settings.rank or _largest_rank(directories), dtype, device)
+    rank = settings.rank or _largest_rank(directories)
+    own = LoraAdapters(linears, settings.device_places, rank, dtype, device, settings.host_places)
     facts = [own.read(key, directory) for key, directory in enumerate(directories, start=1)]
     if settings.named:
         report(f"Read the adapters {', '.join(source.name for source in settings.named)}")

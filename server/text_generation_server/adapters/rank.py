@@ -72,12 +72,22 @@ class NoAdapters:
 
 
 class LoraAdapters:
-    """Satisfies `RankAdapters` for a model's linears. rank: of the largest pair that there is room for."""
+    """Satisfies `RankAdapters` for a model's linears.
+
+    rank: of the largest pair that there is room for. kept: adapters for which host memory is pinned with the places.
+    """
 
     def __init__(
-        self, linears: Sequence[ParallelLinear], places: int, rank: int, dtype: torch.dtype, device: torch.device
+        self,
+        linears: Sequence[ParallelLinear],
+        places: int,
+        rank: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        kept: int = 0,
     ) -> None:
         self.places = places
+        self._kept = kept
         self._shapes = shapes_of(linears)
         self._layout = BankLayout(sorted(linears, key=lambda linear: linear.slices[0].name), rank)
         self._dtype = dtype
@@ -115,6 +125,7 @@ class LoraAdapters:
         """See `RankAdapters`."""
         if self._bank is None:
             self._bank = LoraBank(self._layout, self.places, self._dtype, self._device)
+            self._pin_ahead()
             logger.info(
                 "{} places for adapters of rank up to {}: {:.1f} MB each, {:.1f} MB on this rank",
                 *(self.places, self._layout.rank, self._bank.nbytes / self.places / 1e6, self._bank.nbytes / 1e6),
@@ -134,6 +145,18 @@ class LoraAdapters:
     def drop(self, key: int) -> None:
         """See `RankAdapters`."""
         self._packed.pop(key, None)
+
+    def _pin_ahead(self) -> None:
+        """Let PyTorch have pinned memory ready: pinning takes many steps' time, in which nothing may be launched."""
+        if self._device.type != "cuda":
+            return
+        more = range(self._kept - len(self._packed))
+        try:
+            blocks = [torch.empty(self._layout.size, dtype=self._dtype, pin_memory=True) for _ in more]
+        except RuntimeError as error:
+            logger.warning("Host memory for {} adapters cannot be pinned ahead: {}", len(more), error)
+        else:
+            del blocks  # which are lent again
 
 
 def _files(directory: Path) -> list[Path]:

@@ -53,7 +53,7 @@ class AdapterSettings:
     @property
     def host_places(self) -> int:
         """How many adapters can be in host memory."""
-        return max(4 * self.device_places, len(self.named)) if self.kept is None else self.kept
+        return max(2 * self.device_places, len(self.named)) if self.kept is None else self.kept
 
     def check(self) -> None:
         """Raises InvalidSettings for numbers that contradict each other."""

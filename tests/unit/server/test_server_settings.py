@@ -130,7 +130,7 @@ def test_bad_values_are_named(name, value):
 
 def test_host_memory_is_for_more_adapters_than_the_device():
     adapters = server_config(OPTIONS, {"LORA_ADAPTERS": ",".join("abcdefghijkl")}).adapters
-    assert (adapters.device_places, adapters.host_places, adapters.asked) == (12, 48, True)
+    assert (adapters.device_places, adapters.host_places, adapters.asked) == (12, 24, True)
     assert not server_config(OPTIONS, {}).adapters.asked
     with pytest.raises(InvalidSettings, match="--max-cpu-loras is 5, expected at least 6: twice --max-device-loras"):
         server_config(OPTIONS, {"MAX_DEVICE_LORAS": "3", "MAX_CPU_LORAS": "5"})
