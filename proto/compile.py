@@ -1,6 +1,6 @@
 """Generates the protocol's Python stubs, or with `--check` compares them with the committed ones.
 
-Each version is a package of its own in text_generation_protocol; what lies beside these is written by hand.
+Each proto file is a package of its own in text_generation_protocol; what lies beside these is written by hand.
 
 The output is the same whichever grpcio-tools (1.71 or later) makes it: what its releases write differently is settled
 here, and the version stamps are lowered to the oldest grpcio and protobuf that the stubs are known to work with. Each
@@ -18,7 +18,11 @@ from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "text_generation_protocol"
-SOURCES = {"v2": HERE, "v3": HERE / "v3"}
+SOURCES = {
+    "v2": HERE / "generate.proto",
+    "v3": HERE / "v3" / "generate.proto",
+    "kvrun_v1": HERE / "kvrun" / "adapters.proto",
+}
 OLDEST_GRPC = "1.71.0"
 OLDEST_PROTOBUF = "5.29.0"
 
@@ -35,12 +39,12 @@ SPELLINGS = (
 """What differs between releases of the compiler: a pattern, and what is written for it here."""
 
 STUB_TYPES = '''\
-"""Types of generate_pb2_grpc, as seen from an asyncio channel."""
+"""Types of {stem}_pb2_grpc, as seen from an asyncio channel."""
 
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeVar
 
-from {module} import generate_pb2 as pb
+from {module} import {stem}_pb2 as pb
 
 _Request = TypeVar("_Request", contravariant=True)
 _Response = TypeVar("_Response", covariant=True)
@@ -58,24 +62,24 @@ def add_{service}Servicer_to_server(servicer: object, server: object) -> None: .
 
 
 def generate(out: Path) -> None:
-    """Write the packages v2 and v3 under `out`/text_generation_protocol."""
-    for version, folder in SOURCES.items():
-        descriptors = out / f"{version}.bin"
-        package = out / PACKAGE / version
-        run_protoc(version, folder, out, descriptors)
-        write_stub_types(version, package, descriptors)
+    """Write the packages under `out`/text_generation_protocol."""
+    for name, source in SOURCES.items():
+        descriptors = out / f"{name}.bin"
+        package = out / PACKAGE / name
+        run_protoc(name, source, out, descriptors)
+        described = write_stub_types(name, source, package, descriptors)
         descriptors.unlink()
         for file in sorted(package.glob("*.py*")):
             file.write_text(settled(file.read_text()))
-        (package / "__init__.py").write_text(f'"""Generated stubs of the protocol\'s package generate.{version}."""\n')
+        (package / "__init__.py").write_text(f'"""Generated stubs of the protocol\'s package {described}."""\n')
 
 
-def run_protoc(version: str, folder: Path, out: Path, descriptors: Path) -> None:
+def run_protoc(name: str, source: Path, out: Path, descriptors: Path) -> None:
     """Raises RuntimeError when the compiler refuses; it has said why on stderr."""
-    arguments = [f"-I{PACKAGE}/{version}={folder}", f"--descriptor_set_out={descriptors}"]
+    arguments = [f"-I{PACKAGE}/{name}={source.parent}", f"--descriptor_set_out={descriptors}"]
     arguments += [f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python")]
-    if protoc.main(["protoc", *arguments, f"{PACKAGE}/{version}/generate.proto"]):
-        raise RuntimeError(f"protoc failed on {folder / 'generate.proto'}")
+    if protoc.main(["protoc", *arguments, f"{PACKAGE}/{name}/{source.name}"]):
+        raise RuntimeError(f"protoc failed on {source}")
 
 
 def settled(text: str) -> str:
@@ -85,12 +89,14 @@ def settled(text: str) -> str:
     return text
 
 
-def write_stub_types(version: str, package: Path, descriptors: Path) -> None:
-    """Type the client stub: the compiler leaves it untyped."""
+def write_stub_types(name: str, source: Path, package: Path, descriptors: Path) -> str:
+    """Type the client stub: the compiler leaves it untyped. Returns the package that the file declares."""
     (file,) = FileDescriptorSet.FromString(descriptors.read_bytes()).file
     (service,) = file.service
-    types = STUB_TYPES.format(module=f"{PACKAGE}.{version}", service=service.name, calls=call_types(service))
-    (package / "generate_pb2_grpc.pyi").write_text(types)
+    module, stem = f"{PACKAGE}.{name}", source.stem
+    types = STUB_TYPES.format(module=module, stem=stem, service=service.name, calls=call_types(service))
+    (package / f"{stem}_pb2_grpc.pyi").write_text(types)
+    return file.package
 
 
 def call_types(service: ServiceDescriptorProto) -> str:
@@ -110,7 +116,7 @@ def differences(committed: Path) -> list[str]:
 
 def contents(package: Path) -> dict[str, str]:
     """Text of each generated file, by its path in the package."""
-    files = (file for version in SOURCES for file in (package / version).rglob("*") if file.is_file())
+    files = (file for name in SOURCES for file in (package / name).rglob("*") if file.is_file())
     return {file.relative_to(package).as_posix(): file.read_text() for file in files if "__pycache__" not in file.parts}
 
 

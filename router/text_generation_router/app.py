@@ -14,6 +14,7 @@ from text_generation_router.errors import ApiError
 from text_generation_router.keys import KeyGuard
 from text_generation_router.request_id import RequestIds
 from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
+from text_generation_router.routes.adapters import AdapterRoutes
 from text_generation_router.routes.anthropic.errors import ANTHROPIC_ERRORS
 from text_generation_router.routes.anthropic.messages import MessageRoutes
 from text_generation_router.routes.cloud import CloudRoutes
@@ -37,6 +38,9 @@ from text_generation_server.tracing import Tracing
 
 _ANTHROPIC_HEADERS = ("x-api-key", "anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access")
 """What its clients send from browsers too."""
+
+_GUARDED = ("POST", "DELETE")
+"""Methods of routes that do something."""
 
 
 def make_app(
@@ -62,7 +66,7 @@ def make_app(
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(cors_allow_origin or ["*"]),
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["content-type", "authorization", *_ANTHROPIC_HEADERS],
         expose_headers=["x-request-id"],
     )
@@ -87,6 +91,7 @@ def endpoints(services: Services, style: Style, kserve: bool) -> list[Endpoint]:
         TokenRoutes(services),
         ServiceRoutes(services),
         ModelRoutes(services),
+        AdapterRoutes(services),
         completions,
         chats,
         ResponseRoutes(services),

@@ -99,6 +99,17 @@ class NoSuchModel(ApiError):
         self.field = "model"
 
 
+class AdapterRefused(ApiError):
+    """An adapter could not be loaded, dropped or pinned, for the reason given."""
+
+    error_type = "adapter"
+    failure = "validation"
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 class Unrouted(ApiError):
     """No route takes the request."""
 

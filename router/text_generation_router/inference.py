@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from loguru import logger
 
+from text_generation_router.adapters import Adapters
 from text_generation_router.batcher import Batcher
 from text_generation_router.entry import Timeline
 from text_generation_router.errors import IncompleteGeneration, Overloaded
@@ -69,12 +70,14 @@ class Inference:
     def __init__(
         self,
         batcher: Batcher,
+        adapters: Adapters,
         time_limit: TimeLimit,
         metrics: RequestMetrics,
         traces: Traces = NO_TRACES,
         shares_prefixes: bool = False,
     ) -> None:
         self._batcher = batcher
+        self._adapters = adapters
         self._time_limit = time_limit
         self._metrics = metrics
         self._traces = traces
@@ -91,8 +94,8 @@ class Inference:
             self._note_size(request)
         timeline.queued = time.monotonic()
         await turn.comes()
-        with self._traces.generation(request) as trace:
-            entry = self._batcher.submit(request, timeline, trace)
+        with self._traces.generation(request) as trace, self._adapters.held(request.adapter_id) as adapter:
+            entry = self._batcher.submit(replace(request, adapter_id=adapter), timeline, trace)
             try:
                 with self._time_limit.of(entry):
                     while True:

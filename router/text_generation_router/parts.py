@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from text_generation_router.adapters import Adapters
 from text_generation_router.batcher import Batcher, BatchPolicy
 from text_generation_router.blocks import BlockAllocator
 from text_generation_router.chat.dialect import Dialect
@@ -59,14 +60,16 @@ def make_services(
     )
     tokenizer = PromptTokenizer(model.tokenizer, settings.validation_workers)
     grammars = GrammarCompiler(model.tokenizer, info.vocab_size or model.tokenizer.vocab_size, TRIAL_TOKENS)
-    validator = Validator(tokenizer, grammars, ceilings, limits, info.vocab_size, info.adapters, info.extensions)
+    adapters = Adapters(ready.shards.adapters, info.adapters)
+    validator = Validator(tokenizer, grammars, ceilings, limits, adapters, info.vocab_size, info.extensions)
     return Services(
         shards=ready.shards,
         batcher=batcher,
+        adapters=adapters,
         health=HealthCheck(ready.shards, batcher, settings.watchdog_timeout),
         validator=validator,
         inference=Inference(
-            batcher, TimeLimit(settings.request_timeout), metrics.requests, traces, info.shares_prefixes
+            batcher, adapters, TimeLimit(settings.request_timeout), metrics.requests, traces, info.shares_prefixes
         ),
         tokenizer=tokenizer,
         template=model.template,

@@ -30,6 +30,7 @@ class PrefixTree:
         self.unused_blocks = 0
         self._block_size = block_size
         self._roots: dict[str | None, Node] = {}
+        self._adapters: dict[Node, str | None] = {}  # of the roots
         self._unused_leaves: OrderedDict[Node, None] = OrderedDict()  # in the order in which they were let go
 
     def find(self, adapter: str | None, tokens: tuple[int, ...]) -> tuple[Node, list[int]]:
@@ -99,12 +100,16 @@ class PrefixTree:
             self._note_unused(leaf.parent)
 
     def _note_unused(self, node: Node) -> None:
-        if node.users == 0 and not node.children and node.parent is not None:
+        if node.users or node.children:
+            return
+        if node.parent is not None:
             self._unused_leaves[node] = None
+        else:
+            del self._roots[self._adapters.pop(node)]
 
     def _descend(self, adapter: str | None, tokens: tuple[int, ...]) -> tuple[Node, int]:
         """The node where the longest cached prefix ends, made by a split if need be, and the prefix's length."""
-        node, matched = self._roots.setdefault(adapter, Node(None, (), [])), 0
+        node, matched = self._root(adapter), 0
         while (child := node.children.get(self._key(tokens[matched:]))) is not None:
             shared = self._shared_tokens(child.tokens, tokens, matched)
             matched += shared
@@ -112,6 +117,13 @@ class PrefixTree:
             if node is not child:
                 break
         return node, matched
+
+    def _root(self, adapter: str | None) -> Node:
+        """An adapter's tree, which goes when nothing is in it and nobody uses it."""
+        if adapter not in self._roots:
+            self._roots[adapter] = root = Node(None, (), [])
+            self._adapters[root] = adapter
+        return self._roots[adapter]
 
     def _key(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
         return tokens[: self._block_size]

@@ -1,7 +1,7 @@
 """The shards as one: every call goes to all of them, and their answers are merged.
 
-The only module that knows gRPC and protobuf. How routers call shards is in `text_generation_protocol.calls`; here is
-what this one's nouns become. Knows nothing of queues, blocks or HTTP.
+With `adapter_calls`, the only module that knows gRPC and protobuf. How routers call shards is in
+`text_generation_protocol.calls`; here is what this one's nouns become. Knows nothing of queues, blocks or HTTP.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import grpc
 from text_generation_protocol import calls
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
+from text_generation_router.adapter_calls import AdapterCalls
 from text_generation_router.errors import ShardError, StartError
 from text_generation_router.types import (
     CachedBatch,
@@ -58,10 +59,11 @@ T = TypeVar("T")
 
 
 class ShardedClient:
-    """Calls all shards at once. Errors of a call come as `ShardError`."""
+    """Calls all shards at once. Errors of a call come as `ShardError`. adapters: the calls for those."""
 
     def __init__(self, channels: Sequence[grpc.aio.Channel]) -> None:
         self._channels = channels
+        self.adapters = AdapterCalls(channels)
         self._stubs = [TextGenerationServiceStub(channel) for channel in channels]
 
     @classmethod

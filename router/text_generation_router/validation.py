@@ -7,6 +7,7 @@ from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
+from text_generation_router.adapters import Adapters
 from text_generation_router.errors import InvalidInput
 from text_generation_router.grammar import valid_grammar
 from text_generation_router.parameters import check_extensions, check_values, require, require_known, sampling
@@ -36,7 +37,7 @@ class RequestLimits:
 class Validator:
     """Turns what a client sent into what the shards get. vocab_size: token ids must be below, if that is known.
 
-    adapters: those that the shards have. extensions: what they know beyond what all do.
+    extensions: what the shards know beyond what all do.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class Validator:
         grammars: GrammarCompiler,
         requests: RequestLimits,
         tokens: TokenLimits,
+        adapters: Adapters,
         vocab_size: int | None = None,
-        adapters: tuple[str, ...] = (),
         extensions: AbstractSet[str] = frozenset(),
     ) -> None:
         self._tokenizer = tokenizer
@@ -92,7 +93,7 @@ class Validator:
         check_values(parameters)
         check_extensions(parameters, self.extensions)
         self._check_counts(parameters)
-        adapter = self._adapter(request)
+        adapter = await self._adapter(request)
         require(request.inputs != "" or request.input_ids is not None, "`inputs` cannot be empty")
         truncate, limit = parameters.truncate, self._tokens.max_input_tokens
         require(
@@ -187,15 +188,16 @@ class Validator:
         )
         return replace(request, max_new_tokens=fitting)
 
-    def _adapter(self, request: GenerateRequest) -> str | None:
+    async def _adapter(self, request: GenerateRequest) -> str | None:
         """The adapter that a request names, wherever it may; None for the model itself."""
         found: set[str] = set()
         for place in (request.parameters, request):
             for name, value in (("adapter_id", place.adapter_id), ("lora_id", place.lora_id)):
                 if value is None or value in _BASE_MODEL:
                     continue
-                served = f"one of {', '.join(self.adapters)}" if self.adapters else "left out: no adapters are served"
-                require(value in self.adapters, f"`{name}` must be {served}. Given: {excerpt(value)}")
+                known, served = await self.adapters.find(value), ", ".join(self.adapters.names)
+                must = f"one of {served}" if served else "left out: no adapters are served"
+                require(known, f"`{name}` must be {must}. Given: {excerpt(value)}")
                 found.add(value)
         require(len(found) <= 1, f"a request has one adapter. Given: {', '.join(sorted(found))}")
         return found.pop() if found else None

@@ -38,6 +38,10 @@ class InvalidRequest(GenerationError):
     """What was asked for cannot be done, now or later."""
 
 
+class UnknownAdapter(InvalidRequest):
+    """An adapter was named that nothing here has."""
+
+
 class UnknownBatch(GenerationError):
     """A batch that is not cached was named."""
 

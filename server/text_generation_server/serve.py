@@ -3,16 +3,15 @@
 import gc
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from loguru import logger
 
-from text_generation_server.adapters.files import locate_adapter
-from text_generation_server.adapters.loading import add_adapters
-from text_generation_server.adapters.names import NO_ADAPTERS, AdapterNames
-from text_generation_server.adapters.pairs import read_adapter
+from text_generation_server.adapters.files import AdapterFiles
+from text_generation_server.adapters.loading import NO_ADAPTERS, StartedAdapters, start_adapters
 from text_generation_server.attention.base import AUTO, CLASSIC
 from text_generation_server.choices import LoadFormat
 from text_generation_server.distributed.group import TensorParallel, join_group
@@ -27,6 +26,7 @@ from text_generation_server.lifetime import CLEAN, FAILED, Lifetime
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel
 from text_generation_server.placement import MIXED_TOKENS, Placement, place
+from text_generation_server.rpc.adapters import AdapterService
 from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.service import EngineService, FollowerService, Shard
@@ -54,7 +54,7 @@ class LoadedRank:
     model: ServedModel
     placement: Placement
     group: TensorParallel
-    adapters: AdapterNames = NO_ADAPTERS
+    adapters: StartedAdapters = NO_ADAPTERS
 
 
 def serve(config: ServerConfig) -> int:
@@ -77,17 +77,36 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
     if tracing is not None:
         lifetime.keeps.callback(tracing.close)
     part = load_rank(config)
-    about = describe(config, part)
-    wires = WireV2(), WireV3(config.prefill_logprobs)
     if config.ranks.rank == 0:
         tokenizer = TokenizerAdapter.load(part.directory, config.options.trust_remote_code)
         warn_of_unknown_ids(tokenizer, part.model.vocab_size)
-        loop = start_engine(config, part, tokenizer)
-        v2, v3 = (EngineService(wire, about, loop, PromptEncoder(tokenizer), spare_collector) for wire in wires)
-        return ShardServer(path, v2, v3, lambda: lifetime.end(FAILED), tracing)
+        engine = make_engine(config, part, tokenizer)
+        loop = EngineLoop(engine)
+        loop.start()
+        files = AdapterFiles(config.adapters.directory, config.hub, logger.info)
+        about = describe(config, part, lambda: engine.adapters.names)
+        services = engine_services(config, about, loop, tokenizer, files)
+        adapters = AdapterService(loop, files)
+        return ShardServer(path, *services, lambda: lifetime.end(FAILED), tracing, adapters)
     worker = Follower(config, part, lifetime)
-    follower_v2, follower_v3 = (FollowerService(wire, about, worker) for wire in wires)
-    return ShardServer(path, follower_v2, follower_v3, on_fatal=lambda: lifetime.end(FAILED))
+    about = describe(config, part)
+    v2, v3 = (FollowerService(wire, about, worker) for wire in (WireV2(), WireV3(config.prefill_logprobs)))
+    return ShardServer(path, v2, v3, on_fatal=lambda: lifetime.end(FAILED))
+
+
+def engine_services(
+    config: ServerConfig, about: Shard, loop: EngineLoop[Engine], tokenizer: TokenizerAdapter, files: AdapterFiles
+) -> tuple[EngineService, EngineService]:
+    """Both versions' calls on rank 0.
+
+    Adapters that a request names are looked for on disk where that is safe: routers of version 2 share no prefixes, and
+    those of version 3 were told not to, if anything was said of adapters (docs/lora.md#prefixes).
+    """
+    v2, v3 = (
+        EngineService(wire, about, loop, PromptEncoder(tokenizer), spare_collector, files.found if looks else None)
+        for wire, looks in ((WireV2(), True), (WireV3(config.prefill_logprobs), config.adapters.asked))
+    )
+    return v2, v3
 
 
 def start_tracing(options: ServeOptions) -> Tracing | None:
@@ -120,7 +139,9 @@ def load_rank(config: ServerConfig) -> LoadedRank:
     check_guesses(model, options.speculate)
     seconds = time.monotonic() - began
     logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
-    adapters = load_adapters(config, model)
+    adapters = start_adapters(
+        config.adapters, model.linears, model.dtype, model.device, config.hub, options.model_id, logger.info
+    )
     spare_collector()
     return LoadedRank(directory, model, placement, group, adapters)
 
@@ -129,22 +150,6 @@ def check_guesses(model: ServedModel, speculate: int) -> None:
     """Raises UnsupportedModel where tokens are to be guessed that the model could not take back."""
     if speculate and not all(spec.rewinds for spec in model.states):
         raise UnsupportedModel("--speculate is not for this model, which cannot take tokens back: leave it out")
-
-
-def load_adapters(config: ServerConfig, model: ServedModel) -> AdapterNames:
-    """Put this rank's part of all adapters beside the model's linears. Raises StartError for one that does not fit."""
-    if not config.adapters:
-        return NO_ADAPTERS
-    if not model.linears:
-        raise UnsupportedModel(
-            "adapters are neither for models that run through transformers' code or have an encoder, nor for "
-            "--deterministic: leave out LORA_ADAPTERS and --lora-ids, or merge an adapter into the model"
-        )
-    places = [locate_adapter(source, config.hub, logger.info) for source in config.adapters]
-    held = add_adapters(model.linears, [read_adapter(place) for place in places], model.dtype, model.device)
-    names = AdapterNames(tuple(source.name for source in config.adapters), config.options.model_id)
-    logger.info("Loaded the adapters {}: {:.1f} MB on this rank", ", ".join(names.names), held / 1e6)
-    return names
 
 
 def find_model(config: ServerConfig) -> Path:
@@ -193,8 +198,8 @@ def warn_of_unknown_ids(tokenizer: TokenizerAdapter, vocab_size: int) -> None:
         )
 
 
-def start_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdapter) -> EngineLoop[Engine]:
-    """Rank 0's engine in its own thread, once every follower has connected."""
+def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdapter) -> Engine:
+    """Rank 0's engine, once every follower has connected."""
     settings = EngineSettings(
         max_rows=config.max_rows,
         block_size=config.cache.block_size,
@@ -206,13 +211,10 @@ def start_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAda
         shares_prefixes=shares_prefixes(part.model),
         speculate=config.options.speculate,
         graphs=tuple(usual_sizes(config.max_rows)) if config.graphs is None else config.graphs,
-        adapters=part.adapters,
         max_mixed_tokens=config.options.max_mixed_tokens or MIXED_TOKENS[part.placement.device.type],
         start=None if part.model.encoder is None else part.model.encoder.start,
     )
-    loop = EngineLoop(build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path)))
-    loop.start()
-    return loop
+    return build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path), part.adapters)
 
 
 def usual_length(positions: int | None, hint: int | None) -> int | None:
@@ -234,7 +236,7 @@ class Follower:
     """The thread in which another rank runs what rank 0 sends. The process ends with it."""
 
     def __init__(self, config: ServerConfig, part: LoadedRank, lifetime: Lifetime) -> None:
-        self._runner, self._plans = build_follower(part.model, part.group, str(config.options.uds_path))
+        self._runner, self._plans = build_follower(part.model, part.group, str(config.options.uds_path), part.adapters)
         self._lifetime = lifetime
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._thread.start()
@@ -254,26 +256,22 @@ class Follower:
             self._lifetime.end(CLEAN)
 
 
-def describe(config: ServerConfig, part: LoadedRank) -> Shard:
-    """What this shard tells routers: to call rank 0 only, and to mind the cache's blocks."""
+def describe(config: ServerConfig, part: LoadedRank, adapters: Callable[[], tuple[str, ...]] = tuple) -> Shard:
+    """What this shard tells routers: to call rank 0 only, and to mind the cache's blocks. adapters: that have names."""
     if config.cache.prefix_caching and not shares_prefixes(part.model):
         reasons = (spec.unshared for spec in part.model.states)
         logger.info("Prefix caching is off for this model: {}", "; ".join(filter(None, reasons)))
-    shares = config.cache.prefix_caching and shares_prefixes(part.model)
-    adapters = part.adapters.names
     info = ShardInfo(
         dtype=str(part.placement.dtype),
         device_type=part.placement.device.type,
         attention=config.cache.attention,
         block_size=config.cache.block_size,
-        # Other routers' trees do not know adapters, and would let one request overwrite what another reads.
-        prefix_caching=shares and not adapters,
-        prefix_caching_by_adapter=shares and bool(adapters),
-        adapters=adapters,
+        prefix_caching=config.cache.prefix_caching and shares_prefixes(part.model),
         # A router that plans chunks counts one token a row and step (docs/protocol.md#info).
         # An encoder reads a prompt at once.
         chunking=config.cache.chunking and not config.options.speculate and part.model.encoder is None,
         vocab_size=part.model.vocab_size,
         speculate=config.options.speculate,
     )
-    return Shard(info, (socket_url(socket_path(config.options.uds_path, 0)),))
+    urls = (socket_url(socket_path(config.options.uds_path, 0)),)
+    return Shard(info, urls, adapters, expects_adapters=config.adapters.asked)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from text_generation_server.adapters.sources import NONE_WANTED, AdapterSource, adapter_sources
+from text_generation_server.adapters.sources import NONE_WANTED, AdapterSettings, adapter_sources
 from text_generation_server.choices import Dtype, LoadFormat, RopeScaling
 from text_generation_server.environment import Environment
 from text_generation_server.errors import InvalidSettings
@@ -105,7 +105,6 @@ class ServerConfig:
     kernel_choices: file in which the fastest matrix kernels of each GPU are remembered.
     graphs: numbers of rows for which decode steps are recorded on a GPU, None for the usual ones.
     without_effect: variables that are set and do nothing here.
-    adapters: those to load, in the order of their numbers.
     """
 
     options: ServeOptions
@@ -121,7 +120,7 @@ class ServerConfig:
     graphs: tuple[int, ...] | None
     kernel_choices: Path
     without_effect: tuple[str, ...]
-    adapters: tuple[AdapterSource, ...]
+    adapters: AdapterSettings
 
 
 def server_config(options: ServeOptions, variables: Mapping[str, str] = os.environ) -> ServerConfig:
@@ -142,7 +141,7 @@ def server_config(options: ServeOptions, variables: Mapping[str, str] = os.envir
         graphs=_graphs(env),
         kernel_choices=_user_cache(env) / "kernels.json",
         without_effect=tuple(name for name in WITHOUT_EFFECT if name in env),
-        adapters=adapter_sources(env.text("LORA_ADAPTERS") or "", options.lora_ids),
+        adapters=_adapters(env, options.lora_ids),
     )
 
 
@@ -157,6 +156,18 @@ def hub_settings(variables: Mapping[str, str] = os.environ) -> HubSettings:
         weights_cache_override=env.path("WEIGHTS_CACHE_OVERRIDE"),
         endpoint=env.text("HF_ENDPOINT"),
     )
+
+
+def _adapters(env: Environment, lora_ids: str) -> AdapterSettings:
+    settings = AdapterSettings(
+        named=adapter_sources(env.text("LORA_ADAPTERS") or "", lora_ids),
+        directory=env.path("LORA_DIR"),
+        places=env.integer("MAX_DEVICE_LORAS", at_least=0),
+        rank=env.integer("MAX_LORA_RANK", at_least=1),
+        kept=env.integer("MAX_CPU_LORAS", at_least=1),
+    )
+    settings.check()
+    return settings
 
 
 def _user_cache(env: Environment) -> Path:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import adapters
 import gpu_points
 import gpu_serving
 from gpu_points import SHAPES, Points, Shape
@@ -144,3 +145,17 @@ def test_tables_are_printed_from_files(tmp_path, capsys):
         (tmp_path / name).write_text(json.dumps(figures(name)))
     gpu_serving.main(["table", str(tmp_path / "ours"), str(tmp_path / "peer")])
     assert "| peer ms |" in capsys.readouterr().out
+
+
+def test_adapters_are_measured_by_mixture(tmp_path, capsys):
+    out = tmp_path / "found.json"
+    points = ["--batches", "1", "3", "--distinct", "0", "2", "--ranks", "4", "--steps", "14", "--prefill", "2", "16"]
+    adapters.main(["--shape", "tiny", "--device", "cpu", *points, "--out", str(out)])
+    figures = json.loads(out.read_text())["figures"]
+    assert [(one["kind"], one["batch"], one["rank"], one["distinct"]) for one in figures] == [
+        ("prefill", 2, 0, 0), ("decode", 1, 0, 0), ("decode", 3, 0, 0),
+        ("prefill", 2, 4, 0), ("decode", 1, 4, 0), ("decode", 3, 4, 0),
+        ("prefill", 2, 4, 2), ("decode", 3, 4, 2),
+    ]  # fmt: skip
+    assert all(one["device_ms"] > 0 for one in figures)
+    assert "| decode | 3 | 4 | 2 |" in capsys.readouterr().out

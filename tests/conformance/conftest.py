@@ -13,8 +13,10 @@ from conformance.caller import Caller
 from conformance.made_tokenizers import byte_level
 from mocks.guessing import AlwaysGuess
 from mocks.launched import Launcher
+from mocks.mock_adapters import MockAdapters
 from mocks.mock_model import MockModel
-from text_generation_server.adapters.names import AdapterNames
+from text_generation_server.adapters.files import AdapterFiles
+from text_generation_server.adapters.loading import StartedAdapters
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
@@ -23,13 +25,10 @@ from text_generation_server.engine.plan import MeasureMemory
 from text_generation_server.engine.runner import Runner
 from text_generation_server.models.step import ServedModel
 from text_generation_server.placement import Placement
-from text_generation_server.rpc.prompts import PromptEncoder
+from text_generation_server.rpc.adapters import AdapterService
 from text_generation_server.rpc.server import ShardServer
-from text_generation_server.rpc.service import EngineService
 from text_generation_server.rpc.sockets import socket_path
-from text_generation_server.rpc.wire_v2 import WireV2
-from text_generation_server.rpc.wire_v3 import WireV3
-from text_generation_server.serve import LoadedRank, describe, shares_prefixes
+from text_generation_server.serve import LoadedRank, describe, engine_services, shares_prefixes
 from text_generation_server.settings import ServeOptions, server_config
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 
@@ -56,6 +55,7 @@ class RunningShard:
     v3: Caller
     engine: Engine
     model: ServedModel
+    adapters: MockAdapters
     fatal: threading.Event
 
     def caller(self, version: str) -> Caller:
@@ -101,13 +101,16 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
         model = model or MockModel()
         options = ServeOptions("mock", uds_path=tmp_path / f"tgi{len(running)}", speculate=speculate)
         config = server_config(options, {"ATTENTION": attention, "REQUEST_LOGPROBS": "1"} | (variables or {}))
-        adapters = AdapterNames(tuple(source.name for source in config.adapters))
+        own = MockAdapters(model, config.adapters.device_places)
+        facts = [own.read(key, Path(source.place)) for key, source in enumerate(config.adapters.named, start=1)]
+        adapters = StartedAdapters(own, tuple(zip(config.adapters.named, facts, strict=True)), config.adapters)
         settings = EngineSettings(
             ROWS, config.cache.block_size, run_ahead, memory_fraction=1.0, position_limit=position_limit,
-            watermark=config.watermark, speculate=speculate, adapters=adapters, shares_prefixes=shares_prefixes(model),
+            watermark=config.watermark, speculate=speculate, shares_prefixes=shares_prefixes(model),
             start=None if model.encoder is None else model.encoder.start,
         )  # fmt: skip
-        engine = Engine(RoomyRunner(model, SingleRank(), ThreadStream()), tokenizer, settings, AlwaysGuess())
+        runner = RoomyRunner(model, SingleRank(), ThreadStream(), adapters=own)
+        engine = Engine(runner, tokenizer, settings, adapters.registry(runner), AlwaysGuess())
         if warm:
             engine.resize(num_slots, max_len)
         engine.max_prefill_tokens = max_prefill_tokens
@@ -116,13 +119,12 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
         path, fatal = socket_path(options.uds_path, 0), threading.Event()
         place = Placement(torch.device("cuda"), torch.float16, 1)
         part = LoadedRank(tmp_path, model, place, SingleRank(), adapters)
-        services = [
-            EngineService(wire, describe(config, part), loop, PromptEncoder(tokenizer))
-            for wire in (WireV2(), WireV3(config.prefill_logprobs))
-        ]
-        server = ShardServer(path, *services, on_fatal=fatal.set)
+        about = describe(config, part, lambda: engine.adapters.names)
+        files = AdapterFiles(config.adapters.directory, config.hub, lambda _: None)
+        services = engine_services(config, about, loop, tokenizer, files)
+        server = ShardServer(path, *services, on_fatal=fatal.set, adapters=AdapterService(loop, files))
         server.start()
-        shard = RunningShard(path, Caller(path, "v2"), Caller(path, "v3"), engine, model, fatal)
+        shard = RunningShard(path, Caller(path, "v2"), Caller(path, "v3"), engine, model, own, fatal)
         running.append((shard, server, loop))
         return shard
 

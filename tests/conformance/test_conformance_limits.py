@@ -7,10 +7,11 @@ from loguru import logger
 from mocks.byte_tokenizer import ByteTokenizer
 from mocks.mock_model import MockModel
 from text_generation_server.distributed.group import SingleRank
+from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.types import WarmupCommand
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.placement import Placement
-from text_generation_server.serve import LoadedRank, start_engine
+from text_generation_server.serve import LoadedRank, make_engine
 from text_generation_server.settings import ServeOptions, server_config
 
 
@@ -26,7 +27,8 @@ def warm_up(tmp_path):
         tokenizer.model_max_length = hint
         config = server_config(ServeOptions("mock", uds_path=tmp_path / "s"), {"CUDA_MEMORY_FRACTION": "0.001"})
         part = LoadedRank(tmp_path, model, Placement(torch.device("cpu"), torch.float32, 1), SingleRank())
-        loops.append(start_engine(config, part, tokenizer))
+        loops.append(EngineLoop(make_engine(config, part, tokenizer)))
+        loops[-1].start()
         command = WarmupCommand((), max_prefill_tokens=8, max_total_tokens=asked)
         result = loops[-1].submit(lambda engine: engine.warmup(command)).result()
         return result.max_total_tokens, "".join(said)

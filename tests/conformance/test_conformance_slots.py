@@ -123,12 +123,13 @@ def test_h3_a_prompt_that_was_cut_is_not_the_prefix_of_what_its_router_thinks(ca
     assert ids_of(answer) == expected(tail + "!", 3)
 
 
-def test_a_prefix_is_that_of_one_adapter(caller):
+def test_a_name_that_means_the_model_shares_its_prefixes(caller):
+    """What an adapter's are: `test_conformance_loading.py`."""
     caller.answer(caller.request(1, PROMPT, 1, slots=range(20), adapter_id="law"))
     answer = caller.answer(caller.request(2, PROMPT, 3, slots=range(22), cache_len=19, prefill_logprobs=True))
     scored = [g.prefill_tokens for g in answer if g.HasField("prefill_tokens")]
     assert ids_of(answer) == expected(PROMPT, 3)
-    assert [logprob == logprob for logprob in scored[0].logprobs] == [False] + [True] * 19
+    assert [logprob == logprob for logprob in scored[0].logprobs] == [False] * 20
 
 
 def test_a_prefix_is_a_chain(caller):

@@ -6,11 +6,9 @@ import torch
 from mocks.byte_tokenizer import ByteTokenizer
 from oracles.build import build
 from oracles.case import LLAMA, Case
-from oracles.lora import save_adapter, save_merged
-from text_generation_server.adapters.loading import add_adapters
+from oracles.lora import save_adapter, save_merged, started
+from text_generation_server.adapters.loading import NO_ADAPTERS
 from text_generation_server.adapters.matching import shapes_of
-from text_generation_server.adapters.names import NO_ADAPTERS, AdapterNames
-from text_generation_server.adapters.pairs import read_adapter
 from text_generation_server.device.recorder import CudaRecorder
 from text_generation_server.device.stream import make_stream
 from text_generation_server.distributed.group import SingleRank
@@ -23,15 +21,13 @@ from text_generation_server.sampling.params import SamplingParams
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 CUDA = torch.device("cuda")
-NAMES = AdapterNames(tuple("abcdef"))
-"""Enough that steps of few tokens gather matrices, and longer ones do not."""
+NAMES = "abcdef"
 
 
 def answers(model, adapters, asked, graphs):
-    settings = EngineSettings(
-        16, 1, run_ahead=True, memory_fraction=0.2, position_limit=128, graphs=graphs, adapters=adapters
-    )
-    engine = Engine(Runner(model, SingleRank(), make_stream(CUDA), CudaRecorder), ByteTokenizer(), settings)
+    settings = EngineSettings(16, 1, run_ahead=True, memory_fraction=0.2, position_limit=128, graphs=graphs)
+    runner = Runner(model, SingleRank(), make_stream(CUDA), CudaRecorder, adapters.own)
+    engine = Engine(runner, ByteTokenizer(), settings, adapters.registry(runner))
     engine.resize(4096, 128, graphs)
     tokens = {}
     todo = [
@@ -48,19 +44,21 @@ def answers(model, adapters, asked, graphs):
     return [tokens[row] for row in range(len(asked))]
 
 
+@pytest.mark.parametrize("places", [6, 2])
 @pytest.mark.parametrize("graphs", [(), (1, 2, 4, 8)], ids=["eager", "recorded"])
-def test_replayed_steps_serve_every_mixture(tmp_path, graphs):
+def test_replayed_steps_serve_every_mixture(tmp_path, graphs, places):
     build(Case("llama-wide", "", "llama", {**LLAMA, "head_dim": 128}, ""), tmp_path / "model")
     options = ModelOptions(torch.float32, CUDA, attention="triton")
 
     def load(directory):
         return load_model(directory, options, SingleRank(), lambda _done, _total: None)
 
-    model, asked = load(tmp_path / "model"), [None, *NAMES.names, None, "b"]
+    model, asked = load(tmp_path / "model"), [None, *NAMES, None, "b"]
     shapes, expected = shapes_of(model.linears), {None: answers(model, NO_ADAPTERS, [None] * 9, graphs)}
-    for seed, name in enumerate(NAMES.names):
+    for seed, name in enumerate(NAMES):
         deltas = save_adapter(tmp_path / name, shapes, rank=2 + seed, seed=seed)
         merged = load(save_merged(tmp_path / "model", deltas, tmp_path / f"merged-{name}", transposed=False))
         expected[name] = answers(merged, NO_ADAPTERS, [None] * 9, graphs)
-    add_adapters(model.linears, [read_adapter(tmp_path / name) for name in NAMES.names], torch.float32, CUDA)
-    assert answers(model, NAMES, asked, graphs) == [expected[name][row] for row, name in enumerate(asked)]
+    # Fewer places than adapters: some wait for others, and recorded steps see another adapter at a place.
+    adapters = started(model, {name: tmp_path / name for name in NAMES}, places=places)
+    assert answers(model, adapters, asked, graphs) == [expected[name][row] for row, name in enumerate(asked)]

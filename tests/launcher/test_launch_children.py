@@ -69,7 +69,8 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         *["--rope-factor", "2", "--enable-prefill-logprobs", "--disable-custom-kernels", "--disable-flashinfer"],
         *["--cuda-memory-fraction", "0.5", "--huggingface-hub-cache", "/cache", "--trust-remote-code"],
         *["--watermark-gamma", "0.25", "--watermark-delta", "1.5", "--deterministic"],
-        *["--lora-adapters", "law=/adapters/law", "--lora-ids", "a;owner/b"],
+        *["--lora-adapters", "law=/adapters/law", "--lora-ids", "a;owner/b", "--lora-dir", "/adapters"],
+        *["--max-device-loras", "3", "--max-lora-rank", "8", "--max-cpu-loras", "9"],
         env={"HF_API_TOKEN": "secret", "CUDA_GRAPHS": "0", "ATTENTION": "paged"},
     )
     (seen,) = seen_and_ended(running, "shard-0")
@@ -89,6 +90,10 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         "WATERMARK_DELTA": "1.5",
         "DISABLE_CUSTOM_KERNELS": "True",
         "LORA_ADAPTERS": "law=/adapters/law",
+        "LORA_DIR": "/adapters",
+        "MAX_DEVICE_LORAS": "3",
+        "MAX_LORA_RANK": "8",
+        "MAX_CPU_LORAS": "9",
         "CUDA_MEMORY_FRACTION": "0.5",
         "HUGGINGFACE_HUB_CACHE": "/cache",
         "HF_TOKEN": "secret",

@@ -15,6 +15,8 @@ from typing import Any
 import grpc
 import tokenizers
 
+from mocks.fake_adapters import FakeAdapters
+from text_generation_protocol.kvrun_v1.adapters_pb2_grpc import add_AdaptersServicer_to_server
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
 from text_generation_server.rpc.wire_v3 import EXTENSIONS
@@ -78,7 +80,7 @@ class FakeShard:
     succeeds. forget: drop all requests after the next step. running: cleared, it holds calls back.
     failures: method → message with which its next call fails, and failure_code how: INTERNAL
     is what was not expected. fail_after: prompt → tokens after which it fails alone.
-    prefill_room: told beside every batch, unless None.
+    prefill_room: told beside every batch, unless None. loads: its calls for adapters, None for none.
     says: the texts of every answer's tokens, instead of letters; `special`: which of them are special tokens.
     """
 
@@ -92,6 +94,7 @@ class FakeShard:
     chunking: bool = True
     prefix_caching: bool = True
     adapters: Sequence[str] = ()
+    loads: FakeAdapters | None = None
     max_total_tokens: int | None = None
     keep_finished: bool = False
     eos_after: int | None = None
@@ -126,6 +129,8 @@ class FakeShard:
         """Serve on `socket`-rank."""
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         add_TextGenerationServiceServicer_to_server(self, self._server)
+        if self.loads is not None:
+            add_AdaptersServicer_to_server(self.loads, self._server)
         self._server.add_insecure_port(f"unix:{self.socket}-{self.rank}")
         await self._server.start()
 

@@ -163,7 +163,7 @@ class MockAttention:
 class MockModel:
     """Satisfies `ServedModel`. `fail_on` makes any step that computes this token raise.
 
-    `logits` makes the logits that follow a token history; an adapter's number is to them one more token before it.
+    `logits` makes the logits that follow a token history; an adapter is to them one more token before it.
     `sizes`: tokens of the steps that it has run.
     """
 
@@ -184,6 +184,8 @@ class MockModel:
         self.logits_of = logits
         self.sizes: list[int] = []
         self.adapters: list[int] | None = None
+        self.contents: dict[int, int] = {}
+        self.linears = ()
 
     @property
     def computed_tokens(self) -> int:
@@ -219,4 +221,4 @@ class MockModel:
 
     def _history(self, place: int) -> list[int]:
         adapter = self.adapters[place] if self.adapters else 0
-        return [adapter] * (adapter > 0) + self.attention.histories[place]
+        return ([self.contents[adapter]] if adapter else []) + self.attention.histories[place]

@@ -10,11 +10,11 @@ import torch
 from mocks.byte_tokenizer import ByteTokenizer
 from mocks.plain_recorder import PlainRecorder
 from oracles.driver import Driver
-from oracles.lora import save_adapter, save_merged
-from text_generation_server.adapters.loading import add_adapters
+from oracles.lora import place, save_adapter, save_merged, started
+from text_generation_server.adapters.bank import ALIGNMENT
+from text_generation_server.adapters.loading import NO_ADAPTERS, StartedAdapters
 from text_generation_server.adapters.matching import shapes_of
-from text_generation_server.adapters.names import AdapterNames
-from text_generation_server.adapters.pairs import read_adapter
+from text_generation_server.adapters.sources import USUAL_PLACES, USUAL_RANK, AdapterSource
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
@@ -24,13 +24,11 @@ from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel
 from text_generation_server.sampling.params import SamplingParams
-from text_generation_server.serve import load_adapters
-from text_generation_server.settings import ServeOptions, server_config
 
 FLOAT32 = ModelOptions(torch.float32, torch.device("cpu"))
 CASES = ["llama", "gptj", "phi3", "gpt_neox", "gpt2", "falcon-40b", "mpt", "qwen2_moe"]
 """Linears apart and fused in each order, transposed, with reordered or padded heads, beside experts."""
-NAMES = AdapterNames(("law", "verse"))
+NAMES = [None, "law", "verse"]
 
 
 class Adapted:
@@ -46,8 +44,9 @@ class Adapted:
             place = save_merged(oracle.directory, deltas, folder / f"merged-{at}", oracle.case.model_type == "gpt2")
             self.merged.append(load_model(place, FLOAT32, SingleRank(), lambda _done, _total: None))
         self.plain = oracle.load()
-        adapters = [read_adapter(directory) for directory in self.directories]
-        add_adapters(self.model.linears, adapters, torch.float32, torch.device("cpu"))
+        self.adapters = started(self.model, {directory.name: directory for directory in self.directories})
+        for key in (1, 2):
+            self.adapters.own.put(key, key)
 
     @property
     def apart(self) -> list[ServedModel]:
@@ -85,11 +84,12 @@ def test_each_sequence_of_a_batch_has_its_own_adapter(adapted, oracle_of, name):
         torch.testing.assert_close(got, plain, atol=tolerance, rtol=1e-4)
 
 
-def engine_of(model: ServedModel, adapters: AdapterNames, speculate: int = 0, graphs: tuple[int, ...] = ()) -> Engine:
-    settings = EngineSettings(
-        8, 1, run_ahead=True, memory_fraction=0.1, position_limit=128, speculate=speculate, adapters=adapters
-    )
-    engine = Engine(Runner(model, SingleRank(), ThreadStream(), PlainRecorder), ByteTokenizer(), settings)
+def engine_of(
+    model: ServedModel, adapters: StartedAdapters = NO_ADAPTERS, speculate: int = 0, graphs: tuple[int, ...] = ()
+) -> Engine:
+    settings = EngineSettings(8, 1, run_ahead=True, memory_fraction=0.1, position_limit=128, speculate=speculate)
+    runner = Runner(model, SingleRank(), ThreadStream(), PlainRecorder, adapters.own)
+    engine = Engine(runner, ByteTokenizer(), settings, adapters.registry(runner))
     engine.resize(512, 64, graphs)
     return engine
 
@@ -118,7 +118,7 @@ def alone(adapted) -> list[list[int]]:
     """What the model answers without adapters, and with each merged."""
     found = []
     for model in adapted("llama").apart:
-        engine = engine_of(model, AdapterNames())
+        engine = engine_of(model)
         found.append(answers(engine, PrefillCommand(0, (ask(0, None, PROMPT),)))[0])
         engine.runner.close()
     assert len({tuple(answer) for answer in found}) == 3
@@ -127,7 +127,7 @@ def alone(adapted) -> list[list[int]]:
 
 @pytest.fixture(params=[(0, ()), (0, (1, 2, 4)), (2, ())], ids=["run-ahead", "recorded", "speculating"])
 def engine(request, adapted):
-    engine = engine_of(adapted("llama").model, NAMES, *request.param)
+    engine = engine_of(adapted("llama").model, adapted("llama").adapters, *request.param)
     yield engine
     engine.runner.close()
 
@@ -138,7 +138,7 @@ def test_requests_that_join_in_chunks_keep_their_adapters(engine, alone):
         PrefillCommand(at, (ask(at, adapter, PROMPT, chunk=3),), cached_batch_id=0 if at else None)
         for at, adapter in enumerate(asked)
     ]
-    expected = [alone[NAMES.number(adapter)] for adapter in asked]
+    expected = [alone[NAMES.index(adapter)] for adapter in asked]
     assert list(answers(engine, *commands).values()) == expected
     # Rows are used again, by others.
     again = PrefillCommand(9, tuple(ask(at, adapter, PROMPT) for at, adapter in enumerate(reversed(asked))))
@@ -149,7 +149,27 @@ def test_a_prefix_is_taken_over_from_the_same_adapter_only(engine, alone):
     slots = tuple(range(40))
     for at, adapter in enumerate(["law", "law", "verse", None]):
         request = ask(at, adapter, PROMPT, slots=slots, cache_len=len(PROMPT) - 1)
-        assert answers(engine, PrefillCommand(at, (request,)))[at] == alone[NAMES.number(adapter)]
+        assert answers(engine, PrefillCommand(at, (request,)))[at] == alone[NAMES.index(adapter)]
+
+
+@pytest.mark.parametrize("graphs", [(), (1, 2, 4)], ids=["eager", "recorded"])
+def test_adapters_that_take_turns_at_a_place_answer_as_ever(adapted, alone, graphs, tmp_path):
+    """What is recorded serves whatever is at the place; a name that is loaded again means something else."""
+    case = adapted("llama")
+    plain = case.plain
+    adapters = started(plain, {"law": case.directories[0], "verse": case.directories[1]}, places=1)
+    engine = engine_of(plain, adapters, graphs=graphs)
+    try:
+        asked = ["verse", None, "law", "verse", "law"]
+        command = PrefillCommand(0, tuple(ask(at, adapter, PROMPT) for at, adapter in enumerate(asked)))
+        assert answers(engine, command) == {at: alone[NAMES.index(adapter)] for at, adapter in enumerate(asked)}
+        engine.adapters.load(AdapterSource("law", str(case.directories[1]))).result()
+        engine.adapters.settle()
+        both = PrefillCommand(1, (ask(0, "law", PROMPT), ask(1, None, PROMPT)))
+        assert answers(engine, both) == {0: alone[2], 1: alone[0]}
+    finally:
+        engine.runner.close()
+        adapters.own.release()
 
 
 def test_an_unknown_adapter_fails_its_request_alone(engine, alone):
@@ -159,20 +179,20 @@ def test_an_unknown_adapter_fails_its_request_alone(engine, alone):
     engine.clear(None)
 
 
-def test_a_model_without_linears_of_its_own_is_refused():
-    config = server_config(ServeOptions("model"), {"LORA_ADAPTERS": "law=/adapters/law"})
+def test_a_model_without_linears_of_its_own_is_refused(tmp_path):
     generic = SimpleNamespace(linears=(), dtype=torch.float32, device=torch.device("cpu"))
     with pytest.raises(UnsupportedModel, match="adapters are neither for models that run through transformers' code"):
-        load_adapters(config, generic)
+        started(generic, {"law": tmp_path})
 
 
-def test_linears_that_no_adapter_changes_stay_as_they_are(oracle_of, tmp_path):
+def test_places_take_what_the_formula_says(oracle_of, tmp_path):
     model = oracle_of("llama").load()
     shapes = {name: shape for name, shape in shapes_of(model.linears).items() if "layers.1.self_attn" in name}
     save_adapter(tmp_path / "law", shapes, rank=2, seed=0, layers_to_transform=[1])
-    held = add_adapters(model.linears, [read_adapter(tmp_path / "law")], torch.float32, torch.device("cpu"))
-    assert sum(linear.addend is not None for linear in model.linears) == 2
-    # For none and for one adapter: inputs once for queries, keys and values together, and outputs of each.
-    qkv = sum(out for name, (out, _) in shapes.items() if "o_proj" not in name)
-    (o_out, o_in) = shapes["model.layers.1.self_attn.o_proj"]
-    assert held == 2 * 2 * 4 * ((3 * o_out + qkv) + (o_in + o_out))
+    place(model, [tmp_path / "law"])
+    bank = model.linears[0].addend
+    sizes = [size for shape in shapes_of(model.linears).values() for size in shape]
+    numbers = sum(-(-USUAL_RANK * size // ALIGNMENT) * ALIGNMENT for size in sizes)
+    assert bank._numbers.nbytes == 4 * USUAL_PLACES * numbers
+    (changed,) = (bank._ranks > 0).nonzero()[:, 0].unique().tolist()
+    assert (changed, int((bank._ranks == 2).sum())) == (0, len(shapes))

@@ -8,12 +8,10 @@ import torch
 
 from oracles.build import ANSWER_LEN
 from oracles.driver import Driver
-from oracles.lora import save_adapter
+from oracles.lora import place, save_adapter
 from oracles.ranks import Asked, answers_of
 from oracles.table import CASES
-from text_generation_server.adapters.loading import add_adapters
 from text_generation_server.adapters.matching import shapes_of
-from text_generation_server.adapters.pairs import read_adapter
 from text_generation_server.distributed.group import join_group
 from text_generation_server.errors import StartError
 
@@ -32,8 +30,8 @@ def adapters_of(oracle_of, tmp_path_factory):
     for name in ADAPTED:
         shapes, folder = shapes_of(oracle_of(name).load().linears), tmp_path_factory.mktemp("adapters")
         made[name] = [folder / "law", folder / "verse"]
-        for rank, place in zip((2, 5), made[name], strict=True):
-            save_adapter(place, shapes, rank, seed=rank)
+        for rank, directory in zip((2, 5), made[name], strict=True):
+            save_adapter(directory, shapes, rank, seed=rank)
     return made
 
 
@@ -63,8 +61,7 @@ def test_each_rank_has_its_part_of_adapters(oracle, world, adapters_of):
     name, model = oracle.case.name, oracle.load()
     asked = Asked(oracle.directory, oracle.reference.sequences, adapters_of[name])
     plain = Driver(model, oracle.reference.spans).follow(asked.sequences, DECODED)
-    adapters = [read_adapter(place) for place in asked.adapters]
-    add_adapters(model.linears, adapters, torch.float32, torch.device("cpu"))
+    place(model, asked.adapters)
     expected = Driver(model, oracle.reference.spans, asked.numbers).follow(asked.sequences, DECODED)
     for rank in world:
         for row, wanted in zip(rank.models[f"{name} adapted"], expected, strict=True):

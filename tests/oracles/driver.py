@@ -23,8 +23,8 @@ def source_of(row: int) -> list[int]:
 class Driver:
     """A model with a cache whose slots are dealt out in random order. spans: length that each row may reach.
 
-    adapters: the number of each row's adapter, none for a model without any. sources: what an encoder reads for each
-    row; those of `source_of` if none are given.
+    adapters: the place of each row's adapter, none for steps without any. sources: what an encoder reads for each row;
+    those of `source_of` if none are given.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Driver:
         self.states = allocate(model.states, num_slots, rows)
         slots = random.Random(1).sample(range(num_slots), num_slots)
         self.device = model.device
-        table = RowTable(rows, max_len, self.device, adapted=bool(adapters))
-        table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)], adapters)
-        self.slots, self._build = table.block_table, StepBuilder(table, self.states)
+        table = RowTable(rows, max_len, self.device)
+        table.admit(range(rows), [slots[row * max_len :][:span] for row, span in enumerate(spans)], adapters or None)
+        self.slots, self._build = table.block_table, StepBuilder(table, self.states, adapted=bool(adapters))
         self.lens = [0] * rows
         for state in self.states:
             for tensor in _tensors(vars(state)):

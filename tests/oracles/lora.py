@@ -2,13 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from text_generation_server.adapters.loading import StartedAdapters, start_adapters
+from text_generation_server.adapters.sources import AdapterSettings, AdapterSource
+from text_generation_server.models.step import ServedModel
+from text_generation_server.weights.remote import HubSettings
 
 
 def save_adapter(
@@ -40,6 +45,21 @@ def save_merged(model: Path, deltas: Mapping[str, Tensor], directory: Path, tran
     save_file(tensors, directory / "model.safetensors")
     shutil.copy(model / "config.json", directory)
     return directory
+
+
+def started(model: ServedModel, named: Mapping[str, Path], **settings: Any) -> StartedAdapters:
+    """These adapters read for a model, as when a shard starts. settings: others of `AdapterSettings`."""
+    sources = tuple(AdapterSource(name, str(place)) for name, place in named.items())
+    hub = HubSettings(Path("/nowhere"), offline=True)
+    asked = AdapterSettings(sources, **settings)
+    return start_adapters(asked, model.linears, model.dtype, model.device, hub, "base", lambda _: None)
+
+
+def place(model: ServedModel, directories: Sequence[Path]) -> None:
+    """Let adapters be at the places 1, 2, …"""
+    adapters = started(model, {str(at): directory for at, directory in enumerate(directories)})
+    for key in range(1, len(directories) + 1):
+        adapters.own.put(key, key)
 
 
 def stored_name(name: str, tensors: Mapping[str, Tensor]) -> str:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from oracles.driver import Driver
-from text_generation_server.adapters.loading import add_adapters
-from text_generation_server.adapters.pairs import read_adapter
+from oracles.lora import place
 from text_generation_server.distributed.group import join_group
 from text_generation_server.models.loading import ModelOptions, load_model
 
@@ -20,7 +19,7 @@ PATIENCE_S = 240.0
 
 @dataclass(frozen=True)
 class Asked:
-    """A saved model, token sequences, and adapters to it; they are numbered by row: 0, 1, …, the last, 0, 1, …"""
+    """A saved model, token sequences, and adapters to it; their places by row are 0, 1, …, the last, 0, 1, …"""
 
     directory: Path
     sequences: Sequence[Sequence[int]]
@@ -73,7 +72,7 @@ def _run(
     answers: dict[str, list[Tensor]] = {}
     for name, asked in models.items():
         model = load_model(asked.directory, ModelOptions(torch.float32, device), group, lambda _done, _total: None)
-        add_adapters(model.linears, [read_adapter(adapter) for adapter in asked.adapters], torch.float32, device)
+        place(model, asked.adapters)
         spans = [len(row) for row in asked.sequences]
         answers[name] = Driver(model, spans, asked.numbers).follow(asked.sequences, decoded)
     mine = torch.tensor([10 + rank])

@@ -6,6 +6,7 @@ import pytest
 
 from mocks.running_router import running_router
 from text_generation_protocol.v3 import generate_pb2 as pb
+from text_generation_router.adapters import Adapters
 from text_generation_router.errors import InvalidInput, Overloaded
 from text_generation_router.inference import Permits
 from text_generation_router.schemas import GenerateParameters, GenerateRequest, JsonGrammar
@@ -259,7 +260,9 @@ def validator(directory):
     save_tokenizer(directory)
     backend = load_backend(directory, trust_remote_code=False)
     tokenizer, grammars = PromptTokenizer(backend, workers=1), GrammarCompiler(backend, backend.vocab_size)
-    yield Validator(tokenizer, grammars, RequestLimits(1, 4, 5), TokenLimits(3000, 4000, 4096, 8192))
+    yield Validator(
+        tokenizer, grammars, RequestLimits(1, 4, 5), TokenLimits(3000, 4000, 4096, 8192), Adapters(None, ())
+    )
     tokenizer.close()
 
 

@@ -93,7 +93,7 @@ class Answerer:
     async def requests(self, asked: Asked) -> list[ValidRequest]:
         """Every generation, those of a prompt together, which differ in their seeds alone."""
         validator, name = self._services.validator, asked.model
-        adapter = {"adapter_id": name} if name in validator.adapters else {}
+        adapter = {"adapter_id": name} if name in self._services.adapters else {}
         prompts = [prompt.model_copy(update=adapter) for prompt in asked.prompts]
         valid = [await validator.validate(prompt, asked.special_tokens) for prompt in prompts]
         if asked.echo and "prefill_top_n_tokens" in validator.extensions:

@@ -47,7 +47,7 @@ class Endpoint(Route):
         """The command that calls it at an address with its example."""
         url = base + self.example_path
         if self.told.body is None:
-            return f"curl {url}"
+            return f"curl {url}" if self.method == "GET" else f"curl -X {self.method} {url}"
         return f"curl {url} -H 'content-type: application/json' -d '{json.dumps(self.told.example)}'"
 
 

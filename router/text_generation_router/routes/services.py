@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from text_generation_router.adapters import Adapters
 from text_generation_router.batcher import Batcher
 from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.template import ChatTemplate
@@ -26,6 +27,7 @@ class Services:
 
     shards: ShardedClient
     batcher: Batcher
+    adapters: Adapters
     health: HealthCheck
     validator: Validator
     inference: Inference

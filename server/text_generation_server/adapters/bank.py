@@ -1,116 +1,178 @@
-"""The pairs of all adapters to one linear, side by side on the device, and the sum that they add. Knows no files.
+"""The pairs of the adapters that are on the device, and the sum that they add to linears' outputs. Knows no files.
 
-Which adapter a token has is read on the device: a step may mix them, and be recorded once for every mixture. Kernels
-that read only what a step uses belong here; `put` writes in place, for whatever changes adapters while serving.
+The bank has places, numbered from 1, of one size: an adapter's matrices for all linears lie one after the other in one
+row, so that one copy changes what is at a place. Addresses never change, and which adapter a token has is read on the
+device: a step may mix them, and is recorded once for every mixture and whatever comes to be at the places.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from text_generation_server.adapters.pairs import LoraPair
-from text_generation_server.layers.linear import ColumnParallelLinear, LinearSlice, LinearStep, ParallelLinear
+from text_generation_server.adapters.parts import AdaptedLinear, parts_of
+from text_generation_server.errors import UnsupportedModel
+from text_generation_server.kernels.lora import LoraKernel, Segments, UpPart, segments_of
+from text_generation_server.layers.linear import LinearStep, ParallelLinear
 
-GATHER_COST = 3
-"""How often gathered matrices are moved: read, written, and read again."""
+ALIGNMENT = 64
+"""Numbers; matrices begin at multiples of it, so that kernels read them 16 bytes at a time."""
 
 
-class AdaptedLinear:
-    """One of the checkpoint's linears within one that is computed; see `LinearSlice`. outputs: where they are there."""
+@dataclass(frozen=True, slots=True)
+class PlacedPart:
+    """Where a part's matrices are in an adapter's row: [rank, inputs], [rank, outputs]. index: among all parts."""
 
-    def __init__(self, slices: Sequence[LinearSlice], by_outputs: bool) -> None:
-        (self.name,) = {piece.name for piece in slices}
-        outputs, inputs = slices[0].shape
-        end = max(piece.start + _length(piece) for piece in slices)
-        first = slices[0].start if by_outputs else 0
-        self.outputs = slice(first, end) if by_outputs else slice(0, outputs)
-        self.inputs = inputs if by_outputs else end
-        self._slices = slices
-        self._by_outputs = by_outputs
+    part: AdaptedLinear
+    index: int
+    down: int
+    up: int
 
-    def down(self, pair: LoraPair) -> Tensor:
-        """A pair's first matrix for this rank's inputs, [r, inputs] fp32."""
-        return pair.down.float() if self._by_outputs else self._taken(pair.down.float().T, self.inputs).T
 
-    def up(self, pair: LoraPair) -> Tensor:
-        """A pair's second matrix for this rank's outputs, its scale included, [outputs, r] fp32."""
-        up = pair.up.float() * pair.scale
-        return self._taken(up, self.outputs.stop - self.outputs.start) if self._by_outputs else up
+@dataclass(frozen=True, slots=True)
+class PackedAdapter:
+    """An adapter as it lies at a place. numbers: [size]. ranks: [parts] int32, of its pair to each part, 0 for none."""
 
-    def _taken(self, rows: Tensor, count: int) -> Tensor:
-        """These of the rows [n, r], each where it is computed, zeros between."""
-        placed = rows.new_zeros(count, rows.shape[1])
-        for piece in self._slices:
-            start = piece.start - (self.outputs.start if self._by_outputs else 0)
-            placed[start : start + _length(piece)] = rows[piece.taken]
-        return placed
+    numbers: Tensor
+    ranks: Tensor
+
+
+class BankLayout:
+    """Where an adapter's matrices are, for one rank's linears and pairs of up to `rank`."""
+
+    def __init__(self, linears: Sequence[ParallelLinear], rank: int) -> None:
+        self.rank = rank
+        self.size = self.parts = 0
+        self.linears = [(linear, self._placed(parts_of(linear))) for linear in linears]
+
+    def pack(self, pairs: Mapping[str, LoraPair], dtype: torch.dtype, pinned: bool) -> PackedAdapter:
+        """These pairs, by the checkpoint's names, in host memory; pinned: for a copy that nobody waits for.
+
+        Raises UnsupportedModel if one has no room.
+        """
+        largest = max(pair.rank for pair in pairs.values())
+        if largest > self.rank:
+            raise UnsupportedModel(
+                f"the adapter has rank {largest}, and places are for up to {self.rank}: start with --max-lora-rank "
+                f"{largest}"
+            )
+        numbers = torch.zeros(self.size, dtype=dtype, pin_memory=pinned)
+        ranks = torch.zeros(self.parts, dtype=torch.int32, pin_memory=pinned)
+        for placed in (placed for _, parts in self.linears for placed in parts):
+            pair = pairs.get(placed.part.name)
+            if pair is not None:
+                down, up = placed.part.down(pair), placed.part.up(pair).T
+                numbers[placed.down : placed.down + down.numel()].view(down.shape).copy_(down)
+                numbers[placed.up : placed.up + up.numel()].view(up.shape).copy_(up)
+                ranks[placed.index] = pair.rank
+        return PackedAdapter(numbers, ranks)
+
+    def _placed(self, parts: Sequence[AdaptedLinear]) -> tuple[PlacedPart, ...]:
+        """Those of a linear: all its first matrices as one, then its second ones."""
+        size = self.rank * parts[0].inputs  # all have the same inputs
+        base = self._take(len(parts) * size)
+        downs = range(base, base + len(parts) * size, size)
+        ups = [self._take(self.rank * part.output_count) for part in parts]
+        first, self.parts = self.parts, self.parts + len(parts)
+        return tuple(
+            PlacedPart(part, first + at, down, up)
+            for at, (part, down, up) in enumerate(zip(parts, downs, ups, strict=True))
+        )
+
+    def _take(self, count: int) -> int:
+        start, self.size = self.size, self.size + -(-count // ALIGNMENT) * ALIGNMENT
+        return start
 
 
 class LoraBank:
-    """Satisfies `Addend` for the linear whose `parts` those are: y += up[a] · (down[a] · x) for a token with adapter a.
+    """The places of one rank on its device; from its making on, the linears add what is there."""
 
-    Adapters are numbered from 1; 0 is none. All have room for the largest `rank` among them.
-    """
-
-    def __init__(
-        self, parts: Sequence[AdaptedLinear], adapters: int, rank: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self._parts = tuple(parts)
-        self._inputs = parts[0].inputs
-        self._adapters = torch.arange(1, adapters + 1, device=device)
-        # [parts, adapters + 1, rank, inputs], and of each part [adapters + 1, rank, outputs]; adapter 0 is all zeros.
-        self._down = torch.zeros(len(parts), adapters + 1, rank, self._inputs, dtype=dtype, device=device)
-        self._up = [
-            torch.zeros(adapters + 1, rank, part.outputs.stop - part.outputs.start, dtype=dtype, device=device)
-            for part in parts
-        ]
+    def __init__(self, layout: BankLayout, places: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._numbers = torch.zeros(places, layout.size, dtype=dtype, device=device)
+        self._ranks = torch.zeros(places, layout.parts, dtype=torch.int32, device=device)
+        segments = partial(segments_of, places=places)  # one for all linears, which share what it makes
+        for linear, parts in layout.linears:
+            linear.addend = LoraAddend(parts, self._numbers, self._ranks, layout.rank, segments)
 
     @property
     def nbytes(self) -> int:
         """Device memory that it takes."""
-        return self._down.nbytes + sum(up.nbytes for up in self._up)
+        return self._numbers.nbytes + self._ranks.nbytes
 
-    def put(self, number: int, pairs: Mapping[str, LoraPair]) -> None:
-        """Make these pairs, by the checkpoint's names, the adapter of this number; it changes nothing else here."""
-        for at, (part, up) in enumerate(zip(self._parts, self._up, strict=True)):
-            self._down[at, number], up[number] = 0, 0
-            if (pair := pairs.get(part.name)) is not None:
-                self._down[at, number, : pair.rank] = part.down(pair)
-                up[number, : pair.rank] = part.up(pair).T
+    def fill(self, rank: int) -> None:
+        """Let random adapters of this rank be at all places, for measurements."""
+        self._numbers.normal_(0, 0.02)
+        self._ranks.fill_(rank)
 
-    def __call__(self, out: Tensor, x: Tensor, step: LinearStep) -> Tensor:
+    def put(self, place: int, adapter: PackedAdapter) -> None:
+        """Let the adapter be at a place, as from the next work that is enqueued."""
+        self._numbers[place - 1].copy_(adapter.numbers, non_blocking=True)
+        self._ranks[place - 1].copy_(adapter.ranks, non_blocking=True)
+
+
+class LoraAddend:
+    """Satisfies `Addend` for the linear whose `parts` those are: y += up[a] · (down[a] · x) for a token with adapter a.
+
+    numbers, ranks: the bank's, [places, size] and [places, parts]. rank: for which the layout is. segments: makes what
+    the kernels know of a step.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[PlacedPart],
+        numbers: Tensor,
+        ranks: Tensor,
+        rank: int,
+        segments: Callable[[Tensor], Segments],
+    ) -> None:
+        self._parts = tuple(parts)
+        self._numbers = numbers
+        self._ranks = ranks
+        self._rank = rank
+        self._of_linear = slice(parts[0].index, parts[-1].index + 1)
+        self._kernel = _kernel(parts, numbers, ranks, rank) if numbers.device.type == "cuda" else None
+        self._segments = segments
+
+    def __call__(self, out: Tensor, x: Tensor, adapters: Tensor, step: LinearStep) -> Tensor:
         """See `Addend`; adds in place."""
-        if step.adapters is None:
-            return out
-        x = x[:, : self._inputs]
-        # By the number of tokens alone, which is also what recorded steps are recorded for.
-        add = self._gathered if GATHER_COST * len(x) <= len(self._adapters) else self._masked
-        add(out, x, step.adapters)
+        if self._kernel is not None:
+            return self._kernel(out, x, step.once(self._segments, adapters))
+        for place, tokens in step.once(tokens_of_places, adapters):
+            row, ranks = self._numbers[place - 1], self._ranks[place - 1, self._of_linear].tolist()
+            if any(ranks):
+                self._add(out, x, tokens, row, ranks)
         return out
 
-    def _gathered(self, out: Tensor, x: Tensor, adapters: Tensor) -> None:
-        """Each token's own matrices."""
-        inner = self._down[:, adapters] @ x[:, :, None]  # [parts, T, rank, 1]
-        for part, up, of_part in zip(self._parts, self._up, inner, strict=True):
-            out[:, part.outputs] += (of_part.mT @ up[adapters])[:, 0]
-
-    def _masked(self, out: Tensor, x: Tensor, adapters: Tensor) -> None:
-        """All tokens through all adapters, as one product, of which all but each token's own part is dropped."""
-        down, others = self._down[:, 1:], (adapters[:, None] != self._adapters)[:, :, None]
-        for part, to_inner, up in zip(self._parts, down, self._up, strict=True):
-            inner = (x @ to_inner.flatten(0, 1).T).unflatten(1, to_inner.shape[:2])  # [T, adapters, rank]
-            out[:, part.outputs].addmm_(inner.masked_fill_(others, 0).flatten(1), up[1:].flatten(0, 1))
-
-
-def parts_of(linear: ParallelLinear) -> list[AdaptedLinear]:
-    """The checkpoint's linears within this one, in order; of one that is cut along its inputs there is one."""
-    slices: dict[str, list[LinearSlice]] = {}
-    for piece in linear.slices:
-        slices.setdefault(piece.name, []).append(piece)
-    return [AdaptedLinear(pieces, isinstance(linear, ColumnParallelLinear)) for pieces in slices.values()]
+    def _add(self, out: Tensor, x: Tensor, tokens: Tensor | None, row: Tensor, ranks: Sequence[int]) -> None:
+        """What one adapter makes of its tokens. row: its numbers. ranks: of its pair to each part."""
+        first, count = self._parts[0], len(self._parts)
+        inputs = first.part.inputs
+        own = x[:, :inputs] if tokens is None else x[tokens, :inputs]
+        down = row[first.down : first.down + count * self._rank * inputs].view(count * self._rank, inputs)
+        inners = (own @ down.T).view(len(own), count, self._rank)
+        for at, (placed, rank) in enumerate(zip(self._parts, ranks, strict=True)):
+            outputs = placed.part.output_count
+            up = row[placed.up : placed.up + rank * outputs].view(rank, outputs)
+            inner, target = inners[:, at, :rank], out[:, placed.part.outputs]
+            if tokens is None:
+                target.addmm_(inner, up)
+            else:
+                target.index_add_(0, tokens, inner @ up)
 
 
-def _length(piece: LinearSlice) -> int:
-    taken = piece.taken
-    return taken.stop - taken.start if isinstance(taken, slice) else len(taken)
+def _kernel(parts: Sequence[PlacedPart], numbers: Tensor, ranks: Tensor, rank: int) -> LoraKernel:
+    first = parts[0]
+    ups = [UpPart(placed.up, placed.part.outputs.start, placed.part.output_count) for placed in parts]
+    return LoraKernel(numbers, ranks, rank, first.part.inputs, first.down, ups, first.index)
+
+
+def tokens_of_places(adapters: Tensor) -> list[tuple[int, Tensor | None]]:
+    """The places that some of the tokens [T] have, and which tokens those are, None for all."""
+    numbers: list[int] = adapters.tolist()
+    places = sorted(set(numbers))
+    if len(places) == 1:
+        return [(places[0], None)] if places[0] else []
+    return [(place, (adapters == place).nonzero()[:, 0]) for place in places if place]

@@ -1,36 +1,78 @@
-"""Puts adapters beside the linears of a loaded model: all of them, before the first step."""
+"""From settings to a rank's adapters, with those named at the start in host memory."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
-from text_generation_server.adapters.bank import LoraBank, parts_of
-from text_generation_server.adapters.matching import match, shapes_of
-from text_generation_server.adapters.pairs import Adapter
+from text_generation_server.adapters.files import locate_adapter
+from text_generation_server.adapters.known import AdapterDevice, AdapterFacts
+from text_generation_server.adapters.pairs import read_adapter
+from text_generation_server.adapters.rank import LoraAdapters, NoAdapters, RankAdapters
+from text_generation_server.adapters.reader import Ask, RanksReader, nobody
+from text_generation_server.adapters.registry import AdapterRegistry
+from text_generation_server.adapters.sources import USUAL_RANK, AdapterSettings, AdapterSource
+from text_generation_server.errors import UnsupportedModel
 from text_generation_server.layers.linear import ParallelLinear
+from text_generation_server.weights.remote import HubSettings, Report
 
 
-def add_adapters(
-    linears: Sequence[ParallelLinear], adapters: Sequence[Adapter], dtype: torch.dtype, device: torch.device
-) -> int:
-    """Number the adapters from 1 and let the linears add what they change; returns the bytes that it takes here.
+@dataclass(frozen=True, slots=True)
+class StartedAdapters:
+    """A rank's adapters, and what was read of those that are named at the start. base: what the model is called."""
 
-    linears: a rank's. Those that no adapter changes stay as they are.
+    own: RankAdapters
+    named: tuple[tuple[AdapterSource, AdapterFacts], ...] = ()
+    settings: AdapterSettings = field(default_factory=AdapterSettings)
+    base: str = ""
 
-    Raises:
-        UnsupportedModel: an adapter does not fit the model.
+    def registry(self, device: AdapterDevice, ask: Ask = nobody) -> AdapterRegistry:
+        """Rank 0's names of them. ask: asks all followers."""
+        reader = RanksReader(self.own, ask) if self.own.places else None
+        registry = AdapterRegistry(
+            device, reader, self.own.places, self.settings.host_places, self.base, self.settings.asked
+        )
+        for source, facts in self.named:
+            registry.add_read(source, facts)
+        return registry
+
+
+NO_ADAPTERS = StartedAdapters(NoAdapters())
+"""Of a model that has none."""
+
+
+def start_adapters(
+    settings: AdapterSettings,
+    linears: Sequence[ParallelLinear],
+    dtype: torch.dtype,
+    device: torch.device,
+    hub: HubSettings,
+    base: str,
+    report: Report,
+) -> StartedAdapters:
+    """Read the named adapters, and make places if anything was said of adapters.
+
+    Raises StartError for one that cannot be served.
     """
-    shapes = shapes_of(linears)
-    matched = [match(adapter, shapes) for adapter in adapters]
-    held = 0
-    for linear in linears:
-        parts = parts_of(linear)
-        ranks = [pairs[part.name].rank for pairs in matched for part in parts if part.name in pairs]
-        if not ranks:
-            continue
-        bank = LoraBank(parts, len(adapters), max(ranks), dtype, device)
-        for number, pairs in enumerate(matched, start=1):
-            bank.put(number, pairs)
-        linear.addend = bank
-        held += bank.nbytes
-    return held
+    if not linears or not settings.device_places:
+        if settings.named:
+            raise UnsupportedModel(
+                "adapters are neither for models that run through transformers' code nor for --deterministic, and "
+                "need --max-device-loras: leave out LORA_ADAPTERS and --lora-ids, or merge an adapter into the model"
+            )
+        return NO_ADAPTERS
+    directories = [locate_adapter(source, hub, report) for source in settings.named]
+    rank = settings.rank or _largest_rank(directories)
+    own = LoraAdapters(linears, settings.device_places, rank, dtype, device, settings.host_places)
+    facts = [own.read(key, directory) for key, directory in enumerate(directories, start=1)]
+    if settings.named:
+        report(f"Read the adapters {', '.join(source.name for source in settings.named)}")
+    if settings.asked:
+        own.reserve()
+    return StartedAdapters(own, tuple(zip(settings.named, facts, strict=True)), settings, base)
+
+
+def _largest_rank(directories: Sequence[Path]) -> int:
+    pairs = [pair for directory in directories for pair in read_adapter(directory).pairs.values()]
+    return max([USUAL_RANK, *(pair.rank for pair in pairs)])

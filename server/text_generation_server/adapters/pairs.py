@@ -1,7 +1,7 @@
 """Reads an adapter's tensors: a pair of matrices for each module that it changes. Knows no model."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from text_generation_server.adapters.peft_config import PeftConfig, read_peft_config
 from text_generation_server.errors import ModelNotFound, UnsupportedModel
+from text_generation_server.weights.convert import load_pickle
 from text_generation_server.weights.tensorfile import TensorFile
 
 WEIGHTS = "adapter_model.safetensors"
@@ -48,28 +49,34 @@ def read_adapter(directory: Path) -> Adapter:
         UnsupportedModel: it is broken, or changes more than linears; the text says what.
     """
     config = read_peft_config(directory)
-    path = directory / WEIGHTS
-    if not path.exists() and (directory / PICKLED_WEIGHTS).exists():
-        raise UnsupportedModel(f"{directory} has {PICKLED_WEIGHTS}, a pickle: save the adapter as {WEIGHTS}")
-    if not path.exists():
-        raise ModelNotFound(f"there is no {path}: name a directory that PEFT's save_pretrained made")
+    path = next((found for name in (WEIGHTS, PICKLED_WEIGHTS) if (found := directory / name).exists()), None)
+    if path is None:
+        raise ModelNotFound(f"there is no {directory / WEIGHTS}: name a directory that PEFT's save_pretrained made")
     halves: dict[str, dict[str, Tensor]] = {}
-    for module, side, half in _halves(TensorFile(path), path):
+    for module, side, half in _halves(_tensors(path), path):
         halves.setdefault(module, {})[side] = half
     if not halves:
         raise UnsupportedModel(f"{path} holds no tensors: save the adapter again")
     return Adapter(directory, config, {module: _pair(path, module, config, found) for module, found in halves.items()})
 
 
-def _halves(file: TensorFile, path: Path) -> Iterator[tuple[str, str, Tensor]]:
-    for name in file.tensors:
+def _tensors(path: Path) -> Mapping[str, Tensor]:
+    """By name. Of a pickle nothing is taken but tensors."""
+    if path.name == WEIGHTS:
+        file = TensorFile(path)
+        return {name: file.view(name) for name in file.tensors}
+    return load_pickle(path)
+
+
+def _halves(tensors: Mapping[str, Tensor], path: Path) -> Iterator[tuple[str, str, Tensor]]:
+    for name, tensor in tensors.items():
         found = _HALF.fullmatch(name)
         if found is None:
             raise UnsupportedModel(
                 f"{path} holds {name}, which is not served: expected base_model.model.….lora_A.weight and "
                 "….lora_B.weight of linears, no embeddings, biases, magnitudes (DoRA) or whole modules"
             )
-        yield found["module"], found["side"], file.view(name)
+        yield found["module"], found["side"], tensor
 
 
 def _pair(path: Path, module: str, config: PeftConfig, halves: dict[str, Tensor]) -> LoraPair:

@@ -5,11 +5,15 @@ The syntax is that of text-generation-inference's launcher, and of kv.run's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from text_generation_server.errors import InvalidSettings
 
 NONE_WANTED = "empty"
 """How kv.run's launchers spell that none are wanted."""
+
+USUAL_PLACES, USUAL_RANK = 8, 16
+"""Adapters on the device, and the largest rank of them, where nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,46 @@ class AdapterSource:
     name: str
     place: str
     revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSettings:
+    """What an operator decides about adapters.
+
+    named: read at the start. directory: where names of requests are looked for, a directory each.
+    places: on the device, None for as many as are named, at least `USUAL_PLACES`. rank: of the largest pair there is
+    room for, None for the largest of those named, at least `USUAL_RANK`. kept: most in host memory, None for the usual.
+    """
+
+    named: tuple[AdapterSource, ...] = ()
+    directory: Path | None = None
+    places: int | None = None
+    rank: int | None = None
+    kept: int | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything was said: then places are made at the start, and routers told that there are adapters."""
+        return self != AdapterSettings()
+
+    @property
+    def device_places(self) -> int:
+        """How many adapters can be on the device."""
+        return max(len(self.named), USUAL_PLACES) if self.places is None else self.places
+
+    @property
+    def host_places(self) -> int:
+        """How many adapters can be in host memory."""
+        return max(2 * self.device_places, len(self.named)) if self.kept is None else self.kept
+
+    def check(self) -> None:
+        """Raises InvalidSettings for numbers that contradict each other."""
+        least = max(2 * self.device_places, len(self.named))
+        if self.host_places < least:
+            raise InvalidSettings(
+                f"--max-cpu-loras is {self.host_places}, expected at least {least}: twice --max-device-loras, and all "
+                "adapters that are named at the start"
+            )
 
 
 def adapter_sources(listed: str, lora_ids: str = NONE_WANTED) -> tuple[AdapterSource, ...]:

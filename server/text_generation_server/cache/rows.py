@@ -16,19 +16,19 @@ class RowTable:
     last_token: [rows] int64, the newest sampled token of each row.
     block_table: [rows, max_len] int64, the cache slot of each position of each row.
     spans: [rows] int64, positions that each row's sequence may reach.
-    adapters: [rows] int64, the number of each row's adapter, 0 for none; None unless rows are `adapted`.
+    adapters: [rows] int64, the place of each row's adapter, 0 for none.
     """
 
-    def __init__(self, num_rows: int, max_len: int, device: torch.device, adapted: bool = False) -> None:
+    def __init__(self, num_rows: int, max_len: int, device: torch.device) -> None:
         self.last_token = torch.zeros(num_rows, dtype=torch.int64, device=device)
         self.block_table = torch.zeros(num_rows, max_len, dtype=torch.int64, device=device)
         self.spans = torch.zeros(num_rows, dtype=torch.int64, device=device)
-        self.adapters = torch.zeros(num_rows, dtype=torch.int64, device=device) if adapted else None
+        self.adapters = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
-    def admit(self, rows: Sequence[int], slots: Sequence[Integers], adapters: Sequence[int] = ()) -> Tensor:
+    def admit(self, rows: Sequence[int], slots: Sequence[Integers], adapters: Sequence[int] | None = None) -> Tensor:
         """Give rows the slots of all their positions, and return the rows [N] int64 on the device.
 
-        adapters: a number a row, needed where rows are adapted.
+        adapters: a place a row, None for no adapters.
 
         Slots beyond a request's length are never read.
         """
@@ -36,11 +36,11 @@ class RowTable:
         table = np.zeros((len(lens), max(lens)), dtype=np.int64)
         for filled, of_row in zip(table, slots, strict=True):
             filled[: len(of_row)] = of_row
-        places, spans, flat, numbers = upload(self.block_table.device, rows, lens, table.ravel(), adapters)
+        adapted = [0] * len(rows) if adapters is None else adapters
+        places, spans, flat, numbers = upload(self.block_table.device, rows, lens, table.ravel(), adapted)
         self.spans[places] = spans
         self.block_table[:, : table.shape[1]].index_copy_(0, places, flat.view(table.shape))
-        if self.adapters is not None:
-            self.adapters[places] = numbers
+        self.adapters[places] = numbers
         return places
 
 

@@ -7,7 +7,7 @@ import os
 import time
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from text_generation_server.errors import ModelError
 
@@ -22,19 +22,24 @@ def plan_socket(uds_path: str) -> str:
     return f"{uds_path}-plans"
 
 
+def accept_all(path: str, followers: int) -> list["Connection[Any, Any]"]:
+    """A connection to each follower. The socket file exists only until all have connected."""
+    # Left by a group that was killed while its ranks connected; a living group would hold the shard sockets.
+    Path(path).unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        listener = Listener(path, family="AF_UNIX", backlog=followers)
+    finally:
+        os.umask(before)
+    with listener:
+        return [listener.accept() for _ in range(followers)]
+
+
 class PlanSender(Generic[C]):
-    """Rank 0's end. The socket file exists only until every follower has connected."""
+    """Rank 0's end."""
 
     def __init__(self, path: str, followers: int) -> None:
-        # Left by a group that was killed while its ranks connected; a living group would hold the shard sockets.
-        Path(path).unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            listener = Listener(path, family="AF_UNIX", backlog=followers)
-        finally:
-            os.umask(before)
-        with listener:
-            self._connections = [listener.accept() for _ in range(followers)]
+        self._connections = accept_all(path, followers)
 
     def send(self, command: C) -> None:
         """Send one command to every follower.
@@ -58,7 +63,7 @@ class PlanReceiver(Generic[C]):
     """A follower's end."""
 
     def __init__(self, path: str) -> None:
-        self._connection: Connection[object, C] = _connect(path)
+        self._connection: Connection[object, C] = connect(path)
 
     def receive(self) -> C | None:
         """The next command, or None when rank 0 has closed."""
@@ -73,7 +78,8 @@ class PlanReceiver(Generic[C]):
         self._connection.close()
 
 
-def _connect(path: str) -> "Connection[object, C]":
+def connect(path: str) -> "Connection[Any, Any]":
+    """A connection to rank 0, which may not listen yet."""
     deadline = time.monotonic() + CONNECT_PATIENCE_S
     while True:
         try:

@@ -11,7 +11,9 @@ from text_generation_server.engine.types import BatchView
 
 @dataclass(slots=True)
 class Batch:
-    """Invariant: a step in flight covers every sequence of the batch (and perhaps some that have left it)."""
+    """Invariant: a step in flight covers every sequence of the batch that was seated when it was launched, and perhaps
+    some that have left it.
+    """
 
     id: int
     references: SlotReferences
@@ -34,5 +36,5 @@ class Batch:
             request_ids=tuple(s.request.id for s in self.sequences),
             max_tokens=self.references.distinct,
             current_tokens=sum(s.step_tokens for s in self.sequences),
-            prefill_room=max(most_tokens - sum(s.remaining_prompt or 1 for s in self.sequences), 0),
+            prefill_room=max(most_tokens - sum(s.remaining_prompt or 1 for s in self.sequences if s.seated), 0),
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from loguru import logger
 
-from text_generation_server.adapters.names import NO_ADAPTERS, AdapterNames
+from text_generation_server.adapters.registry import AdapterRegistry
 from text_generation_server.engine.batch import Batch
 from text_generation_server.engine.finish import finish_tokens, refusal
 from text_generation_server.engine.guessing import Guessing, MeasuredGain
@@ -24,15 +24,20 @@ from text_generation_server.engine.types import (
     BatchView,
     Generation,
     PrefillCommand,
+    RefusedRequest,
     StepResult,
     WarmupCommand,
     WarmupResult,
 )
+from text_generation_server.engine.waiting import WaitingSequences
 from text_generation_server.engine.warmup import CacheSizer
 from text_generation_server.errors import InvalidRequest, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.sampling.params import WatermarkParams
 from text_generation_server.tokenization.adapter import Tokenizer
+
+SEAT_PATIENCE_S = 0.05
+"""How long a call waits for the files of adapters where nothing of it can run: its caller would only ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,6 @@ class EngineSettings:
     watermark: how requests that ask for one are marked.
     shares_prefixes: whether requests may take over what others computed for the same prompt tokens.
     graphs: numbers of rows for which decode steps are recorded, where the device can.
-    adapters: those that the model's linears have, by the names that requests may give.
     max_mixed_tokens: of a step that goes on with answers beside prompts, which bounds how long they wait for a token.
     start: the token that answers begin behind where the model's encoder reads the prompts; None where it has none.
     """
@@ -62,20 +66,26 @@ class EngineSettings:
     speculate: int = 0
     graphs: tuple[int, ...] = ()
     usual_length: int | None = None
-    adapters: AdapterNames = NO_ADAPTERS
     max_mixed_tokens: int = 1024
     start: int | None = None
 
 
 class Engine:
-    """Owns the cached batches of a shard."""
+    """Owns the cached batches of a shard. adapters: those that requests may name, by default none."""
 
     def __init__(
-        self, runner: StepRunner, tokenizer: Tokenizer, settings: EngineSettings, guessing: Guessing | None = None
+        self,
+        runner: StepRunner,
+        tokenizer: Tokenizer,
+        settings: EngineSettings,
+        adapters: AdapterRegistry | None = None,
+        guessing: Guessing | None = None,
     ) -> None:
         """guessing: decides when guesses are verified; by default where that has been measured to pay."""
         self.settings = settings
         self.runner = runner
+        self.adapters = adapters or AdapterRegistry(runner)
+        self._waiting = WaitingSequences(self.adapters)
         self._tokenizer = tokenizer
         self._sizer = CacheSizer(
             runner,
@@ -146,13 +156,11 @@ class Engine:
             vocab_size=self.runner.vocab_size,
             shares_prefixes=self.settings.shares_prefixes,
             speculate=self.settings.speculate,
-            adapters=self.settings.adapters,
             start=self.settings.start,
         )
-        adapted = bool(self.settings.adapters.names)
-        command = AllocateCache(limits.all_slots, rows + 1, max(max_len, SCRATCH_SLOTS), graphs, adapted)
+        command = AllocateCache(limits.all_slots, rows + 1, max(max_len, SCRATCH_SLOTS), graphs)
         self.runner.allocate(command).result()
-        self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars)
+        self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars, self.adapters)
 
     def prefill(self, command: PrefillCommand) -> StepResult:
         """Admit the requests; run their first step, or have it run with the next of the cached batch that they join.
@@ -169,7 +177,7 @@ class Engine:
         joined = [] if command.cached_batch_id is None else [self._pop(command.cached_batch_id)]
         self._release_batch(command.batch_id)
         try:
-            fresh, refused = self.pool.admit(command.requests)
+            fresh, refused = self.pool.admit(command.requests, command.found)
         except Exception:
             self._drop([s for batch in joined for s in batch.sequences])
             raise
@@ -178,6 +186,7 @@ class Engine:
             raise InvalidRequest("; ".join(request.reason for request in refused))
         for request in refused:
             logger.error("Prefill: {}", request.reason)
+        self._waiting.add(fresh)
         result = self._advance(joined[0].id if joined else command.batch_id, joined, fresh)
         ended = tuple(refusal(request, self._tokenizer) for request in refused)
         return replace(result, generations=result.generations + ended)
@@ -224,11 +233,15 @@ class Engine:
         began = time.perf_counter_ns()
         merged = [s for batch in joined for s in batch.sequences] + fresh
         steps = [batch.in_flight for batch in joined if batch.in_flight]
-        idle = [s for batch in joined if not batch.in_flight for s in batch.sequences]
         # Prompts go with the step that is launched next: one of their own would read all weights once more.
-        idle += fresh if not steps else []
+        idle = [s for batch in joined if not batch.in_flight for s in batch.sequences] + ([] if steps else fresh)
         concat_ns = time.perf_counter_ns() - began if len(joined) + bool(fresh) > 1 else None
+        lost: list[Generation] = []
         try:
+            if self._waiting:
+                lost = self._seat(merged, fresh)
+                merged, fresh = [[s for s in some if not s.released] for some in (merged, fresh)]
+                idle = [] if steps else self._idle(merged)
             if idle:
                 steps.append(self._launch(idle))
             ahead = self._launch_ahead(merged) if self._may_run_ahead(steps, merged) else None
@@ -237,7 +250,7 @@ class Engine:
             for step in steps:
                 step.output.result()
             collected = time.perf_counter_ns()
-            generations = [g for step in steps for g in self._collect(step)]
+            generations = [g for step in steps for g in self._collect(step)] + lost
             _raise_if_all_failed(merged)
         except Exception:
             self._drop(merged)
@@ -251,6 +264,27 @@ class Engine:
             decode_ns=time.perf_counter_ns() - collected,
             concat_ns=concat_ns,
         )
+
+    def _seat(self, merged: list[Sequence], fresh: list[Sequence]) -> list[Generation]:
+        """Let those run whose adapters have come by now; returns how those ended whose adapters cannot be had.
+
+        Raises InvalidRequest if that is all of them.
+        """
+        lost = self._waiting.seat(merged, fresh, SEAT_PATIENCE_S)
+        refused = [RefusedRequest(s.request.id, f"request {s.request.id}: {why}") for s, why in lost]
+        for (sequence, _), one in zip(lost, refused, strict=True):
+            logger.error("{}", one.reason)
+            self.pool.release(sequence)
+        if refused and all(s.released for s in merged):
+            raise InvalidRequest("; ".join(one.reason for one in refused))
+        return [refusal(one, self._tokenizer) for one in refused]
+
+    def _idle(self, merged: list[Sequence]) -> list[Sequence]:
+        """Those that may run, where some have waited and nothing is in flight: as much of them as a step may be."""
+        idle = [s for s in merged if s.seated and not s.released]
+        if not self._waiting.late.isdisjoint(idle):
+            self._schedule(idle)
+        return idle
 
     def _may_run_ahead(self, steps: list[LaunchedStep], merged: list[Sequence]) -> bool:
         """Guesses follow the last token, which must have been read, and what is behind them depends on their number."""
@@ -268,7 +302,7 @@ class Engine:
 
     def _launch_ahead(self, merged: list[Sequence]) -> LaunchedStep | None:
         """The step after the one being read, of all rows that cannot have reached their length by then."""
-        going_on = [s for s in merged if s.wants_step]
+        going_on = [s for s in merged if s.seated and s.wants_step]
         if not going_on:
             return None
         self._schedule(going_on)
@@ -285,6 +319,7 @@ class Engine:
         return min(self.max_prefill_tokens, self.settings.max_mixed_tokens) if answering else self.max_prefill_tokens
 
     def _launch(self, sequences: list[Sequence]) -> LaunchedStep:
+        self._waiting.late.difference_update(sequences)
         return self._launcher.launch(sequences, self.pool.mark_written(sequences))
 
     def _collect(self, step: LaunchedStep) -> list[Generation]:
@@ -311,7 +346,7 @@ class Engine:
         return generations
 
     def _keep(self, batch: Batch, sequences: list[Sequence], ahead: LaunchedStep | None) -> BatchView | None:
-        """Cache what is unfinished; `ahead` covers all of it, or nothing is in flight."""
+        """Cache what is unfinished; `ahead` covers all of it that may run, or nothing is in flight."""
         if not sequences:
             self._guessing.pause()
             return None

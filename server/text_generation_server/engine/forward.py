@@ -43,32 +43,33 @@ class StepForward:
         self._whole = whole
         self._model = model
         self._rows = rows
-        self._build = StepBuilder(rows, states)
+        self._builders = {adapted: StepBuilder(rows, states, adapted) for adapted in (False, True)}
         self._recorded = recorded
 
     def __call__(self, plan: StepPlan) -> Forwarded:
         """Enqueue the forward of one step."""
-        if (replayed := self._recorded.decodes.run(plan)) is not None:
+        recorded, build = self._recorded.of(plan), self._builders[plan.adapted]
+        if (replayed := recorded.decodes.run(plan)) is not None:
             logits, rows = replayed
-            return Forwarded(logits, rows, lambda: self._build.newest(rows))
-        if (found := self._recorded.tokens.run(plan)) is not None:
+            return Forwarded(logits, rows, lambda: build.newest(rows))
+        if (found := recorded.tokens.run(plan)) is not None:
             hidden, ids = found
             at, rows = upload(self._device, logit_rows(plan), plan.rows)
             return Forwarded(self._model.logits(hidden, at), rows, lambda: ids()[at])
         one_each = not any(plan.prompts) and len(plan.chooses) == len(plan.rows)
-        step, rows, wanted = self._decode_input(plan) if one_each else self._input(plan)
+        step, rows, wanted = self._decode_input(plan, build) if one_each else self._input(plan, build)
         hidden = self._model.hidden(step)
         logits = self._model.logits(hidden, wanted if step.logit_rows is None else None)
         return Forwarded(logits, rows, lambda: _chosen(step.token_ids, wanted))
 
-    def _decode_input(self, plan: StepPlan) -> tuple[StepInput, Tensor, Tensor | None]:
+    def _decode_input(self, plan: StepPlan, build: StepBuilder) -> tuple[StepInput, Tensor, Tensor | None]:
         """Each row's newest token."""
         rows, seq_lens, ends = upload(self._device, plan.rows, plan.seq_lens, range(len(plan.rows) + 1))
         layout = RowLayout(plan.rows, plan.query_lens, plan.seq_lens, self._rows.block_table, rows, seq_lens, ends)
         prepared = self._model.prepare(layout)
-        return self._build(self._build.newest(rows), seq_lens - 1, rows, prepared), rows, None
+        return build(build.newest(rows), seq_lens - 1, rows, prepared), rows, None
 
-    def _input(self, plan: StepPlan) -> tuple[StepInput, Tensor, Tensor | None]:
+    def _input(self, plan: StepPlan, build: StepBuilder) -> tuple[StepInput, Tensor, Tensor | None]:
         """Tokens that the plan brings, and where it brings none the row's newest; and which logits are wanted."""
         ids, positions, row_of, rows, seq_lens, ends, at = upload(
             self._device,
@@ -79,10 +80,10 @@ class StepForward:
             logit_rows(plan),
         )
         if None in plan.prompts:
-            ids = self._build.token_ids(ids, row_of)
+            ids = build.token_ids(ids, row_of)
         layout = RowLayout(plan.rows, plan.query_lens, plan.seq_lens, self._rows.block_table, rows, seq_lens, ends)
         prepared = self._model.prepare(layout)
-        return self._build(ids, positions, row_of, prepared, at if len(ids) > self._whole else None), rows, at
+        return build(ids, positions, row_of, prepared, at if len(ids) > self._whole else None), rows, at
 
     @property
     def _device(self) -> torch.device:

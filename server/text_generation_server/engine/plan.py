@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A sequence's first step: its row, the slots of all its positions, the number of its adapter or 0.
+    """A sequence's first step: its row, the slots of all its positions, the place of its adapter or 0.
 
     source: what an encoder is to read, and a slot for each token of it; empty for models without one.
     """
@@ -33,6 +33,7 @@ class StepPlan:
     chooses: indices into `rows` of the rows that choose a token.
     drafted: guesses among the inputs of each of them; with n guesses a row chooses after each of its last n + 1 inputs.
     scored: indices into `rows` of the rows whose prompt tokens get log-probabilities, and how many positions of each.
+    adapted: whether one of the rows has an adapter.
     """
 
     rows: tuple[int, ...]
@@ -43,20 +44,20 @@ class StepPlan:
     chooses: tuple[int, ...]
     drafted: tuple[int, ...]
     scored: tuple[tuple[int, int], ...] = ()
+    adapted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AllocateCache:
     """Make a cache of `num_slots` slots and a row table of `num_rows` rows of up to `max_len` positions.
 
-    graphs: numbers of rows for which decode steps are recorded. adapted: whether rows have adapters.
+    graphs: numbers of rows for which decode steps are recorded.
     """
 
     num_slots: int
     num_rows: int
     max_len: int
     graphs: tuple[int, ...] = ()
-    adapted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +72,25 @@ class MeasureMemory:
     graphs: tuple[int, ...] = ()
 
 
-RankCommand = StepPlan | AllocateCache | MeasureMemory
+@dataclass(frozen=True, slots=True)
+class ReserveAdapters:
+    """Make the places for adapters, if they are not there; the ranks find together whether all could."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutAdapter:
+    """Let the adapter of a key be at a place, from the next step on."""
+
+    key: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropAdapter:
+    """Forget the adapter of a key in host memory."""
+
+    key: int
+
+
+RankCommand = StepPlan | AllocateCache | MeasureMemory | ReserveAdapters | PutAdapter | DropAdapter
 """What rank 0 sends to the other ranks."""

@@ -43,7 +43,7 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         if not sequence.admitted:
             source = sequence.source
             read = (source.ids, source.slots) if source is not None else ()
-            admissions.append(Admission(sequence.row, sequence.slots, sequence.adapter, *read))
+            admissions.append(Admission(sequence.row, sequence.slots, sequence.place, *read))
         prompts.append(prompt[start : start + tokens] if start < len(prompt) else sequence.verified_input)
         query_lens.append(tokens)
         seq_lens.append(start + tokens)
@@ -60,5 +60,6 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         chooses=tuple(chooses),
         drafted=tuple(len(sequences[i].draft) for i in chooses),
         scored=tuple(scored),
+        adapted=any(s.place for s in sequences),
     )
     return PlannedStep(plan, [sequences[i] for i in chooses], [sequences[i] for i, _ in scored])

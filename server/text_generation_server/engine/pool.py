@@ -1,11 +1,14 @@
 """Admits requests: gives each a row, slots and text state, and takes it all back. Knows neither batches nor steps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from text_generation_server.adapters.names import BASE, NO_ADAPTERS, AdapterNames
+from text_generation_server.adapters.known import KnownAdapter
+from text_generation_server.adapters.registry import AdapterRegistry
+from text_generation_server.adapters.sources import AdapterSource
 from text_generation_server.cache.blocks import LocalBlocks
 from text_generation_server.cache.references import SlotReferences
 from text_generation_server.cache.rows import FreeRows
@@ -15,7 +18,7 @@ from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.sequence import Sequence, Source
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request
-from text_generation_server.errors import InvalidRequest, excerpt
+from text_generation_server.errors import InvalidRequest
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
 from text_generation_server.sampling.params import SamplingParams
@@ -31,7 +34,7 @@ class PoolLimits:
     """num_slots: slots routers may use. max_len: longest prompt plus answer. vocab_size: bounds token ids.
 
     shares_prefixes: whether a request may take over what another computed for the same prompt tokens.
-    speculate: most tokens guessed at once. adapters: those that requests may name.
+    speculate: most tokens guessed at once.
     start: the token that answers begin behind where an encoder reads the prompts; None where answers continue them.
     """
 
@@ -42,7 +45,6 @@ class PoolLimits:
     vocab_size: int
     shares_prefixes: bool
     speculate: int = 0
-    adapters: AdapterNames = NO_ADAPTERS
     start: int | None = None
 
     @property
@@ -55,7 +57,12 @@ class SequencePool:
     """Owns free rows, free local blocks, counts rows and slot tags of one allocated cache."""
 
     def __init__(
-        self, limits: PoolLimits, tokenizer: Tokenizer, counts: TokenCounts, grammars: GrammarCompiler
+        self,
+        limits: PoolLimits,
+        tokenizer: Tokenizer,
+        counts: TokenCounts,
+        grammars: GrammarCompiler,
+        adapters: AdapterRegistry,
     ) -> None:
         self.limits = limits
         self.rows = FreeRows(limits.max_rows)
@@ -64,11 +71,16 @@ class SequencePool:
         self._tokenizer = tokenizer
         self._counts = counts
         self._grammars = grammars
+        self._adapters = adapters
         self._health_row = limits.max_rows
         self._scratch = np.arange(limits.num_slots, limits.num_slots + SCRATCH_SLOTS)
 
-    def admit(self, requests: tuple[Request, ...]) -> tuple[list[Sequence], list[RefusedRequest]]:
+    def admit(
+        self, requests: tuple[Request, ...], found: Mapping[str, AdapterSource]
+    ) -> tuple[list[Sequence], list[RefusedRequest]]:
         """Sequences for the requests that can be served as they are, and the other requests.
+
+        found: as in `PrefillCommand`.
 
         Raises:
             OutOfBlocks: no row or not enough cache is free; none was admitted.
@@ -78,7 +90,7 @@ class SequencePool:
         try:
             for request in requests:
                 try:
-                    admitted.append(self._admit(request))
+                    admitted.append(self._admit(request, found))
                 except InvalidRequest as error:
                     refused.append(RefusedRequest(request.id, str(error)))
         except Exception:
@@ -99,6 +111,8 @@ class SequencePool:
         if sequence.local_slots:
             self.blocks.release(sequence.local_slots)
         self._counts.take_back(sequence.counts_rows)
+        if sequence.adapter is not None:
+            self._adapters.let_go(sequence.adapter, sequence.seated)
 
     def mark_written(self, sequences: list[Sequence]) -> PromptWrites:
         """Mark the slots that the sequences' next step writes; none is shared before `tags.settle` has the result."""
@@ -116,29 +130,44 @@ class SequencePool:
             self.tags.mark(np.concatenate(written), writes.mark)
         return writes
 
-    def _admit(self, request: Request) -> Sequence:
+    def _admit(self, request: Request, found: Mapping[str, AdapterSource]) -> Sequence:
         self._check_ids(request)
         if request.id == HEALTH_REQUEST_ID:
-            return self._sequence(_fitted(request, len(self._scratch)), self._health_row, self._scratch, (), 0)
+            return self._sequence(_fitted(request, len(self._scratch)), self._health_row, self._scratch, (), 0, None)
         if request.slots is not None:
             request = _fitted(request, len(request.slots))
         self._check(request)
-        if request.slots is None:
-            return self._with_local_slots(request)
-        tags = PrefixTags(request.adapter, request.prompt_ids)
-        limit = min(request.cache_len, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
-        slots = np.array(request.slots, dtype=np.int64)
-        cache_len = self.tags.matching(slots, tags, limit)
-        return self._sequence(request, self.rows.take(), slots, (), cache_len, tags)
+        try:
+            adapter = self._adapters.hold(request.adapter, found.get(request.adapter or ""))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"request {request.id}: {error}") from error
+        try:
+            return self._placed(request, adapter)
+        except Exception:
+            if adapter is not None:
+                self._adapters.let_go(adapter, seated=False)
+            raise
 
-    def _with_local_slots(self, request: Request) -> Sequence:
+    def _placed(self, request: Request, adapter: KnownAdapter | None) -> Sequence:
+        """The request with the router's slots, or slots of its own."""
+        if request.slots is None:
+            return self._with_local_slots(request, adapter)
+        tags, limit = None, 0
+        if adapter is None or adapter.salt is not None:
+            tags = PrefixTags(None if adapter is None else adapter.salt, request.prompt_ids)
+            limit = min(request.cache_len, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
+        slots = np.array(request.slots, dtype=np.int64)
+        cache_len = 0 if tags is None else self.tags.matching(slots, tags, limit)
+        return self._sequence(request, self.rows.take(), slots, (), cache_len, adapter, tags)
+
+    def _with_local_slots(self, request: Request, adapter: KnownAdapter | None) -> Sequence:
         slots = self.blocks.acquire(_tokens_needed(request))
         try:
             row = self.rows.take()
         except Exception:
             self.blocks.release(slots)
             raise
-        return self._sequence(request, row, np.array(slots, dtype=np.int64), slots, 0)
+        return self._sequence(request, row, np.array(slots, dtype=np.int64), slots, 0, adapter)
 
     def _sequence(
         self,
@@ -147,6 +176,7 @@ class SequencePool:
         slots: NDArray[np.int64],
         local_slots: tuple[int, ...],
         cache_len: int,
+        adapter: KnownAdapter | None,
         tags: PrefixTags | None = None,
     ) -> Sequence:
         slots, source = slots[: _tokens_needed(request)], None
@@ -163,7 +193,7 @@ class SequencePool:
             slots=slots,
             source=source,
             local_slots=local_slots,
-            adapter=self.limits.adapters.number(request.adapter) or BASE,
+            adapter=adapter,
             cache_len=cache_len,
             tags=tags if source is None else None,
             sampling=sampling,
@@ -226,11 +256,6 @@ class SequencePool:
             raise InvalidRequest(
                 f"request {request.id}: slot {max(request.slots)} is outside the cache of {limits.num_slots} slots; "
                 "the router must use the limits that Warmup returned"
-            )
-        if limits.adapters.number(request.adapter) is None:
-            raise InvalidRequest(
-                f"request {request.id}: there is no adapter {excerpt(request.adapter or '')!r} here; name one of "
-                f"{', '.join(limits.adapters.names)}, or none for the model itself"
             )
 
 

@@ -4,7 +4,15 @@ from text_generation_server.device.stream import Pending
 from text_generation_server.distributed.plans import PlanReceiver, PlanSender
 from text_generation_server.engine.choosing import SamplingInput
 from text_generation_server.engine.launched_step import StepOutput
-from text_generation_server.engine.plan import AllocateCache, MeasureMemory, RankCommand, StepPlan
+from text_generation_server.engine.plan import (
+    AllocateCache,
+    DropAdapter,
+    MeasureMemory,
+    PutAdapter,
+    RankCommand,
+    ReserveAdapters,
+    StepPlan,
+)
 from text_generation_server.engine.runner import Runner
 from text_generation_server.sampling.sampler import TokenCounts
 
@@ -51,6 +59,22 @@ class LeadingRunner:
         self._followers.send(plan)
         return self._runner.launch(plan, sampling)
 
+    def reserve_adapters(self) -> None:
+        """Make the places on every rank. Raises NotEnoughMemory."""
+        if not self._runner.has_places:
+            self._followers.send(ReserveAdapters())
+            self._runner.reserve_adapters()
+
+    def put_adapter(self, key: int, place: int) -> Pending[None]:
+        """Let an adapter be at a place on every rank."""
+        self._followers.send(PutAdapter(key, place))
+        return self._runner.put_adapter(key, place)
+
+    def drop_adapter(self, key: int) -> Pending[None]:
+        """Forget an adapter in every rank's host memory."""
+        self._followers.send(DropAdapter(key))
+        return self._runner.drop_adapter(key)
+
     def close(self) -> None:
         """End the followers, then the own stream."""
         self._followers.close()
@@ -63,7 +87,7 @@ def follow(runner: Runner, plans: PlanReceiver[RankCommand]) -> None:
     Raises:
         ModelError: a step failed here; the group is lost.
     """
-    previous: Pending[StepOutput] | Pending[None] | Pending[int] | None = None
+    previous: Pending[object] | None = None
     while (command := plans.receive()) is not None:
         # Looking at the last command's outcome costs no wait that the stream would not have, and a failure is noticed.
         launched = _execute(runner, command)
@@ -73,7 +97,7 @@ def follow(runner: Runner, plans: PlanReceiver[RankCommand]) -> None:
     runner.close()
 
 
-def _execute(runner: Runner, command: RankCommand) -> Pending[StepOutput] | Pending[None] | Pending[int]:
+def _execute(runner: Runner, command: RankCommand) -> Pending[object]:
     match command:
         case StepPlan():
             return runner.launch(command, None)
@@ -81,3 +105,9 @@ def _execute(runner: Runner, command: RankCommand) -> Pending[StepOutput] | Pend
             return runner.allocate(command)
         case MeasureMemory():
             return runner.fitting_slots(command)
+        case ReserveAdapters():
+            return runner.reserving()
+        case PutAdapter():
+            return runner.put_adapter(command.key, command.place)
+        case DropAdapter():
+            return runner.drop_adapter(command.key)

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from loguru import logger
 
+from text_generation_server.adapters.rank import NoAdapters, RankAdapters
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State, allocate, bytes_per_row, bytes_per_slot, slots_within
 from text_generation_server.device.copies import upload
@@ -23,14 +25,17 @@ from text_generation_server.engine.graphs.tokens import TOKENS
 from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import Admission, AllocateCache, MeasureMemory, StepPlan
 from text_generation_server.engine.scoring import HostScores
-from text_generation_server.errors import GenerationError, ModelError
+from text_generation_server.errors import GenerationError, ModelError, NotEnoughMemory
 from text_generation_server.models.step import ServedModel, SourceInput
 from text_generation_server.sampling.sampled import HostCopy, HostSampled
 from text_generation_server.sampling.sampler import TokenCounts
 
 
 class Runner:
-    """The model, its cache and its rows behind a stream. `make_recorder`: None where steps cannot be recorded."""
+    """The model, its cache, its rows and its adapters behind a stream.
+
+    make_recorder: None where steps cannot be recorded.
+    """
 
     def __init__(
         self,
@@ -38,7 +43,9 @@ class Runner:
         group: TensorParallel,
         stream: Stream,
         make_recorder: Callable[[], Recorder] | None = None,
+        adapters: RankAdapters | None = None,
     ) -> None:
+        self._adapters = adapters or NoAdapters()
         self._make_recorder = make_recorder if model.records else None
         self._model = model
         self._group = group
@@ -54,6 +61,11 @@ class Runner:
     def counts(self) -> TokenCounts:
         """The token counts of rows with penalties."""
         return self._chooser.counts
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the places for adapters are there, on every rank."""
+        return self._adapters.reserved
 
     @property
     def device(self) -> torch.device:
@@ -90,6 +102,27 @@ class Runner:
         """
         return self._stream.enqueue(self._execute, plan, sampling)
 
+    def reserve_adapters(self) -> None:
+        """Make the places for adapters, if they are not there.
+
+        Raises:
+            NotEnoughMemory: not on every rank.
+        """
+        if not self.has_places:
+            self.reserving().result()
+
+    def reserving(self) -> Pending[None]:
+        """The same, not waited for."""
+        return self._stream.enqueue(self._reserve)
+
+    def put_adapter(self, key: int, place: int) -> Pending[None]:
+        """Let an adapter in host memory be at a place, from the next step on."""
+        return self._stream.enqueue(self._put, key, place)
+
+    def drop_adapter(self, key: int) -> Pending[None]:
+        """Forget an adapter in host memory, once it is wherever it was put before."""
+        return self._stream.enqueue(self._drop, key)
+
     def close(self) -> None:
         """Finish the running step and drop those behind it."""
         self._stream.close()
@@ -101,10 +134,10 @@ class Runner:
         # A slot and a row more than asked for: those of the rows that pad recorded steps.
         sizes = command.num_slots + 1, command.num_rows + 1
         states = allocate(self._model.states, *sizes)
-        rows = RowTable(command.num_rows + 1, command.max_len, self.device, command.adapted)
+        rows = RowTable(command.num_rows + 1, command.max_len, self.device)
         rows.block_table[command.num_rows] = command.num_slots
         self._states, self._held, self._rows = states, sizes, rows
-        recorded = RecordedSteps(self._model, states, rows)
+        recorded = RecordedSteps(self._model, states, rows, self._adapters.reserved)
         if self._make_recorder is not None and command.graphs:
             recorded.record(command.graphs, self._make_recorder())
             self._chooser.rehearse(self._model.dtype)
@@ -119,11 +152,38 @@ class Runner:
         transient = self._memory.transient_bytes() if self._rows else 0
         free = self._memory.available_bytes(self._group.world_size, command.memory_fraction, held)
         if self._make_recorder is not None and command.graphs and self._rows:
-            recorded = RecordedSteps(self._model, self._states, self._rows)
+            recorded = RecordedSteps(self._model, self._states, self._rows, self._adapters.reserved)
             free -= recorded.trial_bytes(command.graphs, self._make_recorder())
         free -= (command.num_rows + 1) * self.bytes_per_row
         fitting = self._group.min(slots_within(free - transient, self.bytes_per_slot, command.num_rows))
         return lambda: fitting
+
+    def _reserve(self) -> Reader[None]:
+        try:
+            self._adapters.reserve()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            logger.error("There is no room for adapters: {}", error)
+        everywhere = self._group.min(int(self._adapters.reserved))
+        if not everywhere:
+            self._adapters.release()
+
+        def read() -> None:
+            if not everywhere:
+                raise NotEnoughMemory(
+                    "not enough memory for the places of adapters: start with --max-device-loras, so that it is kept "
+                    "for them, or fewer"
+                )
+
+        return read
+
+    def _put(self, key: int, place: int) -> Reader[None]:
+        with torch.inference_mode():
+            self._adapters.put(key, place)
+        return lambda: None
+
+    def _drop(self, key: int) -> Reader[None]:
+        self._adapters.drop(key)
+        return lambda: None
 
     def _execute(self, plan: StepPlan, sampling: SamplingInput | None) -> Reader[StepOutput]:
         with self._failing_as(plan):

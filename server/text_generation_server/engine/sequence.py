@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from text_generation_server.adapters.known import KnownAdapter
 from text_generation_server.cache.tags import PrefixTags
 from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.stopping import IdRule, TextRule
@@ -33,10 +34,10 @@ class Sequence:
 
     `slots[p]` is the cache slot of position p. `local_slots` is what must go back to the local allocator (empty when
     the router owns the slots). `source` is a prompt that an encoder reads, None where the answer continues the prompt;
-    with one, position 0 is the start of every answer, and its slot the row's own. `adapter` is the number of its
-    adapter, 0 for none. `step_tokens` is the number of tokens its next step computes, `draft` those among them that are
-    guesses. `drafts` makes guesses, None for sequences that take one token a step. `sampling`: how its tokens are
-    chosen, `samples`: whether they are drawn.
+    with one, position 0 is the start of every answer, and its slot the row's own. `adapter` is None for the model
+    itself; until it is `seated` there, the sequence waits, and `place` is where it is on the device. `step_tokens` is
+    the number of tokens its next step computes, `draft` those among them that are guesses. `drafts` makes guesses, None
+    for sequences that take one token a step. `sampling`: how its tokens are chosen, `samples`: whether they are drawn.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Sequence:
         "grammar",
         "local_slots",
         "output_ids",
+        "place",
         "prompt_logprobs",
         "prompt_top",
         "released",
@@ -58,6 +60,7 @@ class Sequence:
         "sampled",
         "samples",
         "sampling",
+        "seated",
         "slots",
         "source",
         "step_tokens",
@@ -73,7 +76,7 @@ class Sequence:
         row: int,
         slots: NDArray[np.int64],
         local_slots: tuple[int, ...],
-        adapter: int,
+        adapter: KnownAdapter | None,
         cache_len: int,
         tags: PrefixTags | None,
         sampling: SamplingParams,
@@ -92,6 +95,8 @@ class Sequence:
         self.source = source
         self.local_slots = local_slots
         self.adapter = adapter
+        self.seated = adapter is None
+        self.place = 0
         self.tags = tags
         self.counts_rows = counts_rows
         self.grammar = grammar
@@ -122,6 +127,13 @@ class Sequence:
     def remaining_prompt(self) -> int:
         """Prompt tokens that no launched step has computed."""
         return max(len(self.request.prompt_ids) - self.computed, 0)
+
+    def sit(self) -> None:
+        """Its adapter is on the device: it runs from now on."""
+        assert self.adapter is not None
+        self.seated, self.place = True, self.adapter.place
+        if self.tags is None and self.request.slots is not None:
+            self.tags = PrefixTags(self.adapter.salt, self.request.prompt_ids)
 
     @property
     def next_chunk(self) -> int:

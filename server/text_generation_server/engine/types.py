@@ -3,9 +3,11 @@
 Plain frozen values, no tensors. Nothing here knows protobuf, batches, ranks or devices.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 
+from text_generation_server.adapters.sources import AdapterSource
 from text_generation_server.sampling.params import SamplingParams
 
 HEALTH_REQUEST_ID = 2**64 - 1
@@ -160,13 +162,15 @@ class RefusedRequest:
 class PrefillCommand:
     """Start `requests` as batch `batch_id`, joined to the cached batch `cached_batch_id` if there is one.
 
-    `refused` came with them, but could not be read.
+    `refused` came with them, but could not be read. `found`: adapters that they name and nobody has loaded, but which
+    are on disk.
     """
 
     batch_id: int
     requests: tuple[Request, ...]
     cached_batch_id: int | None = None
     refused: tuple[RefusedRequest, ...] = ()
+    found: Mapping[str, AdapterSource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ multiplies, so that something may be added to its outputs by slice and by sequen
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, TypeVar
 
 from torch import Tensor
 
@@ -14,23 +14,33 @@ from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.activation import Elementwise, gated_activation
 from text_generation_server.specs.activation import Activation
 
+M = TypeVar("M")
+
 
 @dataclass(frozen=True, slots=True)
 class LinearStep:
     """What a linear may know of the tokens that it multiplies, T of a step or the L of them that are `wanted`.
 
-    adapters: [T] or [L] int64, the number of each one's adapter, 0 for none; None where rows have none.
+    adapters: [T] or [L] int64, the number of each one's adapter, 0 for none; None where no row of the step has one.
     wanted: [L] int64, indices into T; None for all.
     """
 
     adapters: Tensor | None
     wanted: Tensor | None = None
+    _made: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, make: Callable[[Tensor], M], adapters: Tensor) -> M:
+        """What `make` makes of the adapters, which all linears of the step share."""
+        if make not in self._made:
+            self._made[make] = make(adapters)
+        found: M = self._made[make]
+        return found
 
     def narrowed(self, wanted: Tensor | None) -> Self:
         """The same of these tokens [L], indices into all; of all for None."""
         if wanted is None:
             return self
-        return replace(self, adapters=None if self.adapters is None else self.adapters[wanted], wanted=wanted)
+        return type(self)(None if self.adapters is None else self.adapters[wanted], wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +76,11 @@ class LinearKernel(Protocol):
 class Addend(Protocol):
     """What is added to the outputs of a linear for some of the sequences of a step."""
 
-    def __call__(self, out: Tensor, x: Tensor, step: LinearStep) -> Tensor:
-        """Outputs [T, out] of x [T, in], before any activation and before ranks are summed; may be `out` itself."""
+    def __call__(self, out: Tensor, x: Tensor, adapters: Tensor, step: LinearStep) -> Tensor:
+        """Outputs [T, out] of x [T, in], before any activation and before ranks are summed; may be `out` itself.
+
+        adapters: the step's, [T]; it is not asked in steps where no row has one.
+        """
 
 
 class ParallelLinear:
@@ -80,7 +93,7 @@ class ParallelLinear:
 
     def _multiply(self, x: Tensor, step: LinearStep) -> Tensor:
         out = self._kernel(x)
-        return out if self.addend is None else self.addend(out, x, step)
+        return out if self.addend is None or step.adapters is None else self.addend(out, x, step.adapters, step)
 
 
 class ColumnParallelLinear(ParallelLinear):
@@ -93,7 +106,12 @@ class ColumnParallelLinear(ParallelLinear):
     def gated(self, kind: Activation) -> Callable[[Tensor, LinearStep], Tensor]:
         """What makes act(gate) · other of this rank's outputs, of which the first half are gates."""
         fused, function = self._kernel.gated(kind), gated_activation(kind)
-        return lambda x, step: fused(x) if self.addend is None else function(self._multiply(x, step))
+
+        def act(x: Tensor, step: LinearStep) -> Tensor:
+            plain = self.addend is None or step.adapters is None
+            return fused(x) if plain else function(self._multiply(x, step))
+
+        return act
 
 
 class RowParallelLinear(ParallelLinear):

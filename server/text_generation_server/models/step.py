@@ -28,7 +28,7 @@ class StepInput:
     logit_rows: [L] int64, indices into T whose logits are wanted; None for all, in order.
     prepared: what the model's `prepare`, or a plan of its own, made for this step.
     states: the model's, in the order of its `states`.
-    adapters: [T] int64, the number of each token's adapter, 0 for none; None where rows have none.
+    adapters: [T] int64, the place of each token's adapter, 0 for none; None where no row of the step has one.
     """
 
     token_ids: Tensor
@@ -72,11 +72,13 @@ class StepBuilder:
     """Where every step's input is put together: eager ones, recorded ones, and those that are run by hand.
 
     table: where the slots, spans, newest tokens and adapters of the rows are. states: the model's.
+    adapted: whether rows may have adapters.
     Everything is read from there by row, on the device, so that what is built once may be replayed for other numbers.
     """
 
     table: RowTable
     states: Sequence[State]
+    adapted: bool = False
 
     def __call__(
         self,
@@ -96,7 +98,7 @@ class StepBuilder:
             logit_rows=logit_rows,
             prepared=prepared,
             states=self.states,
-            adapters=None if self.table.adapters is None else self.table.adapters[rows],
+            adapters=self.table.adapters[rows] if self.adapted else None,
         )
 
     def newest(self, rows: Tensor) -> Tensor:

@@ -10,14 +10,20 @@ from text_generation_server.errors import (
     GenerationError,
     InvalidRequest,
     ModelError,
+    ModelNotFound,
     NotEnoughMemory,
     NotTheLeader,
     OutOfBlocks,
+    StartError,
+    UnknownAdapter,
     UnknownBatch,
 )
 
 CODES: dict[type[Exception], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    StartError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownAdapter: grpc.StatusCode.NOT_FOUND,
     UnknownBatch: grpc.StatusCode.NOT_FOUND,
     OutOfBlocks: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotEnoughMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -52,7 +58,7 @@ class ErrorInterceptor:
         return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
 
     def _report(self, method: str, error: Exception) -> None:
-        expected = isinstance(error, GenerationError) and not isinstance(error, ModelError)
+        expected = isinstance(error, GenerationError | StartError) and not isinstance(error, ModelError)
         logger.opt(exception=None if expected else error).error("{}: {}", method, status_text(error))
         if isinstance(error, ModelError):
             self._on_fatal()

@@ -15,11 +15,14 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from text_generation_protocol.kvrun_v1 import adapters_pb2 as pb_adapters
+from text_generation_protocol.kvrun_v1 import adapters_pb2_grpc as grpc_adapters
 from text_generation_protocol.v2 import generate_pb2 as pb_v2
 from text_generation_protocol.v2 import generate_pb2_grpc as grpc_v2
 from text_generation_protocol.v3 import generate_pb2 as pb_v3
 from text_generation_protocol.v3 import generate_pb2_grpc as grpc_v3
 from text_generation_server.errors import StartError
+from text_generation_server.rpc.adapters import AdapterService
 from text_generation_server.rpc.interceptors import ErrorInterceptor
 from text_generation_server.rpc.service import StatusService
 from text_generation_server.rpc.sockets import make_way, private_files, socket_url
@@ -31,14 +34,15 @@ CALL_THREADS = 32
 
 SERVICE = "TextGenerationService"
 SERVICE_NAMES = tuple(pb.DESCRIPTOR.services_by_name[SERVICE].full_name for pb in (pb_v2, pb_v3))
+ADAPTERS = pb_adapters.DESCRIPTOR.services_by_name["Adapters"].full_name
 
 LARGEST_MESSAGE = 2**31 - 1
 
 
 class ShardServer:
-    """Serves `v2` and `v3` at `path`. `on_fatal` is called after an error that the process must not outlive.
+    """Serves `v2` and `v3` at `path`, and on rank 0 `adapters`.
 
-    tracing: of calls, if a collector is asked for.
+    on_fatal: called after an error that the process must not outlive. tracing: of calls, if a collector is asked for.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class ShardServer:
         v3: StatusService,
         on_fatal: Callable[[], None],
         tracing: Tracing | None = None,
+        adapters: AdapterService | None = None,
     ) -> None:
         self.path = path
         self._bound: os.stat_result | None = None
@@ -61,10 +66,11 @@ class ShardServer:
         )
         grpc_v2.add_TextGenerationServiceServicer_to_server(v2, self._server)
         grpc_v3.add_TextGenerationServiceServicer_to_server(v3, self._server)
+        if adapters is not None:
+            grpc_adapters.add_AdaptersServicer_to_server(adapters, self._server)
+        names = SERVICE_NAMES if adapters is None else (*SERVICE_NAMES, ADAPTERS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     def start(self) -> None:
         """Serve and open the socket: from here on the file's existence says that the shard is ready.

@@ -1,11 +1,12 @@
 """The eight calls of a shard, the same for every protocol version. Knows neither protobuf fields nor statuses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import Any, NoReturn, Protocol, TypeVar
 
+from text_generation_server.adapters.sources import AdapterSource
 from text_generation_server.engine.types import (
     BatchView,
     PrefillCommand,
@@ -54,10 +55,29 @@ class EngineCalls(Alive, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What a shard says of itself: `urls` are the sockets that routers must call."""
+    """What a shard says of itself. urls: the sockets that routers must call. adapters: those that have names now.
+
+    expects_adapters: requests may name adapters that have none yet.
+    """
 
     info: ShardInfo
     urls: tuple[str, ...]
+    adapters: Callable[[], tuple[str, ...]] = tuple
+    expects_adapters: bool = False
+
+    def now(self) -> ShardInfo:
+        """Its description with the adapters of this moment.
+
+        Other routers' prefix trees know no adapters, and would let one request overwrite what another reads.
+        """
+        names = self.adapters()
+        by_adapter = self.info.prefix_caching and (self.expects_adapters or bool(names))
+        return replace(
+            self.info,
+            adapters=names,
+            prefix_caching=self.info.prefix_caching and not by_adapter,
+            prefix_caching_by_adapter=by_adapter,
+        )
 
 
 class StatusService:
@@ -70,7 +90,7 @@ class StatusService:
 
     def Info(self, request: Message, context: Context) -> Message:
         """What the shard serves."""
-        return self._wire.info(self._shard.info)
+        return self._wire.info(self._shard.now())
 
     def ServiceDiscovery(self, request: Message, context: Context) -> Message:
         """Where routers must call."""
@@ -88,7 +108,11 @@ class StatusService:
 
 
 class EngineService(StatusService):
-    """All calls, on rank 0. `after_warmup`: what is to be done when all is in memory that will stay there."""
+    """All calls, on rank 0.
+
+    after_warmup: what is to be done when all is in memory that will stay there. find: which of some names are adapters
+    on disk, to be loaded when a request names them; None where they are not to be.
+    """
 
     def __init__(
         self,
@@ -97,11 +121,13 @@ class EngineService(StatusService):
         loop: EngineCalls,
         encode: PromptEncoder,
         after_warmup: Callable[[], None] = lambda: None,
+        find: Callable[[Iterable[str]], Mapping[str, AdapterSource]] | None = None,
     ) -> None:
         super().__init__(wire, shard, loop)
         self._loop = loop
         self._encode = encode
         self._after_warmup = after_warmup
+        self._find = find
 
     def ClearCache(self, request: Message, context: Context) -> Message:
         """Drop one cached batch, or all; the latter is how routers begin."""
@@ -127,7 +153,7 @@ class EngineService(StatusService):
     def Prefill(self, request: Message, context: Context) -> Message:
         """Start a batch."""
         began = perf_counter_ns()
-        command = self._wire.prefill_command(request, self._encode)
+        command = self._with_adapters(self._wire.prefill_command(request, self._encode))
         result = self._run(lambda engine: engine.prefill(command))
         return self._wire.prefill_response(result, perf_counter_ns() - began)
 
@@ -137,6 +163,12 @@ class EngineService(StatusService):
         batch_ids = [batch.id for batch in request.batches]
         result = self._run(lambda engine: engine.decode(batch_ids))
         return self._wire.decode_response(result, perf_counter_ns() - began)
+
+    def _with_adapters(self, command: PrefillCommand) -> PrefillCommand:
+        """The same with where adapters are that its requests name and nobody has loaded."""
+        named = {request.adapter for request in command.requests if request.adapter is not None}
+        unknown = named.difference(self._shard.adapters()) if named and self._find is not None else ()
+        return replace(command, found=self._find(unknown)) if unknown and self._find is not None else command
 
     def _run(self, call: Callable[[ServingEngine], T]) -> T:
         return self._loop.submit(call).result()

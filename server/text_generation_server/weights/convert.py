@@ -51,7 +51,7 @@ def safetensors_name(name: str) -> str:
 def _convert_file(source: Path) -> Path:
     target = source.with_name(safetensors_name(source.name))
     with _whole(target) as draft:
-        save_file(_separate(_load(source)), draft, metadata={"format": "pt"})
+        save_file(_separate(load_pickle(source)), draft, metadata={"format": "pt"})
     return target
 
 
@@ -65,7 +65,8 @@ def _whole(target: Path) -> Iterator[Path]:
         draft.replace(target)
 
 
-def _load(source: Path) -> dict[str, torch.Tensor]:
+def load_pickle(source: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a PyTorch file by name. Raises UnsupportedModel for whatever else is in it."""
     with source.open("rb") as file:
         refuse_pointer(source, file.read(BEGINNING))
     try:

@@ -1,9 +1,8 @@
-"""Where adapters are said to be, where they are found, and which of them a request means."""
+"""Where adapters are said to be, and where they are found."""
 
 import pytest
 
-from text_generation_server.adapters.files import locate_adapter
-from text_generation_server.adapters.names import BASE, NO_ADAPTERS, AdapterNames
+from text_generation_server.adapters.files import AdapterFiles, locate_adapter
 from text_generation_server.adapters.sources import AdapterSource, adapter_sources
 from text_generation_server.errors import InvalidSettings, ModelNotFound
 from text_generation_server.weights.remote import HubSettings
@@ -30,13 +29,6 @@ def test_what_cannot_be_read_is_quoted(listed):
         adapter_sources(listed)
 
 
-def test_adapters_are_numbered_and_the_model_is_none_of_them():
-    names = AdapterNames(("law", "verse"), base="owner/model")
-    asked = [None, "owner/model", "law", "verse", "lore"]
-    assert [names.number(name) for name in asked] == [BASE, BASE, 1, 2, None]
-    assert NO_ADAPTERS.number("gpt-4") == BASE
-
-
 def test_a_directory_or_a_hub_cache_holds_an_adapter(tmp_path):
     hub = HubSettings(tmp_path / "converted", cache_dir=tmp_path / "hub", offline=True)
     reported = []
@@ -54,3 +46,18 @@ def test_a_directory_or_a_hub_cache_holds_an_adapter(tmp_path):
     refs.mkdir()
     (refs / "main").write_text("abc")
     assert locate_adapter(AdapterSource("owner/law", "owner/law"), hub, reported.append) == cached
+
+    files = AdapterFiles(tmp_path, hub, reported.append)
+    (tmp_path / "verse").symlink_to(cached)
+    names = [
+        "owner/law",
+        "verse",
+        "owner/verse",
+        "hub/models--owner--law/snapshots/abc",
+        "",
+        ".",
+        "../verse",
+        "a/b/c/d",
+    ]
+    assert list(files.found(names)) == ["owner/law", "verse", "hub/models--owner--law/snapshots/abc"]
+    assert not AdapterFiles(None, hub, reported.append).found(["verse", "not a hub id", "..", "/etc", "\0"])

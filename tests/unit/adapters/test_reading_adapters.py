@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from text_generation_server.adapters.matching import match
 from text_generation_server.adapters.pairs import read_adapter
@@ -113,12 +113,24 @@ def test_an_adapter_to_another_model_is_refused_with_both_shapes(saved):
 
 def test_missing_files_are_named(saved):
     directory = saved()
-    (directory / "adapter_model.safetensors").rename(directory / "adapter_model.bin")
-    with pytest.raises(UnsupportedModel, match=r"has adapter_model\.bin, a pickle: save the adapter as"):
-        read_adapter(directory)
-    (directory / "adapter_model.bin").unlink()
+    (directory / "adapter_model.safetensors").unlink()
     with pytest.raises(ModelNotFound, match=r"there is no .*adapter_model\.safetensors"):
         read_adapter(directory)
     (directory / "adapter_config.json").unlink()
     with pytest.raises(StartError, match=r"adapter_config\.json"):
+        read_adapter(directory)
+
+
+def test_a_pickle_of_tensors_is_read_and_no_other(saved):
+    directory = saved()
+    safetensors, pickled = directory / "adapter_model.safetensors", directory / "adapter_model.bin"
+    expected = read_adapter(directory).pairs
+    tensors = load_file(safetensors)
+    safetensors.unlink()
+    torch.save(tensors, pickled)
+    got = read_adapter(directory).pairs
+    assert got.keys() == expected.keys()
+    assert all(got[name].down.equal(expected[name].down) and got[name].up.equal(expected[name].up) for name in got)
+    torch.save({"base_model.model.x.lora_A.weight": print}, pickled)
+    with pytest.raises(UnsupportedModel, match="code inside a pickle is never run"):
         read_adapter(directory)

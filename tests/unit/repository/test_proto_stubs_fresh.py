@@ -36,9 +36,9 @@ def test_a_superfluous_file_is_noticed(compiler, tmp_path):
 
 
 def test_stamps_are_the_oldest_served(compiler):
-    for version in compiler.SOURCES:
-        package = PROTO / "python" / compiler.PACKAGE / version
-        messages, calls = (package / "generate_pb2.py").read_text(), (package / "generate_pb2_grpc.py").read_text()
+    for name, source in compiler.SOURCES.items():
+        package = PROTO / "python" / compiler.PACKAGE / name
+        messages, calls = ((package / f"{source.stem}_{kind}.py").read_text() for kind in ("pb2", "pb2_grpc"))
         stamp = re.search(r"Domain\.PUBLIC,\s+(\d+),\s+(\d+),\s+(\d+),", messages)
         assert ".".join(stamp.groups()) == compiler.OLDEST_PROTOBUF
         assert f"GRPC_GENERATED_VERSION = '{compiler.OLDEST_GRPC}'" in calls

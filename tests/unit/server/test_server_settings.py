@@ -119,11 +119,21 @@ def test_a_small_batch_size_does_not_shrink_the_rows():
         ("OMP_NUM_THREADS", "many"),
         ("HF_HUB_OFFLINE", "perhaps"),
         ("LORA_ADAPTERS", "law=/adapters/law="),
+        ("MAX_DEVICE_LORAS", "-1"),
+        ("MAX_LORA_RANK", "0"),
     ],
 )
 def test_bad_values_are_named(name, value):
     with pytest.raises(InvalidSettings, match=name):
         server_config(OPTIONS, {name: value})
+
+
+def test_host_memory_is_for_more_adapters_than_the_device():
+    adapters = server_config(OPTIONS, {"LORA_ADAPTERS": ",".join("abcdefghijkl")}).adapters
+    assert (adapters.device_places, adapters.host_places, adapters.asked) == (12, 24, True)
+    assert not server_config(OPTIONS, {}).adapters.asked
+    with pytest.raises(InvalidSettings, match="--max-cpu-loras is 5, expected at least 6: twice --max-device-loras"):
+        server_config(OPTIONS, {"MAX_DEVICE_LORAS": "3", "MAX_CPU_LORAS": "5"})
 
 
 def test_shared_blocks_and_paged_attention_exclude_each_other():

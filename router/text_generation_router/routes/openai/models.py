@@ -16,10 +16,7 @@ class ModelRoutes:
     """The handlers, over what they list."""
 
     def __init__(self, services: Services) -> None:
-        base, created = services.info["model_id"], int(time.time())
-        model: dict[str, Any] = {"id": base, "object": "model", "created": created, "owned_by": base}
-        adapters = [model | {"id": name, "root": name, "parent": base} for name in services.validator.adapters]
-        self._models = {each["id"]: each for each in (model, *adapters)}
+        self._base, self._adapters, self._created = services.info["model_id"], services.adapters, int(time.time())
 
     def routes(self) -> list[Endpoint]:
         """All routes of this kind."""
@@ -30,14 +27,20 @@ class ModelRoutes:
 
     async def models(self, _: Request) -> Response:
         """The model, and each adapter of it."""
-        return _answer({"object": "list", "data": list(self._models.values())})
+        return _answer({"object": "list", "data": list(self._models().values())})
 
     async def model(self, request: Request) -> Response:
         """The model, or the adapter, of a name."""
-        name = request.path_params["name"]
-        if name not in self._models:
+        name, models = request.path_params["name"], self._models()
+        if name not in models:
             raise NoSuchModel(name)
-        return _answer(self._models[name])
+        return _answer(models[name])
+
+    def _models(self) -> dict[str, dict[str, Any]]:
+        base = self._base
+        model: dict[str, Any] = {"id": base, "object": "model", "created": self._created, "owned_by": base}
+        adapters = [model | {"id": name, "root": name, "parent": base} for name in self._adapters.names]
+        return {each["id"]: each for each in (model, *adapters)}
 
 
 def _answer(content: dict[str, Any]) -> Response:

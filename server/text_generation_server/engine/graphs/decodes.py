@@ -34,12 +34,17 @@ class DecodeGraph:
 
 
 class DecodeGraphs:
-    """All recorded sizes of one model, its states and a row table. `padding_row` is held by no sequence."""
+    """All recorded sizes of one model, its states and a row table. `padding_row` is held by no sequence.
 
-    def __init__(self, model: ServedModel, states: Sequence[State], rows: RowTable, padding_row: int) -> None:
+    adapted: whether rows may have adapters.
+    """
+
+    def __init__(
+        self, model: ServedModel, states: Sequence[State], rows: RowTable, padding_row: int, adapted: bool = False
+    ) -> None:
         self._model = model
         self._rows = rows
-        self._build = StepBuilder(rows, states)
+        self._build = StepBuilder(rows, states, adapted)
         self._padding_row = padding_row
         self._graphs: list[DecodeGraph] = []
 

@@ -1,0 +1,88 @@
+"""The products of adapters against their twin, for every mixture."""
+
+import pytest
+import torch
+
+from text_generation_server.adapters import bank as module
+from text_generation_server.adapters.bank import BankLayout, LoraBank
+from text_generation_server.adapters.pairs import LoraPair
+from text_generation_server.distributed.group import SingleRank
+from text_generation_server.kernels import lora
+from text_generation_server.kernels.lora import segments_of
+from text_generation_server.layers.linear import ColumnParallelLinear, LinearSlice, LinearStep, RowParallelLinear
+
+PLACES = 5
+MIXTURES = [[0], [5], [3, 0], [0, 0, 0], [2] * 20, [1, 5, 0, 3, 3, 2, 4, 5, 0, 5, 1], [*range(6)] * 7]
+
+
+@pytest.fixture(params=[256, 4], ids=["few", "many"])
+def few(request, monkeypatch):
+    for name in ("FEW", "COMPARED"):
+        monkeypatch.setattr(lora, name, request.param)
+
+
+@pytest.mark.parametrize("adapters", MIXTURES, ids=len)
+def test_tokens_are_put_in_order_of_their_adapters(device, few, adapters):
+    found = segments_of(torch.tensor(adapters, device=device), PLACES)
+    there = sorted(set(adapters) - {0})
+    table = found.table.tolist()
+    assert (len(table), [place + 1 for place, *_ in table[: len(there)]]) == (min(len(adapters), PLACES), there)
+    assert all(first == end for _, first, end in table[len(there) :])
+    for place, first, end in table[: len(there)]:
+        assert found.order[first:end].tolist() == [t for t, a in enumerate(adapters) if a == place + 1]
+
+
+def filled(linear, device, dtype, rank):
+    """A bank with adapters of different ranks, some of which leave a part out."""
+    layout, drawn = BankLayout([linear], rank), torch.Generator().manual_seed(1)
+    bank = LoraBank(layout, PLACES, dtype, device)
+    shapes = {piece.name: piece.shape for piece in linear.slices}
+    for place in range(1, PLACES + 1):
+        own = 1 + place * (rank - 1) // PLACES
+        pairs = {
+            name: LoraPair(
+                torch.randn(own, inputs, generator=drawn) / inputs**0.5, torch.randn(outputs, own, generator=drawn), 0.5
+            )
+            for at, (name, (outputs, inputs)) in enumerate(shapes.items())
+            if at == 0 or place % (at + 1)
+        }
+        bank.put(place, layout.pack(pairs, dtype, pinned=False))
+    return bank
+
+
+def column(outputs, inputs):
+    starts = [sum(outputs[:at]) for at in range(len(outputs))]
+    slices = [LinearSlice(str(at), (n, inputs), slice(0, n), starts[at]) for at, n in enumerate(outputs)]
+    return ColumnParallelLinear(lambda x: x, slices), sum(outputs)
+
+
+@pytest.mark.parametrize("adapters", MIXTURES, ids=len)
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "rank", "dtype"),
+    [((160, 32, 32), 320, 16, torch.float32), ((7, 150), 33, 5, torch.float32), ((64,), 1100, 24, torch.float16)],
+)
+def test_every_mixture_gets_what_the_twin_says(device, few, adapters, outputs, inputs, rank, dtype):
+    linear, width = column(outputs, inputs)
+    filled(linear, device, dtype, rank)
+    addend, drawn = linear.addend, torch.Generator().manual_seed(2)
+    x = torch.randn(len(adapters), inputs, generator=drawn).to(device, dtype)
+    before = torch.randn(len(adapters), width, generator=drawn).to(device, dtype)
+    numbers = torch.tensor(adapters, device=device)
+    addend._kernel = None
+    expected = addend(before.clone(), x, numbers, LinearStep(numbers))
+    addend._kernel = module._kernel(addend._parts, addend._numbers, addend._ranks, rank)
+    got = addend(before.clone(), x, numbers, LinearStep(numbers))
+    tolerance = 1e-4 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
+    assert got[numbers == 0].equal(before[numbers == 0])
+
+
+def test_inputs_that_are_padding_are_not_read(device):
+    linear = RowParallelLinear(lambda x: x, [LinearSlice("o", (48, 40), slice(8, 40), 0)], SingleRank())
+    filled(linear, device, torch.float32, 16)
+    numbers = torch.tensor([1, 2, 0, 1], device=device)
+    x = torch.cat((torch.randn(4, 32), torch.full((4, 8), torch.nan)), 1).to(device)
+    expected = linear.addend(torch.zeros(4, 48, device=device), x, numbers, LinearStep(numbers))
+    linear.addend._kernel = module._kernel(linear.addend._parts, linear.addend._numbers, linear.addend._ranks, 16)
+    got = linear.addend(torch.zeros(4, 48, device=device), x, numbers, LinearStep(numbers))
+    torch.testing.assert_close(got, expected)
