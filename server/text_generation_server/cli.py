@@ -10,7 +10,7 @@ from loguru import logger
 
 from text_generation_server import log
 from text_generation_server.adapters.sources import NONE_WANTED, AdapterSource, adapter_sources
-from text_generation_server.choices import Dtype, LoadFormat
+from text_generation_server.choices import Dtype, LoadFormat, Quantize
 from text_generation_server.environment import set_cuda_architectures
 from text_generation_server.errors import InvalidSettings, StartError
 from text_generation_server.lifetime import leave
@@ -42,7 +42,10 @@ def serve(
     sharded: Annotated[
         bool, typer.Option(help="One of several ranks: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT say which.")
     ] = False,
-    quantize: Annotated[str | None, typer.Option(help="Not served yet.")] = None,
+    quantize: Annotated[
+        Quantize | None,
+        typer.Option(help="What a plain checkpoint's weights are made into; a quantised one says itself what it is."),
+    ] = None,
     speculate: Annotated[
         int, typer.Option(help="Most tokens guessed a step, from what was said before, and verified.", min=0)
     ] = 0,
@@ -81,7 +84,6 @@ def serve(
     _set_up_log(logger_level, json_output)
     _refuse(
         {
-            "--quantize": quantize,
             "--kv-cache-dtype": kv_cache_dtype,
             "--otlp-endpoint": otlp_endpoint,
             "--diffusion": diffusion,
@@ -92,6 +94,7 @@ def serve(
         *(uds_path, run_ahead, speculate, use_flashinfer, load_format),
         deterministic=deterministic,
         lora_ids=lora_ids,
+        quantize=quantize,
     )
     try:
         config = server_config(options)

@@ -106,6 +106,7 @@ def load_rank(config: ServerConfig) -> LoadedRank:
         kernel_choices=config.kernel_choices,
         random_weights=options.load_format is LoadFormat.DUMMY,
         deterministic=options.deterministic,
+        quantize=options.quantize,
     )
     model = load_model(directory, model_options, group, LoadProgress())
     if options.speculate and not all(spec.rewinds for spec in model.states):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from text_generation_server.adapters.sources import NONE_WANTED, AdapterSource, adapter_sources
-from text_generation_server.choices import Dtype, LoadFormat, RopeScaling
+from text_generation_server.choices import Dtype, LoadFormat, Quantize, RopeScaling
 from text_generation_server.environment import Environment
 from text_generation_server.errors import InvalidSettings
 from text_generation_server.sampling.params import WatermarkParams
@@ -48,6 +48,7 @@ class ServeOptions:
 
     use_flashinfer: None to decide by machine and model.
     lora_ids: adapters, as kv.run's launchers list them.
+    quantize: see `ModelOptions`.
     deterministic: the same tokens whatever else is computed at the time, to the bit.
     """
 
@@ -63,6 +64,7 @@ class ServeOptions:
     load_format: LoadFormat = LoadFormat.AUTO
     deterministic: bool = False
     lora_ids: str = NONE_WANTED
+    quantize: Quantize | None = None
 
 
 @dataclass(frozen=True, slots=True)

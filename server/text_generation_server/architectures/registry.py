@@ -32,7 +32,6 @@ from text_generation_server.architectures.smollm3 import smollm3
 from text_generation_server.architectures.stablelm import stablelm
 from text_generation_server.architectures.starcoder2 import starcoder2
 from text_generation_server.config.configdict import ConfigDict
-from text_generation_server.config.quantised import refuse_quantised
 from text_generation_server.specs.decoder import DecoderSpec
 
 ARCHITECTURES: Mapping[str, Callable[[ConfigDict], DecoderSpec]] = {
@@ -86,6 +85,4 @@ def read_spec(config: ConfigDict) -> DecoderSpec:
     Raises:
         UnsupportedModel: something it asks for is not supported.
     """
-    model_type = config.text("model_type")
-    refuse_quantised(config)
-    return ARCHITECTURES[model_type](config)
+    return ARCHITECTURES[config.text("model_type")](config)

@@ -18,7 +18,7 @@ from text_generation_server.layers.linear import (
     RowParallelLinear,
 )
 from text_generation_server.layers.moe import ExpertsKernel
-from text_generation_server.quantization.base import QuantScheme
+from text_generation_server.quantization.base import Matrix, QuantScheme
 from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.specs.decoder import MoeSpec
 from text_generation_server.specs.names import MoeNames
@@ -78,15 +78,15 @@ class TensorReader:
         return linear
 
     def head(self, stored: StoredLinear, mine: Partition, bias: str | None, normalised: bool) -> LinearKernel:
-        """A part of the output head's rows; normalised: each divided by its length.
-
-        Heads are plain in every form of checkpoint, and never transposed.
-        """
-        weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))[mine.rows]
+        """A part of the output head's rows, never transposed; normalised: each divided by its length, always plain."""
+        shape = stored.outputs, stored.inputs
         if normalised:
-            weight = weight / torch.linalg.vector_norm(weight, dim=1, keepdim=True, dtype=torch.float32)
-        matrix = self._plain.matrix(weight).pad(mine.padded, stored.inputs)
-        return matrix.finish(self._head_bias(bias, stored.outputs, mine))
+            weight = self.checkpoint.view(f"{stored.name}.weight", shape)[mine.rows]
+            lengths = torch.linalg.vector_norm(weight, dim=1, keepdim=True, dtype=torch.float32)
+            matrix: Matrix = self._plain.matrix(weight / lengths)
+        else:
+            matrix = self._scheme.head(self.checkpoint, stored.name, shape).select_out(mine.rows)
+        return matrix.pad(mine.padded, stored.inputs).finish(self._head_bias(bias, stored.outputs, mine))
 
     def tied_head(self, table: Tensor, stored: StoredLinear, mine: Partition, bias: str | None) -> LinearKernel:
         """An embedding as output head. Where the table is on an accelerator, the head shares its memory."""
@@ -155,9 +155,8 @@ class TensorReader:
         return self._own(F.pad(bias, (0, mine.padded - len(bias))))
 
     def _matrix(self, linear: StoredLinear) -> Any:
-        if self._transposed:
-            return self._scheme.read(self.checkpoint, linear.name, (linear.inputs, linear.outputs)).transpose()
-        return self._scheme.read(self.checkpoint, linear.name, (linear.outputs, linear.inputs))
+        shape = linear.outputs, linear.inputs
+        return self._scheme.read(self.checkpoint, linear.name, shape, self._transposed)
 
     def _joined_bias(self, stored: Sequence[StoredLinear], places: Sequence[Place]) -> Tensor:
         biases = [self.checkpoint.view(f"{linear.name}.bias", (linear.outputs,)) for linear in stored]

@@ -148,9 +148,16 @@ class DenseScheme:
     tuner: MatmulTuner | None = None
     staging: Staging = field(default_factory=Staging)
 
-    def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> DenseMatrix:
+    def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> DenseMatrix:
         """The tensor `name`.weight, still in its file."""
+        outputs, inputs = shape
+        if transposed:
+            return self.matrix(checkpoint.view(f"{name}.weight", (inputs, outputs))).transpose()
         return self.matrix(checkpoint.view(f"{name}.weight", shape))
+
+    def head(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> DenseMatrix:
+        """See `QuantScheme`."""
+        return self.read(checkpoint, name, shape, transposed=False)
 
     def matrix(self, weight: Tensor) -> DenseMatrix:
         """Of weights that have been found already."""

@@ -36,9 +36,13 @@ class RandomCheckpoint:
         """False: what some checkpoints lack and others have, this one lacks, whatever its name."""
         return False
 
-    def view(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The tensor of this name with this shape."""
+    def view(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+        """The tensor of this name with this shape; whole numbers have all their bits at random."""
         generator = torch.Generator(self._device).manual_seed(_seed(name))
+        if dtype is not None and not dtype.is_floating_point:
+            bits = torch.iinfo(dtype)
+            words = torch.empty(shape, dtype=dtype, device=self._device)
+            return words.random_(bits.min, bits.max, generator=generator)
         mean, spread = _distribution(name, shape)
         made = torch.empty(shape, dtype=self._dtype, device=self._device).normal_(mean, spread, generator=generator)
         with self._lock:
@@ -47,6 +51,8 @@ class RandomCheckpoint:
 
     def leave(self, name: str) -> None:
         """Nothing is left over."""
+
+    leave_zeros = leave
 
     def check_consumed(self) -> None:
         """Report what was made; nothing is left over."""

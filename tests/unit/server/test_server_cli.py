@@ -107,7 +107,6 @@ def test_speculation_has_a_depth(run, served):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--quantize", "awq"),
         ("--kv-cache-dtype", "fp8_e4m3fn"),
         ("--otlp-endpoint", "http://collector:4317"),
         ("--diffusion",),

@@ -1,0 +1,76 @@
+"""Experts of coded weights, made plain as they are needed. Knows no router, no names and no format.
+
+Dimensions: T tokens, E experts, k chosen ones a token, I inner size of an expert on this rank.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from text_generation_server.layers.activation import gated_activation
+from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.quantization.coded import Coded, as_stored
+from text_generation_server.quantization.dense_experts import DenseExperts
+from text_generation_server.specs.activation import Activation
+
+
+class CodedExperts(ExpertsKernel):
+    """The gated MLPs of all experts, one above the other: up [E · 2 I, hidden], gates first, and down [E · hidden, I].
+
+    On a GPU nothing waits for the device: of few tokens each choice's weights are made plain, of many all experts'.
+    """
+
+    def __init__(self, up: Coded, kind: Activation, down: Coded, experts: int) -> None:
+        self._experts = experts
+        self._kind = kind
+        self._up, self._down = (_Stack(weights, experts) for weights in (up, down))
+        self._activation = gated_activation(kind)
+
+    def __call__(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """See `ExpertsKernel`."""
+        if x.device.type == "cpu":
+            return self._one_by_one(x, experts, weights)
+        if experts.numel() < self._experts:
+            return self._by_choice(x, experts, weights)
+        every = torch.arange(self._experts, device=x.device)
+        return DenseExperts(self._up.plain(every), self._kind, self._down.plain(every))(x, experts, weights)
+
+    def _one_by_one(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """Each expert's weights made plain once, if any token wants them."""
+        out = torch.zeros_like(x)
+        for number in torch.unique(experts):
+            token, choice = (experts == number).nonzero(as_tuple=True)
+            outer = self._expert(x[token], number[None])
+            out.index_add_(0, token, outer * weights[token, choice, None])
+        return out
+
+    def _by_choice(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """Each choice's weights made plain."""
+        tokens, choices = experts.shape
+        rows = [
+            torch.cat([self._expert(x[t : t + 1], experts[t, c : c + 1]) for c in range(choices)])
+            for t in range(tokens)
+        ]
+        return (torch.stack(rows) * weights[:, :, None]).sum(1)
+
+    def _expert(self, x: Tensor, number: Tensor) -> Tensor:
+        inner = self._activation(F.linear(x, self._up.plain(number)[0]))
+        return F.linear(inner, self._down.plain(number)[0])
+
+
+class _Stack:
+    """The coded matrices of all experts, as they are to be multiplied."""
+
+    def __init__(self, weights: Coded, experts: int) -> None:
+        self._weight, self._order = weights.packed()
+        self._experts = experts
+        self._inputs = weights.shape[1]
+
+    def plain(self, numbers: Tensor) -> Tensor:
+        """[n, out, in], of the experts with these numbers [n] on the device."""
+        every = self._weight
+        some = every.with_outputs(
+            lambda values: values.view(len(values), self._experts, -1, *values.shape[2:])[:, numbers].flatten(1, 2)
+        )
+        values = torch.cat([some.plain(every.dtype, tile) for tile in some.tiles()])
+        return as_stored(values, self._order, self._inputs).view(len(numbers), -1, self._inputs)
