@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.kernels.matmul.packed import SIZES, UNIT, PackedWeight, packed, packed_bytes
+from text_generation_server.kernels.matmul.packed import SIZES, UNIT, Code, PackedWeight, packed
 from text_generation_server.layers.linear import LinearKernel
-from text_generation_server.quantization.coded_kernels import coded_kernel
+from text_generation_server.quantization.coded_kernels import coded_kernel, plain_weights
 from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.quantization.pieces import Weights
 from text_generation_server.quantization.stacked import ArrangedLinear
@@ -108,15 +108,16 @@ class Coded:
         if codes.dtype is torch.uint8 and self.bits == 8:
             codes, zero = (codes ^ 128).view(torch.int8), zero - 128
             zeros = None if zeros is None else zeros.to(torch.int16) - 128
-        words = packed(codes) if self.bits == 4 else packed_bytes(codes)
+        code = next(code for code in Code if (code.bits, code.dtype) == (self.bits, codes.dtype))
+        words = packed(codes, code)
         zeros = None if zeros is None else zeros.to(self.dense.dtype)
-        weight = PackedWeight(words, scales, zeros, zero, size, inputs, self.dense.dtype, self.table)
+        weight = PackedWeight(words, code, scales, zeros, zero, size, inputs, self.dense.dtype, self.table)
         return weight, order
 
     def plain(self) -> Tensor:
         """[out, in] in the type that is computed with."""
         weight, order = self.packed()
-        return as_stored(weight.plain(self.dense.dtype), order, self.shape[1])
+        return as_stored(plain_weights(weight), order, self.shape[1])
 
     def _all_zeros(self) -> Tensor:
         if self.zeros is not None:

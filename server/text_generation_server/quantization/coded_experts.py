@@ -10,6 +10,7 @@ from torch import Tensor
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.layers.moe import ExpertsKernel
 from text_generation_server.quantization.coded import Coded, as_stored
+from text_generation_server.quantization.coded_kernels import plain_weights
 from text_generation_server.quantization.dense_experts import DenseExperts
 from text_generation_server.specs.activation import Activation
 
@@ -72,5 +73,4 @@ class _Stack:
         some = every.with_outputs(
             lambda values: values.view(len(values), self._experts, -1, *values.shape[2:])[:, numbers].flatten(1, 2)
         )
-        values = torch.cat([some.plain(every.dtype, tile) for tile in some.tiles()])
-        return as_stored(values, self._order, self._inputs).view(len(numbers), -1, self._inputs)
+        return as_stored(plain_weights(some), self._order, self._inputs).view(len(numbers), -1, self._inputs)

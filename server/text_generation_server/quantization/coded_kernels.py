@@ -1,14 +1,16 @@
-"""Which kernel multiplies with weights of few bits. Knows no checkpoint and no format."""
+"""Which kernel multiplies with weights of few bits, and what makes them plain. Knows no checkpoint and no format."""
 
+import torch
 from torch import Tensor
 
 from text_generation_server.kernels.matmul.packed import PackedWeight, multiply
 from text_generation_server.layers.linear import LinearKernel
+from text_generation_server.quantization.dense import TunedLinear
 from text_generation_server.quantization.tuning import MatmulTuner
 
 
 class UnpackingLinear(LinearKernel):
-    """Multiplies by plain weights that are made for each product, on any device."""
+    """Multiplies by plain weights that are made for each product, a tile at a time, on any device."""
 
     def __init__(self, weight: PackedWeight, bias: Tensor | None) -> None:
         self._weight = weight
@@ -21,4 +23,13 @@ class UnpackingLinear(LinearKernel):
 
 def coded_kernel(weight: PackedWeight, bias: Tensor | None, tuner: MatmulTuner | None) -> LinearKernel:
     """The fastest for these weights. tuner: chooses kernels on a GPU, None for torch's operations alone."""
-    return UnpackingLinear(weight, bias)
+    return UnpackingLinear(weight, bias) if tuner is None else TunedLinear(weight, bias, tuner)
+
+
+def plain_weights(weight: PackedWeight) -> Tensor:
+    """[N, K] in the type that is computed with."""
+    if weight.device.type == "cuda":
+        from text_generation_server.kernels.matmul.unpack import unpack  # Triton is installed on CUDA devices
+
+        return unpack(weight)
+    return torch.cat([weight.plain(weight.dtype, tile) for tile in weight.tiles()])

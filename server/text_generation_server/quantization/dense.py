@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.kernels.matmul.config import CUBLAS
+from text_generation_server.kernels.matmul.packed import Weight
 from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.linear import LinearKernel
 from text_generation_server.layers.moe import ExpertsKernel
@@ -34,12 +35,12 @@ class PlainLinear(LinearKernel):
 
 
 class TunedLinear(LinearKernel):
-    """Weights on a CUDA device, [out, in]: few rows are multiplied by the kernel that was fastest for so many.
+    """Weights on a CUDA device, plain or of few bits: few rows are multiplied by what was fastest for so many.
 
     kind: of gates, the first half of the outputs; None for plain products.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, tuner: MatmulTuner, kind: Activation | None = None) -> None:
+    def __init__(self, weight: Weight, bias: Tensor | None, tuner: MatmulTuner, kind: Activation | None = None) -> None:
         self._weight = weight
         self._bias = bias
         self._tuner = tuner
