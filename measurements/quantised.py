@@ -67,6 +67,10 @@ FORMS = {
     "int4": Form(4 + 16 / 128, GPTQ),
     "int4-zeros": Form(4 + 32 / 128, {"quant_method": "awq", "bits": 4, "group_size": 128}),
     "int8": Form(8 + 16 / 128, {**GPTQ, "bits": 8}),
+    "eetq": Form(8, asked="eetq"),
+    "fp8": Form(8, asked="fp8"),
+    "fp8-blocks": Form(8 + 16 / 128, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
+    "nf4": Form(4 + 32 / 64, asked="bitsandbytes-nf4"),
 }
 CODES = {"int4": Code.INT4, "int4-zeros": Code.INT4, "int8": Code.INT8, "fp8": Code.FLOAT8}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from text_generation_server.kernels.matmul import packed
+from text_generation_server.kernels.matmul import packed, rounded
 from text_generation_server.kernels.matmul.config import CUBLAS, KernelConfig, KernelKind
 from text_generation_server.kernels.matmul.linear import SmallBatchLinear
 from text_generation_server.kernels.matmul.packed import UNIT, Code, PackedWeight
@@ -100,3 +100,27 @@ def test_weights_are_made_plain(device, multiply, form, size):
     weight = replace(weight, table=torch.randn(16, device=device) if form == "int4" else None)
     identity = torch.eye(160, device=device)
     torch.testing.assert_close(multiply(identity, weight, None, CUBLAS).T, weight.plain(torch.float32))
+
+
+@pytest.mark.parametrize("form", ["int4 zeros", "int8", "float8"])
+def test_a_scale_may_be_for_all_inputs(device, multiply, form):
+    weight = made(device, form, 70, 256, 256)
+    x, bias = operands(device, 2, weight)
+    for choice in (DOT, replace(DOT, splits=2), CUBLAS):
+        assert_close(multiply(x, weight, bias, choice), product(x, weight, bias), torch.float16)
+
+
+def test_codes_of_a_byte_are_a_matrix_too(device):
+    weight = made(device, "int8", 6, 256, 256)
+    codes, order = packed.unpacked(weight.words, Code.INT8), packed.byte_order(2, device)
+    assert weight.bytes.is_contiguous() and torch.equal(weight.bytes, codes[:, order])
+
+
+def test_rows_are_rounded_as_by_torch(device):
+    """Numbers that 8 bits hold: Triton's interpreter carries nothing into the exponent where it rounds."""
+    x = (torch.randn(3, 352, generator=torch.Generator().manual_seed(0)) * 50).to(torch.float8_e4m3fn)
+    x = x.to(torch.bfloat16).clamp(-448, 448).to(device)
+    x[:, 100], x[1] = 448, 0
+    (got, scales), (expected, expected_scales) = rounded.round_rows(x / 8), rounded.round_rows_plain(x / 8)
+    assert torch.equal(scales, expected_scales) and torch.equal(got.float(), expected.float())
+    assert expected.float()[0].unique().numel() > 90

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from oracles.driver import Driver
 from oracles.lora import save_adapter
-from oracles.quantised import QuantisedModel, awq, gptq, quantise
+from oracles.quantised import QuantisedModel, awq, gptq, in_bytes, nearest, packed, plainly, quantise
 from oracles.ranks import Asked, answers_of
 from text_generation_server.adapters.loading import add_adapters
 from text_generation_server.adapters.matching import shapes_of
@@ -20,6 +20,13 @@ from text_generation_server.distributed.group import SingleRank
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.loading import ModelOptions, load_model
 
+NF4 = [
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+]
+"""As QLoRA's appendix lists them."""
 SIZES = {
     "vocab_size": 97,
     "bos_token_id": 1,
@@ -55,6 +62,26 @@ MODELS = {
     },
 }
 
+FLOAT8 = torch.float8_e4m3fn
+
+
+def compressed(form, **weights):
+    """A quantization_config of compressed-tensors."""
+    inputs = weights.pop("inputs", None)
+    group = {
+        "targets": ["Linear"],
+        "weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", **weights},
+        "input_activations": inputs,
+    }
+    ignore = ["lm_head", "re:.*mlp.gate$"]
+    return {"quant_method": "compressed-tensors", "format": form, "config_groups": {"group_0": group}, "ignore": ignore}
+
+
+def dynamic(kind):
+    """Inputs that are rounded as they come."""
+    return {"inputs": {"num_bits": 8, "type": kind, "dynamic": True, "strategy": "token"}}
+
+
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}
 FORMATS = {
@@ -67,10 +94,39 @@ FORMATS = {
     "gptq-8": QuantisedModel(gptq(8, 32, symmetric=True, bare=True), {**GPTQ, "bits": 8}),
     "awq": QuantisedModel(awq(), AWQ),
     "awq-16": QuantisedModel(awq(16), {"w_bit": 4, "q_group_size": 16}, "quant_config.json"),
+    "packed": QuantisedModel(packed(), compressed("pack-quantized", group_size=32)),
+    "packed-zeros": QuantisedModel(
+        packed(8, 16, symmetric=False), compressed("pack-quantized", num_bits=8, group_size=16, symmetric=False)
+    ),
+    "packed-order": QuantisedModel(
+        packed(symmetric=False, act_order=True),
+        compressed("pack-quantized", group_size=32, symmetric=False, actorder="group"),
+    ),
+    "packed-outputs": QuantisedModel(packed(8, -1), compressed("pack-quantized", num_bits=8, strategy="channel")),
+    "int8": QuantisedModel(
+        in_bytes(torch.int8, (1, 0)), compressed("int-quantized", num_bits=8, strategy="channel", **dynamic("int"))
+    ),
+    "float8": QuantisedModel(
+        in_bytes(FLOAT8, (0, 0), shape=(1,)),
+        compressed("float-quantized", num_bits=8, type="float", strategy="tensor", **dynamic("float")),
+    ),
+    "fp8": QuantisedModel(
+        in_bytes(FLOAT8, (0, 0), shape=(1,)), {"quant_method": "fp8", "activation_scheme": "dynamic"}
+    ),
+    "fp8-blocks": QuantisedModel(
+        in_bytes(FLOAT8, (32, 16), "weight_scale_inv"), {"quant_method": "fp8", "weight_block_size": [32, 16]}
+    ),
+}
+MADE = {
+    "eetq": plainly(in_bytes(torch.int8, (1, 0))),
+    "bitsandbytes": plainly(in_bytes(torch.int8, (1, 0))),
+    "fp8": plainly(in_bytes(FLOAT8, (1, 0))),
+    "bitsandbytes-nf4": nearest(NF4),
+    "bitsandbytes-fp4": nearest([sign * n / 12 for sign in (1, -1) for n in (0, 0.0625, 2, 3, 4, 6, 8, 12)]),
 }
 CASES = [
     *(("llama", form) for form in FORMATS),
-    *((model, form) for model in MODELS for form in ("gptq", "gptq-act-order", "awq") if model != "llama"),
+    *((model, form) for model in MODELS for form in ("gptq-act-order", "awq", "fp8-blocks") if model != "llama"),
 ]
 SEQUENCE = torch.randint(97, (40,), generator=torch.Generator().manual_seed(0)).tolist()
 DECODED = 4
@@ -139,6 +195,15 @@ def test_each_rank_has_the_whole_answer(quantised_of, world, model, form):
         torch.testing.assert_close(rank.models[f"{model}-{form}"][0], quantised_of(model, form)[1], **TOLERANCE)
 
 
+@pytest.mark.parametrize("asked", MADE)
+def test_plain_weights_are_made_into_what_is_asked_for(plain_of, tmp_path, asked):
+    means = quantise(plain_of("tied"), tmp_path / "model", QuantisedModel(MADE[asked], {}))
+    with torch.inference_mode():
+        expected = means(torch.tensor([SEQUENCE])).logits[0]
+    model = load(tmp_path / "model", replace(FLOAT32, quantize=asked))
+    torch.testing.assert_close(Driver(model).step([(0, SEQUENCE)])[0], expected, **TOLERANCE)
+
+
 def test_linears_that_were_left_plain_are_read_as_such(plain_of, tmp_path):
     """Queries plain beside quantised keys and values, in one projection; some linears have a bias of zeros."""
     kept = lambda name: "q_proj" in name or "layers.1.mlp" in name  # noqa: E731
@@ -191,11 +256,16 @@ def test_bfloat16_is_float32_up_to_rounding(quantised_of):
 @pytest.mark.parametrize(
     ("asked", "config", "reason"),
     [
-        (None, {"compression_config": {"format": "pack-quantized"}}, "quant_method is 'compressed-tensors'"),
+        (None, {"compression_config": {"format": "pack-quantized"}}, "config_groups is None"),
+        (None, compressed("marlin-24"), "format is 'marlin-24'"),
+        (None, compressed("pack-quantized", num_bits=3, group_size=32), "num_bits is 3"),
+        (None, compressed("pack-quantized"), "strategy is 'group', .* with a group_size"),
+        (None, {**compressed("pack-quantized"), "kv_cache_scheme": {"num_bits": 8}}, "kv_cache_scheme is"),
+        (None, {"quant_method": "fp8", "weight_block_size": [128]}, "weight_block_size is"),
         (None, {"quantization": {"group_size": 64, "bits": 4}}, "quantization is .*; this one is by MLX"),
         ("awq", GPTQ, "--quantize is awq, but the checkpoint is quantised by gptq"),
         ("awq", None, "--quantize awq is for checkpoints that are quantised so, and config.json has no"),
-        (None, {"quant_method": "aqlm"}, "quant_method is 'aqlm', which is not supported; expected one of awq, gptq"),
+        (None, {"quant_method": "aqlm"}, "quant_method is 'aqlm', which is not supported; expected one of awq, "),
         (None, {"quant_algo": "NVFP4"}, "quant_algo is 'NVFP4'"),
         (None, {"bits": 4}, "quantization_config is .*; expected quant_method in it"),
         (None, {**GPTQ, "bits": 5}, "bits is 5, .* one of 2, 3, 4, 8"),

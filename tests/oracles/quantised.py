@@ -3,9 +3,10 @@
 Independent of the server's code: numbers are packed bit by bit with numpy, and dequantised in float64.
 """
 
+import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,69 @@ def awq(size: int = 32) -> Writer:
     return write
 
 
+def packed(bits: int = 4, size: int = 32, *, symmetric: bool = True, act_order: bool = False) -> Writer:
+    """A writer of compressed-tensors' `pack-quantized`; size -1: a scale an output."""
+
+    def write(weight: Tensor, random: np.random.Generator) -> Written:
+        inputs = weight.shape[1]
+        groups = np.arange(inputs) // (inputs if size < 0 else size)
+        if act_order:
+            groups = random.permutation(groups)
+        codes, scales, zeros = grouped(weight, groups, bits, symmetric)
+        tensors = {
+            "weight_packed": bit_stream(codes, bits),
+            "weight_scale": torch.from_numpy(scales),
+            "weight_shape": torch.tensor(weight.shape),
+        }
+        if act_order:
+            tensors["weight_g_idx"] = torch.from_numpy(groups.astype(np.int32))
+        if not symmetric:
+            tensors["weight_zero_point"] = bit_stream(zeros.T, bits).T
+        return tensors, meant(codes, scales, zeros, groups)
+
+    return write
+
+
+def in_bytes(
+    dtype: torch.dtype, block: tuple[int, int], last: str = "weight_scale", shape: Sequence[int] = ()
+) -> Writer:
+    """A writer of a byte a weight, with a scale for each block; 0 outputs or inputs: all. shape: of the scales."""
+    most = 127 if dtype is torch.int8 else 448
+
+    def write(weight: Tensor, random: np.random.Generator) -> Written:
+        sizes = [size or whole for size, whole in zip(block, weight.shape, strict=True)]
+        rows, columns = (torch.arange(whole) // size for size, whole in zip(sizes, weight.shape, strict=True))
+        scales = torch.zeros(int(rows.max()) + 1, int(columns.max()) + 1)
+        for row, column in itertools.product(range(scales.shape[0]), range(scales.shape[1])):
+            scales[row, column] = weight[rows == row][:, columns == column].abs().max() / most
+        spread = scales[rows][:, columns]
+        values = (weight / spread).round() if dtype is torch.int8 else weight / spread
+        codes = values.clamp(-most, most).to(dtype)
+        return {"weight": codes, last: scales.reshape(shape) if shape else scales}, codes.float() * spread
+
+    return write
+
+
+def nearest(values: Sequence[float], size: int = 64) -> Writer:
+    """Weights as the nearest of these times the largest of a block; the plain ones are written."""
+
+    def write(weight: Tensor, random: np.random.Generator) -> Written:
+        found, table = torch.empty_like(weight), torch.tensor(values)
+        for start in range(0, weight.shape[1], size):
+            part = weight[:, start : start + size]
+            scale = part.abs().amax(1, keepdim=True)
+            places = (part[..., None] / scale[..., None] - table).abs().argmin(-1)
+            found[:, start : start + size] = table[places] * scale
+        return {"weight": weight}, found
+
+    return write
+
+
+def plainly(writer: Writer) -> Writer:
+    """The same, but the plain weights are written."""
+    return lambda weight, random: ({"weight": weight}, writer(weight, random)[1])
+
+
 def quantise(
     plain: Path,
     directory: Path,
@@ -137,6 +201,8 @@ def quantise(
     save_file(meant, file, {"format": "pt"})
     means = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager", dtype=torch.float32).eval()
     save_file(tensors, file)
+    if not model.config:
+        return means
     if model.file:
         (directory / model.file).write_text(json.dumps(model.config))
     else:

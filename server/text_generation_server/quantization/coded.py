@@ -17,13 +17,16 @@ from text_generation_server.quantization.stacked import ArrangedLinear
 
 LEAST_SIZE = SIZES[-1]
 
+HOPPER = (9, 0)
+"""The first compute capability whose scaled products have a scale a row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Coded:
     """Weights [out, in]: (code - zero) · scale, of the group that an input is in.
 
     codes: [out, in]; uint8 of `bits` (4 or 8), or int8 or float8. scales: [out, G] of any floating type.
-    zeros: [out, G] uint8, None where all are `zero`. groups: [in] int64. table: [16], what codes stand for.
+    zeros: [out, G] uint8, None where all are `zero`. groups: [in] int64. table, rounds: see `PackedWeight`.
     dense: how plain weights are computed with. All but `groups` are where they are computed with.
     """
 
@@ -35,6 +38,7 @@ class Coded:
     zeros: Tensor | None = None
     zero: int = 0
     table: Tensor | None = None
+    rounds: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -102,6 +106,8 @@ class Coded:
         to_unit = -inputs % UNIT
         codes = F.pad(codes.view(torch.uint8), (0, to_unit)).view(codes.dtype)
         of_range = F.pad(groups, (0, to_unit), value=-1).view(-1, size).amax(1)
+        if not bool((of_range != of_range[0]).any()):
+            of_range, size = of_range[:1], codes.shape[1]
         scales = F.pad(self.scales, (0, 1))[:, of_range].T.contiguous()
         zeros = None if self.zeros is None else F.pad(self.zeros, (0, 1))[:, of_range].T.contiguous()
         zero = self.zero
@@ -111,13 +117,20 @@ class Coded:
         code = next(code for code in Code if (code.bits, code.dtype) == (self.bits, codes.dtype))
         words = packed(codes, code)
         zeros = None if zeros is None else zeros.to(self.dense.dtype)
-        weight = PackedWeight(words, code, scales, zeros, zero, size, inputs, self.dense.dtype, self.table)
+        weight = PackedWeight(
+            words, code, scales, zeros, zero, size, inputs, self.dense.dtype, self.table, self._rounds(scales)
+        )
         return weight, order
 
     def plain(self) -> Tensor:
         """[out, in] in the type that is computed with."""
         weight, order = self.packed()
         return as_stored(plain_weights(weight), order, self.shape[1])
+
+    def _rounds(self, scales: Tensor) -> bool:
+        """Whether rows may be rounded, and the device multiplies such: with one scale an output, and sizes in 16s."""
+        device, fits = scales.device, len(scales) == 1 and scales.shape[1] % 16 == 0
+        return self.rounds and fits and device.type == "cuda" and torch.cuda.get_device_capability(device) >= HOPPER
 
     def _all_zeros(self) -> Tensor:
         if self.zeros is not None:

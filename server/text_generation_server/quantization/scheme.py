@@ -25,8 +25,11 @@ class Format(Protocol):
     def heads(self) -> bool:
         """Whether the output head is one of them."""
 
-    def find(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Stored | None:
-        """The linear [out, in] of this name without suffix; None where it is plain. Raises UnsupportedModel."""
+    def find(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> Stored | None:
+        """The linear [out, in] of this name without suffix; None where it is plain. Raises UnsupportedModel.
+
+        transposed: see `QuantScheme.read`.
+        """
 
 
 class CodedScheme:
@@ -38,7 +41,7 @@ class CodedScheme:
 
     def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> PiecewiseMatrix:
         """See `QuantScheme`."""
-        found = self._form.find(checkpoint, name, shape)
+        found = self._form.find(checkpoint, name, shape, transposed)
         return PiecewiseMatrix.whole(found or PlainStored(checkpoint, name, shape, transposed, self._dense))
 
     def head(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Matrix:

@@ -1,6 +1,6 @@
 """A model directory's tensors under the names a spec uses, and the proof that none was forgotten. Knows no spec."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -23,10 +23,16 @@ class Checkpoint(Protocol):
     def has(self, name: str) -> bool:
         """Whether there is such a tensor, for those that some checkpoints of a family lack."""
 
-    def view(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    def view(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype | None = None,
+        others: Sequence[tuple[int, ...]] = (),
+    ) -> Tensor:
         """The tensor, not to be written to: cut first, then copy. Raises UnsupportedModel if it cannot be had.
 
-        dtype: that it has to have, None for any floating type.
+        dtype: that it has to have, None for any floating type. others: shapes that it may have instead.
         """
 
     def leave(self, name: str) -> None:
@@ -72,7 +78,13 @@ class SavedCheckpoint:
         """Whether the tensor is there, under this name or without the family's prefix."""
         return self._find(name) is not None
 
-    def view(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    def view(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype | None = None,
+        others: Sequence[tuple[int, ...]] = (),
+    ) -> Tensor:
         """The tensor as a view of the mapped file: cut first, then copy.
 
         Raises:
@@ -83,7 +95,7 @@ class SavedCheckpoint:
             tried = " and ".join(self._candidates(name))
             raise UnsupportedModel(f"{self._directory} has no tensor {tried}, which config.json asks for")
         stored = self._homes[found].tensors[found]
-        if stored.shape != shape:
+        if stored.shape != shape and stored.shape not in others:
             message = f"{self._directory}: {found} has shape {list(stored.shape)}, config.json implies {list(shape)}"
             raise UnsupportedModel(message)
         if dtype is not None and stored.dtype is not dtype:

@@ -10,6 +10,7 @@ from text_generation_server.kernels.matmul.dot import arrivals, dot
 from text_generation_server.kernels.matmul.gemv import gemv
 from text_generation_server.kernels.matmul.packed import PackedWeight, Weight
 from text_generation_server.kernels.matmul.packed_dot import packed_dot
+from text_generation_server.kernels.matmul.rounded import rounded_product
 from text_generation_server.kernels.matmul.unpack import unpack
 from text_generation_server.specs.activation import Activation
 
@@ -38,10 +39,16 @@ class SmallBatchLinear:
             kind: the result is act(gate) · other [m, N / 2], gates first; None for the product itself.
         """
         if choice.kernel is KernelKind.CUBLAS:
-            product = F.linear(x, unpack(weight) if isinstance(weight, PackedWeight) else weight, bias)
+            product = _by_library(x, weight, bias)
             return product if kind is None else activation.gated(product, kind)
         if isinstance(weight, PackedWeight):
             return packed_dot(x, weight, bias, choice, self._arrived, kind)
         if choice.kernel is KernelKind.GEMV:
             return gemv(x, weight, bias, choice, kind)
         return dot(x, weight, bias, choice, self._arrived, kind)
+
+
+def _by_library(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+    if isinstance(weight, Tensor):
+        return F.linear(x, weight, bias)
+    return rounded_product(x, weight, bias) if weight.rounds else F.linear(x, unpack(weight), bias)

@@ -3,7 +3,9 @@
 Inputs are taken in units of 128, all outputs of a unit side by side, so that a program reads contiguous memory. A unit
 is four slabs of 32 inputs with codes of 4 bits, or two of 64 with codes of 8: word c of an output has the codes of
 input c of each, the first slab's in its last bits. So the codes of neighbours in a slab are at the same place of
-neighbours' words, and few instructions make floating-point numbers of two of them.
+neighbours' words, and few instructions make floating-point numbers of two of them. Codes of 8 bits have all units of an
+output side by side instead: so they are also a matrix [N, K] of bytes, for products that take such, with inputs in the
+order of `byte_order`.
 """
 
 from collections.abc import Callable, Iterator
@@ -51,8 +53,10 @@ class PackedWeight:
     """Weights [N, K]: (code[n, k] - zero[k // size, n]) · scale[k // size, n].
 
     words: [U, N, 32 or 64] int16, where U units hold the K inputs. code: what is in them.
-    scales: [G, N] of any floating type. zeros: the same shape and a floating type; None where all are `zero`.
+    scales: [G, N] of any floating type; one for all inputs if `size` is as long as the units.
+    zeros: the same shape and a floating type; None where all are `zero`.
     table: [16] float32, what codes of 4 bits stand for, None for themselves.
+    rounds: whether rows may be rounded to the codes' type too, each with a scale of its own.
     dtype: of the rows that are multiplied. inputs: K.
     """
 
@@ -65,6 +69,7 @@ class PackedWeight:
     inputs: int
     dtype: torch.dtype
     table: Tensor | None = None
+    rounds: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -84,8 +89,16 @@ class PackedWeight:
     @property
     def form(self) -> Form:
         """What kernels are chosen by. There are none for codes that stand for others."""
-        name = f"{self.code.value} in {self.size}" + ("" if self.zeros is None else " with zeros")
-        return Form(name, self.code.bits, self.size if self.table is None else 0)
+        of = "rows" if len(self.scales) == 1 else self.size
+        more = [word for word, there in (("zeros", self.zeros is not None), ("rounding", self.rounds)) if there]
+        return Form(
+            " ".join([f"{self.code.value} in {of}", *more]), self.code.bits, 0 if self.table is not None else self.size
+        )
+
+    @property
+    def bytes(self) -> Tensor:
+        """[N, 128 · U] of codes of 8 bits, inputs in the order of `byte_order`."""
+        return self.words.transpose(0, 1).flatten(1).view(self.code.dtype)
 
     def with_outputs(self, choose: Callable[[Tensor], Tensor]) -> Self:
         """Others of the outputs, which are the second axis of every tensor."""
@@ -121,10 +134,17 @@ def packed(codes: Tensor, code: Code) -> Tensor:
     """Codes [N, 128 · U] to words [U, N, 32 or 64] int16."""
     count = WORD // code.bits
     slabs = codes.view(torch.uint8).view(len(codes), -1, count, UNIT // count).transpose(0, 1)
+    if code.bits == 8:
+        return slabs.transpose(0, 1).transpose(2, 3).contiguous().view(torch.int16)[..., 0].transpose(0, 1)
     words = slabs[:, :, 0].to(torch.int16).contiguous()
     for slab in range(1, count):
         words |= slabs[:, :, slab].to(torch.int16) << code.bits * slab
     return words
+
+
+def byte_order(units: int, device: torch.device) -> Tensor:
+    """[128 · U] int64: which input each byte of a row of `PackedWeight.bytes` belongs to."""
+    return torch.arange(units * UNIT, device=device).view(units, 2, UNIT // 2).transpose(1, 2).flatten()
 
 
 def unpacked(words: Tensor, code: Code) -> Tensor:

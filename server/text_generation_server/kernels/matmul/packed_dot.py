@@ -99,17 +99,15 @@ def _tile(
 
 
 @triton.jit
-def _of_groups(
-    values: tl.tensor, first: tl.tensor, of_w: tl.tensor, weights: tl.tensor, PARTS: tl.constexpr
-) -> tl.tuple:
+def _of_groups(values: tl.tensor, first: tl.tensor, of_w: tl.tensor, stride: int, PARTS: tl.constexpr) -> tl.tuple:
     """Scales or zeros [N] of the groups of a unit."""
     found = no_tensors()
     for part in tl.static_range(PARTS):
-        found = one_more(found, tl.load(values + (first * PARTS + part) * weights + of_w))
+        found = one_more(found, tl.load(values + (first * PARTS + part) * stride + of_w))
     return found
 
 
-@triton.jit(do_not_specialize=["rows", "units"])
+@triton.jit(do_not_specialize=["rows", "units", "group_stride"])
 def _packed_dot(
     x: tl.tensor,
     words: tl.tensor,
@@ -122,9 +120,12 @@ def _packed_dot(
     x_stride: int,
     rows: int,
     outputs: int,
-    weights: tl.tensor,
+    weights: int,
     inputs: int,
     units: int,
+    unit_stride: int,
+    row_stride: int,
+    group_stride: int,
     TAIL: tl.constexpr,
     SIZE: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -148,32 +149,29 @@ def _packed_dot(
     last = (tl.program_id(1) + 1) * units // SPLITS
     of_w = weight_row(block * BLOCK_N + tl.arange(0, BLOCK_N), outputs, BLOCK_N // 2, KIND)
     m = tl.arange(0, BLOCK_M)
-    unit_stride = weights.to(tl.int64) * WIDTH
     k = tl.arange(0, SIZE)[None, :]
-    row_of_w = words + of_w.to(tl.int64)[:, None] * WIDTH
+    row_of_w = words + of_w.to(tl.int64)[:, None] * row_stride
     row_of_x = x + m[:, None] * x_stride
-    scale = _of_groups(scales, first, of_w, weights, PARTS)
+    scale = _of_groups(scales, first, of_w, group_stride, PARTS)
     if zeros is not None:
-        zero = _of_groups(zeros, first, of_w, weights, PARTS)
+        zero = _of_groups(zeros, first, of_w, group_stride, PARTS)
     if PDL:
-        half: tl.constexpr = BLOCK_N // 2
-        start_of_half = weight_row(block * BLOCK_N + tl.arange(0, 2) * half, outputs, half, KIND)
-        start_of_half = tl.minimum(start_of_half, weights - half).to(tl.int64)[:, None] * WIDTH
-        for ahead in tl.static_range(AHEAD):
-            unit = tl.minimum(first + ahead, last - 1)
-            fetch(
-                words + unit * unit_stride + start_of_half,
-                half * WIDTH * words.dtype.element_ty.primitive_bitwidth // 8,
-                1,
-            )
+        if CODE == "int4":  # rows of a unit are side by side, in each half of those that are gated
+            half: tl.constexpr = BLOCK_N // 2
+            start = weight_row(block * BLOCK_N + tl.arange(0, 2) * half, outputs, half, KIND)
+            start = tl.minimum(start, weights - half)[:, None] * row_stride
+            for ahead in tl.static_range(AHEAD):
+                fetch(words + (first + ahead) * unit_stride + start, 2 * half * WIDTH, 1)
+        else:
+            fetch(row_of_w + first * unit_stride, 2 * AHEAD * WIDTH, 1)
         gdc_launch_dependents()
         gdc_wait()
     total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     for unit in tl.range(first, last, num_stages=STAGES):
         following = tl.minimum(unit + 1, last - 1)
-        next_scale = _of_groups(scales, following, of_w, weights, PARTS)
+        next_scale = _of_groups(scales, following, of_w, group_stride, PARTS)
         if zeros is not None:
-            next_zero = _of_groups(zeros, following, of_w, weights, PARTS)
+            next_zero = _of_groups(zeros, following, of_w, group_stride, PARTS)
         row_of_unit = row_of_w + unit * unit_stride
         packed = tl.load(row_of_unit + tl.arange(0, WIDTH)[None, :], eviction_policy="evict_first")
         for part in tl.static_range(PARTS):
@@ -225,12 +223,12 @@ def packed_dot(
     parts = None
     if splits > 1:
         parts = torch.empty(blocks * splits * choice.block_n * block_m, dtype=torch.float32, device=x.device)
-    pdl = overlaps(x.device)
+    units, one_scale, pdl = weight.words.shape[0], len(weight.scales) == 1, overlaps(x.device)
     _packed_dot[(blocks, splits)](
         *(x, weight.words, weight.scales, weight.zeros, bias, y, parts, arrived if splits > 1 else None),
-        *(x.stride(0), rows, outputs, sums, inputs, triton.cdiv(inputs, UNIT)),
+        *(x.stride(0), rows, outputs, sums, inputs, units, *weight.words.stride()[:2], 0 if one_scale else sums),
         TAIL=inputs % UNIT != 0,
-        SIZE=weight.size,
+        SIZE=min(weight.size, UNIT),
         WIDTH=weight.words.shape[2],
         CODE=weight.code.value,
         ZERO=weight.zero,
@@ -239,7 +237,7 @@ def packed_dot(
         BLOCK_M=block_m,
         BLOCK_N=choice.block_n,
         STAGES=choice.stages,
-        AHEAD=UNITS_AHEAD,
+        AHEAD=min(UNITS_AHEAD, units // splits),
         KIND=None if kind is None else kind.value,
         PAIRS=pdl,
         PDL=pdl,

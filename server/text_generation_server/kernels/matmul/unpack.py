@@ -19,6 +19,8 @@ def _unpack(
     table: tl.tensor,
     y: tl.tensor,
     outputs: int,
+    unit_stride: int,
+    row_stride: int,
     inputs: int,
     SIZE: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -31,7 +33,7 @@ def _unpack(
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
     c = tl.arange(0, WIDTH)[None, :]
     inside = n < outputs
-    packed = tl.load(words + (unit.to(tl.int64) * outputs + n) * WIDTH + c, mask=inside)
+    packed = tl.load(words + unit * unit_stride + n.to(tl.int64) * row_stride + c, mask=inside)
     for slab in tl.static_range(UNIT // WIDTH):
         k = unit * UNIT + slab * WIDTH + c
         group = k // SIZE * outputs + n
@@ -55,7 +57,7 @@ def unpack(weight: PackedWeight) -> Tensor:
     outputs, inputs = weight.shape
     y = torch.empty(outputs, inputs, dtype=weight.dtype, device=weight.device)
     _unpack[(triton.cdiv(outputs, BLOCK_N), triton.cdiv(inputs, UNIT))](
-        *(weight.words, weight.scales, weight.zeros, weight.table, y, outputs, inputs),
+        *(weight.words, weight.scales, weight.zeros, weight.table, y, outputs, *weight.words.stride()[:2], inputs),
         SIZE=weight.size,
         WIDTH=weight.words.shape[2],
         CODE=weight.code.value,

@@ -43,7 +43,7 @@ class Awq:
             raise config.refusal("version", version, VERSION)
         return cls(None if size < 0 else size, dense)
 
-    def find(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> "AwqLinear | None":
+    def find(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> "AwqLinear | None":
         """See `Format`."""
         return None if checkpoint.has(f"{name}.weight") else AwqLinear(self, checkpoint, name, shape)
 

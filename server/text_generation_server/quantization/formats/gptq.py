@@ -47,7 +47,7 @@ class Gptq:
             raise config.refusal("dynamic", config.get("dynamic"), "the same bits and groups for all linears")
         return cls(bits, None if size < 0 else size, ADDED[written], config.flag("lm_head", default=False), dense)
 
-    def find(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> "GptqLinear | None":
+    def find(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> "GptqLinear | None":
         """See `Format`."""
         if checkpoint.has(f"{name}.weight"):
             return None

@@ -8,18 +8,29 @@ from text_generation_server.errors import UnsupportedModel
 from text_generation_server.quantization.base import QuantScheme
 from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.quantization.formats.awq import Awq
+from text_generation_server.quantization.formats.compressed_tensors import CompressedTensors
+from text_generation_server.quantization.formats.fp8 import Fp8
 from text_generation_server.quantization.formats.gptq import Gptq
+from text_generation_server.quantization.formats.made import FP4, NF4, Made, Make, float8, int8, of_table
 from text_generation_server.quantization.scheme import CodedScheme, Format
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.quantised import TOLD
 
 FORMATS: Mapping[str, Callable[[ConfigDict, DenseScheme], Format]] = {
     "awq": Awq.of,
+    "compressed-tensors": CompressedTensors.of,
+    "fp8": Fp8.of,
     "gptq": Gptq.of,
 }
 """Of checkpoints, by their `quant_method`."""
 
-MADE: Mapping[str, Callable[[DenseScheme], Format]] = {}
+MADE: Mapping[str, Make] = {
+    "bitsandbytes": int8,
+    "bitsandbytes-fp4": of_table(FP4),
+    "bitsandbytes-nf4": of_table(NF4),
+    "eetq": int8,
+    "fp8": float8,
+}
 """Of plain checkpoints, by --quantize."""
 
 
@@ -44,7 +55,7 @@ def scheme_of(found: ConfigDict | None, asked: str | None, dense: DenseScheme) -
                 f"--quantize {asked} is for checkpoints that are quantised so, and config.json has no "
                 f"quantization_config: leave it out, or give one of {', '.join(MADE)}"
             )
-        return CodedScheme(MADE[asked](dense), dense)
+        return CodedScheme(Made(MADE[asked], dense), dense)
     method = found.text("quant_method").lower()
     if method not in FORMATS:
         raise found.refusal("quant_method", method, f"one of {', '.join(FORMATS)}, or a model that is not quantised")
