@@ -81,18 +81,21 @@ class TensorReader:
         """A part of the output head's rows, never transposed; normalised: each divided by its length, always plain."""
         shape = stored.outputs, stored.inputs
         if normalised:
-            weight = self.checkpoint.view(f"{stored.name}.weight", shape)[mine.rows]
+            weight = self.checkpoint.view(f"{stored.name}.weight", shape)
             lengths = torch.linalg.vector_norm(weight, dim=1, keepdim=True, dtype=torch.float32)
-            matrix: Matrix = self._plain.matrix(weight / lengths)
-        else:
-            matrix = self._scheme.head(self.checkpoint, stored.name, shape).select_out(mine.rows)
-        return matrix.pad(mine.padded, stored.inputs).finish(self._head_bias(bias, stored.outputs, mine))
+            return self._finished_head(self._plain.matrix(weight / lengths), stored, mine, bias)
+        return self._finished_head(self._scheme.head(self.checkpoint, stored.name, shape), stored, mine, bias)
 
     def tied_head(self, table: Tensor, stored: StoredLinear, mine: Partition, bias: str | None) -> LinearKernel:
         """An embedding as output head. Where the table is on an accelerator, the head shares its memory."""
         if table.device.type == "cpu":
-            return self.head(stored, mine, bias, normalised=False)
+            plain = self._plain.head(self.checkpoint, stored.name, (stored.outputs, stored.inputs))
+            return self._finished_head(plain, stored, mine, bias)
         return self._plain.kernel(table, self._head_bias(bias, stored.outputs, mine))
+
+    def _finished_head(self, matrix: Matrix, stored: StoredLinear, mine: Partition, bias: str | None) -> LinearKernel:
+        part = matrix.select_out(mine.rows).pad(mine.padded, stored.inputs)
+        return part.finish(self._head_bias(bias, stored.outputs, mine))
 
     def whole(self, stored: StoredLinear) -> LinearKernel:
         """A linear without bias that every rank holds whole. Never transposed."""

@@ -46,7 +46,7 @@ def unpack(words: Tensor, bits: int, axis: int, order: Sequence[int] = ()) -> Te
     """The numbers of words [n, m], uint8; `axis` becomes 32 / bits times as long."""
     words_of_period, period = _period(bits)
     moved = words.movedim(axis, -1)
-    groups = moved.reshape(*moved.shape[:-1], -1, words_of_period)
+    groups = moved.reshape(*moved.shape[:-1], moved.shape[-1] // words_of_period, words_of_period)
     numbers = torch.empty((*groups.shape[:-1], period), dtype=torch.uint8, device=words.device)
     for place in range(period):
         word, shift = divmod(bits * (order[place] if order else place), WORD)

@@ -23,7 +23,7 @@ class ByteLinear:
     shape: tuple[int, int]
     dtype: torch.dtype
     scale: str
-    block: tuple[int, int] | None
+    block: tuple[int, ...] | None
     rounds: bool
     dense: DenseScheme
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from text_generation_server.kernels.matmul.packed import PackedWeight, multiply
 from text_generation_server.layers.linear import LinearKernel
 from text_generation_server.quantization.dense import TunedLinear
+from text_generation_server.quantization.processor import Int4Linear, Int8Linear
 from text_generation_server.quantization.tuning import MatmulTuner
 
 
@@ -23,7 +24,13 @@ class UnpackingLinear(LinearKernel):
 
 def coded_kernel(weight: PackedWeight, bias: Tensor | None, tuner: MatmulTuner | None) -> LinearKernel:
     """The fastest for these weights. tuner: chooses kernels on a GPU, None for torch's operations alone."""
-    return UnpackingLinear(weight, bias) if tuner is None else TunedLinear(weight, bias, tuner)
+    if tuner is not None:
+        return TunedLinear(weight, bias, tuner)
+    if weight.device.type == "cpu":
+        for kernel in (Int4Linear, Int8Linear):
+            if (found := kernel.of(weight, bias)) is not None:
+                return found
+    return UnpackingLinear(weight, bias)
 
 
 def plain_weights(weight: PackedWeight) -> Tensor:

@@ -29,8 +29,11 @@ BYTES = {("float", 8): torch.float8_e4m3fn, ("int", 8): torch.int8}
 
 FORMATS = (PACKED, "float-quantized", "int-quantized", "naive-quantized")
 PACKED_BITS = (4, 8)
+NO_SIZE = (("group", None, None), ("block", None, None))
 LINEAR = "Linear"
 """The class of all linears, in lists of targets."""
+
+EXPRESSION = "re:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Group:
     kind: str
     bits: int
     size: int | None
-    block: tuple[int, int] | None
+    block: tuple[int, ...] | None
     symmetric: bool
     rounds: bool
 
@@ -60,17 +63,17 @@ class Group:
             raise weights.refusal("num_bits", bits, f"4 or 8 bits of int, or 8 of float; this is {kind} in {form}")
         strategy = weights.text("strategy", default="tensor")
         size = weights.optional_integer("group_size") if strategy == "group" else None
-        block = weights.get("block_structure") if strategy == "block" else None
-        if strategy not in ("tensor", "channel", "group", "block") or (strategy == "group" and size is None):
-            raise weights.refusal("strategy", strategy, "tensor, channel, block, or group with a group_size")
+        block = weights.sizes("block_structure", 2) if strategy == "block" else None
+        if strategy not in ("tensor", "channel", "group", "block") or (strategy, size, block) in NO_SIZE:
+            raise weights.refusal("strategy", strategy, "tensor, channel, or group or block with a size")
         inputs = config.section("input_activations")
         return cls(
-            targets=tuple(config.get("targets") or (LINEAR,)),
+            targets=_patterns(config, "targets", (LINEAR,)),
             packed=form == PACKED,
             kind=kind,
             bits=bits,
             size=size,
-            block=None if block is None else (int(block[0]), int(block[1])),
+            block=block,
             symmetric=weights.flag("symmetric", default=True),
             rounds=inputs.get("type") == "float" and inputs.get("num_bits") == 8,
         )
@@ -95,7 +98,7 @@ class CompressedTensors:
         found = tuple(Group.of(groups.section(key), form) for key in groups.sections())
         if not found:
             raise config.refusal("config_groups", config.get("config_groups"), "a group of linears")
-        return cls(found, tuple(config.get("ignore") or ()), dense)
+        return cls(found, _patterns(config, "ignore", ()), dense)
 
     def find(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> Stored | None:
         """See `Format`."""
@@ -150,10 +153,21 @@ class WordLinear:
         return PackedNumbers(words, self.group.bits, 0, self.dense.device).read(rows, slice(0, count))
 
 
+def _patterns(config: ConfigDict, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    found = config.texts(key, default=default)
+    for pattern in found:
+        try:
+            re.compile(pattern.removeprefix(EXPRESSION))
+        except re.error as error:
+            if pattern.startswith(EXPRESSION):
+                raise config.refusal(key, pattern, f"an expression ({error})") from error
+    return found
+
+
 def _among(name: str, patterns: Sequence[str], classes: Sequence[str]) -> bool:
     return any(
-        re.match(pattern.removeprefix("re:"), name) is not None
-        if pattern.startswith("re:")
+        re.match(pattern.removeprefix(EXPRESSION), name) is not None
+        if pattern.startswith(EXPRESSION)
         else pattern in (name, *classes)
         for pattern in patterns
     )

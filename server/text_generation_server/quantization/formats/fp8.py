@@ -19,7 +19,7 @@ from text_generation_server.weights.checkpoint import Checkpoint
 class Fp8:
     """Satisfies `Format`. block: outputs and inputs that share a scale, None for other kinds."""
 
-    block: tuple[int, int] | None
+    block: tuple[int, ...] | None
     dense: DenseScheme
     heads: bool = False
 
@@ -29,12 +29,7 @@ class Fp8:
         written = config.text("fmt", default="e4m3")
         if written != "e4m3":
             raise config.refusal("fmt", written, "e4m3")
-        if config.get("weight_block_size") is None:
-            return cls(None, dense)
-        sizes = config.numbers("weight_block_size")
-        if len(sizes) != 2 or any(size < 1 or size % 1 for size in sizes):
-            raise config.refusal("weight_block_size", config.get("weight_block_size"), "two whole numbers")
-        return cls((int(sizes[0]), int(sizes[1])), dense)
+        return cls(config.sizes("weight_block_size", 2), dense)
 
     def find(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> ByteLinear | None:
         """See `Format`. Linears without scales are plain."""
