@@ -37,6 +37,7 @@ from text_generation_server.models.decoder import Decoder
 from text_generation_server.models.step import StepBuilder, StepInput, forward
 from text_generation_server.models.tensors import TensorReader
 from text_generation_server.quantization.dense import DenseScheme
+from text_generation_server.quantization.formats.made import NF4
 from text_generation_server.quantization.formats.table import scheme_of
 from text_generation_server.quantization.tuning import MatmulTuner
 from text_generation_server.weights.random import RandomCheckpoint
@@ -72,7 +73,7 @@ FORMS = {
     "fp8-blocks": Form(8 + 16 / 128, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
     "nf4": Form(4 + 32 / 64, asked="bitsandbytes-nf4"),
 }
-CODES = {"int4": Code.INT4, "int4-zeros": Code.INT4, "int8": Code.INT8, "fp8": Code.FLOAT8}
+CODES = {"int4": Code.INT4, "int4-zeros": Code.INT4, "int8": Code.INT8, "fp8": Code.FLOAT8, "nf4": Code.INT4}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -164,8 +165,9 @@ def random_weight(name: str, n: int, k: int, device: torch.device, size: int = 1
         k**0.5 * {Code.INT4: 5, Code.INT8: 74, Code.FLOAT8: 8}[code]
     )
     zeros = torch.randint(16, groups, device=device).to(dtype) if name.endswith("zeros") else None
+    table = torch.tensor(NF4, device=device).mul_(8).to(dtype) if name == "nf4" else None
     words = packed(codes & 15 if code is Code.INT4 else codes.view(code.dtype), code)
-    return PackedWeight(words, code, scales.half(), zeros, 8 if code is Code.INT4 else 0, size, k, dtype)
+    return PackedWeight(words, code, scales.half(), zeros, 8 if name.startswith("int4") else 0, size, k, dtype, table)
 
 
 def check(name: str, device: torch.device, rows: Sequence[int]) -> dict[str, float]:

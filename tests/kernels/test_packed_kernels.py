@@ -17,7 +17,7 @@ DOT = KernelConfig(KernelKind.DOT, block_n=64, block_k=UNIT, warps=4, stages=2)
 DTYPES = (torch.bfloat16, torch.float16) if torch.cuda.is_available() else (torch.float16,)
 """Triton's interpreter multiplies the bit patterns of bfloat16 matrices."""
 
-FORMS = ("int4", "int4 zeros", "int8", "int8 zeros", "float8")
+FORMS = ("int4", "int4 table", "int4 zeros", "int8", "int8 zeros", "float8")
 
 
 def made(device, form, outputs, inputs, size, dtype=torch.float16):
@@ -26,17 +26,22 @@ def made(device, form, outputs, inputs, size, dtype=torch.float16):
     units, zeros, zero = -(-inputs // UNIT), None, 0
     shape = outputs, units * UNIT
     if form.startswith("int4"):
-        code, zero, codes = Code.INT4, 8, torch.randint(16, shape, generator=generator, dtype=torch.uint8)
+        code, zero, codes = (
+            Code.INT4,
+            0 if form.endswith("table") else 8,
+            torch.randint(16, shape, generator=generator, dtype=torch.uint8),
+        )
     elif form.startswith("int8"):
         code, codes = Code.INT8, torch.randint(-128, 128, shape, generator=generator).to(torch.int8)
     else:
         code, codes = Code.FLOAT8, (torch.randn(shape, generator=generator) * 8).to(torch.float8_e4m3fn)
     groups = units * UNIT // size, outputs
+    table = torch.randn(16, generator=generator).to(device, dtype) if form.endswith("table") else None
     if form.endswith("zeros"):
         zeros = torch.randint(16, groups, generator=generator).to(dtype).to(device)
     scales = (torch.rand(groups, generator=generator) + 0.5).to(torch.float16) / (8 if "4" in form else 64)
     return PackedWeight(
-        packed.packed(codes, code).to(device), code, scales.to(device), zeros, zero, size, inputs, dtype
+        packed.packed(codes, code).to(device), code, scales.to(device), zeros, zero, size, inputs, dtype, table
     )
 
 
@@ -97,7 +102,6 @@ def test_a_row_is_the_same_beside_any_others(device, multiply, choice):
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_are_made_plain(device, multiply, form, size):
     weight = made(device, form, 41, 160, size, torch.float32)
-    weight = replace(weight, table=torch.randn(16, device=device) if form == "int4" else None)
     identity = torch.eye(160, device=device)
     torch.testing.assert_close(multiply(identity, weight, None, CUBLAS).T, weight.plain(torch.float32))
 

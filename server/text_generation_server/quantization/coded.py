@@ -117,9 +117,10 @@ class Coded:
         code = next(code for code in Code if (code.bits, code.dtype) == (self.bits, codes.dtype))
         words = packed(codes, code)
         zeros = None if zeros is None else zeros.to(self.dense.dtype)
-        weight = PackedWeight(
-            words, code, scales, zeros, zero, size, inputs, self.dense.dtype, self.table, self._rounds(scales)
-        )
+        rounds, dtype = self._rounds(scales), self.dense.dtype
+        scales = scales.float() if rounds else scales
+        table = None if self.table is None else self.table.to(dtype)
+        weight = PackedWeight(words, code, scales, zeros, zero, size, inputs, dtype, table, rounds)
         return weight, order
 
     def plain(self) -> Tensor:

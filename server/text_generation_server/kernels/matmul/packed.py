@@ -55,7 +55,7 @@ class PackedWeight:
     words: [U, N, 32 or 64] int16, where U units hold the K inputs. code: what is in them.
     scales: [G, N] of any floating type; one for all inputs if `size` is as long as the units.
     zeros: the same shape and a floating type; None where all are `zero`.
-    table: [16] float32, what codes of 4 bits stand for, None for themselves.
+    table: [16] of the type of rows, what codes of 4 bits stand for, None for themselves.
     rounds: whether rows may be rounded to the codes' type too, each with a scale of its own.
     dtype: of the rows that are multiplied. inputs: K.
     """
@@ -88,12 +88,11 @@ class PackedWeight:
 
     @property
     def form(self) -> Form:
-        """What kernels are chosen by. There are none for codes that stand for others."""
+        """What kernels are chosen by."""
         of = "rows" if len(self.scales) == 1 else self.size
-        more = [word for word, there in (("zeros", self.zeros is not None), ("rounding", self.rounds)) if there]
-        return Form(
-            " ".join([f"{self.code.value} in {of}", *more]), self.code.bits, 0 if self.table is not None else self.size
-        )
+        there = {"table": self.table is not None, "zeros": self.zeros is not None, "rounding": self.rounds}
+        more = [word for word, is_there in there.items() if is_there]
+        return Form(" ".join([f"{self.code.value} in {of}", *more]), self.code.bits, self.size)
 
     @property
     def bytes(self) -> Tensor:
@@ -108,7 +107,7 @@ class PackedWeight:
     def plain(self, dtype: torch.dtype, outputs: slice = slice(None)) -> Tensor:
         """[n, K], the weights of these outputs, computed in float32 and rounded once."""
         codes = unpacked(self.words[:, outputs], self.code)
-        values = codes.float() if self.table is None else self.table[codes.long()]
+        values = codes.float() if self.table is None else self.table[codes.long()].float()
         values = values.view(len(values), -1, self.size)
         values -= self.zero if self.zeros is None else self.zeros[:, outputs].T.float()[..., None]
         values *= self.scales[:, outputs].T.float()[..., None]

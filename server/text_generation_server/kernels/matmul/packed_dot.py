@@ -32,7 +32,7 @@ _AND_OR, _AND_XOR = "0xEA", "0x6A"
 
 
 @triton.constexpr_function
-def _pair(code: str, slab: int, dtype: Any) -> str:
+def pair_instructions(code: str, slab: int, dtype: Any) -> str:
     """Instructions that make two numbers of the codes at one place of two words, $1; integers of 4 bits plus $2."""
     brain = dtype == tl.bfloat16
     kind = "bf16x2" if brain else "f16x2"
@@ -58,11 +58,20 @@ def _pair(code: str, slab: int, dtype: Any) -> str:
 
 
 @triton.jit
-def _slab(words: tl.tensor, offset: tl.tensor, AT: tl.constexpr, CODE: tl.constexpr, PAIRS: tl.constexpr) -> tl.tensor:
-    """The numbers [N, 32 or 64] of a slab; those of 4 bits plus an offset."""
-    if PAIRS:
+def _slab(
+    words: tl.tensor, offset: tl.tensor, table: tl.tensor, AT: tl.constexpr, CODE: tl.constexpr, PAIRS: tl.constexpr
+) -> tl.tensor:
+    """The numbers [N, 32 or 64] of a slab; those of 4 bits plus an offset, or from a table."""
+    if table is not None:
+        numbers = tl.load(table + ((words >> 4 * AT) & 15).to(tl.int32))
+    elif PAIRS:
         numbers = tl.inline_asm_elementwise(
-            _pair(CODE, AT, offset.dtype), "=r,r,r", [words, offset], dtype=offset.dtype, is_pure=True, pack=2
+            pair_instructions(CODE, AT, offset.dtype),
+            "=r,r,r",
+            [words, offset],
+            dtype=offset.dtype,
+            is_pure=True,
+            pack=2,
         )
     elif CODE == "int4":
         numbers = ((words >> 4 * AT) & 15).to(offset.dtype) + offset
@@ -83,17 +92,18 @@ def _beside(left: tl.tensor, right: tl.tensor) -> tl.tensor:
 def _tile(
     words: tl.tensor,
     offset: tl.tensor,
+    table: tl.tensor,
     PART: tl.constexpr,
     SLABS: tl.constexpr,
     CODE: tl.constexpr,
     PAIRS: tl.constexpr,
 ) -> tl.tensor:
     """The numbers of a group of 1, 2 or 4 slabs."""
-    tile = _slab(words, offset, SLABS * PART, CODE, PAIRS)
+    tile = _slab(words, offset, table, SLABS * PART, CODE, PAIRS)
     if SLABS >= 2:
-        tile = _beside(tile, _slab(words, offset, SLABS * PART + 1, CODE, PAIRS))
+        tile = _beside(tile, _slab(words, offset, table, SLABS * PART + 1, CODE, PAIRS))
     if SLABS == 4:
-        right = _beside(_slab(words, offset, 2, CODE, PAIRS), _slab(words, offset, 3, CODE, PAIRS))
+        right = _beside(_slab(words, offset, table, 2, CODE, PAIRS), _slab(words, offset, table, 3, CODE, PAIRS))
         tile = _beside(tile, right)
     return tile
 
@@ -113,6 +123,7 @@ def _packed_dot(
     words: tl.tensor,
     scales: tl.tensor,
     zeros: tl.tensor,
+    table: tl.tensor,
     bias: tl.tensor,
     y: tl.tensor,
     parts: tl.tensor,
@@ -182,7 +193,7 @@ def _packed_dot(
             place = unit * UNIT + part * SIZE + k
             held = (m < rows)[:, None] & (place < inputs) if TAIL else (m < rows)[:, None]
             values = tl.load(row_of_x + place, mask=held, other=0.0)
-            tile = _tile(packed, tl.broadcast_to(offset, (BLOCK_N, WIDTH)), part, SIZE // WIDTH, CODE, PAIRS)
+            tile = _tile(packed, tl.broadcast_to(offset, (BLOCK_N, WIDTH)), table, part, SIZE // WIDTH, CODE, PAIRS)
             if CODE != "int4" and (zeros is not None or ZERO != 0):
                 tile += offset
             sums = tl.dot(tile, values.T)
@@ -225,7 +236,7 @@ def packed_dot(
         parts = torch.empty(blocks * splits * choice.block_n * block_m, dtype=torch.float32, device=x.device)
     units, one_scale, pdl = weight.words.shape[0], len(weight.scales) == 1, overlaps(x.device)
     _packed_dot[(blocks, splits)](
-        *(x, weight.words, weight.scales, weight.zeros, bias, y, parts, arrived if splits > 1 else None),
+        *(x, weight.words, weight.scales, weight.zeros, weight.table, bias, y, parts, arrived if splits > 1 else None),
         *(x.stride(0), rows, outputs, sums, inputs, units, *weight.words.stride()[:2], 0 if one_scale else sums),
         TAIL=inputs % UNIT != 0,
         SIZE=min(weight.size, UNIT),

@@ -39,7 +39,7 @@ def _unpack(
         group = k // SIZE * outputs + n
         if CODE == "int4":
             codes = (packed >> 4 * slab) & 15
-            values = codes.to(tl.float32) if table is None else tl.load(table + codes)
+            values = codes.to(tl.float32) if table is None else tl.load(table + codes).to(tl.float32)
         elif CODE == "int8":
             values = (packed >> 8 * slab).to(tl.int8).to(tl.float32)
         else:
