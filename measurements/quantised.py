@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> None:
         if options.out is not None:
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found.get("steps", {}), shape, found["bandwidth"]))
+    print("\n" + table(found.get("steps", {}), shape, found["bandwidth"]))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -88,6 +88,7 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     model = DecoderBuilder(spec, reader, group, options.attention).build()
     checkpoint.check_consumed()
     if tuner is not None:
+        logger.info("Weights take {:.2f} GB on this rank", torch.cuda.memory_allocated(options.device) / 1e9)
         tuner.tune()
     return model
 
@@ -110,6 +111,7 @@ def _through_transformers(
         (group.world_size > 1, "more than one shard"),
         (options.rope_scaling, "another rope scaling"),
         (options.random_weights, "random weights"),
+        (options.quantize, "weights of few bits"),
     ):
         if asked:
             raise UnsupportedModel(

@@ -24,9 +24,6 @@ class Matrix(Protocol):
     def pad(self, outputs: int, inputs: int) -> Self:
         """Zeros behind, up to this shape."""
 
-    def transpose(self) -> Self:
-        """For checkpoints that store [in, out]."""
-
     def join_out(self, others: Sequence[Self]) -> Self:
         """The outputs of this and then of the others."""
 

@@ -143,7 +143,7 @@ def as_stored(values: Tensor, order: Tensor | None, inputs: int) -> Tensor:
     """Plain weights [out, n] whose inputs come in this order, as [out, in]."""
     if order is None:
         return values
-    return values.new_zeros(len(values), inputs + 1).index_copy_(1, order, values)[:, :-1]
+    return values.new_zeros(len(values), inputs + 1).index_copy_(1, order, values)[:, :-1].contiguous()
 
 
 def _places(groups: Tensor) -> tuple[int, Tensor | None]:

@@ -32,9 +32,8 @@ class CodedExperts(ExpertsKernel):
         if x.device.type == "cpu":
             return self._one_by_one(x, experts, weights)
         if experts.numel() < self._experts:
-            return self._by_choice(x, experts, weights)
-        every = torch.arange(self._experts, device=x.device)
-        return DenseExperts(self._up.plain(every), self._kind, self._down.plain(every))(x, experts, weights)
+            return self.by_choice(x, experts, weights)
+        return self.all_at_once(x, experts, weights)
 
     def _one_by_one(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Each expert's weights made plain once, if any token wants them."""
@@ -45,14 +44,18 @@ class CodedExperts(ExpertsKernel):
             out.index_add_(0, token, outer * weights[token, choice, None])
         return out
 
-    def _by_choice(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
-        """Each choice's weights made plain."""
-        tokens, choices = experts.shape
-        rows = [
-            torch.cat([self._expert(x[t : t + 1], experts[t, c : c + 1]) for c in range(choices)])
-            for t in range(tokens)
-        ]
-        return (torch.stack(rows) * weights[:, :, None]).sum(1)
+    def all_at_once(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """All experts' weights made plain."""
+        every = torch.arange(self._experts, device=x.device)
+        return DenseExperts(self._up.plain(every), self._kind, self._down.plain(every))(x, experts, weights)
+
+    def by_choice(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """Each choice's weights made plain, of all choices at once."""
+        numbers, choices = experts.flatten(), experts.shape[1]
+        rows = x[:, None].expand(-1, choices, -1).reshape(len(numbers), -1, 1)
+        inner = self._activation(torch.bmm(self._up.plain(numbers), rows)[..., 0])
+        outer = torch.bmm(self._down.plain(numbers), inner[..., None])
+        return (outer.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
 
     def _expert(self, x: Tensor, number: Tensor) -> Tensor:
         inner = self._activation(F.linear(x, self._up.plain(number)[0]))

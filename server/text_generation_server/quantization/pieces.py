@@ -108,10 +108,6 @@ class PiecewiseMatrix:
         *before, last = wider.pieces
         return replace(wider, pieces=(*before, replace(last, rows=_longer(last.rows, rows)))) if rows else wider
 
-    def transpose(self) -> Self:
-        """Nobody asks for it: forms other than plain ones have one orientation."""
-        raise NotImplementedError
-
     def join_out(self, others: Sequence[Self]) -> Self:
         """The outputs of this and then of the others."""
         pieces = [*self.pieces]
