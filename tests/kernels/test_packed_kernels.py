@@ -10,6 +10,7 @@ from text_generation_server.kernels.matmul import packed, rounded
 from text_generation_server.kernels.matmul.config import CUBLAS, KernelConfig, KernelKind
 from text_generation_server.kernels.matmul.linear import SmallBatchLinear
 from text_generation_server.kernels.matmul.packed import UNIT, Code, PackedWeight
+from text_generation_server.kernels.matmul.packed_experts import packed_experts
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.specs.activation import Activation
 
@@ -128,3 +129,23 @@ def test_rows_are_rounded_as_by_torch(device):
     (got, scales), (expected, expected_scales) = rounded.round_rows(x / 8), rounded.round_rows_plain(x / 8)
     assert torch.equal(scales, expected_scales) and torch.equal(got.float(), expected.float())
     assert expected.float()[0].unique().numel() > 90
+
+
+@pytest.mark.parametrize("tokens", [1, 30])
+@pytest.mark.parametrize("kind", [None, Activation.SILU])
+@pytest.mark.parametrize(("form", "size"), [("int4", 128), ("int4 zeros", 32), ("int8", 256)])
+def test_each_pair_is_multiplied_with_its_expert(device, form, size, kind, tokens):
+    """Experts that nobody wants, one that more want than a program takes, outputs that fill no block."""
+    experts, outputs, choices = 5, 40, 2
+    weight = made(device, form, experts * outputs, 160 if size == 32 else 256, size)
+    generator = torch.Generator().manual_seed(tokens)
+    x = torch.randn(tokens, weight.inputs, generator=generator).to(device, torch.float16)
+    chosen = torch.tensor([[3, 1]] * (tokens - 1) + [[3, 0]], device=device)
+    ordered, order = chosen.flatten().sort()
+    ends = torch.searchsorted(ordered, torch.arange(experts, device=device), right=True, out_int32=True)
+    got = packed_experts(x, weight, order, ends, choices, kind)
+    plain = weight.plain(torch.float32).view(experts, outputs, -1)
+    expected = torch.stack([plain[expert] @ x[pair // choices].float() for pair, expert in enumerate(chosen.flatten())])
+    if kind is not None:
+        expected = gated_activation(kind)(expected.half())
+    assert_close(got, expected, torch.float16)

@@ -87,7 +87,7 @@ class Coded:
         """See `Weights`."""
         weight, order = self.packed()
         kernel = coded_kernel(weight, bias, self.dense.tuner)
-        return kernel if order is None else ArrangedLinear(kernel, order, bool((order == self.shape[1]).any()))
+        return kernel if order is None else ArrangedLinear(kernel, order)
 
     def packed(self) -> tuple[PackedWeight, Tensor | None]:
         """As kernels read them, and the order [n] in which inputs are to come: `in` stands for a zero; None for as is.

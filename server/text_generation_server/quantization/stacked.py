@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.layers.linear import LinearKernel
@@ -20,16 +21,17 @@ class StackedLinear(LinearKernel):
 
 
 class ArrangedLinear(LinearKernel):
-    """Takes its inputs in another order. order: [n] int64, which of them comes where; the one behind the last is 0."""
+    """Takes its inputs in another order, see `arranged`."""
 
-    def __init__(self, kernel: LinearKernel, order: Tensor, padded: bool) -> None:
+    def __init__(self, kernel: LinearKernel, order: Tensor) -> None:
         self._kernel = kernel
         self._order = order
-        self._padded = padded
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, in] to [T, out]."""
-        return self._kernel(self._arranged(x))
+        return self._kernel(arranged(x, self._order))
 
-    def _arranged(self, x: Tensor) -> Tensor:
-        return (torch.nn.functional.pad(x, (0, 1)) if self._padded else x)[:, self._order]
+
+def arranged(x: Tensor, order: Tensor | None) -> Tensor:
+    """Inputs [T, in] in another order [n] int64, of which the one behind the last is 0; None for as they are."""
+    return x if order is None else F.pad(x, (0, 1))[:, order]

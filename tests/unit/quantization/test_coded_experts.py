@@ -9,17 +9,23 @@ from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.quantization.dense_experts import DenseExperts
 from text_generation_server.specs.activation import Activation
 
-EXPERTS, HIDDEN, INNER, TOKENS, CHOICES = 6, 64, 24, 5, 2
+EXPERTS, HIDDEN, INNER, TOKENS, CHOICES = 6, 64, 40, 5, 2
+
+
+@pytest.fixture
+def dtype():
+    """That is computed with."""
+    return torch.float32
 
 
 @pytest.fixture(params=[False, True], ids=["", "order"])
-def coded(request):
+def coded(request, dtype):
     """Matrices of all experts, their inputs in any order or not."""
-    dense = DenseScheme(torch.float32, torch.device("cpu"))
+    dense = DenseScheme(dtype, torch.device("cpu"))
     torch.manual_seed(0)
 
     def matrix(outputs, inputs):
-        groups = torch.arange(inputs) // 16
+        groups = torch.arange(inputs) // 32
         groups = groups[torch.randperm(inputs)] if request.param else groups
         shape = EXPERTS * outputs, inputs
         scales = torch.rand(EXPERTS * outputs, int(groups.max()) + 1) / 8
@@ -37,3 +43,13 @@ def test_each_way_gives_the_same(coded):
     expected = plain(x, experts, weights)
     for way in (made, made.by_choice, made.all_at_once):
         torch.testing.assert_close(way(x, experts, weights), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16])
+def test_the_kernel_gives_the_same(coded):
+    up, down = coded
+    made = CodedExperts(up, Activation.SILU, down, EXPERTS)
+    x, weights = torch.randn(TOKENS, HIDDEN).half(), torch.rand(TOKENS, CHOICES).half()
+    experts = torch.rand(TOKENS, EXPERTS).topk(CHOICES).indices
+    expected = made.by_choice(x, experts, weights).float()
+    assert (made.by_expert(x, experts, weights).float() - expected).norm() < 2e-3 * expected.norm()

@@ -109,12 +109,72 @@ def _tile(
 
 
 @triton.jit
-def _of_groups(values: tl.tensor, first: tl.tensor, of_w: tl.tensor, stride: int, PARTS: tl.constexpr) -> tl.tuple:
+def of_groups(values: tl.tensor, first: tl.tensor, of_w: tl.tensor, stride: int, PARTS: tl.constexpr) -> tl.tuple:
     """Scales or zeros [N] of the groups of a unit."""
     found = no_tensors()
     for part in tl.static_range(PARTS):
         found = one_more(found, tl.load(values + (first * PARTS + part) * stride + of_w))
     return found
+
+
+@triton.jit
+def sums_of_units(
+    row_of_x: tl.tensor,
+    is_row: tl.tensor,
+    row_of_w: tl.tensor,
+    scales: tl.tensor,
+    zeros: tl.tensor,
+    table: tl.tensor,
+    scale: tl.tuple,
+    zero: tl.tuple,
+    of_w: tl.tensor,
+    first: tl.tensor,
+    last: tl.tensor,
+    inputs: int,
+    unit_stride: int,
+    group_stride: int,
+    dtype: tl.constexpr,
+    TAIL: tl.constexpr,
+    SIZE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    CODE: tl.constexpr,
+    ZERO: tl.constexpr,
+    MAGIC: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    STAGES: tl.constexpr,
+    PAIRS: tl.constexpr,
+) -> tl.tensor:
+    """[BLOCK_N, BLOCK_M] float32 over units from `first` to before `last`.
+
+    row_of_x [m, 1], is_row [m], row_of_w [n, 1]: where rows and outputs are; scale, zero: `of_groups` of unit `first`.
+    """
+    UNIT: tl.constexpr = 128
+    PARTS: tl.constexpr = UNIT // SIZE
+    k = tl.arange(0, SIZE)[None, :]
+    total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    for unit in tl.range(first, last, num_stages=STAGES):
+        following = tl.minimum(unit + 1, last - 1)
+        next_scale = of_groups(scales, following, of_w, group_stride, PARTS)
+        next_zero = next_scale if zeros is None else of_groups(zeros, following, of_w, group_stride, PARTS)
+        row_of_unit = row_of_w + unit * unit_stride
+        packed = tl.load(row_of_unit + tl.arange(0, WIDTH)[None, :], eviction_policy="evict_first")
+        for part in tl.static_range(PARTS):
+            if zeros is None:
+                offset = tl.full((BLOCK_N, 1), -ZERO - MAGIC, dtype)
+            else:
+                offset = (-MAGIC - zero[part].to(tl.float32)).to(dtype)[:, None]
+            place = unit * UNIT + part * SIZE + k
+            held = is_row[:, None] & (place < inputs) if TAIL else is_row[:, None]
+            values = tl.load(row_of_x + place, mask=held, other=0.0)
+            tile = _tile(packed, tl.broadcast_to(offset, (BLOCK_N, WIDTH)), table, part, SIZE // WIDTH, CODE, PAIRS)
+            if CODE != "int4" and (zeros is not None or ZERO != 0):
+                tile += offset
+            sums = tl.dot(tile, values.T)
+            total += sums * scale[part].to(tl.float32)[:, None]
+        scale = next_scale
+        zero = next_zero
+    return total
 
 
 @triton.jit(do_not_specialize=["rows", "units", "group_stride"])
@@ -160,12 +220,10 @@ def _packed_dot(
     last = (tl.program_id(1) + 1) * units // SPLITS
     of_w = weight_row(block * BLOCK_N + tl.arange(0, BLOCK_N), outputs, BLOCK_N // 2, KIND)
     m = tl.arange(0, BLOCK_M)
-    k = tl.arange(0, SIZE)[None, :]
     row_of_w = words + of_w.to(tl.int64)[:, None] * row_stride
     row_of_x = x + m[:, None] * x_stride
-    scale = _of_groups(scales, first, of_w, group_stride, PARTS)
-    if zeros is not None:
-        zero = _of_groups(zeros, first, of_w, group_stride, PARTS)
+    scale = of_groups(scales, first, of_w, group_stride, PARTS)
+    zero = scale if zeros is None else of_groups(zeros, first, of_w, group_stride, PARTS)
     if PDL:
         if CODE == "int4":  # rows of a unit are side by side, in each half of those that are gated
             half: tl.constexpr = BLOCK_N // 2
@@ -177,30 +235,10 @@ def _packed_dot(
             fetch(row_of_w + first * unit_stride, 2 * AHEAD * WIDTH, 1)
         gdc_launch_dependents()
         gdc_wait()
-    total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
-    for unit in tl.range(first, last, num_stages=STAGES):
-        following = tl.minimum(unit + 1, last - 1)
-        next_scale = _of_groups(scales, following, of_w, group_stride, PARTS)
-        if zeros is not None:
-            next_zero = _of_groups(zeros, following, of_w, group_stride, PARTS)
-        row_of_unit = row_of_w + unit * unit_stride
-        packed = tl.load(row_of_unit + tl.arange(0, WIDTH)[None, :], eviction_policy="evict_first")
-        for part in tl.static_range(PARTS):
-            if zeros is None:
-                offset = tl.full((BLOCK_N, 1), -ZERO - MAGIC, dtype)
-            else:
-                offset = (-MAGIC - zero[part].to(tl.float32)).to(dtype)[:, None]
-            place = unit * UNIT + part * SIZE + k
-            held = (m < rows)[:, None] & (place < inputs) if TAIL else (m < rows)[:, None]
-            values = tl.load(row_of_x + place, mask=held, other=0.0)
-            tile = _tile(packed, tl.broadcast_to(offset, (BLOCK_N, WIDTH)), table, part, SIZE // WIDTH, CODE, PAIRS)
-            if CODE != "int4" and (zeros is not None or ZERO != 0):
-                tile += offset
-            sums = tl.dot(tile, values.T)
-            total += sums * scale[part].to(tl.float32)[:, None]
-        scale = next_scale
-        if zeros is not None:
-            zero = next_zero
+    total = sums_of_units(
+        *(row_of_x, m < rows, row_of_w, scales, zeros, table, scale, zero, of_w, first, last, inputs, unit_stride),
+        *(group_stride, y.dtype.element_ty, TAIL, SIZE, WIDTH, CODE, ZERO, MAGIC, BLOCK_M, BLOCK_N, STAGES, PAIRS),
+    )
     stored = rows
     if SPLITS > 1:
         total, is_last = sum_of_splits(total, parts, arrived, block, SPLITS)
@@ -213,6 +251,20 @@ def _packed_dot(
     n = block * total.shape[1] + tl.arange(0, total.shape[1])
     held = (m < stored)[:, None] & (n < outputs)[None, :]
     tl.store(y + m[:, None] * outputs + n[None, :], total.to(dtype), mask=held)
+
+
+def constants(weight: PackedWeight) -> dict[str, Any]:
+    """What the sums over units are compiled for."""
+    pairs = overlaps(weight.device)
+    return {
+        "TAIL": weight.inputs % UNIT != 0,
+        "SIZE": min(weight.size, UNIT),
+        "WIDTH": weight.words.shape[2],
+        "CODE": weight.code.value,
+        "ZERO": weight.zero,
+        "MAGIC": MAGIC[weight.dtype] if pairs and weight.code is Code.INT4 else 0,
+        "PAIRS": pairs,
+    }
 
 
 def packed_dot(
@@ -238,19 +290,13 @@ def packed_dot(
     _packed_dot[(blocks, splits)](
         *(x, weight.words, weight.scales, weight.zeros, weight.table, bias, y, parts, arrived if splits > 1 else None),
         *(x.stride(0), rows, outputs, sums, inputs, units, *weight.words.stride()[:2], 0 if one_scale else sums),
-        TAIL=inputs % UNIT != 0,
-        SIZE=min(weight.size, UNIT),
-        WIDTH=weight.words.shape[2],
-        CODE=weight.code.value,
-        ZERO=weight.zero,
-        MAGIC=MAGIC[x.dtype] if pdl and weight.code is Code.INT4 else 0,
+        **constants(weight),
         SPLITS=splits,
         BLOCK_M=block_m,
         BLOCK_N=choice.block_n,
         STAGES=choice.stages,
         AHEAD=min(UNITS_AHEAD, units // splits),
         KIND=None if kind is None else kind.value,
-        PAIRS=pdl,
         PDL=pdl,
         launch_pdl=pdl,
         num_warps=choice.warps,
