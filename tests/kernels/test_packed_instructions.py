@@ -5,7 +5,7 @@ import torch
 import triton.language as tl
 
 from text_generation_server.kernels.matmul.packed import Code
-from text_generation_server.kernels.matmul.packed_dot import MAGIC, pair_instructions
+from text_generation_server.kernels.matmul.packed_tile import MAGIC, pair_instructions
 
 TYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 ARITHMETIC = {"fma": lambda a, b, c: a * b + c, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b}
