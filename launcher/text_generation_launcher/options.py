@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from text_generation_router.options import RouterOptions, option, table
-from text_generation_server.choices import Dtype, LoadFormat, RopeScaling
+from text_generation_server.choices import Dtype, LoadFormat, Quantize, RopeScaling
 
 EMBEDDED = "embedded"
 """The --router that is ours."""
@@ -27,7 +27,6 @@ class Switch(StrEnum):
 
 
 _SOCKETS = "/tmp/text-generation-server"
-_NO_QUANTIZATION = "quantized weights are not served yet; serve the unquantized checkpoint"
 _NO_KV_DTYPE = "keys and values are kept in the model's dtype; a narrower cache does not exist yet"
 
 
@@ -38,7 +37,9 @@ class Options(RouterOptions):
     model_id: str = option("bigscience/bloom-560m", "Hub id, model directory, .gguf file, or smollm2")
     sharded: Switch | None = option(None, "Cut the model over all visible devices, or never")
     num_shard: int | None = option(None, "Number of ranks the model is cut over", least=0)
-    quantize: str | None = option(None, "Quantization of the weights", refused=_NO_QUANTIZATION)
+    quantize: Quantize | None = option(
+        None, "What a plain checkpoint's weights are made into; a quantised one says itself what it is"
+    )
     speculate: int | None = option(None, "Most tokens guessed a step, and verified", least=0)
     dtype: Dtype | None = option(None, "Type of weights and activations")
     kv_cache_dtype: str | None = option(None, "Type of cached keys and values", refused=_NO_KV_DTYPE)

@@ -29,6 +29,8 @@ def shard_command(launch: LaunchContext, places: Places, resolved: ResolvedArgs,
         command.append("--sharded")
     if options.dtype is not None:
         command += ["--dtype", options.dtype]
+    if options.quantize is not None:
+        command += ["--quantize", options.quantize]
     command += load_format(options)
     if options.speculate:
         command += ["--speculate", str(options.speculate)]

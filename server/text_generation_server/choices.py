@@ -22,6 +22,19 @@ class LoadFormat(StrEnum):
     """Random numbers: a directory with a config.json is enough."""
 
 
+class Quantize(StrEnum):
+    """How weights are quantised: a checkpoint's own format, which it says itself, or what a plain one is made into."""
+
+    AWQ = "awq"
+    GPTQ = "gptq"
+    COMPRESSED_TENSORS = "compressed-tensors"
+    FP8 = "fp8"
+    EETQ = "eetq"
+    BITSANDBYTES = "bitsandbytes"
+    BITSANDBYTES_NF4 = "bitsandbytes-nf4"
+    BITSANDBYTES_FP4 = "bitsandbytes-fp4"
+
+
 class RopeScaling(StrEnum):
     """How ROPE_SCALING stretches positions beyond what the model was trained on."""
 

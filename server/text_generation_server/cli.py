@@ -10,7 +10,7 @@ from loguru import logger
 
 from text_generation_server import log
 from text_generation_server.adapters.sources import NONE_WANTED, AdapterSource, adapter_sources
-from text_generation_server.choices import Dtype, LoadFormat
+from text_generation_server.choices import Dtype, LoadFormat, Quantize
 from text_generation_server.environment import set_cuda_architectures
 from text_generation_server.errors import InvalidSettings, StartError
 from text_generation_server.lifetime import leave
@@ -42,7 +42,10 @@ def serve(
     sharded: Annotated[
         bool, typer.Option(help="One of several ranks: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT say which.")
     ] = False,
-    quantize: Annotated[str | None, typer.Option(help="Not served yet.")] = None,
+    quantize: Annotated[
+        Quantize | None,
+        typer.Option(help="What a plain checkpoint's weights are made into; a quantised one says itself what it is."),
+    ] = None,
     speculate: Annotated[
         int, typer.Option(help="Most tokens guessed a step, from what was said before, and verified.", min=0)
     ] = 0,
@@ -82,7 +85,6 @@ def serve(
     _set_up_log(logger_level, json_output)
     _refuse(
         {
-            "--quantize": quantize,
             "--kv-cache-dtype": kv_cache_dtype,
             "--diffusion": diffusion,
         }
@@ -95,6 +97,7 @@ def serve(
         max_mixed_tokens=max_mixed_tokens,
         otlp_endpoint=otlp_endpoint,
         otlp_service_name=otlp_service_name,
+        quantize=quantize,
     )
     try:
         config = server_config(options)

@@ -134,6 +134,7 @@ def load_rank(config: ServerConfig) -> LoadedRank:
         kernel_choices=config.kernel_choices,
         random_weights=options.load_format is LoadFormat.DUMMY,
         deterministic=options.deterministic,
+        quantize=options.quantize,
     )
     model = load_model(directory, model_options, group, LoadProgress())
     check_guesses(model, options.speculate)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from text_generation_server.adapters.sources import NONE_WANTED, AdapterSettings, adapter_sources
-from text_generation_server.choices import Dtype, LoadFormat, RopeScaling
+from text_generation_server.choices import Dtype, LoadFormat, Quantize, RopeScaling
 from text_generation_server.environment import Environment
 from text_generation_server.errors import InvalidSettings
 from text_generation_server.sampling.params import WatermarkParams
@@ -51,6 +51,7 @@ class ServeOptions:
 
     use_flashinfer: None to decide by machine and model.
     lora_ids: adapters, as kv.run's launchers list them.
+    quantize: see `ModelOptions`.
     deterministic: the same tokens whatever else is computed at the time, to the bit.
     max_mixed_tokens: of a step with prompts beside answers; None for what suits the device.
     """
@@ -70,6 +71,7 @@ class ServeOptions:
     max_mixed_tokens: int | None = None
     otlp_endpoint: str | None = None
     otlp_service_name: str = SERVICE_NAME
+    quantize: Quantize | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import pytest
 import adapters
 import gpu_points
 import gpu_serving
+import quantised
 from gpu_points import SHAPES, Points, Shape
 from gpu_table import Step, floor_ms, steps, tables
 from text_generation_benchmark.client import WarmupLimits
@@ -33,6 +34,13 @@ def options(*arguments):
     parser = argparse.ArgumentParser()
     gpu_points.add_options(parser)
     return parser.parse_args(["llama-3-8b", "--out", "found.json", *arguments])
+
+
+def test_weights_of_few_bits_are_measured_in_every_form(capsys):
+    quantised.main(["--shape", "tiny", "--rows", "1", "--parts", "steps"])
+    (*_, table) = capsys.readouterr().out.split("\n\n")
+    rows = [line for line in table.splitlines() if line.startswith("| ") and "---" not in line]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == ["form", *quantised.FORMS]
 
 
 def test_bytes_of_the_known_shapes():

@@ -50,7 +50,7 @@ def make_engine() -> Iterator[MakeEngine]:
             max_mixed_tokens=max_mixed_tokens,
             start=None if model.encoder is None else model.encoder.start,
         )
-        engine = Engine(runner, ByteTokenizer(), settings, guessing or AlwaysGuess())
+        engine = Engine(runner, ByteTokenizer(), settings, guessing=guessing or AlwaysGuess())
         engine.resize(num_slots, max_len, graphs)
         engine.max_prefill_tokens = max_prefill_tokens
         engines.append(engine)

@@ -68,7 +68,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         *["--dtype", "float32", "--max-input-tokens", "100", "--max-total-tokens", "200", "--max-batch-size", "8"],
         *["--rope-factor", "2", "--enable-prefill-logprobs", "--disable-custom-kernels", "--disable-flashinfer"],
         *["--cuda-memory-fraction", "0.5", "--huggingface-hub-cache", "/cache", "--trust-remote-code"],
-        *["--watermark-gamma", "0.25", "--watermark-delta", "1.5", "--deterministic"],
+        *["--watermark-gamma", "0.25", "--watermark-delta", "1.5", "--deterministic", "--quantize", "eetq"],
         *["--lora-adapters", "law=/adapters/law", "--lora-ids", "a;owner/b", "--lora-dir", "/adapters"],
         *["--max-device-loras", "3", "--max-lora-rank", "8", "--max-cpu-loras", "9"],
         env={"HF_API_TOKEN": "secret", "CUDA_GRAPHS": "0", "ATTENTION": "paged"},
@@ -78,6 +78,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
     assert value(argv, "--dtype") == "float32" and value(argv, "--max-input-tokens") == "100"
     assert "--trust-remote-code" in argv and "--disable-flashinfer" in argv and "--sharded" not in argv
     assert "--deterministic" in argv and value(argv, "--lora-ids") == "a;owner/b"
+    assert value(argv, "--quantize") == "eetq"
     expected = {
         "MAX_TOTAL_TOKENS": "200",
         "MAX_BATCH_SIZE": "8",

@@ -67,13 +67,13 @@ def test_a_head_that_differs_is_the_head(name, tmp_path, told):
 @pytest.mark.parametrize("name", TIED)
 def test_an_equal_head_stays_tied(name, tmp_path, told, monkeypatch):
     """No second table in memory, and nothing to be told."""
-    heads, read = [], TensorReader.head
+    heads, read = [], TensorReader.tied_head
 
-    def head(self, stored, *rest, **more):
+    def tied_head(self, table, stored, *rest):
         heads.append(stored)
-        return read(self, stored, *rest, **more)
+        return read(self, table, stored, *rest)
 
-    monkeypatch.setattr(TensorReader, "head", head)
+    monkeypatch.setattr(TensorReader, "tied_head", tied_head)
     model = load(saved(name, tmp_path, torch.clone))
     if hasattr(model, "model"):
         assert model.model.get_output_embeddings().weight is model.model.get_input_embeddings().weight

@@ -2,6 +2,7 @@
 
 import json
 
+from mocks.fake_adapters import FakeAdapters
 from mocks.http_page import PAGE, all_endpoints, page
 from mocks.running_router import events, running_router
 from text_generation_router.routes.answer_schemas import Generated, StreamEvent
@@ -14,7 +15,8 @@ def test_the_page_is_made_from_the_routes():
 
 async def test_every_route_is_in_the_document_and_takes_its_example(directory):
     options = {"kserve": True, "served_model_name": "smollm2"}
-    async with running_router(directory, options=options) as router:
+    loads = FakeAdapters(**{"owner/law": "1", "/adapters/law": "2"})
+    async with running_router(directory, options=options, loads=loads) as router:
         told = (await router.client.get("/api-doc/openapi.json")).json()
         assert told["info"]["title"] == "Text Generation Inference"
         assert told["info"]["license"]["name"] == "Apache 2.0"

@@ -43,12 +43,12 @@ class AdapterRoutes:
 
     def routes(self) -> list[Endpoint]:
         """All routes of this kind."""
-        law, none = {"values": {"name": "law"}, "answers": ()}, ()
+        law, none = {"values": {"name": "owner/law"}, "answers": ()}, ()
         loaded = {"lora_name": "law", "lora_path": "/adapters/law"}
         return [
             Endpoint(
                 *("POST", "/download_lora_adapter", self.download),
-                id="download_lora_adapter", body=DownloadBody, example={"lora_id": "/adapters/law"}, answers=none,
+                id="download_lora_adapter", body=DownloadBody, example={"lora_id": "owner/law"}, answers=none,
             ),
             Endpoint("GET", "/lora_adapters", self.listed, id="lora_adapters"),
             Endpoint("POST", "/lora_adapters/{name:path}/pin", self.pin, id="pin_lora_adapter", **law),

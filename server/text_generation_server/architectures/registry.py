@@ -34,7 +34,6 @@ from text_generation_server.architectures.stablelm import stablelm
 from text_generation_server.architectures.starcoder2 import starcoder2
 from text_generation_server.architectures.t5 import mt5, t5
 from text_generation_server.config.configdict import ConfigDict
-from text_generation_server.config.quantised import refuse_quantised
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
 from text_generation_server.specs.seq2seq import Seq2SeqSpec
@@ -97,6 +96,4 @@ def read_spec(config: ConfigDict) -> ModelSpec:
     Raises:
         UnsupportedModel: something it asks for is not supported.
     """
-    model_type = config.text("model_type")
-    refuse_quantised(config)
-    return ARCHITECTURES[model_type](config)
+    return ARCHITECTURES[config.text("model_type")](config)

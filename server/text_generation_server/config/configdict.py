@@ -114,6 +114,24 @@ class ConfigDict:
             raise self.refusal(keys[0], values, "a list of numbers")
         return tuple(float(value) for value in values)
 
+    def texts(self, *keys: str, default: tuple[str, ...] | Required = REQUIRED) -> tuple[str, ...]:
+        """A list of strings."""
+        values = self.get(*keys)
+        if values is None and default is not REQUIRED:
+            return default
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise self.refusal(keys[0], REQUIRED if values is None else values, "a list of strings")
+        return tuple(values)
+
+    def sizes(self, key: str, count: int) -> tuple[int, ...] | None:
+        """A list of so many whole numbers of at least 1, None where the key is absent."""
+        if self.get(key) is None:
+            return None
+        values = self.numbers(key)
+        if len(values) != count or not all(value >= 1 and value == int(value) < _LARGEST for value in values):
+            raise self.refusal(key, self.get(key), f"{count} whole numbers")
+        return tuple(int(value) for value in values)
+
     def per_layer(self, key: str, layers: int) -> tuple[Any, ...] | None:
         """A list with a value for each layer, None where the key is absent."""
         values = self.get(key)

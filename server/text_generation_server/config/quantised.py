@@ -1,23 +1,46 @@
-"""Tells from config.json whether weights are quantised, and by what. Knows no checkpoint and no architecture."""
+"""Finds what is written beside a model of its weights' quantisation. Knows no checkpoint and no architecture."""
+
+from pathlib import Path
 
 from text_generation_server.config.configdict import ConfigDict
+from text_generation_server.modelfiles import read_optional_object
 
-_METHODS = ("quant_method", "quant_algo")
-_SECTIONS = {
-    "quantization": "MLX",
-    "quantization_config": "a method that it does not name",
-    "compression_config": "compressed-tensors",
-}
-"""Where it is said, and what says it there without a name."""
+METHOD = "quant_method"
+
+_SECTIONS = {"quantization_config": None, "compression_config": "compressed-tensors"}
+"""Keys of config.json, and the method where none is named."""
+
+_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+"""Files of older writers, likewise."""
 
 
-def refuse_quantised(config: ConfigDict) -> None:
-    """Raise UnsupportedModel, naming key and method, for the config of a quantised model."""
-    for key, unnamed in _SECTIONS.items():
-        value = config.get(key)
-        if value is None:
+def quantisation_of(directory: Path, config: ConfigDict) -> ConfigDict | None:
+    """The section or file that says how weights are quantised, with its `quant_method`; None for plain weights.
+
+    Raises UnsupportedModel, naming the key, where it is said in a way that is not read.
+    """
+    if config.get("quantization") is not None:
+        expected = "a model that is not quantised; this one is by MLX"
+        raise config.refusal("quantization", config.get("quantization"), expected)
+    for key, method in _SECTIONS.items():
+        if config.get(key) is None:
             continue
-        named = next((name for name in _METHODS if isinstance(value, dict) and value.get(name)), None)
-        if named is not None:
-            raise config.refusal(f"{key}.{named}", value[named], "a model that is not quantised")
-        raise config.refusal(key, value, f"a model that is not quantised; this one is by {unnamed}")
+        section = config.section(key)
+        if section.get("quant_algo") is not None:
+            raise section.refusal("quant_algo", section.get("quant_algo"), f"{METHOD}")
+        named = section.get(METHOD) or method
+        if named is None:
+            raise config.refusal(key, config.get(key), f"{METHOD} in it, or a model that is not quantised")
+        return section.replaced(quant_method=named)
+    for name, method in _FILES.items():
+        if values := read_optional_object(directory / name).values:
+            found = ConfigDict(values, str(directory / name))
+            return found.replaced(quant_method=found.get(METHOD) or method)
+    return None
+
+
+def refuse_quantised(directory: Path, config: ConfigDict) -> None:
+    """Raise UnsupportedModel, naming the method, for a quantised model."""
+    found = quantisation_of(directory, config)
+    if found is not None:
+        raise found.refusal(METHOD, found.get(METHOD), "a model that is not quantised")

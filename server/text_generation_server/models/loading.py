@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from loguru import logger
@@ -9,7 +10,7 @@ from loguru import logger
 from text_generation_server.architectures.registry import ModelSpec, has_architecture, read_spec
 from text_generation_server.attention.base import AUTO, TOKENWISE
 from text_generation_server.config.configdict import ConfigDict
-from text_generation_server.config.quantised import refuse_quantised
+from text_generation_server.config.quantised import quantisation_of, refuse_quantised
 from text_generation_server.config.rope import override_scaling
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.errors import UnsupportedModel
@@ -20,7 +21,9 @@ from text_generation_server.models.invariant import ONE_BY_ONE, SIZES, invariant
 from text_generation_server.models.positions import log_positions
 from text_generation_server.models.step import ServedModel
 from text_generation_server.models.tensors import TensorReader
+from text_generation_server.quantization.base import QuantScheme
 from text_generation_server.quantization.dense import DenseScheme
+from text_generation_server.quantization.formats.table import scheme_of, told_by
 from text_generation_server.quantization.tuning import MatmulTuner
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
@@ -38,6 +41,7 @@ class ModelOptions:
     trust_remote_code: lets transformers run Python code of the directory of a model without an architecture here.
     random_weights: makes weights up instead of reading any, for measurements.
     kernel_choices: file that remembers which matrix kernels are fastest on a GPU, None to measure at each start.
+    quantize: what a plain checkpoint's linears are made into, or a quantised one's method, which it says itself.
     deterministic: makes a token's numbers independent of what else is in its step, on a CPU; `attention` is not asked.
     """
 
@@ -50,6 +54,7 @@ class ModelOptions:
     random_weights: bool = False
     kernel_choices: Path | None = None
     deterministic: bool = False
+    quantize: str | None = None
 
 
 def load_model(directory: Path, options: ModelOptions, group: TensorParallel, progress: Progress) -> ServedModel:
@@ -69,8 +74,8 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
             raise UnsupportedModel("--deterministic is not for models with an encoder: leave it out")
         return invariant(model, group, SIZES if _token_by_token(directory) else ONE_BY_ONE)
     config = ConfigDict.load(directory / "config.json")
-    refuse_quantised(config)
     if not has_architecture(config):
+        refuse_quantised(directory, config)
         return _through_transformers(directory, config, options, group, progress)
     if options.rope_scaling is not None:
         config = override_scaling(config, options.rope_scaling, options.rope_factor or 1.0)
@@ -79,31 +84,40 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
         raise UnsupportedModel(f"rope scaling was asked for, but {directory} has no rotary positions: leave it out")
     log_positions(spec.max_positions)
     logger.debug("not read from config.json: {}", ", ".join(config.unread()))
+    found = quantisation_of(directory, config)
     checkpoint: Checkpoint = (
         RandomCheckpoint(options.dtype, options.device, progress)
         if options.random_weights
-        else SavedCheckpoint(directory, spec.names.family_prefix, progress)
+        else SavedCheckpoint(directory, spec.names.family_prefix, progress, quantised=found is not None)
     )
     tuner = MatmulTuner(options.kernel_choices, options.device) if options.device.type == "cuda" else None
-    scheme = DenseScheme(options.dtype, options.device, tuner)
-    model = _build(spec, checkpoint, scheme, group, options.attention)
+    dense = DenseScheme(options.dtype, options.device, tuner)
+    scheme = scheme_of(found or told_by(checkpoint), options.quantize, dense)
+    model = _build(spec, checkpoint, scheme, dense, group, options.attention)
     checkpoint.check_consumed()
     if tuner is not None:
+        logger.info("Weights take {:.2f} GB on this rank", torch.cuda.memory_allocated(options.device) / 1e9)
         tuner.tune()
     return model
 
 
 def _build(
-    spec: ModelSpec, checkpoint: Checkpoint, scheme: DenseScheme, group: TensorParallel, attention: str
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    scheme: QuantScheme[Any],
+    dense: DenseScheme,
+    group: TensorParallel,
+    attention: str,
 ) -> ServedModel:
+    transposed = isinstance(spec, DecoderSpec) and spec.names.conv1d
+    reader = TensorReader(checkpoint, scheme, dense, transposed)
     match spec:
         case DecoderSpec():
-            reader = TensorReader(checkpoint, scheme, scheme, transposed=spec.names.conv1d)
             return DecoderBuilder(spec, reader, group, attention).build()
         case RecurrentSpec():
-            return RecurrentBuilder(spec, TensorReader(checkpoint, scheme, scheme, transposed=False), group).build()
+            return RecurrentBuilder(spec, reader, group).build()
         case Seq2SeqSpec():
-            return Seq2SeqBuilder(spec, TensorReader(checkpoint, scheme, scheme, transposed=False), group).build()
+            return Seq2SeqBuilder(spec, reader, group).build()
 
 
 def _token_by_token(directory: Path) -> bool:
@@ -130,6 +144,7 @@ def _through_transformers(
         (group.world_size > 1, "more than one shard"),
         (options.rope_scaling, "another rope scaling"),
         (options.random_weights, "random weights"),
+        (options.quantize, "weights of few bits"),
     ):
         if asked:
             raise UnsupportedModel(

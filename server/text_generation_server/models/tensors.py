@@ -18,7 +18,7 @@ from text_generation_server.layers.linear import (
     RowParallelLinear,
 )
 from text_generation_server.layers.moe import ExpertsKernel
-from text_generation_server.quantization.base import QuantScheme
+from text_generation_server.quantization.base import Matrix, QuantScheme
 from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.specs.decoder import MoeSpec
 from text_generation_server.specs.names import MoeNames
@@ -83,21 +83,24 @@ class TensorReader:
         return linear
 
     def head(self, stored: StoredLinear, mine: Partition, bias: str | None, normalised: bool) -> LinearKernel:
-        """A part of the output head's rows; normalised: each divided by its length.
-
-        Heads are plain in every form of checkpoint, and never transposed.
-        """
-        weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))[mine.rows]
+        """A part of the output head's rows, never transposed; normalised: each divided by its length, always plain."""
+        shape = stored.outputs, stored.inputs
         if normalised:
-            weight = weight / torch.linalg.vector_norm(weight, dim=1, keepdim=True, dtype=torch.float32)
-        matrix = self._plain.matrix(weight).pad(mine.padded, stored.inputs)
-        return matrix.finish(self._head_bias(bias, stored.outputs, mine))
+            weight = self.checkpoint.view(f"{stored.name}.weight", shape)
+            lengths = torch.linalg.vector_norm(weight, dim=1, keepdim=True, dtype=torch.float32)
+            return self._finished_head(self._plain.matrix(weight / lengths), stored, mine, bias)
+        return self._finished_head(self._scheme.head(self.checkpoint, stored.name, shape), stored, mine, bias)
 
     def tied_head(self, table: Tensor, stored: StoredLinear, mine: Partition, bias: str | None) -> LinearKernel:
         """An embedding as output head. Where the table is on an accelerator, the head shares its memory."""
         if table.device.type == "cpu":
-            return self.head(stored, mine, bias, normalised=False)
+            plain = self._plain.head(self.checkpoint, stored.name, (stored.outputs, stored.inputs))
+            return self._finished_head(plain, stored, mine, bias)
         return self._plain.kernel(table, self._head_bias(bias, stored.outputs, mine))
+
+    def _finished_head(self, matrix: Matrix, stored: StoredLinear, mine: Partition, bias: str | None) -> LinearKernel:
+        part = matrix.select_out(mine.rows).pad(mine.padded, stored.inputs)
+        return part.finish(self._head_bias(bias, stored.outputs, mine))
 
     def whole(self, stored: StoredLinear) -> LinearKernel:
         """A linear without bias that every rank holds whole. Never transposed."""
@@ -167,9 +170,8 @@ class TensorReader:
         return self._own(F.pad(bias, (0, mine.padded - len(bias))))
 
     def _matrix(self, linear: StoredLinear) -> Any:
-        if self._transposed:
-            return self._scheme.read(self.checkpoint, linear.name, (linear.inputs, linear.outputs)).transpose()
-        return self._scheme.read(self.checkpoint, linear.name, (linear.outputs, linear.inputs))
+        shape = linear.outputs, linear.inputs
+        return self._scheme.read(self.checkpoint, linear.name, shape, self._transposed)
 
     def _joined_bias(self, stored: Sequence[StoredLinear], places: Sequence[Place]) -> Tensor:
         biases = [self.checkpoint.view(f"{linear.name}.bias", (linear.outputs,)) for linear in stored]

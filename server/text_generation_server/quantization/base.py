@@ -24,9 +24,6 @@ class Matrix(Protocol):
     def pad(self, outputs: int, inputs: int) -> Self:
         """Zeros behind, up to this shape."""
 
-    def transpose(self) -> Self:
-        """For checkpoints that store [in, out]."""
-
     def join_out(self, others: Sequence[Self]) -> Self:
         """The outputs of this and then of the others."""
 
@@ -43,8 +40,14 @@ M = TypeVar("M", bound=Matrix)
 class QuantScheme(Protocol[M]):
     """One form of weights in checkpoints, and its matrices."""
 
-    def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> M:
-        """The linear's weights with this stored shape; `name` has no suffix. Lazy: cuts come before reading."""
+    def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> M:
+        """The linear's weights [out, in]; `name` has no suffix. Lazy: cuts come before reading.
+
+        transposed: where they are plain, they are stored [in, out].
+        """
+
+    def head(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Matrix:
+        """The output head, as `read`; never transposed, and plain in most forms."""
 
     def experts(self, up: Sequence[M], down: Sequence[M], kind: Activation) -> ExpertsKernel:
         """The MLPs of all experts, two matrices each: [2 · inner, hidden], gates first, and [hidden, inner].

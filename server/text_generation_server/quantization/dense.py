@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.kernels.matmul.config import CUBLAS
+from text_generation_server.kernels.matmul.packed import Weight
 from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.linear import LinearKernel
 from text_generation_server.layers.moe import ExpertsKernel
@@ -34,12 +35,12 @@ class PlainLinear(LinearKernel):
 
 
 class TunedLinear(LinearKernel):
-    """Weights on a CUDA device, [out, in]: few rows are multiplied by the kernel that was fastest for so many.
+    """Weights on a CUDA device, plain or of few bits: few rows are multiplied by what was fastest for so many.
 
     kind: of gates, the first half of the outputs; None for plain products.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, tuner: MatmulTuner, kind: Activation | None = None) -> None:
+    def __init__(self, weight: Weight, bias: Tensor | None, tuner: MatmulTuner, kind: Activation | None = None) -> None:
         self._weight = weight
         self._bias = bias
         self._tuner = tuner
@@ -148,9 +149,16 @@ class DenseScheme:
     tuner: MatmulTuner | None = None
     staging: Staging = field(default_factory=Staging)
 
-    def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> DenseMatrix:
+    def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> DenseMatrix:
         """The tensor `name`.weight, still in its file."""
+        outputs, inputs = shape
+        if transposed:
+            return self.matrix(checkpoint.view(f"{name}.weight", (inputs, outputs))).transpose()
         return self.matrix(checkpoint.view(f"{name}.weight", shape))
+
+    def head(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> DenseMatrix:
+        """See `QuantScheme`."""
+        return self.read(checkpoint, name, shape, transposed=False)
 
     def matrix(self, weight: Tensor) -> DenseMatrix:
         """Of weights that have been found already."""

@@ -18,7 +18,8 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from text_generation_server.kernels.matmul.config import CUBLAS, KernelConfig, candidates
+from text_generation_server.kernels.matmul.config import CUBLAS, Form, KernelConfig, candidates, packed_candidates
+from text_generation_server.kernels.matmul.packed import PackedWeight, Weight
 from text_generation_server.kernels.matmul.picks import PickFile
 from text_generation_server.specs.activation import Activation
 
@@ -47,30 +48,38 @@ SECONDS = 120.0
 class Measure(Protocol):
     """Times choices for products of so many rows, activated where there is an activation."""
 
-    def prepare(self, cases: Sequence[tuple[KernelConfig, Tensor, int, Activation | None]]) -> None:
+    def prepare(self, cases: Sequence[tuple[KernelConfig, Weight, int, Activation | None]]) -> None:
         """Choices, each with weights and rows, about to be timed: do ahead what can be done for all at once."""
 
     def __call__(
-        self, choice: KernelConfig, weights: Sequence[Tensor], rows: int, kind: Activation | None, limit: float
+        self, choice: KernelConfig, weights: Sequence[Weight], rows: int, kind: Activation | None, limit: float
     ) -> float | None:
         """Microseconds a product, less exact above `limit`; None where the choice cannot be used."""
 
 
-Multiply = Callable[[Tensor, Tensor, Tensor | None, KernelConfig, Activation | None], Tensor]
+Multiply = Callable[[Tensor, Weight, Tensor | None, KernelConfig, Activation | None], Tensor]
 """Multiplies x [m, K] with weights [N, K], adds a bias [N], and lets through the gates of an activation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Of weights [n, k]. kind: of gates among their outputs."""
+    """Of weights [n, k]. kind: of gates among their outputs. form: of few bits, None for plain ones of `dtype`."""
 
     n: int
     k: int
     dtype: torch.dtype
     kind: Activation | None = None
+    form: Form | None = None
+
+    def candidates(self, rows: int) -> list[KernelConfig]:
+        """What may be fastest for so many rows."""
+        if self.form is None:
+            return candidates(rows, self.n, self.k)
+        return packed_candidates(rows, self.n, self.k, self.form)
 
     def __str__(self) -> str:
-        return f"{self.n}x{self.k}" + (f" {self.kind.value}" if self.kind is not None else "")
+        more = [self.kind.value] if self.kind is not None else []
+        return " ".join([f"{self.n}x{self.k}", *more, *([str(self.form)] if self.form is not None else [])])
 
     def case(self, rows: int) -> str:
         """Its name in a file."""
@@ -94,7 +103,7 @@ class MatmulTuner:
         self._file = PickFile(cache_file, _machine(device)) if cache_file is not None else None
         self._device = device
         self._measure = measure
-        self._registered: dict[int, tuple[Shape, Tensor]] = {}
+        self._registered: dict[int, tuple[Shape, Weight]] = {}
         self._choices: dict[Shape, dict[int, KernelConfig]] = {}
 
     @cached_property
@@ -104,13 +113,13 @@ class MatmulTuner:
 
         return SmallBatchLinear(self._device)
 
-    def register(self, weight: Tensor, kind: Activation | None = None) -> Shape:
+    def register(self, weight: Weight, kind: Activation | None = None) -> Shape:
         """Weights [N, K], contiguous, that will be multiplied; small ones, and dtypes without kernels, by cuBLAS.
 
         kind: of the gates that the first half of their products are. Of what is registered twice the last word counts.
         """
         n, k = weight.shape
-        shape = Shape(n, k, weight.dtype, kind)
+        shape = Shape(n, k, weight.dtype, kind, weight.form if isinstance(weight, PackedWeight) else None)
         if weight.dtype in DTYPES and weight.nbytes >= LEAST_BYTES:
             self._registered[id(weight)] = shape, weight
         return shape
@@ -123,7 +132,7 @@ class MatmulTuner:
     def tune(self, rows: Sequence[int] = ROWS) -> None:
         """Choose for all registered weights, from the file where it knows, else by measurement."""
         started = time.monotonic()
-        weights: dict[Shape, list[Tensor]] = {}
+        weights: dict[Shape, list[Weight]] = {}
         for shape, weight in self._registered.values():
             weights.setdefault(shape, []).append(weight)
         with self._alone():
@@ -157,7 +166,7 @@ class MatmulTuner:
 
     def _tune(
         self,
-        weights: Mapping[Shape, Sequence[Tensor]],
+        weights: Mapping[Shape, Sequence[Weight]],
         rows: Sequence[int],
         kept: Mapping[str, KernelConfig],
         deadline: float,
@@ -167,7 +176,7 @@ class MatmulTuner:
         for count, shape in product(sorted(rows), weights):
             found = kept.get(shape.case(count))
             # A choice that is no candidate any more is older than the kernels.
-            if found is not None and (found == CUBLAS or found in candidates(count, shape.n, shape.k)):
+            if found is not None and (found == CUBLAS or found in shape.candidates(count)):
                 self._choices.setdefault(shape, {})[count] = found
                 tally.known += 1
             else:
@@ -175,7 +184,7 @@ class MatmulTuner:
         if not missing:
             return tally
         measure = self._measure or _timer(self._device)
-        cases = [(c, weights[s][0], count, s.kind) for s, count in missing for c in candidates(count, s.n, s.k)]
+        cases = [(c, weights[s][0], count, s.kind) for s, count in missing for c in s.candidates(count)]
         measure.prepare(cases)
         for shape, count in missing:
             if time.monotonic() > deadline:
@@ -194,8 +203,8 @@ class MatmulTuner:
         )
 
 
-def _fastest(measure: Measure, shape: Shape, weights: Sequence[Tensor], rows: int) -> KernelConfig:
-    possible = candidates(rows, shape.n, shape.k)
+def _fastest(measure: Measure, shape: Shape, weights: Sequence[Weight], rows: int) -> KernelConfig:
+    possible = shape.candidates(rows)
     if not possible:
         return CUBLAS
     time_to_beat = measure(CUBLAS, weights, rows, shape.kind, float("inf"))
@@ -207,7 +216,7 @@ def _fastest(measure: Measure, shape: Shape, weights: Sequence[Tensor], rows: in
     return best
 
 
-def _enough(weights: Sequence[Tensor]) -> Sequence[Tensor]:
+def _enough(weights: Sequence[Weight]) -> Sequence[Weight]:
     """The first that have `BYTES_READ` together."""
     before = accumulate((weight.nbytes for weight in weights), initial=0)
     return [weight for weight, size in zip(weights, before, strict=False) if size < BYTES_READ]

@@ -1,10 +1,11 @@
 """A model directory's tensors under the names a spec uses, and the proof that none was forgotten. Knows no spec."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from text_generation_server.errors import UnsupportedModel
@@ -22,11 +23,23 @@ class Checkpoint(Protocol):
     def has(self, name: str) -> bool:
         """Whether there is such a tensor, for those that some checkpoints of a family lack."""
 
-    def view(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The tensor, not to be written to: cut first, then copy. Raises UnsupportedModel if it cannot be had."""
+    def view(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype | None = None,
+        others: Sequence[tuple[int, ...]] = (),
+    ) -> Tensor:
+        """The tensor, not to be written to: cut first, then copy. Raises UnsupportedModel if it cannot be had.
+
+        dtype: that it has to have, None for any floating type. others: shapes that it may have instead.
+        """
 
     def leave(self, name: str) -> None:
         """Accept that a tensor is not used, if it is there at all."""
+
+    def leave_zeros(self, name: str) -> None:
+        """Accept that a tensor is not used, if it is there and all of it is zero."""
 
     def check_consumed(self) -> None:
         """To be called when all is read. Raises UnsupportedModel if a tensor was never asked for."""
@@ -37,18 +50,24 @@ class SavedCheckpoint:
 
     family_prefix: a prefix of the names asked for that some checkpoints of the family leave out.
 
+    quantised: whether its config.json says so.
+
     Raises:
         ModelNotFound: the directory does not have the model's weights, or not all.
         UnsupportedModel: a file is broken, or holds numbers in a form that is not read.
     """
 
     def __init__(
-        self, directory: Path, family_prefix: str = "", progress: Progress = lambda _done, _total: None
+        self,
+        directory: Path,
+        family_prefix: str = "",
+        progress: Progress = lambda _done, _total: None,
+        quantised: bool = False,
     ) -> None:
         self._directory = directory
         self._prefix = family_prefix
         self._progress = progress
-        files = [TensorFile(directory / name) for name in weight_files(directory).names]
+        files = [TensorFile(directory / name, quantised) for name in weight_files(directory).names]
         self._homes = {name: file for file in files for name in file.tensors}
         self._unused = {name for name in self._homes if not self.is_derived(name)}
         self._total = sum(self._size(name) for name in self._unused)
@@ -59,19 +78,28 @@ class SavedCheckpoint:
         """Whether the tensor is there, under this name or without the family's prefix."""
         return self._find(name) is not None
 
-    def view(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def view(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype | None = None,
+        others: Sequence[tuple[int, ...]] = (),
+    ) -> Tensor:
         """The tensor as a view of the mapped file: cut first, then copy.
 
         Raises:
-            UnsupportedModel: it is not there, or its shape is not the one that config.json implies.
+            UnsupportedModel: it is not there, or its shape or its type is not the one that config.json implies.
         """
         found = self._find(name)
         if found is None:
             tried = " and ".join(self._candidates(name))
             raise UnsupportedModel(f"{self._directory} has no tensor {tried}, which config.json asks for")
         stored = self._homes[found].tensors[found]
-        if stored.shape != shape:
+        if stored.shape != shape and stored.shape not in others:
             message = f"{self._directory}: {found} has shape {list(stored.shape)}, config.json implies {list(shape)}"
+            raise UnsupportedModel(message)
+        if dtype is not None and stored.dtype is not dtype:
+            message = f"{self._directory}: {found} has elements of {stored.dtype}, config.json implies {dtype}"
             raise UnsupportedModel(message)
         view = self._homes[found].view(found)
         self._use(found)
@@ -81,6 +109,12 @@ class SavedCheckpoint:
         """Accept that a tensor is not used, if it is there at all."""
         found = self._find(name)
         if found is not None:
+            self._use(found)
+
+    def leave_zeros(self, name: str) -> None:
+        """Accept that a tensor is not used, if it is there and all of it is zero."""
+        found = self._find(name)
+        if found is not None and not self._homes[found].view(found).any():
             self._use(found)
 
     def check_consumed(self) -> None:

@@ -22,8 +22,14 @@ _SIGNS = {
 be a parameter of a model."""
 
 
+TOLD = ("gptq_bits", "gptq_groupsize")
+"""Tensors in which the oldest files say themselves how they are quantised."""
+
+
 def quantiser(names: Collection[str]) -> tuple[str, str] | None:
-    """The method, and a tensor that shows it; None where all names may be those of a plain checkpoint."""
+    """The method, and a tensor that shows it; None where names may be a plain checkpoint's, or it is told."""
+    if all(name in names for name in TOLD):
+        return None
     for name in names:
         stem, _, last = name.rpartition(".")
         method, beside = _SIGNS.get(last, ("", ""))

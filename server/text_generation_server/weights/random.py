@@ -5,7 +5,7 @@ A tensor depends on its name and shape alone, so that ranks, which cut it afterw
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 import torch
@@ -36,17 +36,36 @@ class RandomCheckpoint:
         """False: what some checkpoints lack and others have, this one lacks, whatever its name."""
         return False
 
-    def view(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The tensor of this name with this shape."""
+    def view(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype | None = None,
+        others: Sequence[tuple[int, ...]] = (),
+    ) -> Tensor:
+        """The tensor of this name with this shape; whole numbers have all their bits at random."""
         generator = torch.Generator(self._device).manual_seed(_seed(name))
+        if dtype is not None and not dtype.is_floating_point:
+            bits = torch.iinfo(dtype)
+            words = torch.empty(shape, dtype=dtype, device=self._device).random_(
+                bits.min, bits.max, generator=generator
+            )
+            self._count(words)
+            return words
         mean, spread = _distribution(name, shape)
         made = torch.empty(shape, dtype=self._dtype, device=self._device).normal_(mean, spread, generator=generator)
+        made = made if dtype is None else made.to(dtype)
+        self._count(made)
+        return made
+
+    def _count(self, made: Tensor) -> None:
         with self._lock:
             self._made += made.nbytes
-        return made
 
     def leave(self, name: str) -> None:
         """Nothing is left over."""
+
+    leave_zeros = leave
 
     def check_consumed(self) -> None:
         """Report what was made; nothing is left over."""

@@ -53,7 +53,7 @@ class StoredTensor:
 
 
 class TensorFile:
-    """The tensors of one file.
+    """The tensors of one file. quantised: tensors that only quantised models have are expected.
 
     Raises:
         ModelNotFound: there is no such file.
@@ -61,12 +61,12 @@ class TensorFile:
             read: quantised, or of an unknown type.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, quantised: bool = False) -> None:
         self._path = path
         try:
             header, data_begin, size = _read_header(path)
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            _refuse_unknown(path, entries)
+            _refuse_unknown(path, entries, quantised)
             self.tensors = {name: _stored(entry, data_begin, size) for name, entry in entries.items()}
         except FileNotFoundError as error:
             raise ModelNotFound(f"there is no {path}: download the model again") from error
@@ -103,13 +103,13 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     return header, _LENGTH.size + length, size
 
 
-def _refuse_unknown(path: Path, entries: dict[str, Any]) -> None:
+def _refuse_unknown(path: Path, entries: dict[str, Any], quantised: bool) -> None:
     """Tensors in a form that only the program knows that made it are no damage, and another download is no help."""
-    if found := quantiser(entries):
+    if not quantised and (found := quantiser(entries)):
         method, name = found
         raise UnsupportedModel(
-            f"{path} is quantised by {method} (it has {name}), which is not supported; expected a model that is not "
-            "quantised"
+            f"{path} is quantised by {method} (it has {name}), but its config.json does not say how: expected "
+            "quantization_config there, or a model that is not quantised"
         )
     for name, entry in entries.items():
         if entry["dtype"] not in DTYPES:

@@ -106,20 +106,6 @@ def test_an_operator_s_unknown_scaling_is_refused():
             {**LLAMA, "model_type": "qwen2", "layer_types": ["full_attention", "sliding_attention"]},
             "layer_types is 'sliding_attention'.* beside {'sliding_window': None, 'use_sliding_window': None}",
         ),
-        ({**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "quantization_config.quant_method is 'gptq'"),
-        (
-            {**LLAMA, "quantization": {"group_size": 64, "bits": 4}},
-            "quantization is .*not quantised; this one is by MLX",
-        ),
-        ({**LLAMA, "quantization_config": {"quant_algo": "FP8"}}, "quantization_config.quant_algo is 'FP8'"),
-        (
-            {**LLAMA, "quantization_config": {"bits": 4}},
-            r"not quantised; this one is by a method that it does not name",
-        ),
-        (
-            {**LLAMA, "compression_config": {"format": "x"}},
-            "compression_config is .*not quantised; this one is by compressed-tensors",
-        ),
         (
             {**LLAMA, "model_type": "gemma", "use_bidirectional_attention": "all"},
             "use_bidirectional_attention is 'all'",

@@ -32,14 +32,14 @@ served-model-name tool-call-parser reasoning-parser tgi-compat=False kserve=Fals
 """
 
 REFUSED = """
---quantize=awq --kv-cache-dtype=fp8_e5m2 --ngrok --ngrok-authtoken=a --ngrok-edge=b
+--kv-cache-dtype=fp8_e5m2 --ngrok --ngrok-authtoken=a --ngrok-edge=b
 """
 
 HARMLESS = "--speculate=0 --lora-ids=empty --usage-stats=off --usage-stats=no-stack --disable-custom-kernels"
 
 BAD_VALUES = """
---speculate=-1 --port=0 --port=65536 --port=x --dtype=float8 --sharded=yes --max-batch-size=0 --validation-workers=0
---cuda-memory-fraction=1.5 --usage-stats=some --no-such-option --hostname=localhost
+--speculate=-1 --port=0 --port=65536 --port=x --dtype=float8 --quantize=exl2 --sharded=yes --max-batch-size=0
+--validation-workers=0 --cuda-memory-fraction=1.5 --usage-stats=some --no-such-option --hostname=localhost
 """
 
 
@@ -89,8 +89,8 @@ def test_an_option_without_its_feature_is_refused_by_name(argument: str, launche
 
 
 def test_a_refused_variable_is_refused_by_name():
-    answer = invoke(QUANTIZE="awq")
-    assert answer.exit_code == 2 and "--quantize awq is not supported" in answer.stderr
+    answer = invoke(KV_CACHE_DTYPE="fp8_e5m2")
+    assert answer.exit_code == 2 and "--kv-cache-dtype fp8_e5m2 is not supported" in answer.stderr
 
 
 @pytest.mark.parametrize("argument", HARMLESS.split())

@@ -39,7 +39,7 @@ def checkpoint(directory, dtype):
 def test_matrices_of_one_scheme_are_cut_joined_and_converted_apart(tmp_path, stored):
     files, a, b = checkpoint(tmp_path, stored)
     scheme = DenseScheme(torch.float32, CPU)
-    first, second = scheme.read(files, "a", (12, 8)), scheme.read(files, "b", (4, 8))
+    first, second = scheme.read(files, "a", (12, 8), False), scheme.read(files, "b", (8, 4), True).transpose()
     joined = first.select_out(slice(2, 6)).join_out([second, first.select_out(torch.tensor([11, 0]))])
     whole = torch.cat((a[2:6], b, a[[11, 0]]))
     finished = [

@@ -108,7 +108,6 @@ def test_speculation_has_a_depth(run, served):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--quantize", "awq"),
         ("--kv-cache-dtype", "fp8_e4m3fn"),
         ("--diffusion",),
     ],

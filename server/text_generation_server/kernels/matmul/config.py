@@ -24,6 +24,9 @@ MAX_CANDIDATES = 12
 WARP_GROUP_OUTPUTS = 64
 """Outputs a program from which weights are the left operand, as the instructions of whole warp groups want it."""
 
+LEAST_SIZE = {4: 32, 8: 64}
+"""By bits, of what shares a scale where few of them are multiplied: as many as are at one place of a unit's words."""
+
 _MULTIPROCESSORS = 132
 _MOST_PROGRAMS = 16 * _MULTIPROCESSORS
 _SHARED_BYTES = 227 * 1024
@@ -114,6 +117,50 @@ def candidates(rows: int, n: int, k: int) -> list[KernelConfig]:
     if rows > 1:
         tiles = _TILES if rows <= NARROW_ROWS else _WIDE_TILES
         found += [shared for tile in tiles if _fits(tile, rows, n, k) for shared in _filling(tile, n, k)]
+    return found[:MAX_CANDIDATES]
+
+
+_PACKED_TILES = (
+    KernelConfig(KernelKind.DOT, 64, 128, 4, 6),
+    KernelConfig(KernelKind.DOT, 64, 128, 4, 4),
+    KernelConfig(KernelKind.DOT, 128, 128, 8, 4),
+    KernelConfig(KernelKind.DOT, 128, 128, 4, 4),
+)
+
+_WIDE_PACKED_TILES = (
+    KernelConfig(KernelKind.DOT, 128, 128, 8, 4),
+    KernelConfig(KernelKind.DOT, 128, 128, 8, 3),
+    KernelConfig(KernelKind.DOT, 64, 128, 4, 4),
+    KernelConfig(KernelKind.DOT, 256, 128, 8, 3),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How weights of few bits are stored: `bits` each, `size` of them with one scale; name: says that and all else."""
+
+    name: str
+    bits: int
+    size: int
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfig]:
+    """As `candidates`, for weights of few bits: what may beat making them plain for cuBLAS."""
+    if rows > MAX_ROWS or k % 16 or form.size < LEAST_SIZE[form.bits]:
+        return []
+    found: list[KernelConfig] = []
+    for tile in _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES:
+        shared = (tile.block_n * form.bits // 8 + 2 * block_rows(rows)) * tile.block_k * tile.stages
+        if tile.block_n // 2 <= n and shared <= _SHARED_BYTES:
+            blocks, units = -(-n // tile.block_n), -(-k // tile.block_k)
+            splits = 1
+            while blocks * splits < 0.9 * _MULTIPROCESSORS and units >= 4 * splits:
+                splits *= 2
+            counts = (splits, 2 * splits, 4 * splits) if rows <= NARROW_ROWS else (splits, 2 * splits)
+            found += [replace(tile, splits=count) for count in counts if count == 1 or units >= 2 * count]
     return found[:MAX_CANDIDATES]
 
 

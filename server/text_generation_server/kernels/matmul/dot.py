@@ -24,7 +24,7 @@ MOST_BLOCKS = 1 << 12
 
 
 @triton.jit
-def _fetch(w: tl.tensor, BYTES: tl.constexpr, PIECES: tl.constexpr) -> None:
+def fetch(w: tl.tensor, BYTES: tl.constexpr, PIECES: tl.constexpr) -> None:
     """Into the L2 cache, BYTES of each row w [n, 1] in PIECES."""
     address = w.to(tl.int64) + tl.arange(0, PIECES)[None, :] * (BYTES // PIECES)
     size = tl.full(address.shape, BYTES // PIECES, tl.int32)
@@ -39,7 +39,7 @@ def _fetch(w: tl.tensor, BYTES: tl.constexpr, PIECES: tl.constexpr) -> None:
 
 
 @triton.jit
-def _sum_of_splits(
+def sum_of_splits(
     total: tl.tensor, parts: tl.tensor, arrived: tl.tensor, block: tl.tensor, SPLITS: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor]:
     """The sum of all programs of a block, and whether this one came last and has it; leaves the counter at zero."""
@@ -89,7 +89,7 @@ def _dot(
     row_of_w = w + of_w.to(tl.int64)[:, None] * K + start
     row_of_x = x + m[:, None] * x_stride + start
     if PDL:
-        _fetch(row_of_w, BYTES, PIECES)
+        fetch(row_of_w, BYTES, PIECES)
         gdc_launch_dependents()
         gdc_wait()
     # The weights are the left operand, or the right one.
@@ -100,7 +100,7 @@ def _dot(
         total = tl.dot(tile, values.T, total) if SWAPPED else tl.dot(values, tile.T, total)
     stored = rows
     if SPLITS > 1:
-        total, last = _sum_of_splits(total, parts, arrived, block, SPLITS)
+        total, last = sum_of_splits(total, parts, arrived, block, SPLITS)
         stored = tl.where(last, rows, 0)
     if SWAPPED:
         total = total.T

@@ -23,12 +23,12 @@ MOST_APART = 2
 
 
 @triton.jit
-def _none() -> tl.tuple:
+def no_tensors() -> tl.tuple:
     return ()
 
 
 @triton.jit
-def _both(tensors: tl.tuple, tensor: tl.tensor) -> tl.tuple:
+def one_more(tensors: tl.tuple, tensor: tl.tensor) -> tl.tuple:
     """One more at the end."""
     return tensors + (tensor,)  # noqa: RUF005 (Triton unpacks no tuples)
 
@@ -57,17 +57,17 @@ def _gemv(
     row_of_w = w + of_w.to(tl.int64)[None, :, None] * K
     # What is behind the last row is computed as the last, and not stored.
     row_of_x = x + tl.minimum(m, rows - 1)[:, None, None] * x_stride
-    tiles = _none()
+    tiles = no_tensors()
     for ahead in tl.static_range(AHEAD):
         place = ahead * BLOCK_K + k
-        tiles = _both(tiles, tl.load(row_of_w + place, mask=place < K, other=0.0, eviction_policy="evict_first"))
+        tiles = one_more(tiles, tl.load(row_of_w + place, mask=place < K, other=0.0, eviction_policy="evict_first"))
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
     total = tl.zeros((ROWS, BLOCK_N, BLOCK_K // FOLD), tl.float32)
     values = tl.load(row_of_x + k, mask=k < K, other=0.0)
     for start in range(0, K, AHEAD * BLOCK_K):
-        following = _none()
+        following = no_tensors()
         for ahead in tl.static_range(AHEAD):
             place = start + (ahead + 1) * BLOCK_K + k
             next_values = tl.load(row_of_x + place, mask=place < K, other=0.0)
@@ -76,7 +76,7 @@ def _gemv(
             values = next_values
             place = start + (ahead + AHEAD) * BLOCK_K + k
             tile = tl.load(row_of_w + place, mask=place < K, other=0.0, eviction_policy="evict_first")
-            following = _both(following, tile)
+            following = one_more(following, tile)
         tiles = following
     result = tl.sum(total, 2)
     if bias is not None:

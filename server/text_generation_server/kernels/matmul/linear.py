@@ -8,6 +8,10 @@ from text_generation_server.kernels import activation
 from text_generation_server.kernels.matmul.config import KernelConfig, KernelKind
 from text_generation_server.kernels.matmul.dot import arrivals, dot
 from text_generation_server.kernels.matmul.gemv import gemv
+from text_generation_server.kernels.matmul.packed import PackedWeight, Weight
+from text_generation_server.kernels.matmul.packed_dot import packed_dot
+from text_generation_server.kernels.matmul.rounded import rounded_product
+from text_generation_server.kernels.matmul.unpack import unpack
 from text_generation_server.specs.activation import Activation
 
 
@@ -18,21 +22,33 @@ class SmallBatchLinear:
         self._arrived = arrivals(device)
 
     def __call__(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, choice: KernelConfig, kind: Activation | None = None
+        self,
+        x: Tensor,
+        weight: Weight,
+        bias: Tensor | None,
+        choice: KernelConfig,
+        kind: Activation | None = None,
     ) -> Tensor:
         """x [m, K] · weight [N, K]ᵀ + bias [N], summed in float32 and rounded once; all of one 16-bit dtype.
 
         Args:
             x: at least one row and no more than the choice was made for; each contiguous and a multiple of 16 bytes
                 from the next.
-            weight: contiguous, and not written by the kernel in front: it is read before that one has ended.
+            weight: contiguous, and not written by the kernel in front: it is read before that one has ended. For cuBLAS
+                one of few bits is made plain.
             kind: the result is act(gate) · other [m, N / 2], gates first; None for the product itself.
         """
-        match choice.kernel:
-            case KernelKind.GEMV:
-                return gemv(x, weight, bias, choice, kind)
-            case KernelKind.DOT:
-                return dot(x, weight, bias, choice, self._arrived, kind)
-            case KernelKind.CUBLAS:
-                product = F.linear(x, weight, bias)
-                return product if kind is None else activation.gated(product, kind)
+        if choice.kernel is KernelKind.CUBLAS:
+            product = _by_library(x, weight, bias)
+            return product if kind is None else activation.gated(product, kind)
+        if isinstance(weight, PackedWeight):
+            return packed_dot(x, weight, bias, choice, self._arrived, kind)
+        if choice.kernel is KernelKind.GEMV:
+            return gemv(x, weight, bias, choice, kind)
+        return dot(x, weight, bias, choice, self._arrived, kind)
+
+
+def _by_library(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+    if isinstance(weight, Tensor):
+        return F.linear(x, weight, bias)
+    return rounded_product(x, weight, bias) if weight.rounds else F.linear(x, unpack(weight), bias)
