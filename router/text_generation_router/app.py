@@ -39,9 +39,6 @@ from text_generation_server.tracing import Tracing
 _ANTHROPIC_HEADERS = ("x-api-key", "anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access")
 """What its clients send from browsers too."""
 
-_GUARDED = ("POST", "DELETE")
-"""Methods of routes that do something."""
-
 
 def make_app(
     services: Services,
@@ -51,7 +48,7 @@ def make_app(
     tgi_compat: bool = False,
     kserve: bool = False,
 ) -> ASGIApp:
-    """The application. cors_allow_origin: None allows any. keys: of which POST routes ask for one, if there are any.
+    """The application. cors_allow_origin: None allows any. keys: of which all but GET routes ask for one, if any.
 
     tracing: of requests, if a collector is asked for. tgi_compat: whether OpenAI's routes answer as
     text-generation-inference does. kserve: whether there are KServe's.

@@ -31,8 +31,12 @@ def read_keys(given: str | None, path: str | None) -> tuple[str, ...]:
     return tuple(keys)
 
 
+_FREE = ("GET", "HEAD", "OPTIONS")
+"""Methods that change and compute nothing: browsers' preflight requests, and what tells of the server."""
+
+
 class KeyGuard:
-    """Lets POST requests pass that bring a key. Browsers' preflight requests and GET routes need none.
+    """Lets requests pass that bring a key, or need none by their method.
 
     refuse: the answer to others, by the path that they asked for.
     """
@@ -44,7 +48,7 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or answer 401."""
-        if scope["type"] == "http" and scope["method"] == "POST" and not self._knows_key(scope):
+        if scope["type"] == "http" and scope["method"] not in _FREE and not self._knows_key(scope):
             await self._refuse(Unauthorized(), scope["path"])(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -96,7 +96,7 @@ class RouterOptions:
     otlp_endpoint: str | None = option(None, "Collector of traces, over gRPC: http://host:4317")
     otlp_service_name: str = option("text-generation-inference.router", "Name in traces")
     cors_allow_origin: list[str] | None = option(None, "Origin browsers may call from; repeatable, by default any")
-    api_key: str | None = option(None, "Key that POST routes ask for; several with commas between")
+    api_key: str | None = option(None, "Key that all routes but GET ask for; several with commas between")
     ngrok: bool = option(False, "Open an ngrok tunnel", refused=_NO_NGROK)
     ngrok_authtoken: str | None = option(None, "ngrok's token", refused=_NO_NGROK)
     ngrok_edge: str | None = option(None, "ngrok's edge", refused=_NO_NGROK)

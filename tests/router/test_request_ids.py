@@ -100,6 +100,7 @@ def test_text_shows_it(capsys):
 
 
 def test_json_has_the_fields_of_tgis_router(capsys):
+    logger.configure(extra={})  # of shards that ran in this process
     set_up_logging("info", json_output=True)
     with logger.contextualize(request_id="n7"):
         logger.bind(total_time=0.5).warning("one {}", 'quoted "word"')

@@ -70,12 +70,12 @@ def test_options_that_ask_for_nothing_are_accepted(run, served):
     arguments = ("--lora-ids", "empty", "--speculate", "0", "--disable-flashinfer", "--no-run-ahead", "--no-sharded")
     assert run("serve", "model", *arguments).exit_code == 7
     assert (served[0].options.run_ahead, served[0].options.speculate) == (False, 0)
-    assert served[0].adapters == ()
+    assert not served[0].adapters.asked
 
 
 def test_adapters_come_by_variable_and_by_option(run, served):
     assert run("serve", "model", "--lora-ids", "a;owner/b", LORA_ADAPTERS="law=/adapters/law").exit_code == 7
-    assert [source.name for source in served[0].adapters] == ["law", "a", "owner/b"]
+    assert [source.name for source in served[0].adapters.named] == ["law", "a", "owner/b"]
 
 
 @pytest.mark.parametrize(
