@@ -54,7 +54,7 @@ async def test_a_failed_request_is_shown_and_fails_the_command(benchmark, direct
         code, found, printed = await benchmark(router.url, *QUICK[:2], "--requests", "3", "--warmup", "0")
         [cell] = found["servers"][0]["cells"]
         assert (code, cell["requests"], cell["failed"]) == (1, 3, 1)
-        assert "out of luck" in cell["first_error"]
+        assert "Request failed during generation" in cell["first_error"]
         assert "1 of 3 requests failed, the first: " in printed.out
 
 
