@@ -12,7 +12,7 @@ from text_generation_server.engine.types import HEALTH_REQUEST_ID, PrefillComman
 from text_generation_server.errors import GenerationError, OutOfBlocks
 from text_generation_server.sampling.params import SamplingParams
 
-SCHEDULES = 400
+SCHEDULES = 200
 """Of each kind, if `--schedules` does not say how many."""
 SLOTS, ROWS = 160, 10
 
