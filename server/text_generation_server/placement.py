@@ -13,7 +13,7 @@ BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16")
 
 
 MIXED_TOKENS = {"cuda": 1024, "cpu": 256}
-"""Tokens of a mixed step, by type of device: with more, a prompt's tokens are computed no faster, and answers wait."""
+"""Tokens of a mixed step, by type of device. On a GPU more are computed no faster (docs/benchmarks.md#mixed-steps)."""
 
 
 @dataclass(frozen=True, slots=True)

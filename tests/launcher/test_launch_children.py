@@ -69,6 +69,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         *["--rope-factor", "2", "--enable-prefill-logprobs", "--disable-custom-kernels", "--disable-flashinfer"],
         *["--cuda-memory-fraction", "0.5", "--huggingface-hub-cache", "/cache", "--trust-remote-code"],
         *["--watermark-gamma", "0.25", "--watermark-delta", "1.5", "--deterministic", "--quantize", "eetq"],
+        *["--max-mixed-tokens", "77"],
         *["--lora-adapters", "law=/adapters/law", "--lora-ids", "a;owner/b", "--lora-dir", "/adapters"],
         *["--max-device-loras", "3", "--max-lora-rank", "8", "--max-cpu-loras", "9"],
         env={"HF_API_TOKEN": "secret", "CUDA_GRAPHS": "0", "ATTENTION": "paged"},
@@ -77,6 +78,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
     argv, env = seen["argv"], seen["env"]
     assert value(argv, "--dtype") == "float32" and value(argv, "--max-input-tokens") == "100"
     assert "--trust-remote-code" in argv and "--disable-flashinfer" in argv and "--sharded" not in argv
+    assert value(argv, "--max-mixed-tokens") == "77"
     assert "--deterministic" in argv and value(argv, "--lora-ids") == "a;owner/b"
     assert value(argv, "--quantize") == "eetq"
     expected = {

@@ -290,7 +290,12 @@ class Engine:
         """Guesses follow the last token, which must have been read, and what is behind them depends on their number."""
         if not self.settings.run_ahead or any(map(any, (step.drafted for step in steps))):
             return False
-        return not (self.settings.speculate and self._guessing.pays(merged))
+        return not self._guesses(merged)
+
+    def _guesses(self, sequences: list[Sequence]) -> int:
+        """Most tokens that each is to guess for the next step."""
+        speculate = self.settings.speculate
+        return speculate if speculate and self._guessing.pays(sequences) else 0
 
     def _note_pace(self, steps: list[LaunchedStep]) -> None:
         if not self.settings.speculate:
@@ -351,7 +356,7 @@ class Engine:
             self._guessing.pause()
             return None
         if ahead is None:
-            guesses = self.settings.speculate if self._guessing.pays(sequences) else 0
+            guesses = self._guesses(sequences)
             for sequence in sequences:
                 sequence.guess(guesses)
             self._schedule(sequences)

@@ -73,6 +73,12 @@ def test_options_that_ask_for_nothing_are_accepted(run, served):
     assert not served[0].adapters.asked
 
 
+def test_steps_with_prompts_beside_answers_have_a_bound(run, served):
+    assert run("serve", "model", "--max-mixed-tokens", "64").exit_code == 7
+    assert served[0].options.max_mixed_tokens == 64
+    assert run("serve", "model", "--max-mixed-tokens", "0").exit_code == 2
+
+
 def test_adapters_come_by_variable_and_by_option(run, served):
     assert run("serve", "model", "--lora-ids", "a;owner/b", LORA_ADAPTERS="law=/adapters/law").exit_code == 7
     assert [source.name for source in served[0].adapters.named] == ["law", "a", "owner/b"]
