@@ -43,7 +43,7 @@ class Steps:
     def __init__(self, sizes, longest=inf):
         self.model, self.recorder = MockModel(), CountingRecorder()
         self.model.attention.longest = longest
-        self.states, self.rows = allocate(self.model.states, SLOTS, ROWS), RowTable(ROWS, 8, torch.device("cpu"))
+        self.states, self.rows = allocate(self.model.states, SLOTS, ROWS, 8), RowTable(ROWS, 8, torch.device("cpu"))
         (self.cache,) = self.states
         self.rows.block_table[ROWS - 1] = SLOTS - 1
         recorded = RecordedSteps(self.model, self.states, self.rows)
@@ -107,7 +107,7 @@ def test_padding_writes_its_own_slot_only(prompts):
 
 def test_nothing_is_replayed_that_was_not_recorded():
     model = MockModel()
-    states, rows = allocate(model.states, SLOTS, ROWS), RowTable(ROWS, 8, torch.device("cpu"))
+    states, rows = allocate(model.states, SLOTS, ROWS, 8), RowTable(ROWS, 8, torch.device("cpu"))
     forward = StepForward(model, states, rows, RecordedSteps(model, states, rows))
     rows.admit([0], [(5, 6)])
     plan = StepPlan((0,), (2,), (2,), ((7, 8),), (), (0,), (0,))
@@ -129,7 +129,7 @@ class Asked(MockModel):
 def test_only_long_steps_leave_tokens_out_of_the_last_layer():
     """What may be recorded is computed in the same way when it is not."""
     model = Asked()
-    states, rows = allocate(model.states, SLOTS, ROWS), RowTable(ROWS, 8, torch.device("cpu"))
+    states, rows = allocate(model.states, SLOTS, ROWS, 8), RowTable(ROWS, 8, torch.device("cpu"))
     forward = StepForward(model, states, rows, RecordedSteps(model, states, rows), whole=3)
     rows.admit([0, 1], [range(8), range(8, 16)])
     for prompt in ((7, 8, 9), (7, 8, 9, 10)):

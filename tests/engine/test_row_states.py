@@ -42,7 +42,7 @@ def test_rows_take_their_memory_before_slots_are_counted(make_engine):
     for row in (8, 2**14):
         model = with_states(HashesSpec(bytes_per_row=row), HashesSpec(bytes_per_slot=4, bytes_per_row=0))
         assert (bytes_per_slot(model.states), bytes_per_row(model.states)) == (4, row)
-        assert [len(state.of_row) for state in allocate(model.states, 5, 3)] == [3, 3]
+        assert [len(state.of_row) for state in allocate(model.states, 5, 3, 4)] == [3, 3]
         sizes.append(make_engine(model=model).warmup(WarmupCommand((), max_prefill_tokens=1)).supported_tokens)
     taken = 18 * 2**14 / 4  # 16 rows, one for liveness, one that pads
     assert 0.5 * taken < sizes[0] - sizes[1] < 2 * taken
@@ -61,13 +61,21 @@ def test_rows_that_do_not_fit_are_told_of(make_engine):
         engine.warmup(WarmupCommand((), max_prefill_tokens=1))
 
 
-def test_a_recurrent_model_is_replayed(make_engine, tmp_path):
-    """Other rows share a recording at every step, and one is filled up."""
-    config = {"model_type": "mamba", "vocab_size": VOCAB_SIZE, "hidden_size": 16, "num_hidden_layers": 2}
+MAMBA = {"model_type": "mamba", "vocab_size": VOCAB_SIZE, "hidden_size": 16, "num_hidden_layers": 2}
+T5 = {
+    "model_type": "t5", "vocab_size": VOCAB_SIZE, "d_model": 16, "d_ff": 24, "d_kv": 4, "num_heads": 3, "num_layers": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [MAMBA, T5], ids=lambda config: config["model_type"])
+def test_other_states_are_replayed(make_engine, tmp_path, monkeypatch, config):
+    """Every step of them, with prompts or without; other rows share a recording each time, and some are filled up."""
     (tmp_path / "config.json").write_text(json.dumps(config))
     options = ModelOptions(torch.float32, torch.device("cpu"), random_weights=True)
     model = load_model(tmp_path, options, SingleRank(), lambda _done, _total: None)
-    plain, replayed = (joined_answers(make_engine(model=model, graphs=graphs)) for graphs in ((), (2, 4)))
+    plain = joined_answers(make_engine(model=model))
+    monkeypatch.setattr(type(model), "prepare", lambda *_: pytest.fail("a step was not replayed"))
+    replayed = joined_answers(make_engine(model=model, graphs=(2, 4)))
     assert plain == replayed and [*map(len, plain.values())] == [4, 5, 6, 4]
 
 

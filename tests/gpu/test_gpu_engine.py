@@ -5,7 +5,7 @@ import torch
 
 from mocks.byte_tokenizer import ByteTokenizer
 from oracles.build import build
-from oracles.case import LLAMA, Case
+from oracles.case import LLAMA, TOKENS, VOCAB_SIZE, Case
 from text_generation_server.device.recorder import CudaRecorder
 from text_generation_server.device.stream import make_stream
 from text_generation_server.distributed.group import SingleRank
@@ -37,9 +37,29 @@ def model(request, tmp_path_factory):
     return load_model(directory, options, SingleRank(), lambda _done, _total: None)
 
 
+OTHERS = {
+    "mamba": {**TOKENS, "hidden_size": 64, "num_hidden_layers": 2},
+    "t5": {"vocab_size": VOCAB_SIZE, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4},
+}
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request, tmp_path_factory):
+    """A model of other states than keys and values of its tokens, in float32."""
+    directory = tmp_path_factory.mktemp("other")
+    build(Case(request.param, "", request.param, OTHERS[request.param], ""), directory)
+    return load_model(directory, ModelOptions(torch.float32, CUDA), SingleRank(), lambda _done, _total: None)
+
+
 def start(model, *, run_ahead=True, graphs=(1, 2, 4, 8)):
     settings = EngineSettings(
-        max_rows=16, block_size=1, run_ahead=run_ahead, memory_fraction=0.2, position_limit=512, graphs=graphs
+        max_rows=16,
+        block_size=1,
+        run_ahead=run_ahead,
+        memory_fraction=0.2,
+        position_limit=512,
+        graphs=graphs,
+        start=None if model.encoder is None else model.encoder.start,
     )
     engine = Engine(Runner(model, SingleRank(), make_stream(CUDA), CudaRecorder), ByteTokenizer(), settings)
     engine.resize(4096, 512, graphs)
@@ -91,3 +111,16 @@ def test_a_warm_up_leaves_a_cache_and_answers_as_before(model):
     assert free > 0.5 * torch.cuda.get_device_properties(CUDA).total_memory
     assert answers(engine, SAMPLINGS["greedy"], 8) == expected
     engine.runner.close()
+
+
+@pytest.mark.parametrize("sampling", ["greedy", "penalised"])
+def test_other_states_are_replayed(other, sampling, monkeypatch):
+    """Steps with prompts beside answers too: none is prepared by itself where all are recorded."""
+    engine = start(other, run_ahead=False, graphs=())
+    plain = answers(engine, SAMPLINGS[sampling], 3)
+    engine.runner.close()
+    monkeypatch.setattr(type(other), "prepare", lambda *_: pytest.fail("a step was not replayed"))
+    for run_ahead in (False, True):
+        engine = start(other, run_ahead=run_ahead)
+        assert answers(engine, SAMPLINGS[sampling], 3) == plain
+        engine.runner.close()

@@ -8,6 +8,7 @@ import torch
 from triton.runtime import interpreter
 
 from text_generation_server.attention.base import AttentionShape, AttentionVariant, LayerAttention
+from text_generation_server.attention.gathered import GatheredPlan, RelativeBias
 from text_generation_server.attention.sdpa import SdpaAttention
 from text_generation_server.attention.triton import TritonAttention
 from text_generation_server.cache.layout import RowLayout
@@ -130,6 +131,22 @@ def test_decode_of_other_heads(device, heads, head_dim, dtype):
     rows = Rows(device, heads, head_dim, [1, 1], [300, 5], dtype)
     variant = rows.variant()
     assert_near(rows.decoded(variant, KVSplit(2, 1)), rows.expected(variant))
+
+
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+def test_decode_with_biases_by_distance(device, heads):
+    """Against the twin, which gathers: keys nearer than the farthest distance with a bias of its own, and beyond."""
+    seq_lens, most = [1, 300, 37], 20
+    rows = Rows(device, (heads[0], heads[0]), 16, [1, 1, 1], seq_lens)
+    bias = RelativeBias(torch.randn(heads[0], 2 * most + 1, generator=torch.Generator().manual_seed(1)))
+    cache = PagedSpec(1, heads[0], 16, rows.q.dtype, torch.device("cpu"), slot_major=True).allocate(len(rows.kv), 1, 1)
+    cache.layer(0).copy_(rows.kv)
+    twin = GatheredPlan(rows.table.cpu(), rows.rows, rows.query_lens, seq_lens, bias, causal=True)
+    expected = twin.run(rows.q.cpu(), LayerAttention(0, 0, SCALE), cache)
+    scored = Rule.of(None, None, None, device, bias.before.to(device)), SCALE, KVSplit(3, 1), rows.arrived
+    numbers = (torch.tensor(of_rows, device=device) for of_rows in (rows.rows, seq_lens))
+    got = decode(rows.q, rows.kv, *numbers, rows.table, *scored)
+    assert_near(got.cpu(), expected.float())
 
 
 def test_heads_may_lie_apart(device):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from text_generation_server.kernels.recurrence.conv import causal_conv
 from text_generation_server.kernels.recurrence.scan import selective_scan
 from text_generation_server.layers.causal_conv import TorchConv
-from text_generation_server.layers.recurrence import RecurrentPlan
+from text_generation_server.layers.recurrence import Answers, RecurrentPlan, ReplayedPlan
 from text_generation_server.layers.selective_scan import ScanWeights, Selected, TorchScan
 from text_generation_server.specs.activation import Activation
 
@@ -18,7 +18,14 @@ every_length = pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 
 def plan_of(lengths, device):
     ends = torch.tensor([0, *lengths], device=device).cumsum(0)
-    return RecurrentPlan(lengths, torch.tensor([4, 0, 6][: len(lengths)], device=device), ends)
+    return RecurrentPlan(torch.tensor([4, 0, 6][: len(lengths)], device=device), ends, max(lengths) == 1)
+
+
+def replayed(plan, lengths):
+    """The same as one of up to so many rows, by fewer programs than rows, with room behind the tokens."""
+    prepared = ReplayedPlan(sum(lengths) + 3, plan.rows.device, Answers())
+    prepared.prepare(plan.rows.tolist(), lengths, lengths)
+    return prepared.plan
 
 
 def numbers(*shape, seed, device, dtype=torch.float32):
@@ -27,7 +34,12 @@ def numbers(*shape, seed, device, dtype=torch.float32):
 
 
 def on_cpu(plan):
-    return RecurrentPlan(plan.query_lens, plan.rows.cpu(), plan.ends.cpu())
+    return RecurrentPlan(plan.rows.cpu(), plan.ends.cpu(), plan.are_singles)
+
+
+def step_of(plan, x):
+    """What kernels are told of a step."""
+    return plan.rows, plan.ends, plan.are_singles, plan.count, plan.answer("", x)
 
 
 @every_length
@@ -40,9 +52,16 @@ def test_a_convolution_goes_on_from_its_window(device, lengths, width, taps, dty
     expected_windows = windows.cpu().clone()
     twin = TorchConv(weight.cpu(), bias.cpu(), Activation.SILU)
     expected = twin(x.cpu(), expected_windows, on_cpu(plan))
-    got = causal_conv(x, windows, plan.rows, plan.ends, max(lengths), weight, bias, Activation.SILU)
+    first_windows = windows.clone()
+    got = causal_conv(x, windows, *step_of(plan, x), weight, bias, Activation.SILU)
     torch.testing.assert_close(got.cpu(), expected)
     assert torch.equal(windows.cpu(), expected_windows)
+    longer = torch.cat((x, x[:3]))
+    got = causal_conv(longer, first_windows, *step_of(replayed(plan, lengths), longer), weight, bias, Activation.SILU)
+    torch.testing.assert_close(
+        got.cpu(), torch.cat((expected, torch.zeros_like(expected[:1]).expand(len(got) - tokens, -1)))
+    )
+    assert torch.equal(first_windows.cpu(), expected_windows)
 
 
 def test_a_convolution_may_have_no_bias(device):
@@ -50,7 +69,7 @@ def test_a_convolution_may_have_no_bias(device):
     x, weight, windows = (numbers(n, 8, seed=n, device=device) for n in (3, 4, 3 * ROWS))
     windows = windows.view(ROWS, 3, 8)
     expected = TorchConv(weight.cpu(), None, Activation.SILU)(x.cpu(), windows.cpu().clone(), on_cpu(plan))
-    got = causal_conv(x, windows, plan.rows, plan.ends, 3, weight, None, Activation.SILU)
+    got = causal_conv(x, windows, *step_of(plan, x), weight, None, Activation.SILU)
     torch.testing.assert_close(got.cpu(), expected)
 
 
@@ -77,9 +96,11 @@ def test_a_scan_goes_on_from_its_sums(device, lengths, width, dtype):
     x, gate, *selected = (each.cpu() for each in given)
     twin = TorchScan(ScanWeights(*(weight.cpu() for weight in weights)))
     expected = twin(x, gate, Selected(*selected), expected_sums, on_cpu(plan))
-    got = selective_scan(*given, sums, plan.rows, plan.ends, max(lengths), *weights)
-    torch.testing.assert_close(got.cpu(), expected, atol=1e-5, rtol=2e-2 if dtype is torch.bfloat16 else 1e-5)
-    torch.testing.assert_close(sums.cpu(), expected_sums, atol=1e-5, rtol=1e-5)
+    first_sums = sums.clone()
+    for of_step, kept in ((plan, sums), (replayed(plan, lengths), first_sums)):
+        got = selective_scan(*given, kept, *step_of(of_step, given[0]), *weights)
+        torch.testing.assert_close(got.cpu(), expected, atol=1e-5, rtol=2e-2 if dtype is torch.bfloat16 else 1e-5)
+        torch.testing.assert_close(kept.cpu(), expected_sums, atol=1e-5, rtol=1e-5)
 
 
 @every_length

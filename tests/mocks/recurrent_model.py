@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mocks.mock_model import SEED, VOCAB_SIZE, MockModel, logits_after, mix, mixed
 from text_generation_server.cache.layout import RowLayout
-from text_generation_server.layers.recurrence import RecurrentPlan
+from text_generation_server.layers.recurrence import Answers, RecurrentPlan, ReplayedPlan
 from text_generation_server.models.step import SourceInput, StepInput
 
 
@@ -34,7 +34,7 @@ class HashesSpec:
     unshared: str = "it is a hash"
     rewinds: bool = False
 
-    def allocate(self, num_slots: int, num_rows: int) -> Hashes:
+    def allocate(self, num_slots: int, num_rows: int, max_len: int) -> Hashes:
         return Hashes(num_rows)
 
 
@@ -70,16 +70,15 @@ class RecurrentMockModel(MockModel):
     def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[RecurrentPlan]:
         return [RecurrentPlan.of_singles(rows)]
 
-    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[RecurrentPlan]:
-        return []
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[ReplayedPlan]:
+        return [ReplayedPlan(tokens, self.device, Answers())]
 
     def hidden(self, step: StepInput) -> Tensor:
         if self.fail_on in step.token_ids.tolist():
             raise RuntimeError("the mock device failed")
         (hashes,) = step.states
         found = torch.zeros(len(step.token_ids), 1, dtype=torch.int64)
-        ends = step.prepared.ends.tolist()
-        for row, first, past in zip(step.prepared.rows.tolist(), ends, ends[1:], strict=False):
+        for row, first, past in step.prepared.plan.on_host():
             for place in range(first, past):
                 hashes.of_row[row] = mixed(int(hashes.of_row[row]), int(step.token_ids[place]))
                 found[place] = hashes.of_row[row]

@@ -39,7 +39,7 @@ class Driver:
         rows, max_len = len(spans), max(spans)
         sources = [] if model.encoder is None else sources or [source_of(row) for row in range(rows)]
         num_slots = rows * max_len + sum(map(len, sources))
-        self.states = allocate(model.states, num_slots, rows)
+        self.states = allocate(model.states, num_slots, rows, max([max_len, *map(len, sources)]))
         slots = random.Random(1).sample(range(num_slots), num_slots)
         self.device = model.device
         table = RowTable(rows, max_len, self.device)

@@ -36,6 +36,11 @@ class RelativeBias:
         buckets = _buckets(distances, len(weight), max_distance, causal).to(weight.device)
         return cls(weight[buckets].T.contiguous())
 
+    @property
+    def before(self) -> Tensor:
+        """[H, most + 1], for keys 0, 1, … tokens before a query; the last for those further away too."""
+        return self.by_distance[:, : self.by_distance.shape[1] // 2 + 1].flip(1)
+
     def __call__(self, ahead: Tensor) -> Tensor:
         """Distances [...] from query to key to biases [H, ...]."""
         most = self.by_distance.shape[1] // 2
@@ -95,10 +100,10 @@ class GatheredPlan:
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
         out = q.new_empty(q.shape)
-        pool = cache.layer(layer.layer)
         for group in self._groups:
             rows, keys = group.slots.shape
-            kv = pool.index_select(1, group.slots.flatten()).view(2, -1, rows, keys, q.shape[-1]).transpose(1, 2)
+            held = cache.gathered(layer.layer, group.slots.flatten())
+            kv = held.reshape(*held.shape[:2], rows, keys, -1).transpose(1, 2)  # [2, B, H, S, d]
             queries = q[group.tokens].view(rows, -1, *q.shape[1:]).transpose(1, 2)  # [B, H, t, d]
             mask = group.mask()
             mask = None if mask is None else mask.to(q.dtype)

@@ -29,7 +29,7 @@ class PagedSpec:
         """Bytes of one token in all layers."""
         return 2 * self.num_layers * self.kv_heads * self.head_dim * self.dtype.itemsize
 
-    def allocate(self, num_slots: int, num_rows: int) -> "PagedCache":
+    def allocate(self, num_slots: int, num_rows: int, max_len: int) -> "PagedCache":
         """See `StateSpec`."""
         return PagedCache(self, num_slots)
 
@@ -65,6 +65,13 @@ class PagedCache:
     def layer(self, layer: int) -> Tensor:
         """Keys and values of a layer, in the order that the state asked for."""
         return self._layers[layer]
+
+    def gathered(self, layer: int, slots: Tensor) -> Tensor:
+        """Keys and values [2, kv_heads, S, head_dim] of these slots [S]."""
+        held = self._layers[layer]
+        if self._slot_major:
+            return held.index_select(0, slots).permute(1, 2, 0, 3)
+        return held.index_select(1, slots).view(2, self._kv_heads, len(slots), -1)
 
     def keys(self, layer: int) -> Tensor:
         """Keys of a layer as a view [slots, kv_heads, head_dim]."""

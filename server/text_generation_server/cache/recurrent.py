@@ -29,7 +29,7 @@ class RecurrentStateSpec:
         """Bytes of one sequence in all layers."""
         return self.num_layers * self.channels * (self.numbers * 4 + self.window * self.dtype.itemsize)
 
-    def allocate(self, num_slots: int, num_rows: int) -> "RecurrentState":
+    def allocate(self, num_slots: int, num_rows: int, max_len: int) -> "RecurrentState":
         """See `StateSpec`."""
         return RecurrentState(self, num_rows)
 

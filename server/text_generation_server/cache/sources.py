@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from text_generation_server.device.copies import upload
+
 
 @dataclass(frozen=True, slots=True)
 class SourcesSpec:
@@ -20,26 +22,27 @@ class SourcesSpec:
     rewinds: bool = True
     unshared: str = "what it keeps of each token follows from the whole input"
 
-    def allocate(self, num_slots: int, num_rows: int) -> "Sources":
+    def allocate(self, num_slots: int, num_rows: int, max_len: int) -> "Sources":
         """See `StateSpec`."""
-        return Sources(num_rows, self.device)
+        return Sources(num_rows, max_len, self.device)
 
 
 class Sources:
-    """table: [rows, positions] int64, the slots of each row's source; it grows with the longest. lens: of each row."""
+    """table: [rows, positions] int64, the slots of each row's source. lens: [rows] int64, how many those are.
 
-    def __init__(self, num_rows: int, device: torch.device) -> None:
-        self.table = torch.zeros(num_rows, 1, dtype=torch.int64, device=device)
-        self.lens = [0] * num_rows
+    A row that never had one, as that which pads recorded steps, has one of one slot.
+    """
+
+    def __init__(self, num_rows: int, max_len: int, device: torch.device) -> None:
+        self.table = torch.zeros(num_rows, max_len, dtype=torch.int64, device=device)
+        self.lens = torch.ones(num_rows, dtype=torch.int64, device=device)
 
     def admit(self, rows: Tensor) -> None:
         """See `State`: `hold` is called for each row that begins."""
 
     def hold(self, rows: Sequence[int], slots: Sequence[Tensor]) -> None:
         """Let rows have their sources in these slots [each its own length]."""
-        more = max(map(len, slots)) - self.table.shape[1]
-        if more > 0:
-            self.table = torch.nn.functional.pad(self.table, (0, max(more, self.table.shape[1])))
+        places, lens = upload(self.table.device, rows, [*map(len, slots)])
+        self.lens[places] = lens
         for row, of_row in zip(rows, slots, strict=True):
             self.table[row, : len(of_row)] = of_row
-            self.lens[row] = len(of_row)

@@ -40,13 +40,16 @@ class StateSpec(Protocol):
     @property
     def rewinds(self) -> bool: ...
 
-    def allocate(self, num_slots: int, num_rows: int) -> State:
-        """Its tensors, for so many slots and rows. What is in them is not defined: whoever reads must have written."""
+    def allocate(self, num_slots: int, num_rows: int, max_len: int) -> State:
+        """Its tensors, for so many slots, rows, and positions of a row.
+
+        What is in them is not defined: whoever reads must have written.
+        """
 
 
-def allocate(specs: Sequence[StateSpec], num_slots: int, num_rows: int) -> tuple[State, ...]:
+def allocate(specs: Sequence[StateSpec], num_slots: int, num_rows: int, max_len: int) -> tuple[State, ...]:
     """The states of a model, in its order."""
-    return tuple(spec.allocate(num_slots, num_rows) for spec in specs)
+    return tuple(spec.allocate(num_slots, num_rows, max_len) for spec in specs)
 
 
 def bytes_per_slot(specs: Sequence[StateSpec]) -> int:

@@ -133,7 +133,7 @@ class Runner:
         self._states, self._held = (), (0, 0)
         # A slot and a row more than asked for: those of the rows that pad recorded steps.
         sizes = command.num_slots + 1, command.num_rows + 1
-        states = allocate(self._model.states, *sizes)
+        states = allocate(self._model.states, *sizes, command.max_len)
         rows = RowTable(command.num_rows + 1, command.max_len, self.device)
         rows.block_table[command.num_rows] = command.num_slots
         self._states, self._held, self._rows = states, sizes, rows

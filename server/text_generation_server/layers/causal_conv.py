@@ -41,12 +41,11 @@ class TorchConv:
 
     def _prompts(self, x: Tensor, windows: Tensor, plan: RecurrentPlan) -> Tensor:
         sums = self._bias.repeat(len(x), 1)
-        parts = (torch.split(each, list(plan.query_lens)) for each in (x, sums))
-        for row, of_row, place in zip(plan.rows.tolist(), *parts, strict=True):
-            seen = torch.cat((windows[row], of_row))
-            windows[row] = seen[len(of_row) :]
+        for row, first, past in plan.on_host():
+            seen = torch.cat((windows[row], x[first:past]))
+            windows[row] = seen[past - first :]
             for tap, weight in enumerate(self._weight):
-                place.addcmul_(seen[tap : tap + len(of_row)], weight)
+                sums[first:past].addcmul_(seen[tap : tap + past - first], weight)
         return sums
 
 
@@ -61,8 +60,8 @@ class FusedConv:
 
     def __call__(self, x: Tensor, windows: Tensor, plan: RecurrentPlan) -> Tensor:
         """See `CausalConv`."""
-        longest = max(plan.query_lens)
-        return self._kernel(x, windows, plan.rows, plan.ends, longest, self._weight, self._bias, self._kind)
+        step = plan.rows, plan.ends, plan.are_singles, plan.count, plan.answer("convolution", x)
+        return self._kernel(x, windows, *step, self._weight, self._bias, self._kind)
 
 
 def causal_conv(weight: Tensor, bias: Tensor | None, kind: Activation) -> CausalConv:

@@ -59,8 +59,9 @@ class TorchScan:
         if plan.are_singles:
             out = self._singles(sums, plan.rows, *every)
         else:
-            parts = zip(plan.rows.tolist(), *(torch.split(each, list(plan.query_lens)) for each in every), strict=True)
-            out = torch.cat([self._prompt(sums[row], *of_row) for row, *of_row in parts])
+            out = torch.zeros_like(wide)
+            for row, first, past in plan.on_host():
+                out[first:past] = self._prompt(sums[row], *(each[first:past] for each in every))
         return out.addcmul_(wide, self._weights.skip).mul_(F.silu(gate.float())).to(x.dtype)
 
     def _singles(
@@ -99,7 +100,8 @@ class FusedScan:
         """See `SelectiveScan`."""
         chosen = selected.steps, selected.write, selected.read
         weights = self._weights.decay, self._weights.skip, self._weights.step_bias
-        return self._kernel(x, gate, *chosen, sums, plan.rows, plan.ends, max(plan.query_lens), *weights)
+        state = sums, plan.rows, plan.ends
+        return self._kernel(x, gate, *chosen, *state, plan.are_singles, plan.count, plan.answer("scan", x), *weights)
 
 
 def selective_scan(weights: ScanWeights) -> SelectiveScan:

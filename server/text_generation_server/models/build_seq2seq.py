@@ -3,9 +3,12 @@
 Heads and inner sizes are cut over ranks, as a decoder's are.
 """
 
+from dataclasses import replace
+
 import torch
 
 from text_generation_server.attention.base import LayerAttention
+from text_generation_server.attention.crossing import CrossingAttention
 from text_generation_server.attention.gathered import RelativeBias
 from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.distributed.group import TensorParallel
@@ -48,8 +51,11 @@ class Seq2SeqBuilder:
         for name in names.unused:
             reader.checkpoint.leave(name)
         embedding = ends.embedding(table)
+        kv = PagedSpec(spec.decoder_layers, len(self._mine), spec.head_dim, reader.dtype, reader.device)
+        attention = CrossingAttention(kv, self._bias(names.decoder, causal=True))
         return Seq2SeqModel(
-            kv=PagedSpec(spec.decoder_layers, len(self._mine), spec.head_dim, reader.dtype, reader.device),
+            kv=replace(kv, slot_major=attention.slot_major),
+            attention=attention,
             vocab_size=spec.vocab_size,
             max_positions=None if spec.max_positions is None else spec.max_positions.tokens,
             encoder=Encoder(
@@ -64,7 +70,6 @@ class Seq2SeqBuilder:
             ),
             embedding=embedding,
             blocks=build_layers(self._decoder_block, spec.decoder_layers),
-            bias=self._bias(names.decoder, causal=True),
             final_norm=self._norm(names.decoder.final_norm),
             head=ends.head(table, spec.head),
         )

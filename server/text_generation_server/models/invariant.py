@@ -155,7 +155,7 @@ class _Trial:
     def __init__(self, model: ServedModel, agreed: Callable[[bool], bool]) -> None:
         self._model = model
         self._agreed = agreed
-        self._states = allocate(model.states, SIZES[0], SIZES[0])
+        self._states = allocate(model.states, SIZES[0], SIZES[0], SIZES[0])
         randomness = torch.Generator().manual_seed(0)
         self._ids = torch.randint(model.vocab_size, (2 * SIZES[0],), generator=randomness)
 

@@ -4,20 +4,20 @@ The hidden state travels as a pair, as in `models/decoder.py`: "add, then norm" 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.cache.layout import RowLayout, TokenPreparation
+from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.recurrent import RecurrentState, RecurrentStateSpec
 from text_generation_server.layers.causal_conv import CausalConv
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from text_generation_server.layers.linear import ColumnParallelLinear, LinearStep, ParallelLinear, RowParallelLinear
 from text_generation_server.layers.norm import Norm
-from text_generation_server.layers.recurrence import RecurrentPlan
+from text_generation_server.layers.recurrence import Answers, RecurrentPlan, ReplayedPlan
 from text_generation_server.layers.selective_scan import Selected, SelectiveScan
 from text_generation_server.models.decoder import HiddenState
 from text_generation_server.models.step import StepInput, at_least_one
@@ -101,7 +101,10 @@ class RecurrentBlock:
 
 @dataclass(frozen=True, slots=True)
 class RecurrentModel:
-    """One rank of a model; satisfies `ServedModel`. residual_dtype: of the stream that layers add to."""
+    """One rank of a model; satisfies `ServedModel`.
+
+    residual_dtype: of the stream that layers add to. answers: of layers in steps that are replayed.
+    """
 
     state: RecurrentStateSpec
     vocab_size: int
@@ -112,6 +115,7 @@ class RecurrentModel:
     final_norm: Norm
     head: ParallelLMHead
     residual_dtype: torch.dtype
+    answers: Answers = field(default_factory=Answers)
     mixing: str = "a recurrence"
     records: bool = True
     encoder: None = None
@@ -139,17 +143,17 @@ class RecurrentModel:
         """See `ServedModel`: whatever is kept is found by row."""
         return (RecurrentPlan.of_singles(rows),)
 
-    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[TokenPreparation]:
-        """See `ServedModel`: none, as kernels have a program for each row of a step, whose number must be known."""
-        return ()
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[ReplayedPlan]:
+        """See `ServedModel`."""
+        return (ReplayedPlan(tokens, self.device, self.answers),)
 
     def hidden(self, step: StepInput) -> Tensor:
         """See `ServedModel`."""
         delta = self.embedding(step.token_ids)
         residual = torch.zeros_like(delta, dtype=self.residual_dtype)
         tokens = LinearStep(step.adapters)
-        plan, state = cast(RecurrentPlan, step.prepared), cast(RecurrentState, step.states[0])
-        layer_step = RecurrentStep(plan, state, tokens, tokens)
+        prepared, state = cast(RecurrentPlan | ReplayedPlan, step.prepared), cast(RecurrentState, step.states[0])
+        layer_step = RecurrentStep(prepared.plan, state, tokens, tokens)
         *blocks, last = self.blocks
         for block in blocks:
             delta, residual = block(delta, residual, layer_step)

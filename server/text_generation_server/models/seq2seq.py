@@ -12,9 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import LayerAttention
+from text_generation_server.attention.base import AttentionPlan, LayerAttention
+from text_generation_server.attention.crossing import CrossingAttention, CrossingStep, EachTokenStep
 from text_generation_server.attention.gathered import GatheredPlan, RelativeBias
-from text_generation_server.cache.layout import DecodePreparation, RowLayout, TokenPreparation
+from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.cache.sources import Sources, SourcesSpec
 from text_generation_server.cache.states import State
@@ -33,7 +34,7 @@ class CrossAttention:
     ) -> None:
         self._queries, self._out, self._head_dim, self._layer = queries, out, head_dim, layer
 
-    def __call__(self, x: Tensor, step: LayerStep, plan: GatheredPlan) -> Tensor:
+    def __call__(self, x: Tensor, step: LayerStep, plan: AttentionPlan) -> Tensor:
         """[T, hidden] to the same shape."""
         queries = self._queries(x, step.tokens).view(len(x), -1, self._head_dim)
         return self._out(plan.run(queries, self._layer, step.cache), step.tokens)
@@ -50,7 +51,7 @@ class CrossBlock:
     norm3: Norm
     mlp: DenseMlp
 
-    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep, plan: GatheredPlan) -> HiddenState:
+    def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep, plan: AttentionPlan) -> HiddenState:
         """[T, hidden] each to the same shapes."""
         delta = self.attention(self.norm1.of_sum(delta, residual), step)
         delta = self.cross(self.norm2.of_sum(delta, residual), step, plan)
@@ -91,20 +92,31 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Seq2SeqModel:
-    """One rank of a model; satisfies `ServedModel`. kv: of the decoder's tokens and of sources alike."""
+    """One rank of a model; satisfies `ServedModel`. kv: of the decoder's tokens and of sources alike.
+
+    attention: of the decoder.
+    """
 
     kv: PagedSpec
+    attention: CrossingAttention
     vocab_size: int
     max_positions: int | None
     encoder: Encoder
     embedding: VocabParallelEmbedding
     blocks: Sequence[CrossBlock]
-    bias: RelativeBias
     final_norm: Norm
     head: ParallelLMHead
-    mixing: str = "gathered attention"
     linears: tuple[()] = ()
-    records: bool = False
+
+    @property
+    def records(self) -> bool:
+        """See `ServedModel`."""
+        return self.attention.records
+
+    @property
+    def mixing(self) -> str:
+        """See `ServedModel`."""
+        return f"{self.attention.name} attention to sources"
 
     @property
     def states(self) -> tuple[PagedSpec, SourcesSpec]:
@@ -121,25 +133,22 @@ class Seq2SeqModel:
         """See `ServedModel`."""
         return self.kv.device
 
-    def prepare(self, layout: RowLayout) -> RowLayout:
+    def prepare(self, layout: RowLayout) -> CrossingStep:
         """See `ServedModel`: plans need the sources, which are in the states."""
-        return layout
+        return self.attention.step(layout)
 
-    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[DecodePreparation]:
-        """See `ServedModel`: none, as what is gathered depends on the rows' lengths."""
-        return ()
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[EachTokenStep]:
+        """See `ServedModel`."""
+        return (self.attention.replayed(block_table),)
 
-    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[TokenPreparation]:
-        """See `ServedModel`: none, for the same reason."""
-        return ()
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[EachTokenStep]:
+        """See `ServedModel`."""
+        return (self.attention.replayed(block_table),)
 
     def hidden(self, step: StepInput) -> Tensor:
         """See `ServedModel`."""
-        rows = cast(RowLayout, step.prepared)
         cache, sources = cast(PagedCache, step.states[0]), cast(Sources, step.states[1])
-        lens = [sources.lens[row] for row in rows.rows]
-        own = GatheredPlan(rows.block_table, rows.rows, rows.query_lens, rows.seq_lens, self.bias, causal=True)
-        across = GatheredPlan(sources.table, rows.rows, rows.query_lens, lens, None, causal=False)
+        own, across = cast(CrossingStep, step.prepared).plans(step.rows, step.positions, sources)
         tokens = LinearStep(None)
         layer_step = LayerStep(own, cache, step.slot_mapping, (), tokens, tokens)
         delta = self.embedding(step.token_ids)

@@ -32,7 +32,7 @@ def test_scores_written_out(lens, biased, causal):
     torch.manual_seed(0)
     keys, tokens = max(count for _, count in lens), sum(count for count, _ in lens)
     spec = PagedSpec(1, HEADS, DIM, torch.float32, CPU)
-    cache = spec.allocate(4 * keys, 1)
+    cache = spec.allocate(4 * keys, 1, keys)
     cache.layer(0).normal_()
     weight = torch.randn(BUCKETS, HEADS)
     table = torch.randperm(4 * keys)[: len(lens) * keys].view(len(lens), keys)

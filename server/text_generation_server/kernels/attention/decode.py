@@ -46,6 +46,8 @@ def _attend(
     slope: tl.tensor,
     scale: float,
     softcap: float,
+    bias: tl.tensor,
+    farthest: int,
     SLOT: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -56,14 +58,16 @@ def _attend(
     newest = kv_len - 1
     if group == 1:
         most, total, values = walk_by_sums(
-            query, newest, source, begin, end, slope, scale, softcap, SLOT, HEAD_DIM, BLOCK_N, STAGES
+            query, newest, source, begin, end, slope, scale, softcap, bias, farthest, SLOT, HEAD_DIM, BLOCK_N, STAGES
         )
     else:
         at, state = tl.zeros((group,), tl.int32) + newest, fresh(group, query.shape[1])
         slope = None if slope is None else slope[:, None]
+        bias = None if bias is None else bias[:, None]
         most, total, values = walk(
-            state, query, at, source, begin, end, window, slope, scale, softcap, SLOT, HEAD_DIM, BLOCK_N, STAGES, True
-        )
+            state, query, at, source, begin, end, window, slope, scale, softcap, bias, farthest,
+            SLOT, HEAD_DIM, BLOCK_N, STAGES, True,
+        )  # fmt: skip
     return values / total[:, None], most + tl.log2(total)
 
 
@@ -111,6 +115,7 @@ def _decode(
     tokens: tl.tensor,
     table: tl.tensor,
     slopes: tl.tensor,
+    biases: tl.tensor,
     parts: tl.tensor,
     masses: tl.tensor,
     arrived: tl.tensor,
@@ -120,6 +125,7 @@ def _decode(
     window: int,
     scale: float,
     softcap: tl.tensor,
+    farthest: int,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -153,7 +159,12 @@ def _decode(
     held = here[:, None] & (column < HEAD_DIM)
     query = tl.load(q + token * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
     slope = None if slopes is None else tl.load(slopes + head, mask=here, other=0.0)
-    found = _attend(query, kv_len, source, begin, end, window, slope, scale, softcap, slot, HEAD_DIM, BLOCK_N, STAGES)
+    # Heads behind the last are the last again.
+    bias = None if biases is None else biases + tl.minimum(head, KV_HEADS * GROUP - 1) * (farthest + 1)
+    found = _attend(
+        query, kv_len, source, begin, end, window, slope, scale, softcap, bias, farthest,
+        slot, HEAD_DIM, BLOCK_N, STAGES,
+    )  # fmt: skip
     result = out + token * (KV_HEADS * GROUP * HEAD_DIM) + column
     # A step whose rows are not split has nowhere to leave parts: its kernel must not name them.
     if SPLITS > 1 and used > 1:
@@ -205,10 +216,11 @@ def decode(
     if split.parts > 1:
         sizes = count * heads * split.parts * tile.width, count * heads * split.parts
         stores = *(torch.empty(size, dtype=torch.float32, device=q.device) for size in sizes), arrived
+    farthest = 0 if rule.biases is None else rule.biases.shape[1] - 1
     pdl = overlaps(q.device)
     _decode[(blocks, count, split.parts)](
-        *(q, kv, out, rows, seq_lens, tokens, table, rule.slopes, *stores),
-        *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap),
+        *(q, kv, out, rows, seq_lens, tokens, table, rule.slopes, rule.biases, *stores),
+        *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap, farthest),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,
         HEAD_DIM=head_dim,

@@ -85,12 +85,14 @@ def _attend(
     state = fresh(BLOCK_M, BLOCK_D)
     if not WINDOWED:
         state = walk(
-            state, query, at, source, begin, full, window, slope, scale, softcap, slot, HEAD_DIM, BLOCK_N, STAGES, False
-        )
+            state, query, at, source, begin, full, window, slope, scale, softcap, None, 0,
+            slot, HEAD_DIM, BLOCK_N, STAGES, False,
+        )  # fmt: skip
         begin = full
     _, total, values = walk(
-        state, query, at, source, begin, end, window, slope, scale, softcap, slot, HEAD_DIM, BLOCK_N, STAGES, True
-    )
+        state, query, at, source, begin, end, window, slope, scale, softcap, None, 0,
+        slot, HEAD_DIM, BLOCK_N, STAGES, True,
+    )  # fmt: skip
     place = token[:, None] * (KV_HEADS * GROUP * HEAD_DIM) + head[:, None] * HEAD_DIM + column
     tl.store(out + place, (values / total[:, None]).to(out.dtype.element_ty), mask=held)
 
@@ -154,7 +156,7 @@ def prefill(
         blocks: [any, 5] int64, see `blocks_of`.
         count: [1] int64, how many of the blocks are to be computed.
         table: [all rows, positions] int64, the slot of each position of each row.
-        rule: what scores are subject to.
+        rule: what scores are subject to, without biases.
         scale: of products.
         tile: that `blocks` were made for.
         programs: that share the work, a block of a key head each until all is done.

@@ -28,29 +28,42 @@ class Rule:
     window: newest keys a query sees, itself included.
     slopes: [H] float32 in units of ln 2, of linear biases; None for none.
     softcap: bound of scores, in the same unit; None for none.
+    biases: [H, D] float32 in that unit, contiguous, added for keys 0, 1, … tokens before a query, the last for those
+        further away too; None for none. Only `decode` adds them.
     """
 
     window: int
     slopes: Tensor | None
     softcap: float | None
+    biases: Tensor | None = None
 
     @classmethod
     def of(
-        cls, window: int | None, slopes: Sequence[float] | None, softcap: float | None, device: torch.device
+        cls,
+        window: int | None,
+        slopes: Sequence[float] | None,
+        softcap: float | None,
+        device: torch.device,
+        biases: Tensor | None = None,
     ) -> "Rule":
-        """From what a model says: no window, slopes or bound is None, and units are natural."""
+        """From what a model says: no window, slopes, bound or biases are None, and units are natural."""
         return cls(
             EVERYTHING if window is None else window,
             None if slopes is None else torch.tensor(slopes, dtype=torch.float32, device=device) * LOG2_E,
             None if softcap is None else softcap * LOG2_E,
+            None if biases is None else (biases.float() * LOG2_E).contiguous(),
         )
 
 
 @triton.jit
-def ruled(scores: tl.tensor, distance: tl.tensor, slope: tl.tensor, softcap: float) -> tl.tensor:
-    """Scaled products bounded by tanh, then biased."""
+def ruled(
+    scores: tl.tensor, distance: tl.tensor, slope: tl.tensor, softcap: float, bias: tl.tensor, farthest: int
+) -> tl.tensor:
+    """Scaled products bounded by tanh, then biased. bias: where the numbers of distances up to the farthest begin."""
     if softcap is not None:
         scores = softcap * (2 * tl.sigmoid(2 * scores / softcap) - 1)
     if slope is not None:
         scores -= slope * distance
+    if bias is not None:
+        scores += tl.load(bias + tl.maximum(tl.minimum(distance, farthest), 0))
     return scores

@@ -44,6 +44,8 @@ def walk(
     slope: tl.tensor,
     scale: float,
     softcap: float,
+    bias: tl.tensor,
+    farthest: int,
     SLOT: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -56,7 +58,7 @@ def walk(
         query: [M, d].
         at: [M] the position of each query.
         source: where the head's keys are in the first slot, and the row's slots.
-        slope: [M, 1].
+        slope: [M, 1]. bias: [M, 1], see `ruled`.
         MASKED: some query does not see some key, or the last block is not full.
     """
     most, total, values = state
@@ -67,7 +69,7 @@ def walk(
         slot = tl.load(slots + (tl.minimum(position, end - 1) if MASKED else position))
         key, value = load_block(keys, slot, SLOT, HEAD_DIM, query.shape[1])
         ahead = at[:, None] - position[None, :]
-        score = ruled(tl.dot(query, key.T, input_precision="ieee") * scale, ahead, slope, softcap)
+        score = ruled(tl.dot(query, key.T, input_precision="ieee") * scale, ahead, slope, softcap, bias, farthest)
         if MASKED:
             score = tl.where((ahead >= 0) & (ahead < window) & (position < end)[None, :], score, float("-inf"))
         greater = tl.maximum(most, tl.max(score, 1))
@@ -89,6 +91,8 @@ def walk_by_sums(
     slope: tl.tensor,
     scale: float,
     softcap: float,
+    bias: tl.tensor,
+    farthest: int,
     SLOT: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -108,7 +112,7 @@ def walk_by_sums(
         position = start + tl.arange(0, BLOCK_N)
         slot = tl.load(slots + tl.minimum(position, end - 1))
         key, value = load_block(keys, slot, SLOT, HEAD_DIM, query.shape[0])
-        score = ruled(tl.sum(key.to(tl.float32) * query[None, :], 1), newest - position, slope, softcap)
+        score = ruled(tl.sum(key.to(tl.float32) * query[None, :], 1), newest - position, slope, softcap, bias, farthest)
         score = tl.where(position < end, score, float("-inf"))
         greater = tl.maximum(most, score)
         fade = tl.exp2(most - greater)

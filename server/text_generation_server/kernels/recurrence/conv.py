@@ -3,13 +3,13 @@
 A program has some channels of one row, for all of its tokens: nobody else reads or writes what is kept of them.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.activation import activate
+from text_generation_server.kernels.attention.sizes import multiprocessors
 from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.specs.activation import Activation
 
@@ -18,6 +18,9 @@ CHANNELS = 128
 
 TOKENS = 16
 """That a program computes together, of rows that have more than one."""
+
+SHARING_PROGRAMS = 8
+"""Programs on each multiprocessor that share the rows of a replayed step, however many there are."""
 
 
 @triton.jit
@@ -39,7 +42,7 @@ def _inputs(
 
 
 @triton.jit
-def _causal_conv(
+def _row(
     x: tl.tensor,
     windows: tl.tensor,
     rows: tl.tensor,
@@ -47,20 +50,17 @@ def _causal_conv(
     weight: tl.tensor,
     bias: tl.tensor,
     out: tl.tensor,
+    index: tl.tensor,
+    channel: tl.tensor,
     x_stride: int,
     width: int,
     KIND: tl.constexpr,
     TAPS: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    PDL: tl.constexpr,
 ) -> None:
-    index = tl.program_id(0)
-    channel = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    """Some channels of one row."""
     inside = channel < width
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
     first = tl.load(ends + index)
     past = tl.load(ends + index + 1)
     window = windows + tl.load(rows + index) * (TAPS - 1) * width
@@ -81,36 +81,79 @@ def _causal_conv(
         tl.store(window + place * width + channel, kept, mask=inside)
 
 
+@triton.jit
+def _causal_conv(
+    x: tl.tensor,
+    windows: tl.tensor,
+    rows: tl.tensor,
+    ends: tl.tensor,
+    count: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
+    x_stride: int,
+    width: int,
+    blocks: int,
+    KIND: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PDL: tl.constexpr,
+) -> None:
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    channel = tl.arange(0, BLOCK_D)
+    if count is None:
+        index, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+        _row(
+            x, windows, rows, ends, weight, bias, out, index, block * BLOCK_D + channel, x_stride, width,
+            KIND, TAPS, BLOCK_T, BLOCK_D,
+        )  # fmt: skip
+    else:
+        for piece in range(tl.program_id(0), tl.load(count).to(tl.int32) * blocks, tl.num_programs(0)):
+            index, block = piece // blocks, piece % blocks
+            _row(
+                x, windows, rows, ends, weight, bias, out, index, block * BLOCK_D + channel, x_stride, width,
+                KIND, TAPS, BLOCK_T, BLOCK_D,
+            )  # fmt: skip
+
+
 def causal_conv(
     x: Tensor,
     windows: Tensor,
     rows: Tensor,
     ends: Tensor,
-    longest: int,
+    are_singles: bool,
+    count: Tensor | None,
+    out: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     kind: Activation,
 ) -> Tensor:
-    """act(bias + Σ weight[k] · input k) [T, D], a new tensor; summed in float32 and rounded once.
+    """Write act(bias + Σ weight[k] · input k) to out [T, D]; summed in float32 and rounded once.
 
     Args:
         x: [T, D], each contiguous, at any distance.
         windows: [rows, W, D] of the same dtype, contiguous, oldest first; those of the step's rows are renewed.
         rows: [R] int64. ends: [R + 1] int64, from 0, where each row's tokens begin and end.
-        longest: tokens of the row that has most.
+        are_singles: whether each row has one token.
+        count: [1] int64, how many of the rows there are; None for all.
+        out: contiguous; tokens of no row stay as they are.
         weight: [W + 1, D] float32, the newest input's last. bias: [D] float32.
     """
     width, taps = x.shape[1], weight.shape[0]
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    blocks = triton.cdiv(width, CHANNELS)
+    pieces = rows.shape[0] * blocks
     pdl = overlaps(x.device)
-    _causal_conv[(rows.shape[0], triton.cdiv(width, CHANNELS))](
-        *(x, windows, rows, ends, weight, bias, out, x.stride(0), width),
+    _causal_conv[(pieces if count is None else min(pieces, SHARING_PROGRAMS * multiprocessors(x.device)),)](
+        *(x, windows, rows, ends, count, weight, bias, out, x.stride(0), width, blocks),
         KIND=kind.value,
         TAPS=taps,
-        BLOCK_T=1 if longest == 1 else TOKENS,
+        BLOCK_T=1 if are_singles else TOKENS,
         BLOCK_D=CHANNELS,
         PDL=pdl,
         launch_pdl=pdl,
-        num_warps=1 if longest == 1 else 4,
+        num_warps=1 if are_singles else 4,
     )
     return out

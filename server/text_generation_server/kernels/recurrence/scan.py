@@ -4,16 +4,19 @@ A program has some channels of one row, and what is kept of them in registers, f
 token's numbers are on their way while one is computed. Knows no model.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from text_generation_server.kernels.attention.sizes import multiprocessors
 from text_generation_server.kernels.dependent_launch import overlaps
 
 SINGLE_CHANNELS, PROMPT_CHANNELS = 64, 16
 """Of a program: many where rows fill a GPU and have one token; few where one row's tokens follow each other."""
+
+SHARING_PROGRAMS = 16
+"""Programs on each multiprocessor that share the rows of a replayed step, however many there are."""
 
 
 @triton.jit
@@ -46,32 +49,22 @@ def _token(
 
 
 @triton.jit
-def _selective_scan(
-    x: tl.tensor,
-    gate: tl.tensor,
-    steps: tl.tensor,
-    write: tl.tensor,
-    read: tl.tensor,
-    sums: tl.tensor,
-    rows: tl.tensor,
-    ends: tl.tensor,
-    decay: tl.tensor,
-    skip: tl.tensor,
-    step_bias: tl.tensor,
+def _row(
+    sources: tl.tuple,
+    strides: tl.tuple,
+    state_of: tl.tuple,
+    weights: tl.tuple,
     out: tl.tensor,
-    x_stride: int,
-    gate_stride: int,
-    steps_stride: int,
-    write_stride: int,
-    read_stride: int,
+    index: tl.tensor,
+    channel: tl.tensor,
     width: int,
     N: tl.constexpr,
     BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    PDL: tl.constexpr,
+    WAITS: tl.constexpr,
 ) -> None:
-    index = tl.program_id(0)
-    channel = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    """Some channels of one row. WAITS: for the kernel in front, before anything but weights is read."""
+    sums, rows, ends = state_of
+    decay, skip, step_bias = weights
     n = tl.arange(0, BLOCK_N)
     inside, kept = channel < width, n < N
     square = channel[:, None] * N + n[None, :]
@@ -79,15 +72,13 @@ def _selective_scan(
     rate = tl.load(decay + square, mask=both, other=0.0)
     passed = tl.load(skip + channel, mask=inside, other=0.0)
     least = tl.load(step_bias + channel, mask=inside, other=0.0)
-    if PDL:
+    if WAITS:
         gdc_launch_dependents()
         gdc_wait()
     first = tl.load(ends + index)
     past = tl.load(ends + index + 1)
     place = sums + tl.load(rows + index) * width * N + square
     state = tl.load(place, mask=both, other=0.0)
-    sources = (x, gate, steps, write, read)
-    strides = (x_stride, gate_stride, steps_stride, write_stride, read_stride)
     coming = _token(sources, strides, first, channel, inside, n, kept)
     for at in range(first, past):
         value, through, step, added, seen = coming
@@ -102,6 +93,53 @@ def _selective_scan(
     tl.store(place, state, mask=both)
 
 
+@triton.jit
+def _selective_scan(
+    x: tl.tensor,
+    gate: tl.tensor,
+    steps: tl.tensor,
+    write: tl.tensor,
+    read: tl.tensor,
+    sums: tl.tensor,
+    rows: tl.tensor,
+    ends: tl.tensor,
+    count: tl.tensor,
+    decay: tl.tensor,
+    skip: tl.tensor,
+    step_bias: tl.tensor,
+    out: tl.tensor,
+    x_stride: int,
+    gate_stride: int,
+    steps_stride: int,
+    write_stride: int,
+    read_stride: int,
+    width: int,
+    blocks: int,
+    N: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PDL: tl.constexpr,
+) -> None:
+    sources = (x, gate, steps, write, read)
+    strides = (x_stride, gate_stride, steps_stride, write_stride, read_stride)
+    state_of, weights = (sums, rows, ends), (decay, skip, step_bias)
+    channel = tl.arange(0, BLOCK_D)
+    if count is None:
+        index, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+        _row(
+            sources, strides, state_of, weights, out, index, block * BLOCK_D + channel, width, N, BLOCK_N, PDL
+        )  # fmt: skip
+    else:
+        if PDL:
+            gdc_launch_dependents()
+            gdc_wait()
+        for piece in range(tl.program_id(0), tl.load(count).to(tl.int32) * blocks, tl.num_programs(0)):
+            index, block = piece // blocks, piece % blocks
+            _row(
+                sources, strides, state_of, weights, out, index, block * BLOCK_D + channel, width, N, BLOCK_N, False
+            )  # fmt: skip
+
+
 def selective_scan(
     x: Tensor,
     gate: Tensor,
@@ -111,12 +149,14 @@ def selective_scan(
     sums: Tensor,
     rows: Tensor,
     ends: Tensor,
-    longest: int,
+    are_singles: bool,
+    count: Tensor | None,
+    out: Tensor,
     decay: Tensor,
     skip: Tensor,
     step_bias: Tensor,
 ) -> Tensor:
-    """(S · read + skip · x) · silu(gate) [T, D], a new tensor, for S = S · exp(t · decay) + t · x · write.
+    """Write (S · read + skip · x) · silu(gate) to out [T, D], for S = S · exp(t · decay) + t · x · write.
 
     t is softplus(step + step_bias). All is computed in float32.
 
@@ -124,22 +164,25 @@ def selective_scan(
         x, gate, steps: [T, D]. write, read: [T, N]. Tokens contiguous, at any distance.
         sums: [rows, D, N] float32, contiguous: S of each row, of which those of the step's rows go on.
         rows: [R] int64. ends: [R + 1] int64, from 0, where each row's tokens begin and end; each row has one.
-        longest: tokens of the row that has most.
+        are_singles: whether each row has one token.
+        count: [1] int64, how many of the rows there are; None for all.
+        out: contiguous; tokens of no row stay as they are.
         decay: [D, N], below 0. skip, step_bias: [D]. All float32, and not written by the kernel in front.
     """
     width, numbers = decay.shape
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    channels = SINGLE_CHANNELS if longest == 1 else PROMPT_CHANNELS
+    channels = SINGLE_CHANNELS if are_singles else PROMPT_CHANNELS
+    blocks = triton.cdiv(width, channels)
+    pieces = rows.shape[0] * blocks
     pdl = overlaps(x.device)
     given = x, gate, steps, write, read
-    _selective_scan[(rows.shape[0], triton.cdiv(width, channels))](
-        *(*given, sums, rows, ends, decay, skip, step_bias, out),
-        *(*(each.stride(0) for each in given), width),
+    _selective_scan[(pieces if count is None else min(pieces, SHARING_PROGRAMS * multiprocessors(x.device)),)](
+        *(*given, sums, rows, ends, count, decay, skip, step_bias, out),
+        *(*(each.stride(0) for each in given), width, blocks),
         N=numbers,
         BLOCK_N=triton.next_power_of_2(numbers),
         BLOCK_D=channels,
         PDL=pdl,
         launch_pdl=pdl,
-        num_warps=2 if longest == 1 else 1,
+        num_warps=2 if are_singles else 1,
     )
     return out

@@ -74,7 +74,7 @@ class _Rows:
         self._device = model.device
         self._table = RowTable(2, LENS[0], self._device)
         self._table.admit((0, 1), (range(LENS[0]), range(LENS[0], 2 * LENS[0])))
-        self._build = StepBuilder(self._table, allocate(model.states, 2 * LENS[0], 2))
+        self._build = StepBuilder(self._table, allocate(model.states, 2 * LENS[0], 2, LENS[0]))
 
     def step(self, *work: tuple[int, list[int], int]) -> list[Tensor]:
         """Rows, their next tokens and how many came before, to the logits [tokens, vocab] in float32 of each."""
