@@ -21,7 +21,7 @@ from text_generation_server.engine.choosing import SamplingInput
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.launched_step import StepOutput
-from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
+from text_generation_server.engine.plan import AllocateCache, Fitting, MeasureMemory, StepPlan
 from text_generation_server.engine.step_launcher import StepLauncher
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
@@ -54,9 +54,9 @@ class InstantRunner:
         """Nothing."""
         return _done(None)
 
-    def fitting_slots(self, command: MeasureMemory) -> Future[int]:
+    def fitting(self, command: MeasureMemory) -> Future[Fitting]:
         """Enough."""
-        return _done(1 << 20)
+        return _done(Fitting(1 << 20, command.num_rows))
 
     def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Future[StepOutput]:
         """The text's next token of each row."""

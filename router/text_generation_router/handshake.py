@@ -17,11 +17,12 @@ _DEFAULT_CACHE_TOKENS = 16000
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Shards that are warmed up."""
+    """Shards that are warmed up. max_batch_size: requests of a batch, None for no bound."""
 
     shards: ShardedClient
     info: ShardInfo
     limits: TokenLimits
+    max_batch_size: int | None = None
 
 
 LARGEST_PREFILL = 2**24
@@ -59,7 +60,7 @@ async def shake_hands(settings: Settings) -> Ready:
         limits.max_input_tokens,
         limits.max_total_tokens,
     )
-    return Ready(shards, info, limits)
+    return Ready(shards, info, limits, most_requests(answer, settings))
 
 
 def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> TokenLimits:
@@ -84,6 +85,11 @@ def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> T
         f"--max-input-tokens {answer.max_input_tokens} must be less than --max-total-tokens {total}",
     )
     return _fitted(answer.max_input_tokens, total, prefill, cache, info, settings)
+
+
+def most_requests(answer: WarmupAnswer, settings: Settings) -> int | None:
+    """Of a batch: what the user asked for, and never more than the shards have room for."""
+    return min((most for most in (answer.most_requests, settings.max_batch_size) if most is not None), default=None)
 
 
 def _fitted(longest: int, total: int, prefill: int, cache: int, info: ShardInfo, settings: Settings) -> TokenLimits:

@@ -96,7 +96,7 @@ def _policy(settings: Settings, ready: Ready) -> BatchPolicy:
         chunking=ready.info.support_chunking,
         told_room=ready.info.tells_prefill_room,
         max_prefill_tokens=settings.max_batch_prefill_tokens,
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=ready.max_batch_size,
         waiting_served_ratio=settings.waiting_served_ratio,
         max_waiting_tokens=settings.max_waiting_tokens,
     )

@@ -133,7 +133,8 @@ class ShardedClient:
         message = calls.warmup(max_prefill_tokens, max_input_tokens, max_total_tokens, most_requests)
         least = calls.least(await _all([stub.Warmup(message) for stub in self._stubs]))
         supported = least.max_supported_total_tokens if least.HasField("max_supported_total_tokens") else None
-        return WarmupAnswer(supported, least.max_input_tokens, least.max_total_tokens)
+        most = least.max_batch_size if least.HasField("max_batch_size") else None
+        return WarmupAnswer(supported, least.max_input_tokens, least.max_total_tokens, most)
 
     async def clear_cache(self, batch_id: int | None = None) -> None:
         """Forget a batch, or all."""

@@ -198,11 +198,15 @@ class ShardInfo:
 
 @dataclass(frozen=True, slots=True)
 class WarmupAnswer:
-    """The limits after warm-up, in tokens; supported_total is None if the shards do not size a cache."""
+    """The limits after warm-up, in tokens; supported_total is None if the shards do not size a cache.
+
+    most_requests: that fit at once, None if the shards do not say.
+    """
 
     supported_total: int | None
     max_input_tokens: int
     max_total_tokens: int
+    most_requests: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

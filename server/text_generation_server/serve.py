@@ -33,7 +33,7 @@ from text_generation_server.rpc.service import EngineService, FollowerService, S
 from text_generation_server.rpc.sockets import reserve, socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
-from text_generation_server.settings import ServeOptions, ServerConfig
+from text_generation_server.settings import MAX_ROWS, ServeOptions, ServerConfig
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 from text_generation_server.tracing import Tracing
 from text_generation_server.weights.dummy import locate_without_weights
@@ -201,8 +201,10 @@ def warn_of_unknown_ids(tokenizer: TokenizerAdapter, vocab_size: int) -> None:
 
 def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdapter) -> Engine:
     """Rank 0's engine, once every follower has connected."""
+    rows = config.max_rows or MAX_ROWS
     settings = EngineSettings(
-        max_rows=config.max_rows,
+        max_rows=rows,
+        all_rows=config.max_rows is not None,
         block_size=config.cache.block_size,
         run_ahead=config.options.run_ahead,
         memory_fraction=config.cache.memory_fraction,
@@ -211,7 +213,7 @@ def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdap
         watermark=config.watermark,
         shares_prefixes=shares_prefixes(part.model),
         speculate=config.options.speculate,
-        graphs=tuple(usual_sizes(config.max_rows)) if config.graphs is None else config.graphs,
+        graphs=tuple(usual_sizes(rows)) if config.graphs is None else config.graphs,
         max_mixed_tokens=config.options.max_mixed_tokens or MIXED_TOKENS[part.placement.device.type],
         start=None if part.model.encoder is None else part.model.encoder.start,
     )

@@ -22,7 +22,7 @@ SERVICE_NAME = "text-generation-inference.server"
 """What shards are called in traces."""
 
 MAX_ROWS = 512
-"""Sequences served at once unless MAX_BATCH_SIZE is larger."""
+"""Most sequences served at once, where memory allows so many and MAX_BATCH_SIZE does not say."""
 
 WIGGLE_ROOM = 0.9
 """Part of the memory that is planned with; the rest is for what cannot be measured."""
@@ -105,6 +105,7 @@ class ServerConfig:
 
     threads: for computing on a CPU, None to divide the processors among the ranks.
     kernel_choices: file in which the fastest matrix kernels of each GPU are remembered.
+    max_rows: sequences served at once, None for as many as memory allows up to `MAX_ROWS`.
     graphs: numbers of rows for which decode steps are recorded on a GPU, None for the usual ones.
     without_effect: variables that are set and do nothing here.
     """
@@ -113,7 +114,7 @@ class ServerConfig:
     ranks: RankSettings
     cache: CacheSettings
     hub: HubSettings
-    max_rows: int
+    max_rows: int | None
     prefill_logprobs: bool
     rope_scaling: RopeScaling | None
     rope_factor: float | None
@@ -134,7 +135,7 @@ def server_config(options: ServeOptions, variables: Mapping[str, str] = os.envir
         ranks=_ranks(env) if options.sharded else RankSettings(),
         cache=_cache(env),
         hub=hub_settings(variables),
-        max_rows=max(MAX_ROWS, env.integer("MAX_BATCH_SIZE", at_least=1) or 0),
+        max_rows=env.integer("MAX_BATCH_SIZE", at_least=1),
         prefill_logprobs=env.flag("REQUEST_LOGPROBS", False),
         rope_scaling=scaling,
         rope_factor=factor,

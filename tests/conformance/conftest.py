@@ -21,7 +21,7 @@ from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.loop import EngineLoop
-from text_generation_server.engine.plan import MeasureMemory
+from text_generation_server.engine.plan import Fitting, MeasureMemory
 from text_generation_server.engine.runner import Runner
 from text_generation_server.models.step import ServedModel
 from text_generation_server.placement import Placement
@@ -40,9 +40,9 @@ ROOM = 8192
 class RoomyRunner(Runner):
     """A runner in whose memory a known number of slots fits, whatever else runs on this machine."""
 
-    def fitting_slots(self, command: MeasureMemory) -> Future[int]:
-        fitting: Future[int] = Future()
-        fitting.set_result(ROOM)
+    def fitting(self, command: MeasureMemory) -> Future[Fitting]:
+        fitting: Future[Fitting] = Future()
+        fitting.set_result(Fitting(ROOM, command.num_rows))
         return fitting
 
 

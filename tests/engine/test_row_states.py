@@ -48,6 +48,21 @@ def test_rows_take_their_memory_before_slots_are_counted(make_engine):
     assert 0.5 * taken < sizes[0] - sizes[1] < 2 * taken
 
 
+def test_rows_are_what_memory_allows_or_what_was_asked_for(make_engine):
+    """Half of it where slots take some too; what was asked for does not fit in silence."""
+    row = 2**16
+    rows = {}
+    for slot in (0, 4):
+        model = with_states(HashesSpec(bytes_per_row=row), HashesSpec(bytes_per_slot=slot, bytes_per_row=0))
+        engine = make_engine(model=model, max_rows=2**14, graphs=(1, 2))
+        result = engine.warmup(WarmupCommand((), max_prefill_tokens=1))
+        rows[slot] = result.max_rows
+        assert len(engine.pool.rows) == result.max_rows and 0 < result.max_rows < 2**14
+    assert 1.2 * rows[4] < rows[0] < 3 * rows[4]
+    with pytest.raises(NotEnoughMemory, match=r"beside 16384 rows of 0.1 MiB.* lower MAX_BATCH_SIZE"):
+        make_engine(model=model, max_rows=2**14, all_rows=True).warmup(WarmupCommand((), max_prefill_tokens=1))
+
+
 def test_slots_that_take_no_memory_are_as_many_as_rows_may_need(make_engine):
     assert doctest.testmod(states_module).failed == 0
     result = make_engine(model=RecurrentMockModel()).warmup(WarmupCommand((), max_prefill_tokens=1))
@@ -57,7 +72,7 @@ def test_slots_that_take_no_memory_are_as_many_as_rows_may_need(make_engine):
 
 def test_rows_that_do_not_fit_are_told_of(make_engine):
     engine = make_engine(model=with_states(HashesSpec(bytes_per_row=2**50)))
-    with pytest.raises(NotEnoughMemory, match=r"fits 0 tokens .* beside the 16777216.00 GiB of its 16 rows"):
+    with pytest.raises(NotEnoughMemory, match=r"fits 0 tokens .* beside 0 rows of 1073741824.0 MiB"):
         engine.warmup(WarmupCommand((), max_prefill_tokens=1))
 
 

@@ -56,7 +56,7 @@ class ScriptedEngine:
     def warmup(self, command: WarmupCommand) -> WarmupResult:
         self._begin(command)
         total = command.max_total_tokens or 8192
-        return WarmupResult(65536, command.max_input_tokens or total - 1, total)
+        return WarmupResult(65536, command.max_input_tokens or total - 1, total, 8)
 
     def prefill(self, command: PrefillCommand) -> StepResult:
         self._begin(command)

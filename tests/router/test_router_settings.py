@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from text_generation_router.errors import InvalidSettings, StartError
-from text_generation_router.handshake import limits_after, shake_hands
+from text_generation_router.handshake import limits_after, most_requests, shake_hands
 from text_generation_router.log import effective_level
 from text_generation_router.settings import Settings, listen_address, read_settings
 from text_generation_router.types import ShardInfo, TokenLimits, WarmupAnswer
@@ -111,6 +111,13 @@ async def test_an_absurd_prefill_is_refused_before_any_shard_is_asked():
 def test_limits_are_what_warm_up_found():
     answer = WarmupAnswer(10_000, 2047, 2048)
     assert limits_after(answer, INFO, Settings()) == TokenLimits(2047, 2048, 4096, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "most"), [(None, None, None), (40, None, 40), (None, 3, 3), (40, 3, 3), (40, 50, 40)]
+)
+def test_a_batch_has_no_more_requests_than_fit(told, asked, most):
+    assert most_requests(WarmupAnswer(10_000, 99, 200, told), Settings(max_batch_size=asked)) == most
 
 
 def test_a_request_must_fit_beside_the_scratch_block():

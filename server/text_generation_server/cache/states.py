@@ -62,6 +62,15 @@ def bytes_per_row(specs: Sequence[StateSpec]) -> int:
     return sum(spec.bytes_per_row for spec in specs)
 
 
+def rows_within(memory: int, bytes_per_row: int, most: int, shared: bool) -> int:
+    """How many rows this memory holds, up to `most`. shared: half of it is for slots.
+
+    >>> rows_within(1000, 100, 64, False), rows_within(1000, 100, 64, True), rows_within(1000, 0, 64, True)
+    (10, 5, 64)
+    """
+    return min(most, max(0, memory) // (2 if shared else 1) // bytes_per_row) if bytes_per_row else most
+
+
 def slots_within(memory: int, bytes_per_slot: int, num_rows: int) -> int:
     """How many slots this memory holds; where they take none, what `num_rows` rows are likely to need.
 

@@ -13,6 +13,7 @@ from loguru import logger
 from text_generation_server.adapters.registry import AdapterRegistry
 from text_generation_server.engine.batch import Batch
 from text_generation_server.engine.finish import finish_tokens, refusal
+from text_generation_server.engine.graphs.decodes import sizes_up_to
 from text_generation_server.engine.guessing import Guessing, MeasuredGain
 from text_generation_server.engine.launched_step import LaunchedStep
 from text_generation_server.engine.plan import AllocateCache
@@ -30,7 +31,7 @@ from text_generation_server.engine.types import (
     WarmupResult,
 )
 from text_generation_server.engine.waiting import WaitingSequences
-from text_generation_server.engine.warmup import CacheSizer
+from text_generation_server.engine.warmup import LIVENESS_ROWS, CacheSizer
 from text_generation_server.errors import InvalidRequest, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.sampling.params import WatermarkParams
@@ -44,7 +45,8 @@ SEAT_PATIENCE_S = 0.05
 class EngineSettings:
     """What an operator decides about an engine.
 
-    max_rows: sequences served at once. block_size: slots in a block of the local allocator.
+    max_rows: most sequences served at once. all_rows: so many are asked for, whatever memory they take; else they are
+    what memory allows, up to that. block_size: slots in a block of the local allocator.
     run_ahead: launch the next step before reading the last, where that has no guesses. speculate: most tokens guessed
     after each chosen one, where that pays; 0 for none. memory_fraction: of the device, for everything.
     position_limit: longest sequence the model can take, None if unbounded.
@@ -68,6 +70,7 @@ class EngineSettings:
     usual_length: int | None = None
     max_mixed_tokens: int = 1024
     start: int | None = None
+    all_rows: bool = False
 
 
 class Engine:
@@ -90,6 +93,7 @@ class Engine:
         self._sizer = CacheSizer(
             runner,
             max_rows=settings.max_rows,
+            all_rows=settings.all_rows,
             block_size=settings.block_size,
             memory_fraction=settings.memory_fraction,
             position_limit=settings.position_limit,
@@ -108,7 +112,7 @@ class Engine:
         """The rows and slots of the cache; a caller that never warms up gets a cache of default size."""
         if self._pool is None:
             sizes = self._sizer.unmeasured()
-            self.resize(sizes.supported_tokens, sizes.max_total_tokens, self.settings.graphs)
+            self.resize(sizes.supported_tokens, sizes.max_total_tokens, self.settings.graphs, sizes.max_rows)
         assert self._pool is not None
         return self._pool
 
@@ -128,26 +132,26 @@ class Engine:
         self.clear(None)
         try:
             result = self._sizer.measure(self, command)
-            self.resize(result.supported_tokens, result.max_total_tokens, self.settings.graphs)
+            self.resize(result.supported_tokens, result.max_total_tokens, self.settings.graphs, result.max_rows)
         except Exception:
             self.clear(None)
             self._pool, self.max_prefill_tokens = None, self._sizer.default_prefill_tokens
             raise
         self.max_prefill_tokens = command.max_prefill_tokens
-        held = result.supported_tokens * self.runner.bytes_per_slot + self.settings.max_rows * self.runner.bytes_per_row
+        held = result.supported_tokens * self.runner.bytes_per_slot + result.max_rows * self.runner.bytes_per_row
         report = logger.bind(phase="warmup", tokens=result.supported_tokens, bytes=held)
         report.info(
-            "The cache holds {} tokens in {:.2f} GiB a rank; the largest request may have {}",
-            *(result.supported_tokens, held / 2**30, result.max_total_tokens),
+            "The cache holds {} tokens of {} requests in {:.2f} GiB a rank; the largest request may have {}",
+            *(result.supported_tokens, result.max_rows, held / 2**30, result.max_total_tokens),
         )
         return result
 
-    def resize(self, num_slots: int, max_len: int, graphs: tuple[int, ...] = ()) -> None:
+    def resize(self, num_slots: int, max_len: int, graphs: tuple[int, ...] = (), max_rows: int | None = None) -> None:
         """Replace the cache by an empty one of `num_slots` tokens, of sequences up to `max_len`. No batch is cached.
 
-        Decode steps of `graphs` rows are recorded with it.
+        Decode steps of `graphs` rows are recorded with it. max_rows: sequences at once; None for the most there may be.
         """
-        rows = self.settings.max_rows
+        rows = self.settings.max_rows if max_rows is None else max_rows
         limits = PoolLimits(
             num_slots,
             max_len,
@@ -158,7 +162,8 @@ class Engine:
             speculate=self.settings.speculate,
             start=self.settings.start,
         )
-        command = AllocateCache(limits.all_slots, rows + 1, max(max_len, SCRATCH_SLOTS), graphs)
+        sizes = sizes_up_to(rows, graphs)
+        command = AllocateCache(limits.all_slots, rows + LIVENESS_ROWS, max(max_len, SCRATCH_SLOTS), sizes)
         self.runner.allocate(command).result()
         self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars, self.adapters)
 

@@ -62,14 +62,23 @@ class AllocateCache:
 
 @dataclass(frozen=True, slots=True)
 class MeasureMemory:
-    """Report how many slots fit beside what `num_rows` rows hold, and recorded decode steps of `graphs` rows.
+    """Report how many rows fit, up to `num_rows`, and slots beside them and recorded decode steps of `graphs` rows.
 
-    The ranks find the minimum together.
+    The ranks find the minimum together. all_rows: rows are `num_rows`, whatever that leaves for slots.
     """
 
     memory_fraction: float
     num_rows: int
     graphs: tuple[int, ...] = ()
+    all_rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """The answer, of all ranks together."""
+
+    num_slots: int
+    num_rows: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import (
     AllocateCache,
     DropAdapter,
+    Fitting,
     MeasureMemory,
     PutAdapter,
     RankCommand,
@@ -49,10 +50,10 @@ class LeadingRunner:
         self._followers.send(command)
         return self._runner.allocate(command)
 
-    def fitting_slots(self, command: MeasureMemory) -> Pending[int]:
-        """Slots that fit on every rank."""
+    def fitting(self, command: MeasureMemory) -> Pending[Fitting]:
+        """Rows and slots that fit on every rank."""
         self._followers.send(command)
-        return self._runner.fitting_slots(command)
+        return self._runner.fitting(command)
 
     def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Pending[StepOutput]:
         """Run one step on every rank; only rank 0 samples."""
@@ -104,7 +105,7 @@ def _execute(runner: Runner, command: RankCommand) -> Pending[object]:
         case AllocateCache():
             return runner.allocate(command)
         case MeasureMemory():
-            return runner.fitting_slots(command)
+            return runner.fitting(command)
         case ReserveAdapters():
             return runner.reserving()
         case PutAdapter():

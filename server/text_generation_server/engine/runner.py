@@ -12,7 +12,14 @@ from loguru import logger
 
 from text_generation_server.adapters.rank import NoAdapters, RankAdapters
 from text_generation_server.cache.rows import RowTable
-from text_generation_server.cache.states import State, allocate, bytes_per_row, bytes_per_slot, slots_within
+from text_generation_server.cache.states import (
+    State,
+    allocate,
+    bytes_per_row,
+    bytes_per_slot,
+    rows_within,
+    slots_within,
+)
 from text_generation_server.device.copies import upload
 from text_generation_server.device.memory import make_memory
 from text_generation_server.device.recorder import Recorder
@@ -23,12 +30,15 @@ from text_generation_server.engine.forward import Forwarded, StepForward
 from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.graphs.tokens import TOKENS
 from text_generation_server.engine.launched_step import StepOutput
-from text_generation_server.engine.plan import Admission, AllocateCache, MeasureMemory, StepPlan
+from text_generation_server.engine.plan import Admission, AllocateCache, Fitting, MeasureMemory, StepPlan
 from text_generation_server.engine.scoring import HostScores
 from text_generation_server.errors import GenerationError, ModelError, NotEnoughMemory
 from text_generation_server.models.step import ServedModel, SourceInput
 from text_generation_server.sampling.sampled import HostCopy, HostSampled
 from text_generation_server.sampling.sampler import TokenCounts
+
+PADDING_ROWS = 1
+"""That no sequence has: recorded steps are filled up with it."""
 
 
 class Runner:
@@ -91,9 +101,9 @@ class Runner:
         """Replace the cache, the row table and recorded steps, and start measuring the peak of what follows."""
         return self._stream.enqueue(self._allocate, command)
 
-    def fitting_slots(self, command: MeasureMemory) -> Pending[int]:
-        """How many slots a cache may have instead of the present one; the minimum over all ranks."""
-        return self._stream.enqueue(self._fitting_slots, command)
+    def fitting(self, command: MeasureMemory) -> Pending[Fitting]:
+        """How many rows and slots a cache may have instead of the present one; the minimum over all ranks."""
+        return self._stream.enqueue(self._fitting, command)
 
     def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Pending[StepOutput]:
         """Enqueue one step. `sampling` is None on ranks that receive the ids from rank 0.
@@ -132,9 +142,9 @@ class Runner:
         self._rows = self._forward = None
         self._states, self._held = (), (0, 0)
         # A slot and a row more than asked for: those of the rows that pad recorded steps.
-        sizes = command.num_slots + 1, command.num_rows + 1
+        sizes = command.num_slots + 1, command.num_rows + PADDING_ROWS
         states = allocate(self._model.states, *sizes, command.max_len)
-        rows = RowTable(command.num_rows + 1, command.max_len, self.device)
+        rows = RowTable(command.num_rows + PADDING_ROWS, command.max_len, self.device)
         rows.block_table[command.num_rows] = command.num_slots
         self._states, self._held, self._rows = states, sizes, rows
         recorded = RecordedSteps(self._model, states, rows, self._adapters.reserved)
@@ -146,7 +156,7 @@ class Runner:
         self._memory.reset_peak()
         return lambda: None
 
-    def _fitting_slots(self, command: MeasureMemory) -> Reader[int]:
+    def _fitting(self, command: MeasureMemory) -> Reader[Fitting]:
         num_slots, num_rows = self._held
         held = num_slots * self.bytes_per_slot + num_rows * self.bytes_per_row
         transient = self._memory.transient_bytes() if self._rows else 0
@@ -154,8 +164,12 @@ class Runner:
         if self._make_recorder is not None and command.graphs and self._rows:
             recorded = RecordedSteps(self._model, self._states, self._rows, self._adapters.reserved)
             free -= recorded.trial_bytes(command.graphs, self._make_recorder())
-        free -= (command.num_rows + 1) * self.bytes_per_row
-        fitting = self._group.min(slots_within(free - transient, self.bytes_per_slot, command.num_rows))
+        free -= transient + PADDING_ROWS * self.bytes_per_row
+        rows = command.num_rows
+        if not command.all_rows:
+            rows = self._group.min(rows_within(free, self.bytes_per_row, rows, self.bytes_per_slot > 0))
+        free -= rows * self.bytes_per_row
+        fitting = Fitting(self._group.min(slots_within(free, self.bytes_per_slot, rows)), rows)
         return lambda: fitting
 
     def _reserve(self) -> Reader[None]:

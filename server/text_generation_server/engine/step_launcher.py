@@ -7,7 +7,7 @@ from text_generation_server.cache.tags import PromptWrites
 from text_generation_server.device.stream import Pending
 from text_generation_server.engine.choosing import ChoosingRows, SamplingInput
 from text_generation_server.engine.launched_step import LaunchedStep, StepOutput
-from text_generation_server.engine.plan import AllocateCache, MeasureMemory, StepPlan
+from text_generation_server.engine.plan import AllocateCache, Fitting, MeasureMemory, StepPlan
 from text_generation_server.engine.planner import PlannedStep, plan_step
 from text_generation_server.engine.scoring import ScoredRows
 from text_generation_server.engine.sequence import Sequence
@@ -35,7 +35,7 @@ class StepRunner(Protocol):
 
     def allocate(self, command: AllocateCache) -> Pending[None]: ...
 
-    def fitting_slots(self, command: MeasureMemory) -> Pending[int]: ...
+    def fitting(self, command: MeasureMemory) -> Pending[Fitting]: ...
 
     def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Pending[StepOutput]: ...
 

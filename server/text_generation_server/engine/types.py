@@ -185,11 +185,12 @@ class WarmupCommand:
 
 @dataclass(frozen=True, slots=True)
 class WarmupResult:
-    """What fits, in tokens: the whole cache, one prompt, one prompt with its answer."""
+    """What fits, in tokens: the whole cache, one prompt, one prompt with its answer. max_rows: requests at once."""
 
     supported_tokens: int
     max_input_tokens: int
     max_total_tokens: int
+    max_rows: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,16 @@
 from dataclasses import replace
 from typing import Protocol
 
-from text_generation_server.engine.plan import MeasureMemory
+from text_generation_server.engine.plan import Fitting, MeasureMemory
 from text_generation_server.engine.step_launcher import StepRunner
 from text_generation_server.engine.types import PrefillCommand, Request, StepResult, WarmupCommand, WarmupResult
 from text_generation_server.errors import InvalidRequest, NotEnoughMemory
 
 LONGEST_UNSAID = 1 << 15
 """Tokens of a sequence where neither a model nor an operator says: every row has a place for each in a table."""
+
+LIVENESS_ROWS = 1
+"""Beside those of requests: liveness prefills have one of their own."""
 
 PROBE_NEW_TOKENS = 2
 """One prefill and one decode: both shapes of step are measured."""
@@ -18,7 +21,7 @@ PROBE_NEW_TOKENS = 2
 class Probed(Protocol):
     """The engine as warm-up sees it."""
 
-    def resize(self, num_slots: int, max_len: int) -> None: ...
+    def resize(self, num_slots: int, max_len: int, graphs: tuple[int, ...], max_rows: int) -> None: ...
 
     def prefill(self, command: PrefillCommand) -> StepResult: ...
 
@@ -28,10 +31,11 @@ class Probed(Protocol):
 
 
 class CacheSizer:
-    """Decides how many slots there are and how long a sequence may get.
+    """Decides how many rows and slots there are and how long a sequence may get.
 
-    `position_limit` is the longest sequence the model can take, None if unbounded; `usual_length` that of a model
-    without limit where no limit is asked for.
+    Rows are `max_rows`, or what memory allows of them where not `all_rows` are asked for. `position_limit` is the
+    longest sequence the model can take, None if unbounded; `usual_length` that of a model without limit where no limit
+    is asked for.
     """
 
     default_prefill_tokens = 4096
@@ -41,6 +45,7 @@ class CacheSizer:
         runner: StepRunner,
         *,
         max_rows: int,
+        all_rows: bool,
         block_size: int,
         memory_fraction: float,
         position_limit: int | None,
@@ -49,6 +54,7 @@ class CacheSizer:
     ) -> None:
         self._runner = runner
         self._max_rows = max_rows
+        self._all_rows = all_rows
         self._block_size = block_size
         self._memory_fraction = memory_fraction
         self._position_limit = position_limit
@@ -67,34 +73,38 @@ class CacheSizer:
         if requests:
             longest = max(len(r.prompt_ids) for r in requests) + PROBE_NEW_TOKENS
             blocks = sum(-(-(len(r.prompt_ids) + PROBE_NEW_TOKENS) // self._block_size) for r in requests)
-            engine.resize(blocks * self._block_size, longest)
+            engine.resize(blocks * self._block_size, longest, (), len(requests))
             engine.prefill(PrefillCommand(batch_id=0, requests=requests))
             engine.decode([0])
             engine.clear(None)
-        return self._limits(self._fitting_slots(), command)
+        return self._limits(self._fitting(), command)
 
     def unmeasured(self) -> WarmupResult:
         """Limits for a caller that never warms up: what is free now, with nothing known of a step's own needs."""
-        return self._limits(self._fitting_slots(), WarmupCommand((), max_prefill_tokens=1))
+        return self._limits(self._fitting(), WarmupCommand((), max_prefill_tokens=1))
 
-    def _fitting_slots(self) -> int:
-        slots = self._runner.fitting_slots(
-            MeasureMemory(self._memory_fraction, self._max_rows + 1, self._graphs)
-        ).result()
-        return slots // self._block_size * self._block_size
+    def _fitting(self) -> Fitting:
+        command = MeasureMemory(self._memory_fraction, self._max_rows + LIVENESS_ROWS, self._graphs, self._all_rows)
+        return self._runner.fitting(command).result()
 
-    def _limits(self, slots: int, command: WarmupCommand) -> WarmupResult:
+    def _limits(self, fitting: Fitting, command: WarmupCommand) -> WarmupResult:
+        slots, rows = fitting.num_slots // self._block_size * self._block_size, fitting.num_rows - LIVENESS_ROWS
         wanted = max(command.max_prefill_tokens, command.max_total_tokens or 2)
-        if slots < wanted:
-            rows = self._max_rows * self._runner.bytes_per_row
-            beside = f" beside the {rows / 2**30:.2f} GiB of its {self._max_rows} rows" if rows else ""
-            raise NotEnoughMemory(
-                f"not enough memory: the cache fits {slots} tokens "
-                f"({slots * self._runner.bytes_per_slot / 2**30:.2f} GiB){beside}, {wanted} are needed; lower "
-                "--max-batch-prefill-tokens and --max-total-tokens to at most what fits, or free memory"
-            )
+        if rows < 1 or slots < wanted:
+            raise NotEnoughMemory(self._missing(slots, max(rows, 0), wanted))
         max_total = command.max_total_tokens or min(slots, self._usual_length or LONGEST_UNSAID)
-        return WarmupResult(slots, command.max_input_tokens or max_total - 1, max_total)
+        return WarmupResult(slots, command.max_input_tokens or max_total - 1, max_total, rows)
+
+    def _missing(self, slots: int, rows: int, wanted: int) -> str:
+        """What does not fit."""
+        row, slot = self._runner.bytes_per_row, self._runner.bytes_per_slot
+        beside = f" beside {rows} rows of {row / 2**20:.1f} MiB" if row else ""
+        lower = "MAX_BATCH_SIZE, " if row and self._all_rows else ""
+        return (
+            f"not enough memory: the cache fits {slots} tokens ({slots * slot / 2**30:.2f} GiB){beside}, {wanted} are "
+            f"needed; lower {lower}--max-batch-prefill-tokens and --max-total-tokens to at most what fits, or free "
+            "memory"
+        )
 
     def _check_positions(self, command: WarmupCommand) -> None:
         limit = self._position_limit

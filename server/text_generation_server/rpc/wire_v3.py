@@ -117,6 +117,7 @@ class WireV3(Wire):
             max_supported_total_tokens=result.supported_tokens,
             max_input_tokens=result.max_input_tokens,
             max_total_tokens=result.max_total_tokens,
+            max_batch_size=result.max_rows,
         )
 
     def omits_special_tokens(self, message: pb.WarmupRequest) -> bool:

@@ -134,6 +134,7 @@ WarmupRequest.max_input_tokens 2 uint32 opt
 WarmupRequest.max_total_tokens 4 uint32 opt
 WarmupResponse.max_input_tokens 2 uint32 -
 WarmupResponse.max_total_tokens 3 uint32 -
+WarmupResponse.max_batch_size 1000 uint32 opt
 """
 
 EMPTY = {"ClearCacheResponse", "HealthRequest", "HealthResponse", "InfoRequest", "ServiceDiscoveryRequest"}

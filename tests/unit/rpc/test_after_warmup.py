@@ -24,7 +24,7 @@ class Calls:
 
     def warmup(self, command):
         self.made.append("warm-up")
-        return WarmupResult(supported_tokens=100, max_input_tokens=50, max_total_tokens=60)
+        return WarmupResult(supported_tokens=100, max_input_tokens=50, max_total_tokens=60, max_rows=4)
 
     def clear(self, batch_id):
         self.made.append("clear")

@@ -8,7 +8,6 @@ from text_generation_server.choices import RopeScaling
 from text_generation_server.errors import InvalidSettings
 from text_generation_server.sampling.params import WatermarkParams
 from text_generation_server.settings import (
-    MAX_ROWS,
     RankSettings,
     ServeOptions,
     hub_settings,
@@ -26,7 +25,7 @@ def test_defaults():
     assert (config.cache.attention, config.cache.block_size) == ("flashinfer", 1)
     assert config.cache.prefix_caching and config.cache.chunking
     assert config.cache.memory_fraction == pytest.approx(0.9)
-    assert (config.max_rows, config.prefill_logprobs) == (MAX_ROWS, False)
+    assert (config.max_rows, config.prefill_logprobs) == (None, False)
     assert (config.rope_scaling, config.rope_factor, config.threads) == (None, None, None)
     assert config.without_effect == ()
 
@@ -96,10 +95,6 @@ def test_the_other_variables():
 def test_half_of_a_rope_override_implies_the_other(variables, expected):
     config = server_config(OPTIONS, variables)
     assert (config.rope_scaling, config.rope_factor) == expected
-
-
-def test_a_small_batch_size_does_not_shrink_the_rows():
-    assert server_config(OPTIONS, {"MAX_BATCH_SIZE": "4"}).max_rows == MAX_ROWS
 
 
 @pytest.mark.parametrize(

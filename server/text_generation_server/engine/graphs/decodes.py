@@ -95,3 +95,13 @@ def usual_sizes(most: int) -> list[int]:
     """
     steps = [1, 2, 4, *range(8, 64, 8), *range(64, 128, 16), *range(128, LARGEST + 1, 32)]
     return [*(size for size in steps if size < most), min(most, LARGEST)]
+
+
+def sizes_up_to(most: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Of these numbers of rows those that steps of up to `most` rows need.
+
+    >>> sizes_up_to(5, (1, 2, 4, 8, 16)), sizes_up_to(4, (1, 2)), sizes_up_to(4, ())
+    ((1, 2, 4, 5), (1, 2), ())
+    """
+    fewer = {size for size in sizes if size < most}
+    return tuple(sorted(fewer if len(fewer) == len(sizes) else {*fewer, most}))
