@@ -273,7 +273,7 @@ def steps(form: Form, shape: Shape, device: torch.device, options: argparse.Name
     longest = max(context + 1, -(-prompt // rows))
     table = RowTable(rows, max(longest, prompt), device)
     slots = max(rows * longest, prompt)
-    states = allocate(model.states, slots, rows)
+    states = allocate(model.states, slots, rows, longest)
     for spec, state in zip(model.states, states, strict=True):
         for layer in range(spec.num_layers):
             state.layer(layer).zero_()
