@@ -1,4 +1,4 @@
-"""Convolution and scan over rows of any lengths, against torch's, and the scan against a plain loop in float64."""
+"""Convolution and scans over rows of any lengths, against torch's, and the scans against plain loops in float64."""
 
 import pytest
 import torch
@@ -6,9 +6,11 @@ import torch.nn.functional as F
 
 from text_generation_server.kernels.recurrence.conv import causal_conv
 from text_generation_server.kernels.recurrence.scan import selective_scan
+from text_generation_server.kernels.recurrence.ssd import ssd
 from text_generation_server.layers.causal_conv import TorchConv
 from text_generation_server.layers.recurrence import Answers, RecurrentPlan, ReplayedPlan
 from text_generation_server.layers.selective_scan import ScanWeights, Selected, TorchScan
+from text_generation_server.layers.ssd import SsdWeights, TorchSsd
 from text_generation_server.specs.activation import Activation
 
 ROWS, NUMBERS = 7, 5
@@ -121,3 +123,62 @@ def test_torch_s_scan_is_the_recurrence(lengths):
     got = TorchScan(ScanWeights(*weights))(x, gate, Selected(*selected), sums, plan)
     torch.testing.assert_close(got, torch.stack(expected).float(), atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(sums, expected_sums.float(), atol=1e-5, rtol=1e-5)
+
+
+def ssd_case(lengths, device, dtype=torch.float32, heads=4, head_dim=6, groups=2):
+    """inputs, gate, steps; sums; the weights of heads, which decay fast and slowly."""
+    tokens, width = sum(lengths), heads * head_dim
+    inputs = numbers(tokens, width + 2 * groups * NUMBERS, seed=0, device=device, dtype=dtype)
+    gate, steps = (numbers(tokens, n, seed=n, device=device, dtype=dtype) for n in (width, heads))
+    sums = numbers(ROWS, width, NUMBERS, seed=2, device=device)
+    decay = -numbers(heads, seed=3, device=device).exp() * torch.tensor([0.01, 0.3, 1.0, 4.0], device=device)
+    skip, bias = numbers(2, heads, seed=4, device=device)
+    return (inputs, gate, steps * 2 - 1), sums, SsdWeights(decay, skip, bias, head_dim, groups, (0.2, 1.5))
+
+
+def ssd_on(weights, device):
+    per_head = (each.to(device) for each in (weights.decay, weights.skip, weights.step_bias))
+    return SsdWeights(*per_head, weights.head_dim, weights.groups, weights.limits)
+
+
+LONG_LENGTHS = [*LENGTHS, (150, 1, 64)]
+
+
+@pytest.mark.parametrize("lengths", LONG_LENGTHS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_heads_go_on_from_their_sums(device, lengths, dtype):
+    """In products of a chunk's tokens, inputs are of their own type."""
+    plan = plan_of(lengths, device)
+    given, sums, weights = ssd_case(lengths, device, dtype)
+    expected_sums = sums.cpu().clone()
+    expected = TorchSsd(ssd_on(weights, "cpu"))(*(each.cpu() for each in given), expected_sums, on_cpu(plan))
+    near = {"atol": 2e-2, "rtol": 2e-2} if dtype is torch.float16 else {"atol": 2e-4, "rtol": 1e-4}
+    first_sums = sums.clone()
+    for of_step, kept in ((plan, sums), (replayed(plan, lengths), first_sums)):
+        per_head = weights.decay, weights.skip, weights.step_bias, weights.head_dim, weights.groups, weights.limits
+        got = ssd(*given, kept, *step_of(of_step, given[1]), *per_head)
+        torch.testing.assert_close(got.cpu(), expected, **near)
+        torch.testing.assert_close(kept.cpu(), expected_sums, **near)
+
+
+@pytest.mark.parametrize("lengths", LONG_LENGTHS, ids=str)
+def test_torch_s_heads_are_the_recurrence(lengths):
+    """Token by token in float64, as it is written down."""
+    plan = plan_of(lengths, "cpu")
+    given, sums, weights = ssd_case(lengths, "cpu")
+    inputs, gate, steps = (each.double() for each in given)
+    heads, width = steps.shape[1], gate.shape[1]
+    x = inputs[:, :width].view(-1, heads, weights.head_dim)
+    write, read = inputs[:, width:].view(-1, 2, weights.groups, NUMBERS).repeat_interleave(2, 2).unbind(1)
+    expected_sums, expected = sums.double().view(ROWS, heads, weights.head_dim, NUMBERS), []
+    for row, first, past in plan.on_host():
+        kept = expected_sums[row]
+        for at in range(first, past):
+            step = F.softplus(steps[at] + weights.step_bias).clamp(*weights.limits)[:, None, None]
+            kept.mul_((step * weights.decay[:, None, None]).exp())
+            kept += step * x[at][..., None] * write[at][:, None]
+            seen = (kept * read[at][:, None]).sum(-1) + weights.skip[:, None] * x[at]
+            expected.append(seen.flatten() * F.silu(gate[at]))
+    got = TorchSsd(weights)(*given, sums, plan)
+    torch.testing.assert_close(got, torch.stack(expected).float(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sums.view_as(expected_sums), expected_sums.float(), atol=1e-4, rtol=1e-4)

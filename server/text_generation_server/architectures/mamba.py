@@ -9,13 +9,17 @@ from dataclasses import replace
 
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import rms_norm
-from text_generation_server.specs.recurrent import RecurrentNames, RecurrentSpec, SsmSpec
+from text_generation_server.specs.recurrent import RecurrentNames, RecurrentSpec, SsmNames, SsmSpec
 
 MAMBA_NAMES = RecurrentNames(
     family_prefix="backbone.",
     embedding="backbone.embeddings",
     layer="backbone.layers.{}",
     norm="norm",
+    final_norm="backbone.norm_f",
+)
+
+_MIXER_NAMES = SsmNames(
     projection_in="mixer.in_proj",
     conv="mixer.conv1d",
     selection="mixer.x_proj",
@@ -23,7 +27,6 @@ MAMBA_NAMES = RecurrentNames(
     decay="mixer.A_log",
     skip="mixer.D",
     projection_out="mixer.out_proj",
-    final_norm="backbone.norm_f",
 )
 
 
@@ -41,6 +44,7 @@ def mamba(config: ConfigDict) -> RecurrentSpec:
             conv_width=config.integer("conv_kernel", default=4, at_least=2),
             step_rank=_step_rank(config, hidden),
             activation=config.activation("hidden_act", default="silu"),
+            names=_MIXER_NAMES,
             bias=config.flag("use_bias", default=False),
             conv_bias=config.flag("use_conv_bias", default=True),
         ),
@@ -53,6 +57,7 @@ def mamba(config: ConfigDict) -> RecurrentSpec:
 def falcon_mamba(config: ConfigDict) -> RecurrentSpec:
     """The spec of a Falcon Mamba."""
     spec = mamba(config)
+    assert isinstance(spec.ssm, SsmSpec)
     return replace(spec, ssm=replace(spec.ssm, parts_eps=config.number("mixer_rms_eps", default=1e-6)))
 
 

@@ -18,6 +18,7 @@ from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
 from text_generation_server.architectures.llama import llama
 from text_generation_server.architectures.mamba import falcon_mamba, mamba
+from text_generation_server.architectures.mamba2 import mamba2
 from text_generation_server.architectures.mistral import mistral
 from text_generation_server.architectures.mixtral import mixtral
 from text_generation_server.architectures.mpt import mpt
@@ -64,6 +65,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "granite": granite,
     "llama": llama,
     "mamba": mamba,
+    "mamba2": mamba2,
     "ministral": mistral,
     "mistral": mistral,
     "mixtral": mixtral,

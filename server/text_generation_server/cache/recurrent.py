@@ -10,13 +10,15 @@ from torch import Tensor
 class RecurrentStateSpec:
     """The state of one rank of a model; satisfies `StateSpec`.
 
-    channels: of the rank. numbers: that each remembers. window: newest inputs of a convolution that are kept of each.
-    dtype: of those inputs; what is remembered is a sum of everything so far, in float32.
+    channels: of the rank. numbers: that each remembers. windowed: channels of the rank's convolution. window: newest
+    inputs that are kept of each of those. dtype: of those inputs; what is remembered is a sum of everything so far, in
+    float32.
     """
 
     num_layers: int
     channels: int
     numbers: int
+    windowed: int
     window: int
     dtype: torch.dtype
     device: torch.device
@@ -27,7 +29,7 @@ class RecurrentStateSpec:
     @property
     def bytes_per_row(self) -> int:
         """Bytes of one sequence in all layers."""
-        return self.num_layers * self.channels * (self.numbers * 4 + self.window * self.dtype.itemsize)
+        return self.num_layers * (self.channels * self.numbers * 4 + self.windowed * self.window * self.dtype.itemsize)
 
     def allocate(self, num_slots: int, num_rows: int, max_len: int) -> "RecurrentState":
         """See `StateSpec`."""
@@ -35,7 +37,7 @@ class RecurrentStateSpec:
 
 
 class RecurrentState:
-    """By layer and row: the inputs of a convolution [window, channels], oldest first, and sums [channels, numbers].
+    """By layer and row: the inputs of a convolution [window, windowed], oldest first, and sums [channels, numbers].
 
     A row is cleared when a sequence begins there, not when one ends: a step that was launched ahead for a sequence
     that turned out to be at its end may still write to it.
@@ -43,10 +45,10 @@ class RecurrentState:
 
     def __init__(self, spec: RecurrentStateSpec, num_rows: int) -> None:
         shape = spec.num_layers, num_rows
-        self._windows = torch.empty(*shape, spec.window, spec.channels, dtype=spec.dtype, device=spec.device)
+        self._windows = torch.empty(*shape, spec.window, spec.windowed, dtype=spec.dtype, device=spec.device)
         self._sums = torch.empty(*shape, spec.channels, spec.numbers, dtype=torch.float32, device=spec.device)
         self.windows = self._windows.unbind()
-        """Of each layer, [rows, window, channels]."""
+        """Of each layer, [rows, window, windowed]."""
         self.sums = self._sums.unbind()
         """Of each layer, [rows, channels, numbers] float32."""
 

@@ -22,6 +22,9 @@ class Required(Enum):
 
 REQUIRED: Final = Required.REQUIRED
 
+_INFINITY = {"__float__": "Infinity"}
+"""As transformers 5 writes what JSON has no number for; before, files said `Infinity`."""
+
 _LARGEST = 1 << 53
 """From here on whole numbers are not exact in the arithmetic they are used in."""
 
@@ -110,6 +113,8 @@ class ConfigDict:
     def numbers(self, *keys: str) -> tuple[float, ...]:
         """A list of numbers."""
         values = self._value(keys, REQUIRED)
+        if isinstance(values, list):
+            values = [float("inf") if value == _INFINITY else value for value in values]
         if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
             raise self.refusal(keys[0], values, "a list of numbers")
         return tuple(float(value) for value in values)

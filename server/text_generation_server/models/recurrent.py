@@ -3,7 +3,7 @@
 The hidden state travels as a pair, as in `models/decoder.py`: "add, then norm" is one call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -19,6 +19,7 @@ from text_generation_server.layers.linear import ColumnParallelLinear, LinearSte
 from text_generation_server.layers.norm import Norm
 from text_generation_server.layers.recurrence import Answers, RecurrentPlan, ReplayedPlan
 from text_generation_server.layers.selective_scan import Selected, SelectiveScan
+from text_generation_server.layers.ssd import Ssd
 from text_generation_server.models.decoder import HiddenState
 from text_generation_server.models.step import StepInput, at_least_one
 
@@ -86,12 +87,38 @@ class SsmMixer:
         return self._out(step.wanted(y), step.outputs)
 
 
+class SsdMixer:
+    """Projection to gates, inputs and steps, convolution, recurrence of heads, norm, projection out."""
+
+    def __init__(
+        self,
+        projection_in: ColumnParallelLinear,
+        conv: CausalConv,
+        scan: Ssd,
+        norm: Callable[[Tensor], Tensor],
+        projection_out: RowParallelLinear,
+        sizes: tuple[int, int, int],
+        layer: int,
+    ) -> None:
+        """sizes: gates, what the convolution sees, steps. layer: whose state it keeps."""
+        self._in, self._conv, self._scan, self._norm, self._out = projection_in, conv, scan, norm, projection_out
+        self._sizes = list(sizes)
+        self._layer = layer
+
+    def __call__(self, x: Tensor, step: RecurrentStep) -> Tensor:
+        """[T, hidden] to [L, hidden]."""
+        gate, inputs, steps = torch.split(self._in(x, step.tokens), self._sizes, -1)
+        inputs = self._conv(inputs, step.state.windows[self._layer], step.plan)
+        y = self._scan(inputs, gate, steps, step.state.sums[self._layer], step.plan)
+        return self._out(self._norm(step.wanted(y)), step.outputs)
+
+
 @dataclass(frozen=True, slots=True)
 class RecurrentBlock:
     """x += mixer(norm(x))."""
 
     norm: Norm
-    mixer: SsmMixer
+    mixer: SsmMixer | SsdMixer
 
     def __call__(self, delta: Tensor, residual: Tensor, step: RecurrentStep) -> HiddenState:
         """[T, hidden] each to [L, hidden] each."""

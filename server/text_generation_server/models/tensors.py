@@ -152,6 +152,11 @@ class TensorReader:
         whole[: len(rows)] = rows
         return whole
 
+    def pieces(self, name: str, shape: tuple[int, ...], rows: Sequence[slice]) -> Tensor:
+        """Some of a tensor's first dimension, one behind the other, in float32: see `part`."""
+        view = self.checkpoint.view(name, shape)
+        return torch.cat([view[some] for some in rows]).to(self.device, torch.float32)
+
     def table(self, name: str, size: int, width: int, mine: Partition) -> Tensor:
         """A rank's rows of an embedding [size, width].
 

@@ -1,4 +1,4 @@
-"""What a model is, as data, whose tokens see each other through recurrences alone: `models/recurrent.py` runs a spec.
+"""What recurrent layers are, and models of nothing else, as data: `models/recurrent.py` runs a spec.
 
 Where a field's value comes from is said by the architecture that sets it.
 """
@@ -7,6 +7,20 @@ from dataclasses import dataclass
 
 from text_generation_server.specs.activation import Activation
 from text_generation_server.specs.decoder import HeadSpec, NormSpec, PositionLimit
+from text_generation_server.specs.ssd import SsdSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SsmNames:
+    """Where a layer's tensors are, relative to it. Names without suffix, but for `decay` and `skip`, complete ones."""
+
+    projection_in: str
+    conv: str
+    selection: str
+    time_step: str
+    decay: str
+    skip: str
+    projection_out: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +37,7 @@ class SsmSpec:
     conv_width: int
     step_rank: int
     activation: Activation
+    names: SsmNames
     bias: bool = False
     conv_bias: bool = True
     parts_eps: float | None = None
@@ -30,23 +45,16 @@ class SsmSpec:
 
 @dataclass(frozen=True, slots=True)
 class RecurrentNames:
-    """Where each tensor is. Names without `.weight` and `.bias`, but for `decay` and `skip`, which are complete.
+    """Where each tensor is. Names without `.weight` and `.bias`.
 
-    family_prefix: may be missing from every name of a checkpoint. layer: has a place for the layer's number; from
-    `norm` to `projection_out`, names are relative to it.
+    family_prefix: may be missing from every name of a checkpoint. layer: has a place for the layer's number; `norm` is
+    relative to it.
     """
 
     family_prefix: str
     embedding: str
     layer: str
     norm: str
-    projection_in: str
-    conv: str
-    selection: str
-    time_step: str
-    decay: str
-    skip: str
-    projection_out: str
     final_norm: str
     head: str = "lm_head"
 
@@ -62,7 +70,7 @@ class RecurrentSpec:
     hidden_size: int
     num_layers: int
     norm: NormSpec
-    ssm: SsmSpec
+    ssm: SsmSpec | SsdSpec
     names: RecurrentNames
     head: HeadSpec
     wide_residual: bool = True

@@ -47,19 +47,21 @@ class Heads:
     kv: range
 
 
-def heads_of(heads: int, kv_heads: int, rank: int, world_size: int) -> Heads:
-    """This rank's heads. With fewer key/value heads than ranks, ranks hold copies.
+def heads_of(
+    heads: int, kv_heads: int, rank: int, world_size: int, names: tuple[str, str] = ("attention", "key/value")
+) -> Heads:
+    """This rank's heads. With fewer key/value heads than ranks, ranks hold copies. names: of both kinds, for messages.
 
     Raises:
         UnsupportedModel: the heads cannot be divided so that queries stay with their keys.
     """
     if heads % world_size:
         raise UnsupportedModel(
-            f"the model has {heads} attention heads, which {world_size} shards cannot divide: use {_fitting(heads)}"
+            f"the model has {heads} {names[0]} heads, which {world_size} shards cannot divide: use {_fitting(heads)}"
         )
     if max(kv_heads, world_size) % min(kv_heads, world_size):
         raise UnsupportedModel(
-            f"the model has {kv_heads} key/value heads, which {world_size} shards can neither divide nor copy evenly"
+            f"the model has {kv_heads} {names[1]} heads, which {world_size} shards can neither divide nor copy evenly"
         )
     queries = heads // world_size
     kv = max(1, kv_heads // world_size)

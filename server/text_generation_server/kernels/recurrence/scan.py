@@ -20,7 +20,7 @@ SHARING_PROGRAMS = 16
 
 
 @triton.jit
-def _softplus(x: tl.tensor) -> tl.tensor:
+def softplus(x: tl.tensor) -> tl.tensor:
     """log(1 + exp(x)), exact for small results too: what is lost in the sum is lost in the difference as well."""
     grown = tl.exp(tl.minimum(x, 20.0))
     one_more = 1.0 + grown
@@ -85,7 +85,7 @@ def _row(
         coming = _token(sources, strides, tl.minimum(at + 1, past - 1), channel, inside, n, kept)
         value = value.to(tl.float32)
         through = through.to(tl.float32)
-        length = _softplus(step.to(tl.float32) + least)
+        length = softplus(step.to(tl.float32) + least)
         state = state * tl.exp(length[:, None] * rate) + (length * value)[:, None] * added.to(tl.float32)[None, :]
         y = tl.sum(state * seen.to(tl.float32)[None, :], 1) + passed * value
         y *= through * tl.sigmoid(through)
