@@ -29,6 +29,17 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "mamba-2.8b": {
         "model_type": "mamba", "vocab_size": 50280, "hidden_size": 2560, "num_hidden_layers": 64, "state_size": 16,
     },
+    "mamba2-2.7b": {
+        "model_type": "mamba2", "vocab_size": 50288, "hidden_size": 2560, "num_hidden_layers": 64, "state_size": 128,
+        "num_heads": 80, "head_dim": 64, "n_groups": 1, "tie_word_embeddings": True,
+    },
+    "granite-4-h-micro": {
+        "model_type": "granitemoehybrid", "vocab_size": 100352, "hidden_size": 2048, "num_hidden_layers": 40,
+        "intermediate_size": 8192, "shared_intermediate_size": 8192, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "mamba_n_heads": 64, "mamba_d_state": 128, "num_local_experts": 0,
+        "num_experts_per_tok": 0, "tie_word_embeddings": True,
+        "layer_types": ["attention" if layer in (5, 15, 25, 35) else "mamba" for layer in range(40)],
+    },
     "flan-t5-xl": {
         "model_type": "t5", "vocab_size": 32128, "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_heads": 32,
         "num_layers": 24, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,

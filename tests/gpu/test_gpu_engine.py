@@ -39,6 +39,8 @@ def model(request, tmp_path_factory):
 
 OTHERS = {
     "mamba": {**TOKENS, "hidden_size": 64, "num_hidden_layers": 2},
+    "mamba2": {**TOKENS, "hidden_size": 64, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 16, "n_groups": 1},
+    "bamba": {**LLAMA, "head_dim": 64, "mamba_n_heads": 8, "attn_layer_indices": [1]},
     "t5": {"vocab_size": VOCAB_SIZE, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4},
 }
 

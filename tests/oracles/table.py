@@ -11,6 +11,7 @@ from oracles.cases import (
     gpt,
     gptj,
     granite,
+    hybrid,
     llama,
     mamba,
     mistral,
@@ -53,5 +54,6 @@ CASES = (
     *granite.CASES,
     *smollm3.CASES,
     *mamba.CASES,
+    *hybrid.CASES,
     *t5.CASES,
 )

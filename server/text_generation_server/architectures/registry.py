@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from text_generation_server.architectures.baichuan import baichuan
+from text_generation_server.architectures.bamba import bamba
 from text_generation_server.architectures.bloom import bloom
 from text_generation_server.architectures.chatglm import chatglm
 from text_generation_server.architectures.cohere import cohere, cohere2
@@ -16,6 +17,7 @@ from text_generation_server.architectures.gpt_bigcode import gpt_bigcode
 from text_generation_server.architectures.gpt_neox import gpt_neox
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
+from text_generation_server.architectures.granite_hybrid import granite_hybrid
 from text_generation_server.architectures.llama import llama
 from text_generation_server.architectures.mamba import falcon_mamba, mamba
 from text_generation_server.architectures.mamba2 import mamba2
@@ -46,6 +48,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "RefinedWeb": falcon,
     "RefinedWebModel": falcon,
     "baichuan": baichuan,
+    "bamba": bamba,
     "bloom": bloom,
     "chatglm": chatglm,
     "cohere": cohere,
@@ -63,6 +66,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "gpt_neox": gpt_neox,
     "gptj": gptj,
     "granite": granite,
+    "granitemoehybrid": granite_hybrid,
     "llama": llama,
     "mamba": mamba,
     "mamba2": mamba2,

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionBackend, AttentionPlan, DecodePlan, TokenPlan
-from text_generation_server.cache.layout import RowLayout
+from text_generation_server.attention.base import AttentionBackend
+from text_generation_server.cache.layout import DecodePreparation, RowLayout, TokenPreparation
 from text_generation_server.cache.paged import PagedSpec
+from text_generation_server.cache.states import StateSpec
 
 
 class AttendingModel:
@@ -20,7 +21,7 @@ class AttendingModel:
     attention: AttentionBackend
 
     @property
-    def states(self) -> tuple[PagedSpec]:
+    def states(self) -> Sequence[StateSpec]:
         """See `ServedModel`."""
         return (self.kv,)
 
@@ -39,14 +40,14 @@ class AttendingModel:
         """See `ServedModel`."""
         return f"{self.attention.name} attention"
 
-    def prepare(self, layout: RowLayout) -> AttentionPlan:
+    def prepare(self, layout: RowLayout) -> object:
         """See `ServedModel`."""
         return self.attention.plan(layout)
 
-    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[DecodePlan]:
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[DecodePreparation]:
         """See `ServedModel`."""
         return self.attention.decode_plans(rows, seq_lens, block_table)
 
-    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[TokenPlan]:
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[TokenPreparation]:
         """See `ServedModel`."""
         return self.attention.token_plans(tokens, block_table)

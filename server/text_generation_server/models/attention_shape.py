@@ -12,7 +12,7 @@ from text_generation_server.weights.layout import Heads
 def attention_shape(spec: DecoderSpec, mine: Heads, dtype: torch.dtype, device: torch.device) -> AttentionShape:
     """For a rank with these heads."""
     variants = tuple(dict.fromkeys(layer_variants(spec, mine)))
-    state = PagedSpec(spec.num_layers, len(mine.kv), spec.attention.head_dim, dtype, device)
+    state = PagedSpec(len(spec.attending), len(mine.kv), spec.attention.head_dim, dtype, device)
     return AttentionShape(variants, len(mine.query), state)
 
 

@@ -12,6 +12,7 @@ from text_generation_server.layers.norm import Identity, Norm, Scale
 from text_generation_server.models.build_attention import AttentionBuilder
 from text_generation_server.models.build_ends import EndsBuilder, build_norm
 from text_generation_server.models.build_mlp import MlpBuilder
+from text_generation_server.models.build_ssd import SsdBuilder
 from text_generation_server.models.decoder import (
     Block,
     BranchNorms,
@@ -22,6 +23,7 @@ from text_generation_server.models.decoder import (
     PostNormBlock,
     SequentialBlock,
 )
+from text_generation_server.models.hybrid import HybridDecoder, RecurrentBranch
 from text_generation_server.models.layerwise import build_layers
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.specs.decoder import DecoderSpec, Wiring
@@ -41,6 +43,10 @@ class DecoderBuilder:
         self._group = group
         self._attention = AttentionBuilder(spec, reader, group, backend)
         self._mlp = MlpBuilder(spec, reader, group)
+        self._ssd_layers = sorted(spec.ssd_layers)
+        self._ssd = None
+        if spec.ssd is not None and spec.ssd_layers:
+            self._ssd = SsdBuilder(spec.ssd, spec.hidden_size, len(spec.ssd_layers), reader, group)
         self._embedding_size = spec.embedding_size or spec.hidden_size
         self._ends = EndsBuilder(
             reader,
@@ -60,7 +66,7 @@ class DecoderBuilder:
         spec, reader, attention = self._spec, self._reader, self._attention
         # First, because these are the largest tensors: while they are read, little else is in memory.
         table = self._ends.table()
-        return Decoder(
+        decoder = Decoder(
             kv=attention.state,
             attention=attention.backend,
             vocab_size=spec.vocab_size,
@@ -73,12 +79,17 @@ class DecoderBuilder:
             final_norm=self._norm(spec.names.final_norm),
             projection=self._projection(spec.names.embedding_out, self._embedding_size, spec.hidden_size),
         )
+        return decoder if self._ssd is None else HybridDecoder.of(decoder, self._ssd.state)
 
     def _block(self, layer: int) -> Block:
         names = self._spec.names
         prefix = names.layer.format(layer) + "."
-        attention, mlp = self._attention.layer(prefix, layer), self._mlp.layer(prefix, layer)
+        mlp = self._mlp.layer(prefix, layer)
         norm1, norm2 = (self._norm(prefix + name if name else "") for name in (names.attention_norm, names.mlp_norm))
+        if self._ssd is not None and layer in self._spec.ssd_layers:
+            mixer = RecurrentBranch(self._ssd.layer(prefix, self._ssd_layers.index(layer)))
+            return SequentialBlock(BranchNorms(norm1, self._scale), mixer, BranchNorms(norm2, self._scale), mlp)
+        attention = self._attention.layer(prefix, layer)
         match self._spec.wiring:
             case Wiring.PARALLEL:
                 return ParallelBlock(norm1, attention, mlp, self._group)
@@ -87,12 +98,16 @@ class DecoderBuilder:
             case Wiring.POST_NORM:
                 return PostNormBlock(attention, norm1, mlp, norm2)
             case Wiring.SEQUENTIAL:
-                scale = self._spec.branch_scale
-                after1: Norm = Identity() if scale == 1.0 else Scale(scale)
-                after2 = after1
+                after1 = after2 = self._scale
             case Wiring.SANDWICH | Wiring.OUTPUT_NORMS:
                 after1, after2 = (self._norm(prefix + name) for name in (names.attention_out_norm, names.mlp_out_norm))
         return SequentialBlock(BranchNorms(norm1, after1), attention, BranchNorms(norm2, after2), mlp)
+
+    @property
+    def _scale(self) -> Norm:
+        """Of what a branch of a sequential layer adds."""
+        scale = self._spec.branch_scale
+        return Identity() if scale == 1.0 else Scale(scale)
 
     def _norm(self, name: str) -> Norm:
         return build_norm(self._reader, self._spec.norm, name, self._spec.hidden_size)

@@ -34,7 +34,7 @@ class AttentionBuilder:
     """
 
     def __init__(self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel, backend: str) -> None:
-        attention, layers = spec.attention, range(spec.num_layers)
+        attention = spec.attention
         self._spec = spec
         self._reader = reader
         self._group = group
@@ -42,7 +42,7 @@ class AttentionBuilder:
         shape = attention_shape(spec, self._heads, reader.dtype, reader.device)
         self._variant_of = [shape.variants.index(variant) for variant in layer_variants(spec, self._heads)]
         self.backend = create_backend(backend, shape)
-        ropes = dict.fromkeys(rope for layer in layers if (rope := attention.rope_of(layer)) is not None)
+        ropes = dict.fromkeys(rope for layer in spec.attending if (rope := attention.rope_of(layer)) is not None)
         self._ropes = list(ropes)
         self.rotaries = [Rotary(rope, reader.dtype, reader.device) for rope in ropes]
         self.state = replace(
@@ -70,7 +70,7 @@ class AttentionBuilder:
             self._reader.row(out, out_places, spec.out_bias, self._group),
             kv_heads=self.state.kv_heads,
             head_dim=head_dim,
-            layer=LayerAttention(layer, self._variant_of[layer], spec.scale_of(layer)),
+            layer=LayerAttention(self._spec.attending.index(layer), self._variant_of[layer], spec.scale_of(layer)),
             rotary=None if rope is None else self._ropes.index(rope),
             qk_norm=None if spec.qk_norm is None else self._qk_norm(spec.qk_norm, prefix, order),
             clip=spec.clip_qkv,

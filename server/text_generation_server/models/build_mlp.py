@@ -47,8 +47,9 @@ class MlpBuilder:
         )
 
     def _shared(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SharedExpert:
-        mlp = MlpSpec(spec.shared_size, spec.activation, gated=True)
-        gate = self._reader.tensor(f"{prefix}{names.shared_gate}.weight", (1, self._spec.hidden_size))
+        mlp, gate = MlpSpec(spec.shared_size, spec.activation, gated=True), None
+        if names.shared_gate:
+            gate = self._reader.tensor(f"{prefix}{names.shared_gate}.weight", (1, self._spec.hidden_size))
         return SharedExpert(self._dense(mlp, prefix, names.shared_up, names.shared_down), gate)
 
 

@@ -130,15 +130,16 @@ class DenseMlp:
 
 
 class SharedExpert:
-    """An MLP for every token, as much of it as its gate [1, hidden] lets through."""
+    """An MLP for every token, as much of it as its gate [1, hidden] lets through; all of it without one."""
 
-    def __init__(self, mlp: DenseMlp, gate: Tensor) -> None:
+    def __init__(self, mlp: DenseMlp, gate: Tensor | None) -> None:
         self._mlp = mlp
         self._gate = gate
 
     def partial(self, x: Tensor, step: LinearStep) -> Tensor:
         """This rank's part of the sum."""
-        return self._mlp.partial(x, step).mul_(F.linear(x, self._gate).sigmoid())
+        out = self._mlp.partial(x, step)
+        return out if self._gate is None else out.mul_(F.linear(x, self._gate).sigmoid())
 
 
 class SparseMlp:
@@ -177,17 +178,24 @@ class BranchNorms:
     after: Norm
 
 
-class SequentialBlock:
-    """x += a1(attention(n1(x))); x += a2(mlp(n2(x))). Any of the four may be the identity."""
+class Mixer(Protocol):
+    """The first branch of a layer: lets tokens see each other."""
 
-    def __init__(self, norms1: BranchNorms, attention: SelfAttention, norms2: BranchNorms, mlp: Mlp) -> None:
-        self._norms1, self._attention, self._norms2, self._mlp = norms1, attention, norms2, mlp
+    def __call__(self, x: Tensor, step: LayerStep) -> Tensor:
+        """[T, hidden] to [L, hidden]."""
+
+
+class SequentialBlock:
+    """x += a1(mixer(n1(x))); x += a2(mlp(n2(x))). Any of the four may be the identity."""
+
+    def __init__(self, norms1: BranchNorms, mixer: Mixer, norms2: BranchNorms, mlp: Mlp) -> None:
+        self._norms1, self._mixer, self._norms2, self._mlp = norms1, mixer, norms2, mlp
 
     def __call__(self, delta: Tensor, residual: Tensor, step: LayerStep) -> HiddenState:
         """See `Block`."""
-        attended = self._norms1.after(self._attention(self._norms1.before.of_sum(delta, residual), step))
+        mixed = self._norms1.after(self._mixer(self._norms1.before.of_sum(delta, residual), step))
         residual = step.wanted(residual)
-        return self._norms2.after(self._mlp(self._norms2.before.of_sum(attended, residual), step.outputs)), residual
+        return self._norms2.after(self._mlp(self._norms2.before.of_sum(mixed, residual), step.outputs)), residual
 
 
 class PostNormBlock:
@@ -278,10 +286,8 @@ class Decoder(AttendingModel):
         """See `ServedModel`."""
         delta = self.embedding(step.token_ids, step.positions)
         residual = torch.zeros_like(delta)
-        angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
-        attention, cache = cast(AttentionPlan, step.prepared), cast(PagedCache, step.states[0])
         tokens = LinearStep(step.adapters)
-        layer_step = LayerStep(attention, cache, step.slot_mapping, angles, tokens, tokens)
+        layer_step = self.layer_step(step, tokens)
         *blocks, last = self.blocks
         for block in blocks:
             delta, residual = block(delta, residual, layer_step)
@@ -289,6 +295,12 @@ class Decoder(AttendingModel):
         delta, residual = last(delta, residual, replace(layer_step, outputs=outputs))
         hidden = self.final_norm.of_sum(delta, residual)
         return hidden if step.logit_rows is None else hidden[: len(step.logit_rows)]
+
+    def layer_step(self, step: StepInput, tokens: LinearStep) -> LayerStep:
+        """What layers share of a step whose linears know this of its tokens."""
+        angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
+        attention, cache = cast(AttentionPlan, step.prepared), cast(PagedCache, step.states[0])
+        return LayerStep(attention, cache, step.slot_mapping, angles, tokens, tokens)
 
     def logits(self, hidden: Tensor, rows: Tensor | None) -> Tensor:
         """See `ServedModel`."""

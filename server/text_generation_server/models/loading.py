@@ -129,7 +129,7 @@ def _token_by_token(directory: Path) -> bool:
     if not has_architecture(config):
         return False
     spec = read_spec(config)
-    return isinstance(spec, DecoderSpec) and spec.moe is None
+    return isinstance(spec, DecoderSpec) and spec.moe is None and not spec.ssd_layers
 
 
 def _through_transformers(

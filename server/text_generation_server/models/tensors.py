@@ -109,19 +109,18 @@ class TensorReader:
 
     def experts(self, names: MoeNames, prefix: str, spec: MoeSpec, hidden_size: int, mine: Partition) -> ExpertsKernel:
         """A part of the inner numbers of all experts' MLPs. Those that lie in one tensor are plain in every form."""
-        apart = "{}" in names.down
+        apart, inner = "{}" in names.down, spec.inner_size
         read = self._experts_apart if apart else self._experts_together
-        gates, others = (
-            [
-                matrix.select_out(mine.rows).pad(mine.padded, hidden_size)
-                for matrix in read(prefix + name, spec.experts, spec.inner_size, hidden_size)
-            ]
-            for name in names.up
-        )
-        if apart:
-            down = read(prefix + names.down, spec.experts, hidden_size, spec.inner_size)
+        if len(names.up) == 1:
+            both = read(prefix + names.up[0], spec.experts, 2 * inner, hidden_size)
+            halves = [[m.select_out(slice(first, first + inner)) for m in both] for first in (0, inner)]
         else:
-            down = [m.transpose() for m in read(prefix + names.down, spec.experts, spec.inner_size, hidden_size)]
+            halves = [read(prefix + name, spec.experts, inner, hidden_size) for name in names.up]
+        gates, others = ([m.select_out(mine.rows).pad(mine.padded, hidden_size) for m in half] for half in halves)
+        if apart or len(names.up) == 1:
+            down = read(prefix + names.down, spec.experts, hidden_size, inner)
+        else:
+            down = [m.transpose() for m in read(prefix + names.down, spec.experts, inner, hidden_size)]
         return (self._scheme if apart else self._plain).experts(
             up=[gate.join_out([other]) for gate, other in zip(gates, others, strict=True)],
             down=[matrix.select_in(mine.rows).pad(hidden_size, mine.padded) for matrix in down],

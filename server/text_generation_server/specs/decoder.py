@@ -11,6 +11,7 @@ from text_generation_server.specs.activation import Activation
 from text_generation_server.specs.alibi import AlibiSpec
 from text_generation_server.specs.names import CheckpointNames
 from text_generation_server.specs.rope import RopeSpec
+from text_generation_server.specs.ssd import SsdSpec
 
 
 class NormKind(Enum):
@@ -193,6 +194,7 @@ class DecoderSpec:
     position_offset: first row of a learned table that a position uses.
     embedding_scale: multiplies embeddings, rounded to their dtype first. embedding_size: their width, if not the
     hidden state's. branch_scale: multiplies what each branch of a sequential layer adds.
+    ssd: what layers of `ssd_layers` have in place of attention; these are sequential.
     """
 
     vocab_size: int
@@ -210,6 +212,13 @@ class DecoderSpec:
     embedding_scale: float = 1.0
     embedding_size: int | None = None
     branch_scale: float = 1.0
+    ssd: SsdSpec | None = None
+    ssd_layers: frozenset[int] = frozenset()
+
+    @property
+    def attending(self) -> tuple[int, ...]:
+        """The layers that keep keys and values, in order."""
+        return tuple(layer for layer in range(self.num_layers) if layer not in self.ssd_layers)
 
     @property
     def rotates(self) -> bool:

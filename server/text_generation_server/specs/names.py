@@ -22,11 +22,13 @@ class MoeNames:
     """Where a sparse layer's tensors are. Names without `.weight`, but for tensors of all experts: those are complete.
 
     up (gate, then up), down: with a place for the expert's number, weights [out, in]; without one, all experts' rows in
-    one tensor [experts · inner, hidden], `down` too.
+    one tensor [experts · inner, hidden], `down` too. up of one name: each expert's gate, then up, in one tensor
+    [experts, 2 · inner, hidden], and `down` [experts, hidden, inner].
+    shared_up, shared_down: of an expert for all tokens; shared_gate: what lets some of it through, empty for all of it.
     """
 
     router: str
-    up: tuple[str, str]
+    up: tuple[str, ...]
     down: str
     shared_up: tuple[str, ...] = ()
     shared_down: str = ""
