@@ -109,15 +109,15 @@ class TensorReader:
 
     def experts(self, names: MoeNames, prefix: str, spec: MoeSpec, hidden_size: int, mine: Partition) -> ExpertsKernel:
         """A part of the inner numbers of all experts' MLPs. Those that lie in one tensor are plain in every form."""
-        apart, inner = "{}" in names.down, spec.inner_size
-        read = self._experts_apart if apart else self._experts_together
-        if len(names.up) == 1:
+        apart, fused, inner = "{}" in names.down, len(names.up) == 1, spec.inner_size
+        read = self._experts_apart if apart else self._experts_stacked if fused else self._experts_together
+        if fused:
             both = read(prefix + names.up[0], spec.experts, 2 * inner, hidden_size)
             halves = [[m.select_out(slice(first, first + inner)) for m in both] for first in (0, inner)]
         else:
             halves = [read(prefix + name, spec.experts, inner, hidden_size) for name in names.up]
         gates, others = ([m.select_out(mine.rows).pad(mine.padded, hidden_size) for m in half] for half in halves)
-        if apart or len(names.up) == 1:
+        if apart or fused:
             down = read(prefix + names.down, spec.experts, hidden_size, inner)
         else:
             down = [m.transpose() for m in read(prefix + names.down, spec.experts, inner, hidden_size)]
@@ -135,6 +135,10 @@ class TensorReader:
         """Parts of one tensor [experts · rows, columns]."""
         every = self.checkpoint.view(name, (experts * rows, columns)).view(experts, rows, columns)
         return [self._plain.matrix(one) for one in every]
+
+    def _experts_stacked(self, name: str, experts: int, outputs: int, inputs: int) -> list[Any]:
+        """Parts of one tensor [experts, outputs, inputs]."""
+        return [self._plain.matrix(one) for one in self.checkpoint.view(name, (experts, outputs, inputs))]
 
     def vector(self, name: str, size: int) -> Tensor:
         """A whole tensor [size]."""
