@@ -93,7 +93,7 @@ class Rows:
         scored = rule(variant, device), SCALE, split, self.arrived
         return decode(self.q, self.kv, rows, seq_lens, self.table, *scored)
 
-    def prefilled(self, variant, tile=TILE, programs=3):
+    def prefilled(self, variant, tile=TILE, programs=3, scored=None):
         out = self.q.new_empty(len(self.q), self.heads * self.q.shape[2])
         starts = [sum(self.query_lens[:i]) for i in range(len(self.rows))]
         rows = zip(self.rows, starts, self.query_lens, self.seq_lens, strict=True)
@@ -101,7 +101,7 @@ class Rows:
         count = torch.tensor([len(blocks)], device=self.q.device)
         # Lines behind the last are not for anybody, and fewer programs than blocks do all of them.
         blocks = torch.tensor([*blocks, *[(0,) * 5] * 2], device=self.q.device)
-        where = blocks, count, self.table, rule(variant, self.q.device)
+        where = blocks, count, self.table, scored or rule(variant, self.q.device)
         prefill(self.q, self.kv, *where, SCALE, tile, programs, out)
         return out
 
@@ -133,20 +133,36 @@ def test_decode_of_other_heads(device, heads, head_dim, dtype):
     assert_near(rows.decoded(variant, KVSplit(2, 1)), rows.expected(variant))
 
 
-@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
-def test_decode_with_biases_by_distance(device, heads):
-    """Against the twin, which gathers: keys nearer than the farthest distance with a bias of its own, and beyond."""
-    seq_lens, most = [1, 300, 37], 20
-    rows = Rows(device, (heads[0], heads[0]), 16, [1, 1, 1], seq_lens)
-    bias = RelativeBias(torch.randn(heads[0], 2 * most + 1, generator=torch.Generator().manual_seed(1)))
-    cache = PagedSpec(1, heads[0], 16, rows.q.dtype, torch.device("cpu"), slot_major=True).allocate(len(rows.kv), 1, 1)
+def twin_of(rows, bias, causal):
+    """What torch's operators make of the same numbers, of which gathered slots are attended to."""
+    spec = PagedSpec(1, rows.kv_heads, rows.kv.shape[-1], rows.kv.dtype, torch.device("cpu"), slot_major=True)
+    cache = spec.allocate(len(rows.kv), 1, 1)
     cache.layer(0).copy_(rows.kv)
-    twin = GatheredPlan(rows.table.cpu(), rows.rows, rows.query_lens, seq_lens, bias, causal=True)
-    expected = twin.run(rows.q.cpu(), LayerAttention(0, 0, SCALE), cache)
+    plan = GatheredPlan(rows.table.cpu(), rows.rows, rows.query_lens, rows.seq_lens, bias, causal)
+    return plan.run(rows.q.cpu(), LayerAttention(0, 0, SCALE), cache).float()
+
+
+def drawn_bias(heads, most=20):
+    """A number for each distance up to so many, and one for those beyond, in both directions."""
+    return RelativeBias(torch.randn(heads, 2 * most + 1, generator=torch.Generator().manual_seed(1)))
+
+
+def test_decode_with_biases_by_distance(device):
+    rows, bias = Rows(device, (3, 3), 16, [1, 1, 1], [1, 300, 37]), drawn_bias(3)
     scored = Rule.of(None, None, None, device, bias.before.to(device)), SCALE, KVSplit(3, 1), rows.arrived
-    numbers = (torch.tensor(of_rows, device=device) for of_rows in (rows.rows, seq_lens))
+    numbers = (torch.tensor(of_rows, device=device) for of_rows in (rows.rows, rows.seq_lens))
     got = decode(rows.q, rows.kv, *numbers, rows.table, *scored)
-    assert_near(got.cpu(), expected.float())
+    assert_near(got.cpu(), twin_of(rows, bias, causal=True))
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_an_encoder_s_tokens_see_each_other(device, biased):
+    """Those behind them too, with biases by distance."""
+    lens, bias = [37, 1, 70], drawn_bias(3) if biased else None
+    rows = Rows(device, (3, 3), 16, lens, lens)
+    biases = None if bias is None else bias.before.to(device)
+    got = rows.prefilled(None, scored=Rule.of(None, None, None, device, biases, causal=False))
+    assert_near(got.cpu(), twin_of(rows, bias, causal=False))
 
 
 def test_heads_may_lie_apart(device):

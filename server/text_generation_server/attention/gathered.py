@@ -38,8 +38,8 @@ class RelativeBias:
 
     @property
     def before(self) -> Tensor:
-        """[H, most + 1], for keys 0, 1, … tokens before a query; the last for those further away too."""
-        return self.by_distance[:, : self.by_distance.shape[1] // 2 + 1].flip(1)
+        """The same for keys from `most` tokens behind a query to as many before it."""
+        return self.by_distance.flip(1)
 
     def __call__(self, ahead: Tensor) -> Tensor:
         """Distances [...] from query to key to biases [H, ...]."""

@@ -52,7 +52,8 @@ class Seq2SeqBuilder:
             reader.checkpoint.leave(name)
         embedding = ends.embedding(table)
         kv = PagedSpec(spec.decoder_layers, len(self._mine), spec.head_dim, reader.dtype, reader.device)
-        attention = CrossingAttention(kv, self._bias(names.decoder, causal=True))
+        biases = self._bias(names.decoder, causal=True), self._bias(names.encoder, causal=False)
+        attention = CrossingAttention(kv, *biases)
         return Seq2SeqModel(
             kv=replace(kv, slot_major=attention.slot_major),
             attention=attention,
@@ -63,7 +64,7 @@ class Seq2SeqBuilder:
                 embedding=embedding,
                 blocks=build_layers(self._encoder_block, spec.encoder_layers),
                 final_norm=self._norm(names.encoder.final_norm),
-                bias=self._bias(names.encoder, causal=False),
+                attention=attention,
                 keys_values=[self._keys_values(layer) for layer in range(spec.decoder_layers)],
                 head_dim=spec.head_dim,
                 residual_dtype=(self._wide or reader).dtype,

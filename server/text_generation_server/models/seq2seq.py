@@ -14,7 +14,6 @@ from torch import Tensor
 
 from text_generation_server.attention.base import AttentionPlan, LayerAttention
 from text_generation_server.attention.crossing import CrossingAttention, CrossingStep, EachTokenStep
-from text_generation_server.attention.gathered import GatheredPlan, RelativeBias
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.cache.sources import Sources, SourcesSpec
@@ -62,6 +61,7 @@ class CrossBlock:
 class Encoder:
     """Satisfies `SourceEncoder`. keys_values: a linear for each layer of the decoder, keys first.
 
+    attention: of encoder and decoder.
     residual_dtype: of the stream that layers add to, here and in the decoder.
     """
 
@@ -69,7 +69,7 @@ class Encoder:
     embedding: VocabParallelEmbedding
     blocks: Sequence[SequentialBlock]
     final_norm: Norm
-    bias: RelativeBias
+    attention: CrossingAttention
     keys_values: Sequence[ColumnParallelLinear]
     head_dim: int
     residual_dtype: torch.dtype
@@ -78,7 +78,7 @@ class Encoder:
         """See `SourceEncoder`. Its own keys and values pass through the same slots, a layer after the other."""
         cache, sources = cast(PagedCache, states[0]), cast(Sources, states[1])
         sources.hold(source.rows, torch.split(source.slots, list(source.lens)))
-        plan = GatheredPlan(sources.table, source.rows, source.lens, source.lens, self.bias, causal=False)
+        plan = self.attention.reading(sources.table, source.rows, source.lens)
         tokens = LinearStep(None)
         step = LayerStep(plan, cache, source.slots, (), tokens, tokens)
         delta = self.embedding(source.token_ids)

@@ -66,7 +66,7 @@ def _attend(
         bias = None if bias is None else bias[:, None]
         most, total, values = walk(
             state, query, at, source, begin, end, window, slope, scale, softcap, bias, farthest,
-            SLOT, HEAD_DIM, BLOCK_N, STAGES, True,
+            SLOT, HEAD_DIM, BLOCK_N, STAGES, True, True,
         )  # fmt: skip
     return values / total[:, None], most + tl.log2(total)
 
@@ -160,7 +160,7 @@ def _decode(
     query = tl.load(q + token * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
     slope = None if slopes is None else tl.load(slopes + head, mask=here, other=0.0)
     # Heads behind the last are the last again.
-    bias = None if biases is None else biases + tl.minimum(head, KV_HEADS * GROUP - 1) * (farthest + 1)
+    bias = None if biases is None else biases + tl.minimum(head, KV_HEADS * GROUP - 1) * (2 * farthest + 1) + farthest
     found = _attend(
         query, kv_len, source, begin, end, window, slope, scale, softcap, bias, farthest,
         slot, HEAD_DIM, BLOCK_N, STAGES,
@@ -216,11 +216,10 @@ def decode(
     if split.parts > 1:
         sizes = count * heads * split.parts * tile.width, count * heads * split.parts
         stores = *(torch.empty(size, dtype=torch.float32, device=q.device) for size in sizes), arrived
-    farthest = 0 if rule.biases is None else rule.biases.shape[1] - 1
     pdl = overlaps(q.device)
     _decode[(blocks, count, split.parts)](
         *(q, kv, out, rows, seq_lens, tokens, table, rule.slopes, rule.biases, *stores),
-        *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap, farthest),
+        *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap, rule.farthest),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,
         HEAD_DIM=head_dim,

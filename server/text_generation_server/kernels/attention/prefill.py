@@ -1,4 +1,4 @@
-"""Causal attention of any number of tokens a row over its slots. Knows no plan and no cache.
+"""Attention of any number of tokens a row over its slots, to earlier ones or to all. Knows no plan and no cache.
 
 The query heads of a key head are rows of one matrix like its tokens: a program takes a block of such rows, and walks
 over the keys that they see with a running maximum (FlashAttention-2, arXiv 2307.08691). Only where some rows do not
@@ -43,6 +43,7 @@ def _attend(
     line: tl.tensor,
     table: tl.tensor,
     slopes: tl.tensor,
+    biases: tl.tensor,
     kv_head: tl.tensor,
     q_token: int,
     q_head: int,
@@ -50,6 +51,7 @@ def _attend(
     window: int,
     scale: float,
     softcap: float,
+    farthest: int,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -58,6 +60,7 @@ def _attend(
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
     WINDOWED: tl.constexpr,
+    CAUSAL: tl.constexpr,
 ) -> None:
     """One block of a key head, which `line` describes."""
     slots = table + tl.load(line) * table_stride
@@ -75,9 +78,14 @@ def _attend(
     held = stored[:, None] & (column < HEAD_DIM)
     query = tl.load(q + token[:, None] * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
     slope = None if slopes is None else tl.load(slopes + head)[:, None]
+    bias = None if biases is None else (biases + head * (2 * farthest + 1) + farthest)[:, None]
     # All rows see the keys up to the first one's; the last sees those up to `end`.
-    full = before + first // GROUP + 1
-    end = before + tl.minimum(first + BLOCK_M - 1, last) // GROUP + 1
+    if CAUSAL:
+        full = before + first // GROUP + 1
+        end = before + tl.minimum(first + BLOCK_M - 1, last) // GROUP + 1
+    else:
+        full = kv_len
+        end = kv_len
     begin = tl.maximum(full - window, 0)
     full = begin + (full - begin) // BLOCK_N * BLOCK_N
     slot: tl.constexpr = 2 * KV_HEADS * HEAD_DIM
@@ -85,13 +93,13 @@ def _attend(
     state = fresh(BLOCK_M, BLOCK_D)
     if not WINDOWED:
         state = walk(
-            state, query, at, source, begin, full, window, slope, scale, softcap, None, 0,
-            slot, HEAD_DIM, BLOCK_N, STAGES, False,
+            state, query, at, source, begin, full, window, slope, scale, softcap, bias, farthest,
+            slot, HEAD_DIM, BLOCK_N, STAGES, False, CAUSAL,
         )  # fmt: skip
         begin = full
     _, total, values = walk(
-        state, query, at, source, begin, end, window, slope, scale, softcap, None, 0,
-        slot, HEAD_DIM, BLOCK_N, STAGES, True,
+        state, query, at, source, begin, end, window, slope, scale, softcap, bias, farthest,
+        slot, HEAD_DIM, BLOCK_N, STAGES, True, CAUSAL,
     )  # fmt: skip
     place = token[:, None] * (KV_HEADS * GROUP * HEAD_DIM) + head[:, None] * HEAD_DIM + column
     tl.store(out + place, (values / total[:, None]).to(out.dtype.element_ty), mask=held)
@@ -106,12 +114,14 @@ def _prefill(
     count: tl.tensor,
     table: tl.tensor,
     slopes: tl.tensor,
+    biases: tl.tensor,
     q_token: int,
     q_head: int,
     table_stride: int,
     window: int,
     scale: float,
     softcap: tl.tensor,
+    farthest: int,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -120,6 +130,7 @@ def _prefill(
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
     WINDOWED: tl.constexpr,
+    CAUSAL: tl.constexpr,
     FIELDS: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
@@ -131,8 +142,8 @@ def _prefill(
     for piece in range(tl.program_id(0), pieces, tl.num_programs(0)):
         line, kv_head = blocks + piece // KV_HEADS * FIELDS, piece % KV_HEADS
         _attend(
-            q, kv, out, line, table, slopes, kv_head, q_token, q_head, table_stride, window, scale, softcap,
-            KV_HEADS, GROUP, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, STAGES, WINDOWED,
+            q, kv, out, line, table, slopes, biases, kv_head, q_token, q_head, table_stride, window, scale, softcap,
+            farthest, KV_HEADS, GROUP, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, STAGES, WINDOWED, CAUSAL,
         )  # fmt: skip
 
 
@@ -156,7 +167,7 @@ def prefill(
         blocks: [any, 5] int64, see `blocks_of`.
         count: [1] int64, how many of the blocks are to be computed.
         table: [all rows, positions] int64, the slot of each position of each row.
-        rule: what scores are subject to, without biases.
+        rule: what scores are subject to.
         scale: of products.
         tile: that `blocks` were made for.
         programs: that share the work, a block of a key head each until all is done.
@@ -166,8 +177,8 @@ def prefill(
     kv_heads = kv.shape[2]
     pdl = overlaps(q.device)
     _prefill[(programs,)](
-        *(q, kv, out, blocks, count, table, rule.slopes, *q.stride()[:2], table.stride(0)),
-        *(rule.window, scale * LOG2_E, rule.softcap),
+        *(q, kv, out, blocks, count, table, rule.slopes, rule.biases, *q.stride()[:2], table.stride(0)),
+        *(rule.window, scale * LOG2_E, rule.softcap, rule.farthest),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,
         HEAD_DIM=head_dim,
@@ -176,6 +187,7 @@ def prefill(
         BLOCK_N=tile.keys,
         STAGES=tile.stages,
         WINDOWED=rule.window < EVERYTHING,
+        CAUSAL=rule.causal,
         FIELDS=FIELDS,
         PDL=pdl,
         launch_pdl=pdl,

@@ -28,14 +28,21 @@ class Rule:
     window: newest keys a query sees, itself included.
     slopes: [H] float32 in units of ln 2, of linear biases; None for none.
     softcap: bound of scores, in the same unit; None for none.
-    biases: [H, D] float32 in that unit, contiguous, added for keys 0, 1, … tokens before a query, the last for those
-        further away too; None for none. Only `decode` adds them.
+    biases: [H, 2 · D + 1] float32 in that unit, contiguous, added for keys from D tokens behind a query to D before it,
+        and by the ends to those further away; None for none.
+    causal: whether keys behind a query are hidden.
     """
 
     window: int
     slopes: Tensor | None
     softcap: float | None
     biases: Tensor | None = None
+    causal: bool = True
+
+    @property
+    def farthest(self) -> int:
+        """D of `biases`."""
+        return 0 if self.biases is None else self.biases.shape[1] // 2
 
     @classmethod
     def of(
@@ -45,6 +52,7 @@ class Rule:
         softcap: float | None,
         device: torch.device,
         biases: Tensor | None = None,
+        causal: bool = True,
     ) -> "Rule":
         """From what a model says: no window, slopes, bound or biases are None, and units are natural."""
         return cls(
@@ -52,6 +60,7 @@ class Rule:
             None if slopes is None else torch.tensor(slopes, dtype=torch.float32, device=device) * LOG2_E,
             None if softcap is None else softcap * LOG2_E,
             None if biases is None else (biases.float() * LOG2_E).contiguous(),
+            causal,
         )
 
 
@@ -59,11 +68,11 @@ class Rule:
 def ruled(
     scores: tl.tensor, distance: tl.tensor, slope: tl.tensor, softcap: float, bias: tl.tensor, farthest: int
 ) -> tl.tensor:
-    """Scaled products bounded by tanh, then biased. bias: where the numbers of distances up to the farthest begin."""
+    """Scaled products bounded by tanh, then biased. bias: of no distance; those up to the farthest lie around it."""
     if softcap is not None:
         scores = softcap * (2 * tl.sigmoid(2 * scores / softcap) - 1)
     if slope is not None:
         scores -= slope * distance
     if bias is not None:
-        scores += tl.load(bias + tl.maximum(tl.minimum(distance, farthest), 0))
+        scores += tl.load(bias + tl.maximum(tl.minimum(distance, farthest), -farthest))
     return scores

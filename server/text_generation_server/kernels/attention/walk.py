@@ -51,6 +51,7 @@ def walk(
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
     MASKED: tl.constexpr,
+    CAUSAL: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """Go on from a state, which is the same three as `fresh` makes, with keys [begin, end).
 
@@ -60,6 +61,7 @@ def walk(
         source: where the head's keys are in the first slot, and the row's slots.
         slope: [M, 1]. bias: [M, 1], see `ruled`.
         MASKED: some query does not see some key, or the last block is not full.
+        CAUSAL: keys behind a query are hidden, and those outside its window.
     """
     most, total, values = state
     keys, slots = source
@@ -71,7 +73,10 @@ def walk(
         ahead = at[:, None] - position[None, :]
         score = ruled(tl.dot(query, key.T, input_precision="ieee") * scale, ahead, slope, softcap, bias, farthest)
         if MASKED:
-            score = tl.where((ahead >= 0) & (ahead < window) & (position < end)[None, :], score, float("-inf"))
+            seen = (position < end)[None, :]
+            if CAUSAL:
+                seen &= (ahead >= 0) & (ahead < window)
+            score = tl.where(seen, score, float("-inf"))
         greater = tl.maximum(most, tl.max(score, 1))
         fade = tl.exp2(most - greater)
         weight = tl.exp2(score - greater[:, None])
