@@ -18,6 +18,11 @@ from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.serve import check_guesses
 
 MAMBA = {"model_type": "mamba", "vocab_size": 257, "hidden_size": 24, "num_hidden_layers": 2, "state_size": 6}
+BAMBA = {
+    "model_type": "bamba", "vocab_size": 257, "hidden_size": 24, "num_hidden_layers": 3, "intermediate_size": 33,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "attn_layer_indices": [1], "mamba_n_heads": 8,
+    "mamba_d_state": 6,
+}  # fmt: skip
 T5 = {
     "model_type": "t5", "vocab_size": 257, "d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "num_layers": 2,
     "decoder_start_token_id": 7, "tie_word_embeddings": False,
@@ -31,7 +36,7 @@ def load(config, folder):
     return load_model(folder, options, SingleRank(), lambda _done, _total: None)
 
 
-@pytest.fixture(scope="module", params=[MAMBA, T5], ids=lambda config: config["model_type"])
+@pytest.fixture(scope="module", params=[MAMBA, BAMBA, T5], ids=lambda config: config["model_type"])
 def model(request, tmp_path_factory):
     return load(request.param, tmp_path_factory.mktemp("model"))
 

@@ -77,12 +77,13 @@ def test_rows_that_do_not_fit_are_told_of(make_engine):
 
 
 MAMBA = {"model_type": "mamba", "vocab_size": VOCAB_SIZE, "hidden_size": 16, "num_hidden_layers": 2}
+MAMBA2 = {**MAMBA, "model_type": "mamba2", "num_heads": 4, "head_dim": 8}
 T5 = {
     "model_type": "t5", "vocab_size": VOCAB_SIZE, "d_model": 16, "d_ff": 24, "d_kv": 4, "num_heads": 3, "num_layers": 2,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [MAMBA, T5], ids=lambda config: config["model_type"])
+@pytest.mark.parametrize("config", [MAMBA, MAMBA2, T5], ids=lambda config: config["model_type"])
 def test_other_states_are_replayed(make_engine, tmp_path, monkeypatch, config):
     """Every step of them, with prompts or without; other rows share a recording each time, and some are filled up."""
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -28,9 +28,9 @@ SERVED = (
 )
 
 REFUSED = {
-    "mamba2": (
-        {**TOKENS, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 16, "n_groups": 1},
-        "called for layers \\[\\], of 2",
+    "jamba": (
+        {**LLAMA, "intermediate_size": 48, "attn_layer_period": 2, "attn_layer_offset": 1},
+        "called for layers \\[1\\], of 2",
     ),
     "gpt_oss": (
         {**LLAMA, "intermediate_size": 48, "head_dim": 8, "num_local_experts": 4, "rope_parameters": _PLAIN_ROPE},

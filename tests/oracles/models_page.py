@@ -33,7 +33,7 @@ transformers has none, with a model of equal arithmetic): logits at every positi
 | parity | a prompt in one step; a ragged batch with its greedy answers | `test_parity.py::test_a_prompt_in_one_step`, `::test_a_ragged_batch_answers_greedily` |
 | TP | the same on 2 and 4 gloo ranks; copies: with fewer key/value heads than ranks | `test_ranks.py` |
 | chunks | a prompt in chunks, then token by token, beside a decoding row | `test_parity.py::test_chunks_beside_a_decoding_row` |
-| prefix | slots that another request filled are shared; off where rotation depends on a request's length, where a row's state is all that is kept, and where keys follow from the whole prompt | `test_parity.py::test_a_cached_prefix_is_shared` |
+| prefix | slots that another request filled are shared; off where rotation depends on a request's length, where a layer keeps a row's state alone, and where keys follow from the whole prompt | `test_parity.py::test_a_cached_prefix_is_shared` |
 | window | layers in which a query sees the newest keys only | all of them |
 | backend | attention backends that serve the row; recurrences need none, encoders and what attends to them have one of their own | all of them, with `sdpa`; on a CUDA device `tests/gpu/test_gpu_parity.py` |
 
@@ -104,12 +104,12 @@ def _row(row: str, cases: Sequence[Case]) -> str:
 
 
 def _prefix(specs: Sequence[DecoderSpec]) -> str:
-    shares = {not any(_depends_on_span(spec)) for spec in specs}
+    shares = {not (spec.ssd_layers or any(_depends_on_span(spec))) for spec in specs}
     return {frozenset({True}): "yes", frozenset({False}): "off"}.get(frozenset(shares), "yes; off if so scaled")
 
 
 def _depends_on_span(spec: DecoderSpec) -> Iterator[bool]:
-    ropes = (spec.attention.rope_of(layer) for layer in range(spec.num_layers))
+    ropes = (spec.attention.rope_of(layer) for layer in spec.attending)
     return (rope.depends_on_span for rope in ropes if rope is not None)
 
 

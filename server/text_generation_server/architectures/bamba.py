@@ -28,7 +28,8 @@ HYBRID_KEYS = {
 def bamba(config: ConfigDict) -> DecoderSpec:
     """The spec of a Bamba."""
     spec = llama(config)
-    attending = {int(layer) for layer in config.numbers("attn_layer_indices")}
+    named = config.get("attn_layer_indices") is not None
+    attending = {int(layer) for layer in config.numbers("attn_layer_indices")} if named else set()
     names = replace(
         spec.names,
         mlp_norm="pre_ff_layernorm",

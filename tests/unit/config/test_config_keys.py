@@ -14,11 +14,12 @@ from text_generation_server.config.configdict import ConfigDict
 
 TRAINING = """attention_dropout attn_pdrop dropout emb_pdrop embd_pdrop embedding_dropout hidden_dropout layerdrop
 resid_pdrop residual_dropout initializer_range output_router_logits router_aux_loss_coef router_jitter_noise
-rescale_prenorm_residual time_step_floor time_step_init_scheme time_step_max time_step_min time_step_scale"""
+rescale_prenorm_residual time_step_floor time_step_init_scheme time_step_max time_step_min time_step_scale
+z_loss_coefficient"""
 OTHER_HEADS = """classifier_dropout problem_type summary_activation summary_first_dropout summary_proj_to_labels
 summary_type summary_use_proj"""
-CALLS = "output_attentions output_hidden_states pad_token_id return_dict use_cache"
-HALF_PRECISION = """attention_softmax_in_fp32 dtype pretraining_tp reorder_and_upcast_attn
+CALLS = "num_logits_to_keep output_attentions output_hidden_states pad_token_id return_dict use_cache"
+HALF_PRECISION = """attention_softmax_in_fp32 chunk_size dtype mamba_chunk_size pretraining_tp reorder_and_upcast_attn
 scale_attention_softmax_in_fp32 slow_but_exact use_associative_scan use_mambapy"""
 IGNORED = {*TRAINING.split(), *OTHER_HEADS.split(), *CALLS.split(), *HALF_PRECISION.split()}
 """What does not change an answer: how a model was trained, other tasks, what a call returns, and how sums are made."""
@@ -28,6 +29,7 @@ UNUSED = {
     ("mpt", "max_seq_len"),
     ("mamba", "intermediate_size"),
     ("falcon_mamba", "intermediate_size"),
+    ("mamba2", "time_step_rank"),
 }
 """Looked up, but for nothing that counts: kept in an attribute that nothing reads; the size of a table of biases; made
 of other keys, whatever the file says."""
