@@ -82,6 +82,42 @@ def _row(
 
 
 @triton.jit
+def _single(
+    x: tl.tensor,
+    windows: tl.tensor,
+    rows: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
+    index: tl.tensor,
+    channel: tl.tensor,
+    x_stride: int,
+    width: int,
+    KIND: tl.constexpr,
+    TAPS: tl.constexpr,
+    PDL: tl.constexpr,
+) -> None:
+    """Some channels of one row that has one token."""
+    inside = channel < width
+    window = windows + tl.load(rows + index) * (TAPS - 1) * width + channel
+    sums = tl.zeros(channel.shape, tl.float32)
+    if bias is not None:
+        sums += tl.load(bias + channel, mask=inside, other=0.0)
+    for tap in tl.static_range(TAPS - 1):
+        old = tl.load(window + tap * width, mask=inside, other=0.0)
+        sums += old.to(tl.float32) * tl.load(weight + tap * width + channel, mask=inside, other=0.0)
+        if tap > 0:
+            tl.store(window + (tap - 1) * width, old, mask=inside)
+    newest = tl.load(weight + (TAPS - 1) * width + channel, mask=inside, other=0.0)
+    if PDL:
+        gdc_wait()
+    new = tl.load(x + index.to(tl.int64) * x_stride + channel, mask=inside, other=0.0)
+    tl.store(window + (TAPS - 2) * width, new, mask=inside)
+    sums += new.to(tl.float32) * newest
+    tl.store(out + index.to(tl.int64) * width + channel, activate(sums, KIND).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _causal_conv(
     x: tl.tensor,
     windows: tl.tensor,
@@ -102,10 +138,15 @@ def _causal_conv(
 ) -> None:
     if PDL:
         gdc_launch_dependents()
-        gdc_wait()
     channel = tl.arange(0, BLOCK_D)
+    index, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    if BLOCK_T == 1:
+        channel += block * BLOCK_D
+        _single(x, windows, rows, weight, bias, out, index, channel, x_stride, width, KIND, TAPS, PDL)
+        return
+    if PDL:
+        gdc_wait()
     if count is None:
-        index, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
         _row(
             x, windows, rows, ends, weight, bias, out, index, block * BLOCK_D + channel, x_stride, width,
             KIND, TAPS, BLOCK_T, BLOCK_D,

@@ -60,9 +60,10 @@ def _row(
     width: int,
     N: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    SINGLE: tl.constexpr,
     WAITS: tl.constexpr,
 ) -> None:
-    """Some channels of one row. WAITS: for the kernel in front, before anything but weights is read."""
+    """Some channels of one row. SINGLE: it has one token. WAITS: for the kernel in front, as late as can be."""
     sums, rows, ends = state_of
     decay, skip, step_bias = weights
     n = tl.arange(0, BLOCK_N)
@@ -72,13 +73,18 @@ def _row(
     rate = tl.load(decay + square, mask=both, other=0.0)
     passed = tl.load(skip + channel, mask=inside, other=0.0)
     least = tl.load(step_bias + channel, mask=inside, other=0.0)
+    place = sums + tl.load(rows + index) * width * N + square
+    if SINGLE:
+        state = tl.load(place, mask=both, other=0.0)
+        first = index.to(tl.int64)
+        past = first + 1
     if WAITS:
         gdc_launch_dependents()
         gdc_wait()
-    first = tl.load(ends + index)
-    past = tl.load(ends + index + 1)
-    place = sums + tl.load(rows + index) * width * N + square
-    state = tl.load(place, mask=both, other=0.0)
+    if not SINGLE:
+        state = tl.load(place, mask=both, other=0.0)
+        first = tl.load(ends + index)
+        past = tl.load(ends + index + 1)
     coming = _token(sources, strides, first, channel, inside, n, kept)
     for at in range(first, past):
         value, through, step, added, seen = coming
@@ -118,6 +124,7 @@ def _selective_scan(
     N: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    SINGLE: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
     sources = (x, gate, steps, write, read)
@@ -127,7 +134,7 @@ def _selective_scan(
     if count is None:
         index, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
         _row(
-            sources, strides, state_of, weights, out, index, block * BLOCK_D + channel, width, N, BLOCK_N, PDL
+            sources, strides, state_of, weights, out, index, block * BLOCK_D + channel, width, N, BLOCK_N, SINGLE, PDL
         )  # fmt: skip
     else:
         if PDL:
@@ -136,7 +143,8 @@ def _selective_scan(
         for piece in range(tl.program_id(0), tl.load(count).to(tl.int32) * blocks, tl.num_programs(0)):
             index, block = piece // blocks, piece % blocks
             _row(
-                sources, strides, state_of, weights, out, index, block * BLOCK_D + channel, width, N, BLOCK_N, False
+                sources, strides, state_of, weights, out, index, block * BLOCK_D + channel, width,
+                N, BLOCK_N, False, False,
             )  # fmt: skip
 
 
@@ -181,6 +189,7 @@ def selective_scan(
         N=numbers,
         BLOCK_N=triton.next_power_of_2(numbers),
         BLOCK_D=channels,
+        SINGLE=are_singles,
         PDL=pdl,
         launch_pdl=pdl,
         num_warps=2 if are_singles else 1,

@@ -97,8 +97,9 @@ def _row(
     BLOCK_P: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_T: tl.constexpr,
+    WAITS: tl.constexpr,
 ) -> None:
-    """Some channels of a head of one row. BLOCK_T: 1 where every row has one token."""
+    """Some channels of a head of one row. BLOCK_T: 1 where every row has one token. WAITS: see `_row` of `scan.py`."""
     inputs, gate, steps = sources
     x_stride, gate_stride, steps_stride = strides
     sums, rows, ends = state_of
@@ -113,10 +114,18 @@ def _row(
     written = inputs + width + number // (HEADS // GROUPS) * N + n
     tokens = (inputs + channel, written, written + GROUPS * N, steps + number)
     shape = (x_stride, steps_stride)
-    first = tl.load(ends + index)
-    past = tl.load(ends + index + 1)
     place = sums + tl.load(rows + index) * (width * N) + channel[:, None] * N + n[None, :]
-    state = tl.load(place, mask=both, other=0.0)
+    if BLOCK_T == 1:
+        state = tl.load(place, mask=both, other=0.0)
+        first = index.to(tl.int64)
+        past = first + 1
+    if WAITS:
+        gdc_launch_dependents()
+        gdc_wait()
+    if BLOCK_T > 1:
+        state = tl.load(place, mask=both, other=0.0)
+        first = tl.load(ends + index)
+        past = tl.load(ends + index + 1)
     if (BLOCK_T == 1) | (past - first == 1):
         y, state = _one(tokens, first, state, shape, head, masks)
         through = tl.load(gate + first * gate_stride + channel, mask=masks[0], other=0.0).to(tl.float32)
@@ -165,20 +174,20 @@ def _ssd(
     sources, strides = (inputs, gate, steps), (x_stride, gate_stride, steps_stride)
     state_of, weights = (sums, rows, ends), (decay, skip, step_bias, low, high)
     parts: tl.constexpr = HEADS * ((P + BLOCK_P - 1) // BLOCK_P)
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
     if count is None:
         index, part = tl.program_id(0) // parts, tl.program_id(0) % parts
         _row(
             sources, strides, state_of, weights, out, index, part,
-            HEADS, GROUPS, P, N, BLOCK_P, BLOCK_N, BLOCK_T,
+            HEADS, GROUPS, P, N, BLOCK_P, BLOCK_N, BLOCK_T, PDL,
         )  # fmt: skip
     else:
+        if PDL:
+            gdc_launch_dependents()
+            gdc_wait()
         for piece in range(tl.program_id(0), tl.load(count).to(tl.int32) * parts, tl.num_programs(0)):
             _row(
                 sources, strides, state_of, weights, out, piece // parts, piece % parts,
-                HEADS, GROUPS, P, N, BLOCK_P, BLOCK_N, BLOCK_T,
+                HEADS, GROUPS, P, N, BLOCK_P, BLOCK_N, BLOCK_T, False,
             )  # fmt: skip
 
 
