@@ -7,8 +7,9 @@ from text_generation_server.adapters import bank as module
 from text_generation_server.adapters.bank import BankLayout, LoraBank
 from text_generation_server.adapters.pairs import LoraPair
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.kernels import lora
-from text_generation_server.kernels.lora import segments_of
+from text_generation_server.kernels.lora import linear as products
+from text_generation_server.kernels.lora import segments
+from text_generation_server.kernels.lora.segments import segments_of
 from text_generation_server.layers.linear import ColumnParallelLinear, LinearSlice, LinearStep, RowParallelLinear
 
 PLACES = 5
@@ -17,8 +18,8 @@ MIXTURES = [[0], [5], [3, 0], [0, 0, 0], [2] * 20, [1, 5, 0, 3, 3, 2, 4, 5, 0, 5
 
 @pytest.fixture(params=[256, 4], ids=["few", "many"])
 def few(request, monkeypatch):
-    for name in ("FEW", "COMPARED"):
-        monkeypatch.setattr(lora, name, request.param)
+    monkeypatch.setattr(products, "FEW", request.param)
+    monkeypatch.setattr(segments, "COMPARED", request.param)
 
 
 @pytest.mark.parametrize("adapters", MIXTURES, ids=len)

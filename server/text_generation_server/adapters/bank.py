@@ -15,7 +15,8 @@ from torch import Tensor
 from text_generation_server.adapters.pairs import LoraPair
 from text_generation_server.adapters.parts import AdaptedLinear, parts_of
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.kernels.lora import LoraKernel, Segments, UpPart, segments_of
+from text_generation_server.kernels.lora.linear import LoraKernel, UpPart
+from text_generation_server.kernels.lora.segments import Segments, segments_of
 from text_generation_server.layers.linear import LinearStep, ParallelLinear
 
 ALIGNMENT = 64
