@@ -19,7 +19,7 @@ DECODED = 4
 """Tokens that come one by one."""
 
 
-ADAPTED = ["llama", "phi3", "gpt_neox", "gpt2", "falcon-40b", "qwen2_moe", "mamba"]
+ADAPTED = ["llama", "phi3", "gpt_neox", "gpt2", "falcon-40b", "qwen2_moe", "mamba", "granite-hybrid"]
 """Cases that are also asked with two adapters beside none."""
 
 
