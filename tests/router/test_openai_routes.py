@@ -331,5 +331,4 @@ async def test_an_adapter_is_a_model_of_its_name(directory):
             assert (await router.client.post("/v1/completions", json=body)).json()["model"] == name
         asked = {"model": "law", "prompt": "a", "max_tokens": 1, "lora_id": "verse"}
         assert (await router.client.post("/v1/completions", json=asked)).status_code == 422
-        sent = [call.batch.requests[0].adapter_id for name, call in router.shard.calls if name == "Prefill"]
-        assert sent == ["law", "", ""]
+        assert [request.adapter_id for request in router.sent()] == ["law", "", ""]
