@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import httpx
 import pytest
 
 from mocks.fake_shard import PROBE_ID
@@ -111,7 +112,8 @@ async def test_a_probe_does_not_disturb_what_runs(directory):
 async def test_a_shard_that_reports_itself_dead_is_unhealthy(directory):
     async with running_router(directory) as router:
         router.shard.alive = False
-        assert (await router.client.get("/health")).status_code == 503
+        for path, status in {"/health": 503, "/health/ready": 503, "/health/live": 200}.items():
+            assert (await router.client.get(path)).status_code == status
 
 
 async def test_requests_that_a_shard_forgets_are_incomplete(directory):
@@ -157,6 +159,10 @@ async def test_stopping_finishes_what_runs(directory):
         while router.shard.steps().count("Decode") < 5:
             await asyncio.sleep(0)
         router.stop.set()
+        async with asyncio.timeout(5):
+            with pytest.raises(httpx.TransportError):  # not ready: nobody listens
+                while await router.client.get("/health/ready"):
+                    await asyncio.sleep(0.01)
         assert (await running).json()["generated_text"] == router.text("Hello", 300)
         assert await router.exit_code == 0
 

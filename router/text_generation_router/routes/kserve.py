@@ -68,9 +68,9 @@ class KServeRoutes:
         return [
             Endpoint("GET", "/v2", self.server, id="kserve_server"),
             Endpoint("GET", "/v2/health/live", self.live, id="kserve_live"),
-            Endpoint("GET", "/v2/health/ready", self.ready, id="kserve_ready"),
+            Endpoint("GET", "/v2/health/ready", self.ready, id="kserve_ready", fails=(503,)),
             Endpoint("GET", _MODEL, self.model, id="kserve_model", values=_VALUES),
-            Endpoint("GET", f"{_MODEL}/ready", self.model_ready, id="kserve_model_ready", values=_VALUES),
+            Endpoint("GET", f"{_MODEL}/ready", self.model_ready, id="kserve_model_ready", values=_VALUES, fails=(503,)),
             Endpoint("POST", f"{_MODEL}/infer", self.infer, id="kserve_infer", values=_VALUES, **infer),
         ]
 

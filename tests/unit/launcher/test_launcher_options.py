@@ -28,7 +28,8 @@ disable-grammar-support=False env=False max-client-batch-size=4 lora-adapters us
 chat-template
 enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty disable-flashinfer=False load-format=auto
 lora-dir max-device-loras max-lora-rank max-cpu-loras router=embedded max-mixed-tokens request-timeout watchdog-timeout
-served-model-name tool-call-parser reasoning-parser tgi-compat=False kserve=False
+served-model-name tool-call-parser reasoning-parser tgi-compat=False kserve=False disable-playground=False
+strict-model-names=False
 """
 
 REFUSED = """
