@@ -153,6 +153,25 @@ async def test_a_lost_shard_ends_the_router(directory, busy):
             assert await router.exit_code == 1
 
 
+@pytest.mark.parametrize(("method", "leaves"), [("FilterBatch", False), ("ClearCache", True)])
+async def test_shards_that_cannot_be_brought_back_into_step_end_the_router(directory, method, leaves):
+    """All who wait for an answer learn why there is none, and the launcher sees that the router is gone."""
+    async with running_router(directory, keep_finished=True) as router:
+        router.shard.running.clear()
+        asked = [asyncio.ensure_future(router.generate("Hello", max_new_tokens=count)) for count in (2, 300)[leaves:]]
+        while await router.metric("tgi_request_count") < len(asked):
+            await asyncio.sleep(0.01)
+        router.shard.failures[method] = "broken"
+        if leaves:
+            asked.pop().cancel()
+            while not await router.metric('tgi_request_failure{err="dropped"}'):
+                await asyncio.sleep(0.01)
+        router.shard.running.set()
+        async with asyncio.timeout(10):
+            assert [(await one).status_code for one in asked] == [424] * len(asked)
+            assert await router.exit_code == 1
+
+
 async def test_stopping_finishes_what_runs(directory):
     async with running_router(directory) as router:
         running = asyncio.ensure_future(router.generate("Hello", max_new_tokens=300))
