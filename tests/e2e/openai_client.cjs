@@ -2,7 +2,7 @@
 const OpenAI = require("openai").default;
 
 const client = new OpenAI({ baseURL: `${process.argv[2]}/v1`, apiKey: "none", maxRetries: 0 });
-const asked = { model: "any", messages: [{ role: "user", content: "What is the capital of France?" }], temperature: 0 };
+const asked = { model: "any", messages: [{ role: "user", content: "What is the capital of France? Answer in one sentence." }], temperature: 0 };
 const schema = { type: "object", properties: { city: { type: "string", maxLength: 20 } }, required: ["city"], additionalProperties: false };
 const tools = [{ type: "function", function: { name: "weather", parameters: schema } }];
 
