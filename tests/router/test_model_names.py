@@ -15,7 +15,13 @@ OTHERS: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "Hi", "max_output_tokens": 1},
     "/v1/messages": {**CHAT, "model": "m"},
 }
-KSERVE = {"/v2/models/m/versions/1/infer": {"inputs": [{"name": "a", "data": [72]}], "outputs": [{"name": "b"}]}}
+KSERVE: dict[str, dict[str, Any]] = {
+    "/v2/models/m/versions/1/infer": {
+        "inputs": [{"name": "a", "data": [72]}],
+        "outputs": [{"name": "b"}],
+        "parameters": {"max_new_tokens": 1},
+    }
+}
 ALL = OTHERS | dict.fromkeys(("/", "/generate", "/generate_stream", "/invocations"), NATIVE) | KSERVE
 
 
