@@ -119,25 +119,25 @@ class RandomAdapters(LoraAdapters):
     def reserve(self) -> None:
         """See `RankAdapters`."""
         super().reserve()
-        assert self._bank is not None
-        self._bank.fill(self._adapter_rank)
+        (bank,) = self._banks
+        bank.fill(self._adapter_rank)
 
     def put(self, key: int, place: int) -> None:
         """All are alike."""
 
     def put_ms(self) -> float:
         """Milliseconds until one adapter from host memory is at a place: what a step waits for at most."""
-        assert self._bank is not None
+        (bank,), (layout,) = self._banks, self._layouts
         pinned, times = self._device.type == "cuda", []
-        numbers = torch.zeros(self._layout.size, dtype=self._dtype, pin_memory=pinned)
-        packed = PackedAdapter(numbers, torch.zeros(self._layout.parts, dtype=torch.int32, pin_memory=pinned))
+        numbers = torch.zeros(1, layout.size, dtype=self._dtype, pin_memory=pinned)
+        packed = PackedAdapter(numbers, torch.zeros(1, layout.parts, dtype=torch.int32, pin_memory=pinned))
         for _ in range(5):
             began = time.perf_counter()
-            self._bank.put(PLACES, packed)
+            bank.put(PLACES, packed)
             if pinned:
                 torch.cuda.synchronize()
             times.append((time.perf_counter() - began) * 1e3)
-        self._bank.fill(self._adapter_rank)
+        bank.fill(self._adapter_rank)
         return min(times)
 
 

@@ -31,13 +31,15 @@ class AdapterSettings:
 
     named: read at the start. directory: where names of requests are looked for, a directory each.
     places: on the device, None for as many as are named, at least `USUAL_PLACES`. rank: of the largest pair there is
-    room for, None for the largest of those named, at least `USUAL_RANK`. kept: most in host memory, None for the usual.
+    room for, None for the largest of those named, at least `USUAL_RANK`. expert_rank: the same of experts' pairs, which
+    are many: None for no more than those named need. kept: most in host memory, None for the usual.
     """
 
     named: tuple[AdapterSource, ...] = ()
     directory: Path | None = None
     places: int | None = None
     rank: int | None = None
+    expert_rank: int | None = None
     kept: int | None = None
 
     @property

@@ -14,7 +14,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from text_generation_server.kernels.dependent_launch import overlaps
 
 COMPARED = 128
-"""Tokens up to which one program orders them, by comparing each with each."""
+"""Tokens up to which one program orders them, by comparing each with each, and with as many places."""
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ def segments_of(adapters: Tensor, places: int) -> Segments:
     """The segments of a step. adapters: [T] int64, the place of each token's adapter, from 1; 0 for none."""
     tokens, device = len(adapters), adapters.device
     most = min(tokens, places)
-    if tokens > COMPARED:
+    if max(tokens, places) > COMPARED:
         return _sorted_segments(adapters, places, most)
     order = torch.empty(tokens, dtype=torch.int32, device=device)
     table = torch.empty(most, 3, dtype=torch.int32, device=device)
