@@ -33,7 +33,9 @@ class StartedAdapters:
         """Rank 0's names of them. ask: asks all followers."""
         reader = RanksReader(self.own, ask) if self.own.places else None
         registry = AdapterRegistry(
-            device, reader, self.own.places, self.settings.host_places, self.base, self.settings.asked
+            *(device, reader, self.own.places, self.settings.host_places, self.base),
+            strict=self.settings.asked,
+            lenient=self.settings.unknown_is_base,
         )
         for source, facts in self.named:
             registry.add_read(source, facts)
