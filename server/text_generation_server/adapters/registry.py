@@ -17,7 +17,6 @@ from text_generation_server.adapters.places import Places
 from text_generation_server.adapters.sources import AdapterSource
 from text_generation_server.errors import InvalidRequest, NotEnoughMemory, UnknownAdapter, UnsupportedModel, excerpt
 
-
 MOST_WARNED = 1000
 """Names that are warned of; clients may send any number of them."""
 
