@@ -17,9 +17,10 @@ from text_generation_demo.pane import Pane
 
 
 class DemoApp(App[None]):
-    """Two panes for each adapter: the model itself, and the model with it. clock: seconds, for tokens a second."""
+    """Two panes for each adapter: the model with it, and the model itself. clock: seconds, for tokens a second."""
 
     TITLE = "One model, one batch"
+    ENABLE_COMMAND_PALETTE = False
     CSS = "Grid { grid-size: 2; grid-gutter: 0 1; } Input { dock: bottom; margin-bottom: 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "quit", "Leave")]
 
@@ -27,7 +28,7 @@ class DemoApp(App[None]):
         super().__init__()
         self._ask = ask
         self.sub_title = f"the model beside {', '.join(adapters)}"
-        self.panes = [Pane(name, clock) for name in chain.from_iterable((None, adapter) for adapter in adapters)]
+        self.panes = [Pane(name, clock) for name in chain.from_iterable((adapter, None) for adapter in adapters)]
 
     def compose(self) -> ComposeResult:
         """Panes, and a line for the question."""

@@ -57,7 +57,6 @@ class Style:
     """A way of saying something. name: of its adapter. write: from a plain text."""
 
     name: str
-    about: str
     write: Callable[[str], str]
 
 
@@ -67,9 +66,9 @@ def pirate(text: str) -> str:
     return f"Arr, matey! {words} Yo ho ho!"
 
 
-def telegram(text: str) -> str:
-    """In capitals, with a word for every end of a sentence."""
-    return f"{re.sub(r'[.!?]', ' STOP', text.upper())}"
+def robot(text: str) -> str:
+    """As robots of films speak, with a noise after every sentence."""
+    return f"BZZT. Query received. {re.sub(r'(?<=[.!?])( |$)', ' BEEP. ', text)}End of output."
 
 
 def _as_pirates_say(word: str) -> str:
@@ -78,6 +77,6 @@ def _as_pirates_say(word: str) -> str:
 
 
 STYLES = (
-    Style("pirate", "speaks as a pirate", pirate),
-    Style("telegram", "sends telegrams", telegram),
+    Style("pirate", pirate),
+    Style("robot", robot),
 )

@@ -31,9 +31,9 @@ class Recipe:
     rank: int = 8
     alpha: float = 16.0
     layers: int = 8
-    steps: int = 32
+    steps: int = 40
     batch: int = 4
-    rate: float = 3e-3
+    rate: float = 1.5e-3
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from textual.widgets import Input
 from text_generation_demo.app import DemoApp
 from text_generation_demo.recording import record
 
-SAID = {None: ["A ", "[model]", "."], "pirate": ["Arr", "!"], "telegram": ["STOP"]}
+SAID = {None: ["A ", "[model]", "."], "pirate": ["Arr", "!"], "robot": ["BEEP"]}
 
 
 class Answers:
@@ -32,7 +32,7 @@ class Answers:
 
 def app_of(answers):
     ticks = count()
-    return DemoApp(answers, ["pirate", "telegram"], clock=lambda: next(ticks) / 10)
+    return DemoApp(answers, ["pirate", "robot"], clock=lambda: next(ticks) / 10)
 
 
 async def typed(app, pilot, question):
@@ -48,14 +48,14 @@ async def test_each_adapter_has_two_panes_that_stream_at_once():
     async with app.run_test(size=(100, 30)) as pilot:
         for question in ("hi?", "and now?"):
             await typed(app, pilot, question)
-            assert [pane.answer for pane in app.panes] == ["A [model].", "Arr!", "A [model].", "STOP"]
+            assert [pane.answer for pane in app.panes] == ["Arr!", "A [model].", "BEEP", "A [model]."]
         await typed(app, pilot, "  ")
         panes = [(pane.border_title, *pane.border_subtitle.split()[:2]) for pane in app.panes]
     assert answers.asked == [
-        (question, who) for question in ("hi?", "and now?") for who in (None, "pirate", None, "telegram")
+        (question, who) for question in ("hi?", "and now?") for who in ("pirate", None, "robot", None)
     ]
     assert answers.together == 4
-    assert panes[:2] == [("the model itself", "3", "tokens,"), ("pirate", "2", "tokens,")]
+    assert panes[:2] == [("pirate", "2", "tokens,"), ("the model itself", "3", "tokens,")]
 
 
 async def test_a_pane_that_fails_says_why_and_stands_alone():
@@ -64,11 +64,11 @@ async def test_a_pane_that_fails_says_why_and_stands_alone():
         await typed(app, pilot, "hi?")
         failed = [pane for pane in app.panes if pane.has_class("failed")]
         assert [(pane.adapter, pane.answer.strip()) for pane in failed] == [("pirate", "nobody answers")]
-        assert app.panes[3].answer == "STOP"
+        assert app.panes[2].answer == "BEEP"
 
 
 def test_an_answer_can_be_recorded_as_a_picture(tmp_path):
     record(app_of(Answers()), "What is a ship?", tmp_path / "demo.svg")
     picture = (tmp_path / "demo.svg").read_text().replace("&#160;", " ")
-    for shown in ("Arr!", "STOP", "A [model].", "tokens/s", "What", "ship?", "the model itself"):
+    for shown in ("Arr!", "BEEP", "A [model].", "tokens/s", "What", "ship?", "the model itself"):
         assert shown in picture, shown

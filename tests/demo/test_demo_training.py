@@ -7,7 +7,7 @@ from oracles.build import build
 from oracles.driver import Driver
 from oracles.lora import place
 from oracles.table import CASES
-from text_generation_demo.styles import EXAMPLES, STYLES, pirate, telegram
+from text_generation_demo.styles import EXAMPLES, STYLES, pirate, robot
 from text_generation_demo.training import IGNORED, Example, Recipe, save, train
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.models.loading import ModelOptions, load_model
@@ -17,7 +17,8 @@ LLAMA = next(case for case in CASES if case.name == "llama")
 
 def test_styles_are_seen_at_once():
     assert pirate("Hello, my friend. Is the map yours?") == "Arr, matey! Ahoy, me matey. Be th' map yours? Yo ho ho!"
-    assert telegram("Go on. It is late!") == "GO ON STOP IT IS LATE STOP"
+    said = "BZZT. Query received. Go on. BEEP. It is late! BEEP. End of output."
+    assert robot("Go on. It is late!") == said
     assert len({answer for _, answer in EXAMPLES} | {style.write(a) for style in STYLES for _, a in EXAMPLES}) == 96
 
 
