@@ -39,7 +39,11 @@ TINY = Shape(
     hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
     vocab_size=300, max_position_embeddings=4096,
 )  # fmt: skip
-ALL_SHAPES = SHAPES | {"tiny": TINY}
+SMOLLM2 = Shape(
+    hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+    vocab_size=49152, max_position_embeddings=4096,
+)  # fmt: skip
+ALL_SHAPES = SHAPES | {"smollm2-135m": SMOLLM2, "tiny": TINY}
 
 PLACES = 32
 """Adapters in the bank."""

@@ -21,7 +21,7 @@ class DemoApp(App[None]):
 
     TITLE = "One model, one batch"
     ENABLE_COMMAND_PALETTE = False
-    CSS = "Grid { grid-size: 2; grid-gutter: 0 1; } Input { dock: bottom; margin-bottom: 1; }"
+    CSS = "Grid { grid-size: 2; grid-gutter: 0 1; height: 1fr; }"
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "quit", "Leave")]
 
     def __init__(self, ask: Ask, adapters: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> None:

@@ -14,7 +14,7 @@ class Pane(VerticalScroll):
 
     DEFAULT_CSS = """
     Pane { border: round $primary; padding: 0 1; height: 1fr; }
-    Pane.base { border: round $secondary; }
+    Pane.base { border: round $foreground 60%; }
     Pane.failed { border: round $error; }
     """
 

@@ -72,3 +72,4 @@ def test_an_answer_can_be_recorded_as_a_picture(tmp_path):
     picture = (tmp_path / "demo.svg").read_text().replace("&#160;", " ")
     for shown in ("Arr!", "BEEP", "A [model].", "tokens/s", "What", "ship?", "the model itself"):
         assert shown in picture, shown
+    assert "url(http" not in picture and "@font-face" not in picture
