@@ -5,7 +5,7 @@ How experts are computed depends on the form of their weights: `quantization/`.
 Dimensions: T tokens, E experts, k chosen experts a token, n pairs of a token and one of its experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +48,10 @@ class ExpertLinears(Adaptable):
         self.fused = fused
 
 
+Add = Callable[[Tensor], Tensor]
+"""Adds to outputs, maybe in place."""
+
+
 @dataclass(frozen=True, slots=True)
 class PairsAddend:
     """What adapters add to the products of some pairs. numbers: [n], of each one's adapter and expert, 0 for none."""
@@ -57,13 +61,23 @@ class PairsAddend:
     first: Addend
     last: Addend
 
-    def up(self, out: Tensor, x: Tensor) -> Tensor:
-        """To gates and others [n, 2 I] of x [n, hidden], before the activation."""
-        return self.first(out, x, self.numbers, self.step)
+    def up(self, x: Tensor) -> Add:
+        """To gates and others [n, 2 I] of x [n, hidden], before the activation; see `Addend`."""
+        return self.first(x, self.numbers, self.step)
 
-    def down(self, out: Tensor, x: Tensor) -> Tensor:
+    def down(self, x: Tensor) -> Add:
         """To the outputs [n, hidden] of x [n, I]."""
-        return self.last(out, x, self.numbers, self.step)
+        return self.last(x, self.numbers, self.step)
+
+
+class NothingAdded:
+    """In place of a `PairsAddend` where no token has an adapter."""
+
+    def up(self, x: Tensor) -> Add:
+        """Outputs as they are."""
+        return lambda out: out
+
+    down = up
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,11 @@ class ExpertsAddend:
         adapters = self.adapters[tokens]
         numbers = torch.where(adapters == 0, 0, (adapters - 1) * self.experts + experts + 1)
         return PairsAddend(numbers, LinearStep(numbers), self.up, self.down)
+
+
+def added_to(addend: ExpertsAddend | None, tokens: Tensor, experts: Tensor) -> PairsAddend | NothingAdded:
+    """See `ExpertsAddend.of_pairs`; nothing for None."""
+    return NothingAdded() if addend is None else addend.of_pairs(tokens, experts)
 
 
 class ExpertsKernel(Protocol):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from text_generation_server.kernels.matmul.config import LEAST_SIZE
 from text_generation_server.layers.activation import gated_activation
-from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, PairsAddend
+from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, NothingAdded, PairsAddend, added_to
 from text_generation_server.quantization.coded import Coded, as_stored
 from text_generation_server.quantization.coded_kernels import plain_weights
 from text_generation_server.quantization.dense_experts import DenseExperts
@@ -50,7 +50,7 @@ class CodedExperts(ExpertsKernel):
         out = torch.zeros_like(x)
         for number in torch.unique(experts):
             token, choice = (experts == number).nonzero(as_tuple=True)
-            added = None if addend is None else addend.of_pairs(token, number.expand(len(token)))
+            added = added_to(addend, token, number.expand(len(token)))
             outer = self._expert(x[token], number[None], added)
             out.index_add_(0, token, outer * weights[token, choice, None])
         return out
@@ -63,10 +63,9 @@ class CodedExperts(ExpertsKernel):
             inner = self._up.multiply(x, order, ends, experts.shape[1], self._kind)
             outer = self._down.multiply(inner, order, ends, 1, None)
         else:
-            added, rows = _in_order(addend, x, experts)
-            both = self._up.multiply(x, order, ends, experts.shape[1], None)
-            inner = self._activation(added.up(both, rows))
-            outer = added.down(self._down.multiply(inner, order, ends, 1, None), inner)
+            rows, added = _pairs(x, experts, addend)
+            inner = self._activation(added.up(rows)(self._up.multiply(x, order, ends, experts.shape[1], None)))
+            outer = added.down(inner)(self._down.multiply(inner, order, ends, 1, None))
         return (outer.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
 
     def all_at_once(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
@@ -77,29 +76,20 @@ class CodedExperts(ExpertsKernel):
     def by_choice(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """Each choice's weights made plain, of all choices at once."""
         numbers = experts.flatten()
-        added, rows = (None, _of_pairs(x, experts)) if addend is None else _in_order(addend, x, experts)
-        both = torch.bmm(self._up.plain(numbers), rows[..., None])[..., 0]
-        inner = self._activation(both if added is None else added.up(both, rows))
-        outer = torch.bmm(self._down.plain(numbers), inner[..., None])[..., 0]
-        outer = outer if added is None else added.down(outer, inner)
+        rows, added = _pairs(x, experts, addend)
+        inner = self._activation(added.up(rows)(torch.bmm(self._up.plain(numbers), rows[..., None])[..., 0]))
+        outer = added.down(inner)(torch.bmm(self._down.plain(numbers), inner[..., None])[..., 0])
         return (outer.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
 
-    def _expert(self, x: Tensor, number: Tensor, added: PairsAddend | None) -> Tensor:
-        both = F.linear(x, self._up.plain(number)[0])
-        inner = self._activation(both if added is None else added.up(both, x))
-        outer = F.linear(inner, self._down.plain(number)[0])
-        return outer if added is None else added.down(outer, inner)
+    def _expert(self, x: Tensor, number: Tensor, added: PairsAddend | NothingAdded) -> Tensor:
+        inner = self._activation(added.up(x)(F.linear(x, self._up.plain(number)[0])))
+        return added.down(inner)(F.linear(inner, self._down.plain(number)[0]))
 
 
-def _of_pairs(x: Tensor, experts: Tensor) -> Tensor:
-    """[T, hidden] to [T · k, hidden]: of each token's choices."""
-    return x.repeat_interleave(experts.shape[1], 0)
-
-
-def _in_order(addend: ExpertsAddend, x: Tensor, experts: Tensor) -> tuple[PairsAddend, Tensor]:
-    """What is added for all pairs, a token's after the other's, and their inputs [T · k, hidden]."""
+def _pairs(x: Tensor, experts: Tensor, addend: ExpertsAddend | None) -> tuple[Tensor, PairsAddend | NothingAdded]:
+    """Inputs [T · k, hidden] of all pairs, a token's after the other's, and what is added to their products."""
     tokens = torch.arange(len(x), device=x.device).repeat_interleave(experts.shape[1])
-    return addend.of_pairs(tokens, experts.flatten()), _of_pairs(x, experts)
+    return x[tokens], added_to(addend, tokens, experts.flatten())
 
 
 class _Stack:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.layers.activation import gated_activation
-from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel
+from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, added_to
 from text_generation_server.specs.activation import Activation
 
 
@@ -28,11 +28,9 @@ class DenseExperts(ExpertsKernel):
         chosen, order = experts.flatten().sort()
         ends = torch.searchsorted(chosen, self._numbers, right=True, out_int32=True)
         tokens = order // experts.shape[1]
-        added, rows = None if addend is None else addend.of_pairs(tokens, chosen), x[tokens]
-        both = F.grouped_mm(rows, self._up, offs=ends)
-        inner = self._activation(both if added is None else added.up(both, rows))
-        outer = F.grouped_mm(inner, self._down, offs=ends)
-        outer = outer if added is None else added.down(outer, inner)
+        added, rows = added_to(addend, tokens, chosen), x[tokens]
+        inner = self._activation(added.up(rows)(F.grouped_mm(rows, self._up, offs=ends)))
+        outer = added.down(inner)(F.grouped_mm(inner, self._down, offs=ends))
         by_token = torch.empty_like(outer)
         by_token[order] = outer
         return (by_token.view(*experts.shape, -1) * weights[:, :, None]).sum(1)

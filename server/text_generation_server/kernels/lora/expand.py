@@ -1,6 +1,6 @@
-"""The second product of adapters: sums up the parts of the first, and adds to the outputs.
+"""y += (x · down) · up of each segment's adapter, for one linear's parts: the wide half of a low-rank product.
 
-Dimensions: as in `shrink`.
+Dimensions: T tokens, S segments, R the rank that places are made for.
 """
 
 import triton
@@ -24,44 +24,49 @@ def expand(
     all_parts: int,
     RANK: tl.constexpr,
     PARTS: tl.constexpr,
+    ROWS: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     ALIGNED: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
+    """Add to out what inner [SPLITS, T, PARTS · RANK] makes. Programs: [S, blocks of outputs].
+
+    ups: [PARTS, 4], of each part its first block, and its `UpPart`. ROWS: RANK, or the next power of two.
+    """
     if PDL:
         gdc_launch_dependents()
     block = tl.program_id(1)
+    segment = table + tl.program_id(0) * 3
+    place = tl.load(segment).to(tl.int64)
+    start, end = tl.load(segment + 1), tl.load(segment + 2)
     part = 0
     for other in tl.static_range(1, PARTS):
         part += (block >= tl.load(ups + other * 4)).to(tl.int32)
+    rank = tl.load(ranks + place * all_parts + first_part + part)
+    rank = tl.where(start < end, rank, 0)
     up = tl.multiple_of(tl.load(ups + part * 4 + 1), 16)
     column, count = tl.load(ups + part * 4 + 2), tl.load(ups + part * 4 + 3)
     if ALIGNED:
         column, count = tl.multiple_of(column, 16), tl.multiple_of(count, 16)
     n = (block - tl.load(ups + part * 4)) * BLOCK_N + tl.arange(0, BLOCK_N)
-    segment = table + tl.program_id(0) * 3
-    place = tl.load(segment).to(tl.int64)
-    end = tl.load(segment + 2)
-    start = tl.load(segment + 1) + tl.program_id(2) * BLOCK_T
-    rank = tl.load(ranks + place * all_parts + first_part + part)
-    end = tl.where(rank > 0, end, start)
-    r = tl.arange(0, RANK)
+    r = tl.arange(0, ROWS)
     matrix = numbers + place * row_size + up + r[:, None] * count + n[None, :]
-    weights = tl.load(matrix, mask=(start < end) & (r < rank)[:, None] & (n < count)[None, :], other=0.0)
+    weights = tl.load(matrix, mask=(r < rank)[:, None] & (n < count)[None, :], other=0.0)
+    t = start + tl.arange(0, BLOCK_T)
+    held = (t < end)[:, None]
+    token = tl.load(order + t, mask=t < end, other=0).to(tl.int64)
+    target = out + token[:, None] * out_stride + column + n[None, :]
     if PDL:
-        gdc_wait()
-    while start < end:
-        t = start + tl.arange(0, BLOCK_T)
-        held = (t < end)[:, None]
-        token = tl.load(order + t, mask=t < end, other=0).to(tl.int64)
-        total = tl.zeros((BLOCK_T, RANK), tl.float32)
-        for split in tl.static_range(SPLITS):
-            source = inner + ((split * PARTS + part) * tokens + t)[:, None] * RANK + r[None, :]
-            total += tl.load(source, mask=held, other=0.0)
-        added = tl.dot(total.to(weights.dtype), weights, input_precision="ieee")
-        target = out + token[:, None] * out_stride + column + n[None, :]
-        held = held & (n < count)[None, :]
-        tl.store(target, (tl.load(target, mask=held, other=0.0).to(tl.float32) + added).to(out.dtype.element_ty), held)
-        start += tl.num_programs(2) * BLOCK_T
+        gdc_wait()  # in every program, as who waits for this kernel means the one in front too
+    if rank == 0:
+        return
+    total = tl.zeros((BLOCK_T, ROWS), tl.float32)
+    for split in tl.static_range(SPLITS):
+        source = inner + (split * tokens + t)[:, None] * (PARTS * RANK) + part * RANK + r[None, :]
+        total += tl.load(source, mask=held & (r < rank)[None, :], other=0.0)
+    held = held & (n < count)[None, :]
+    before = tl.load(target, mask=held, other=0.0).to(tl.float32)
+    added = tl.dot(total.to(weights.dtype), weights, input_precision="ieee")
+    tl.store(target, (before + added).to(out.dtype.element_ty), mask=held)

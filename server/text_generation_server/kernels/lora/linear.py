@@ -3,8 +3,9 @@
 Dimensions: T tokens, P places, R the rank that places are made for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import triton
@@ -12,17 +13,17 @@ from torch import Tensor
 
 from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.lora.expand import expand
-from text_generation_server.kernels.lora.segments import Segments
+from text_generation_server.kernels.lora.segments import FEW, SHORT, Segments
 from text_generation_server.kernels.lora.shrink import shrink
-
-FEW = 256
-"""Tokens up to which blocks are small: each has few of an adapter's."""
 
 WIDE = 8192
 """Outputs of a linear from which a program has 256 of them, else 128."""
 
 SPLITS = ((4, 16), (FEW, 4), (1024, 4))
 """Up to so many tokens, at least so many parts of the inputs: programs that share the work of few blocks."""
+
+TOGETHER = 128
+"""Rows of the parts' first matrices, at most, that a program multiplies by, where tokens are many."""
 
 SHARE = 1024
 """Inputs of a program where tokens are few, unless that makes fewer parts."""
@@ -64,43 +65,51 @@ class LoraKernel:
         self._block_n = 256 if sum(up.count for up in ups) >= WIDE else 128
         self._table, self._blocks = self._table_of(self._block_n)
 
-    def __call__(self, out: Tensor, x: Tensor, segments: Segments) -> Tensor:
-        """Add to `out` [T, outputs], in place, what comes of x [T, inputs or more]; both with contiguous rows."""
-        tokens, few = len(x), len(x) <= FEW
-        block_t = 16 if few else 64
+    def __call__(self, x: Tensor, segments: Segments) -> Callable[[Tensor], Tensor]:
+        """What adds to outputs [T, out], in place, what comes of x [T, inputs or more]; both with contiguous rows.
+
+        The narrow half is launched now, in front of the product whose outputs those are.
+        """
+        tokens, parts, few = len(x), len(self._ups), segments.size == SHORT
         block_k = 256 if few and self._rank <= 32 else 64 if self._rank > 64 else 128
-        block_rank = max(16, triton.next_power_of_2(self._rank))
-        count, parts = len(segments.table), len(self._ups)
-        chunks = min(triton.cdiv(tokens, block_t), 4 if few else 64)
+        together = parts if not few and parts * self._rank <= TOGETHER else 1
         splits = self._splits(tokens, block_k)
-        inner = torch.empty(splits, parts, tokens, block_rank, dtype=torch.float32, device=x.device)
+        inner = torch.empty(splits, tokens, parts * self._rank, dtype=torch.float32, device=x.device)
         pdl = overlaps(x.device)
         after, segments.read = pdl and segments.read, True
-        order, table, places = segments.order, segments.table, self._ranks.shape[1]
-        shrink[(count, parts * splits, chunks)](
-            *(x, order, table, self._down, self._ranks, inner, tokens, self._first_part),
-            *(x.stride(0), self._numbers.stride(0), self._rank * self._inputs, places, self._inputs),
-            RANK=block_rank,
+        shrink[(len(segments.table), parts // together * splits)](
+            *(x, segments.order, segments.table, self._down, self._ranks, inner, tokens, self._first_part),
+            *(x.stride(0), self._numbers.stride(0), self._ranks.shape[1], self._inputs),
+            RANK=self._rank,
             PARTS=parts,
+            TOGETHER=together,
+            ROWS=max(16, triton.next_power_of_2(together * self._rank)),
             SPLITS=splits,
-            BLOCK_T=block_t,
+            BLOCK_T=segments.size,
             BLOCK_K=block_k,
+            AHEAD=few,
             PDL=after,
             launch_pdl=after,
             num_warps=4,
         )
-        expand[(count, self._blocks, chunks)](
-            *(out, order, table, self._numbers, self._table, self._ranks, inner, tokens, self._first_part),
-            *(out.stride(0), self._numbers.stride(0), places),
-            RANK=block_rank,
-            PARTS=parts,
+        return partial(self._expand, segments=segments, inner=inner)
+
+    def _expand(self, out: Tensor, segments: Segments, inner: Tensor) -> Tensor:
+        splits, tokens, _ = inner.shape
+        pdl = overlaps(out.device)
+        expand[(len(segments.table), self._blocks)](
+            *(out, segments.order, segments.table, self._numbers, self._table, self._ranks, inner),
+            *(tokens, self._first_part, out.stride(0), self._numbers.stride(0), self._ranks.shape[1]),
+            RANK=self._rank,
+            PARTS=len(self._ups),
+            ROWS=max(16, triton.next_power_of_2(self._rank)),
             SPLITS=splits,
-            BLOCK_T=block_t,
+            BLOCK_T=segments.size,
             BLOCK_N=self._block_n,
             ALIGNED=self._aligned and out.stride(0) % 16 == 0,
             PDL=pdl,
             launch_pdl=pdl,
-            num_warps=4 if few else 8,
+            num_warps=4 if segments.size == SHORT else 8,
         )
         return out
 
