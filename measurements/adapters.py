@@ -193,17 +193,24 @@ def prefill_ms(engine: Engine, batch: int, tokens: int, distinct: int) -> float:
 
 
 def decode_ms(engine: Engine, batch: int, distinct: int, steps: int) -> dict[str, float]:
-    """Milliseconds of a decode step: of the device, by its own events, and of the whole engine, by the clock."""
+    """Milliseconds of a decode step: of the device, by its own events, of the whole engine, by the clock, and of all
+    processors together, which counts where others use them too.
+    """
     result = engine.prefill(PrefillCommand(0, requests(batch, PROMPT, steps, distinct)))
     device: list[float] = []
     stamps: list[float] = []
+    spent: list[float] = []
     while result.batch is not None:
         result = engine.decode([0])
         device.append(_device_ms(result))
         stamps.append(time.perf_counter())
-    counted = stamps[LEFT_OUT:-1]
-    wall = (counted[-1] - counted[0]) / (len(counted) - 1) * 1e3
-    return {"device_ms": statistics.median(device[LEFT_OUT:-1]), "wall_ms": wall}
+        spent.append(time.process_time())
+    wall, processor = (_mean_step(times[LEFT_OUT:-1]) for times in (stamps, spent))
+    return {"device_ms": statistics.median(device[LEFT_OUT:-1]), "wall_ms": wall, "cpu_ms": processor}
+
+
+def _mean_step(stamps: Sequence[float]) -> float:
+    return (stamps[-1] - stamps[0]) / (len(stamps) - 1) * 1e3
 
 
 def _device_ms(result: StepResult) -> float:

@@ -1,11 +1,13 @@
 """The demo in a terminal that Textual plays: panes stream at once, fail alone, and end up in a picture."""
 
 import asyncio
+from contextlib import contextmanager
 from itertools import count
 
 import httpx
 from textual.widgets import Input
 
+from text_generation_demo import cli
 from text_generation_demo.app import DemoApp
 from text_generation_demo.recording import record
 
@@ -73,3 +75,24 @@ def test_an_answer_can_be_recorded_as_a_picture(tmp_path):
     for shown in ("Arr!", "BEEP", "A [model].", "tokens/s", "What", "ship?", "the model itself"):
         assert shown in picture, shown
     assert "url(http" not in picture and "@font-face" not in picture
+
+
+def test_adapters_that_are_there_are_served_not_trained_again(tmp_path, monkeypatch):
+    served = []
+
+    @contextmanager
+    def stub(model, adapters, log):
+        served.append((model, adapters))
+        yield "http://nowhere"
+
+    monkeypatch.setattr(cli, "served", stub)
+    monkeypatch.setattr(cli, "Server", lambda url, max_tokens: Answers())
+    places = {name: tmp_path / name for name in ("pirate", "robot")}
+    for place in places.values():
+        place.mkdir()
+        (place / "adapter_config.json").touch()
+    shown = ["--adapters", "robot", "--record", str(tmp_path / "demo.svg")]
+    cli.main(["--folder", str(tmp_path), *shown])
+    assert served == [("smollm2", places)]
+    cli.main(["--url", "http://elsewhere/", *shown])
+    assert len(served) == 1 and "BEEP" in (tmp_path / "demo.svg").read_text()
