@@ -25,6 +25,8 @@ class MoeNames:
     one tensor [experts · inner, hidden], `down` too. up of one name: each expert's gate, then up, in one tensor
     [experts, 2 · inner, hidden], and `down` [experts, hidden, inner].
     shared_up, shared_down: of an expert for all tokens; shared_gate: what lets some of it through, empty for all of it.
+    fused, fused_router: what others call the module that has all experts' weights in parameters gate_up_proj and
+    down_proj, and the router.
     """
 
     router: str
@@ -33,6 +35,8 @@ class MoeNames:
     shared_up: tuple[str, ...] = ()
     shared_down: str = ""
     shared_gate: str = ""
+    fused: str = "mlp.experts"
+    fused_router: str = "mlp.gate"
 
 
 @dataclass(frozen=True, slots=True)
