@@ -47,7 +47,7 @@ def granite_hybrid(config: ConfigDict) -> DecoderSpec:
         names=replace(
             spec.names, up=_MOE_NAMES.shared_up, down=_MOE_NAMES.shared_down, moe=_MOE_NAMES if experts else None
         ),
-        ssd=read_ssd(config, spec.hidden_size, spec.norm.eps, ssd_names("mamba"), keys=HYBRID_KEYS),
+        ssd=read_ssd(config, spec.hidden_size, spec.norm.eps, ssd_names("mamba"), HYBRID_KEYS),
         ssd_layers=_recurrent_layers(config, spec.num_layers),
     )
 
