@@ -23,6 +23,18 @@ def load_block(
 
 
 @triton.jit
+def suited(query: tl.tensor, keys: tl.tensor) -> tl.tensor:
+    """Queries in the type that products with a cache of `keys` are made in, which keys and values are converted to.
+
+    Numbers of 8 bits are exact in float16, and become it in one instruction; bfloat16 takes several.
+    """
+    held: tl.constexpr = keys.dtype.element_ty
+    if held.primitive_bitwidth == 8 and query.dtype == tl.bfloat16:
+        return tl.clamp(query.to(tl.float32), -65504.0, 65504.0).to(tl.float16)
+    return query
+
+
+@triton.jit
 def fresh(ROWS: tl.constexpr, BLOCK_D: tl.constexpr) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """Greatest scores [M], sums of weights [M] and weighted values [M, d] before any key."""
     return (
@@ -53,7 +65,7 @@ def walk(
     """Go on from a state, which is the same three as `fresh` makes, with keys [begin, end).
 
     Args:
-        query: [M, d].
+        query: [M, d], as `suited`.
         at: [M] the position of each query.
         source: where the head's keys are in the first slot, and the row's slots.
         slope: [M, 1].
@@ -66,6 +78,7 @@ def walk(
         # Positions behind the last are the last again, whose value is a number, and get no weight.
         slot = tl.load(slots + (tl.minimum(position, end - 1) if MASKED else position))
         key, value = load_block(keys, slot, SLOT, HEAD_DIM, query.shape[1])
+        key, value = key.to(query.dtype), value.to(query.dtype)
         ahead = at[:, None] - position[None, :]
         score = ruled(tl.dot(query, key.T, input_precision="ieee") * scale, ahead, slope, softcap)
         if MASKED:
