@@ -39,6 +39,26 @@ def quantisation_of(directory: Path, config: ConfigDict) -> ConfigDict | None:
     return None
 
 
+def says_narrow_keys(found: ConfigDict) -> bool:
+    """Whether keys and values are to be kept in 8 bits of float, with one scale for those of a layer.
+
+    By `kv_cache_scheme`, an object as compressed-tensors and ModelOpt write it, or AutoFP8's word. Raises
+    UnsupportedModel for any other scheme.
+    """
+    key = "kv_cache_scheme"
+    said = found.get(key)
+    if not said or said == "static":
+        return bool(said)
+    expected = "8 bits of float, a scale for each layer that is in the checkpoint, or none"
+    if not isinstance(said, dict):
+        raise found.refusal(key, said, expected)
+    usual = {"type": "int", "num_bits": 8, "strategy": "tensor", "dynamic": False, "symmetric": True}
+    asked = usual | {name: said[name] for name in usual if said.get(name) is not None}
+    if asked != usual | {"type": "float"}:
+        raise found.refusal(key, said, expected)
+    return True
+
+
 def refuse_quantised(directory: Path, config: ConfigDict) -> None:
     """Raise UnsupportedModel, naming the method, for a quantised model."""
     found = quantisation_of(directory, config)

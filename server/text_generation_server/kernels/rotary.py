@@ -122,7 +122,7 @@ def rotate_and_write(
     Args:
         qkv: [T, H + 2 · K, d], contiguous. Queries are rotated in place; what becomes of its keys is not defined.
         cos, sin: [T, 1, dim] as in `layers.rotary.Angles`, contiguous; None rotates nothing.
-        keys, values: [slots, K, d], any strides but 1 between the numbers of a head; the dtype of qkv, or one of 8 bits.
+        keys, values: [slots, K, d], any strides but 1 between the numbers of a head; in the dtype of qkv or 8 bits.
         slots: [T] int64, where each token's keys and values go.
         key_scale, value_scale: what those of 8 bits are divided by before they are rounded.
     """

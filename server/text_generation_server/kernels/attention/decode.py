@@ -15,9 +15,10 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.attention.merge import is_last, leave, merged
+from text_generation_server.kernels.attention.narrow import suited
 from text_generation_server.kernels.attention.scores import LOG2_E, Rule
 from text_generation_server.kernels.attention.sizes import DECODE_STAGES, DecodeTile, KVSplit
-from text_generation_server.kernels.attention.walk import fresh, suited, walk, walk_by_sums
+from text_generation_server.kernels.attention.walk import fresh, walk, walk_by_sums
 from text_generation_server.kernels.dependent_launch import overlaps
 
 MOST_SPLIT = 1 << 12
@@ -199,7 +200,7 @@ def decode(
     heads, head_dim = q.shape[1:]
     kv_heads, count = kv.shape[2], rows.shape[0]
     out = q.new_empty(len(q), heads * head_dim) if out is None else out
-    tile = DecodeTile.of(heads // kv_heads, head_dim)
+    tile = DecodeTile.of(heads // kv_heads, head_dim, kv.itemsize == 1)
     blocks = kv_heads * triton.cdiv(heads // kv_heads, tile.heads)
     stores: tuple[Tensor | None, ...] = (None, None, None)
     if split.parts > 1:

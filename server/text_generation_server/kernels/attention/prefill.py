@@ -14,9 +14,10 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from text_generation_server.kernels.attention.narrow import suited
 from text_generation_server.kernels.attention.scores import EVERYTHING, LOG2_E, Rule
 from text_generation_server.kernels.attention.sizes import PrefillTile, padded_width
-from text_generation_server.kernels.attention.walk import fresh, suited, walk
+from text_generation_server.kernels.attention.walk import fresh, walk
 from text_generation_server.kernels.dependent_launch import overlaps
 
 FIELDS = 5
