@@ -89,6 +89,12 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     log_positions(spec.max_positions)
     logger.debug("not read from config.json: {}", ", ".join(config.unread()))
     found = quantisation_of(directory, config)
+    narrow = narrow_type(options.kv_cache_dtype, found, options.device)
+    if isinstance(spec, RecurrentSpec) and options.kv_cache_dtype is not KvCacheDtype.AUTO:
+        raise UnsupportedModel(
+            f"--kv-cache-dtype {options.kv_cache_dtype} is for models with attention, and this one keeps no keys and "
+            "values: leave it out"
+        )
     checkpoint: Checkpoint = (
         RandomCheckpoint(options.dtype, options.device, progress)
         if options.random_weights
@@ -97,12 +103,6 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     tuner = MatmulTuner(options.kernel_choices, options.device) if options.device.type == "cuda" else None
     dense = DenseScheme(options.dtype, options.device, tuner)
     scheme = scheme_of(found or told_by(checkpoint), options.quantize, dense)
-    narrow = narrow_type(options.kv_cache_dtype, found, options.device)
-    if isinstance(spec, RecurrentSpec) and options.kv_cache_dtype is not KvCacheDtype.AUTO:
-        raise UnsupportedModel(
-            f"--kv-cache-dtype {options.kv_cache_dtype} is for models with attention, and this one keeps no keys and "
-            "values: leave it out"
-        )
     model = _build(spec, checkpoint, scheme, dense, group, options.attention, narrow)
     checkpoint.check_consumed()
     if tuner is not None:

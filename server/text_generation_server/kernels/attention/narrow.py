@@ -58,7 +58,7 @@ def load_halves(
         other=0,
     )
     held: tl.constexpr = values.dtype.element_ty
-    if INTERPRETED or DTYPE != tl.float16:
+    if INTERPRETED or tl.float16 != DTYPE:
         even = words.to(tl.int8).to(held, bitcast=True).to(DTYPE)
         odd = (words >> 8).to(tl.int8).to(held, bitcast=True).to(DTYPE)
     else:
