@@ -78,7 +78,7 @@ def tell_narrow(state: PagedSpec, scaled: bool) -> None:
     if state.narrow is None:
         return
     plain = replace(state, narrow=None).bytes_per_slot
-    logger.bind(phase="load").info(
+    logger.info(
         "Keys and values are kept as {}, with {}: {} bytes a token and rank instead of {}, so that the cache holds "
         "{:.2f} times the tokens",
         *(str(state.narrow).removeprefix("torch."), "the checkpoint's scales" if scaled else "scales of 1"),
