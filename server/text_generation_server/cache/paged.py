@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from text_generation_server.cache.narrow import UNSCALED, KVScales, narrowed
+from text_generation_server.cache.narrow import UNSCALED, KVScales, Widening, narrowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ class PagedCache:
         self.num_slots = num_slots
         self._kv_heads = state.kv_heads
         self._slot_major = state.slot_major
-        self._dtype, self._narrow = state.dtype, state.narrow
+        self._narrow = state.narrow
+        self._widen = None if state.narrow is None else Widening(state.narrow, state.dtype, state.device)
         self._layers = [torch.empty(shape, dtype=state.held, device=state.device) for _ in range(state.num_layers)]
 
     def admit(self, rows: Tensor) -> None:
@@ -86,9 +87,9 @@ class PagedCache:
     def gather(self, layer: int, slots: Tensor) -> Tensor:
         """What a head-major cache holds in slots [S], as it is computed with: [2 · kv_heads, S, head_dim]."""
         pool = self._layers[layer]
-        if self._narrow is None:
+        if self._widen is None:
             return pool.index_select(1, slots)
-        return pool.view(torch.uint8).index_select(1, slots).view(self._narrow).to(self._dtype)
+        return self._widen(pool.view(torch.uint8).index_select(1, slots))
 
     def layer(self, layer: int) -> Tensor:
         """Keys and values of a layer, in the order that the state asked for."""
