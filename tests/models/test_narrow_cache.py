@@ -166,6 +166,16 @@ def test_one_scale_may_be_for_keys_and_values(oracle, tmp_path):
     torch.testing.assert_close(plain, oracle.reference.logits[1], atol=oracle.case.tolerance, rtol=0.0)
 
 
+@pytest.mark.parametrize("oracle", ["llama"], indirect=True)
+def test_modelopt_may_leave_weights_as_they_are(oracle, tmp_path):
+    section = {"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}}
+    directory = with_scales(oracle, tmp_path, NAMES["ModelOpt"], SCALES)
+    (directory / "hf_quant_config.json").write_text(json.dumps(section))
+    got = Driver(loaded(directory, KvCacheDtype.AUTO), oracle.reference.spans).follow(oracle.reference.sequences, 6)
+    expected = expected_of(directory, oracle.reference.sequences, E4M3, SCALES)
+    assert_near(got, expected, oracle.reference.logits)
+
+
 @pytest.mark.parametrize("scale", [0.0, float("nan"), -1.0])
 @pytest.mark.parametrize("oracle", ["llama"], indirect=True)
 def test_a_scale_that_is_none_is_named(oracle, tmp_path, scale):
