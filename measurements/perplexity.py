@@ -47,8 +47,7 @@ class Form:
 FORMS: Mapping[str, Form] = {
     "float32": Form(),
     "bfloat16": Form(BFLOAT16),
-    "eetq": Form(replace(FLOAT32, quantize="eetq")),
-    "bitsandbytes": Form(replace(FLOAT32, quantize="bitsandbytes")),
+    "eetq, bitsandbytes": Form(replace(FLOAT32, quantize="eetq")),
     "fp8": Form(replace(FLOAT32, quantize="fp8")),
     "bitsandbytes-nf4": Form(replace(FLOAT32, quantize="bitsandbytes-nf4")),
     "bitsandbytes-fp4": Form(replace(FLOAT32, quantize="bitsandbytes-fp4")),
@@ -70,7 +69,8 @@ def main(arguments: Sequence[str]) -> None:
     directory = locate(options.model_id, None, hub_settings(), print)
     tokens = TokenizerAdapter.load(directory).encode(TEXT.read_text(encoding="utf-8"))
     windows = [tokens[at : at + options.window] for at in range(0, len(tokens) - 1, options.window)]
-    print(f"{len(tokens)} tokens in {len(windows)} windows", flush=True)
+    windows = windows[: options.windows]
+    print(f"{sum(map(len, windows))} of {len(tokens)} tokens in {len(windows)} windows", flush=True)
     found: dict[str, float] = {}
     for name in options.forms:
         began = time.process_time()
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-id", default="smollm2")
     parser.add_argument("--forms", type=lambda text: text.split(";"), default=[*FORMS], help="separated by semicolons")
     parser.add_argument("--window", type=int, default=1024, help="tokens that are read together")
+    parser.add_argument("--windows", type=int, help="the first of them alone")
     parser.add_argument("--out", type=Path, help="JSON with every figure")
     return parser
 
