@@ -192,13 +192,13 @@ def test_long_blocks_come_first():
 NARROW = torch.float8_e4m3fn, torch.float8_e5m2
 
 
-@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float32), ids=str)
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
 @pytest.mark.parametrize("held", NARROW, ids=str)
 @pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
 def test_a_cache_of_8_bits(device, heads, held, dtype):
     rows = Rows(device, heads, 24, [1, 1], [200, 5], dtype, held)
     variant = rows.variant(window=150, softcap=2.0)
-    tolerance = {"atol": 1e-2, "rtol": 1e-2} if dtype is torch.bfloat16 else {"atol": 3e-3, "rtol": 3e-3}
+    tolerance = {"atol": 1e-2, "rtol": 1e-2} if dtype is torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
     torch.testing.assert_close(rows.decoded(variant, KVSplit(2, 1)).float(), rows.expected(variant), **tolerance)
     rows = Rows(device, heads, 24, [20, 3], [20, 40], dtype, held)
     torch.testing.assert_close(rows.prefilled(variant).float(), rows.expected(variant), **tolerance)
