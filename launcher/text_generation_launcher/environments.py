@@ -46,6 +46,8 @@ def router_environment(launch: LaunchContext, resolved: ResolvedArgs, python: Em
         "PREFIX_CACHING": resolved.prefix_caching,
         "USE_PREFIX_CACHING": resolved.prefix_caching,
     }
+    if launch.embedded_router:
+        env["AWAIT_SHARDS"] = "true"  # it starts when they do
     if python is not None:
         env |= _given(PYTHONPATH=python.path(env.get("PYTHONPATH")))
     return env | _hub(launch) | _given(COMPUTE_TYPE=resolved.compute_type, API_KEY=launch.options.api_key)

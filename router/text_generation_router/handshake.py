@@ -35,6 +35,8 @@ async def shake_hands(settings: Settings) -> Ready:
         tokens <= LARGEST_PREFILL,
         f"--max-batch-prefill-tokens is {tokens}, more than the {LARGEST_PREFILL} that a warm-up can try; lower it",
     )
+    if settings.await_shards:
+        await ShardedClient.appear(settings.master_shard_uds_path)
     shards = await ShardedClient.connect(settings.master_shard_uds_path)
     try:
         await shards.clear_cache()

@@ -33,6 +33,7 @@ class Settings(RouterOptions):
 
     max_image_fetch_size: int = option(1 << 30, "", refused="images are not taken yet")
     compute_type: str = option("gpu+optimized", "")
+    await_shards: bool = option(False, "")
     log_level: str = option("info", "")
 
 

@@ -32,6 +32,9 @@ from text_generation_router.types import (
 )
 from text_generation_server.grammar.grammar_type import GrammarType
 
+_LOOK_S = 0.05
+"""Between two looks for a shard that is still loading."""
+
 _PROBE_ID = 2**64 - 1
 """Request and batch id of a probe; its token goes to scratch space, block and slot 0."""
 
@@ -77,6 +80,18 @@ class ShardedClient:
             except grpc.aio.AioRpcError as error:
                 raise StartError(f"no shard answers at {master_path}: {error.details()}") from error
         return cls([_channel(url) for url in found.urls])
+
+    @staticmethod
+    async def appear(master_path: str) -> None:
+        """Return when somebody takes connections at a Unix socket: whoever starts shards ends those who wait in vain."""
+        while True:
+            try:
+                _, writer = await asyncio.open_unix_connection(master_path)
+            except OSError:
+                await asyncio.sleep(_LOOK_S)
+            else:
+                writer.close()
+                return
 
     async def close(self) -> None:
         """Hang up."""
