@@ -1,5 +1,6 @@
 """What download, shards and routers are started with: arguments, environment, folder (docs/launcher.md#children)."""
 
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -48,6 +49,15 @@ def test_every_rank_gets_its_place(launcher: Launcher):
         assert argv[:2] == ["serve", str(running.folder)] and "--sharded" in argv
         assert value(argv, "--uds-path") == str(running.folder / "socket")
         assert value(argv, "--logger-level") == "WARN" and "--json-output" in argv and "--lora-ids" not in argv
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="for hosts without GPUs")
+@pytest.mark.parametrize("given", [{}, {"GLIBC_TUNABLES": "mine"}], ids=["default", "given"])
+def test_a_shard_without_a_gpu_has_large_pages_unless_told_otherwise(launcher: Launcher, given: dict[str, str]):
+    shard, router = seen_and_ended(launcher.start(env=given), "shard-0", "router")
+    assert router["env"].get("GLIBC_TUNABLES") == given.get("GLIBC_TUNABLES")
+    found = shard["env"]["GLIBC_TUNABLES"]
+    assert found == "mine" if given else "glibc.malloc.hugetlb=1" in found
 
 
 @pytest.mark.parametrize("name", [None, "mine"])
