@@ -174,7 +174,6 @@ def test_adapters_are_measured_by_mixture(tmp_path, capsys):
     assert "| decode | 3 | 4 | 2 |" in capsys.readouterr().out
 
 
-<<<<<<< HEAD
 def test_traffic_of_more_adapters_than_places_loses_no_request(tmp_path, capsys):
     out = tmp_path / "found.json"
     sizes = ["--adapters", "12", "--places", "2", "--kept", "4", "--requests", "30", "--clients", "3", "--new", "2"]
@@ -183,7 +182,8 @@ def test_traffic_of_more_adapters_than_places_loses_no_request(tmp_path, capsys)
     assert (found["lost"], found["distinct"] > 4) == (0, True)
     assert sum(found[where]["share"] for where in ("device", "host", "disk")) == pytest.approx(1)
     assert "30 requests" in capsys.readouterr().out
-=======
+
+
 def test_weights_that_a_start_is_measured_with_can_be_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(start, "random_block", lambda: bytes(1 << 12))
     TINY.write(tmp_path)
@@ -198,4 +198,3 @@ def test_a_start_s_phases_are_those_of_the_launcher_s_log():
     events = [{"at": 2.0, **start.parsed(line)}]
     assert start.parsed("no JSON") == {}
     assert "| 2.00 | loaded | 1.50 | Loaded |" in start.table("a start", {"events": events, "read": (0, 0.0)})
->>>>>>> e417d93 (Try that weights written for a measured start can be loaded)
