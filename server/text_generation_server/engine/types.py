@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from text_generation_server.adapters.sources import AdapterSource
+from text_generation_server.images.types import PlacedImage
 from text_generation_server.sampling.params import SamplingParams
 
 HEALTH_REQUEST_ID = 2**64 - 1
@@ -60,6 +61,7 @@ class Request:
     cache_len: int = 0
     chunk: int | None = None
     generated: int = 0
+    images: tuple[PlacedImage, ...] = ()
 
     @property
     def generated_ids(self) -> tuple[int, ...]:
