@@ -12,7 +12,7 @@ every_case = pytest.mark.parametrize("oracle", [case.name for case in CASES], in
 
 def driver_of(oracle):
     """Rows as long as the reference's sequences."""
-    return Driver(oracle.load(), oracle.reference.spans)
+    return Driver(oracle.load(), oracle.reference.spans, images=oracle.reference.images)
 
 
 def close(oracle):
@@ -67,7 +67,7 @@ def test_chunks_beside_a_decoding_row(oracle):
 @pytest.mark.parametrize("oracle", [case.name for case in CASES if case.shares], indirect=True)
 def test_a_cached_prefix_is_shared(oracle):
     """Row 1 starts with ten slots that row 0 filled, then goes its own way."""
-    driver = Driver(oracle.load(), [oracle.reference.spans[1]] * 2)
+    driver = Driver(oracle.load(), [oracle.reference.spans[1]] * 2, images=[oracle.reference.images[1]] * 2)
     sequence, expected = oracle.reference.sequences[1], oracle.reference.logits[1]
     driver.step([(0, sequence[:14])])
     driver.slots[1, :10] = driver.slots[0, :10]

@@ -12,6 +12,7 @@ from oracles.cases import (
     gptj,
     granite,
     llama,
+    llava,
     mamba,
     mistral,
     moe,
@@ -54,4 +55,5 @@ CASES = (
     *smollm3.CASES,
     *mamba.CASES,
     *t5.CASES,
+    *llava.CASES,
 )

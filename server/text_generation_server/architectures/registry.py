@@ -17,6 +17,7 @@ from text_generation_server.architectures.gpt_neox import gpt_neox
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
 from text_generation_server.architectures.llama import llama
+from text_generation_server.architectures.llava_next import llava_next
 from text_generation_server.architectures.mamba import falcon_mamba, mamba
 from text_generation_server.architectures.mistral import mistral
 from text_generation_server.architectures.mixtral import mixtral
@@ -63,6 +64,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "gptj": gptj,
     "granite": granite,
     "llama": llama,
+    "llava_next": llava_next,
     "mamba": mamba,
     "ministral": mistral,
     "mistral": mistral,

@@ -88,7 +88,7 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     checkpoint: Checkpoint = (
         RandomCheckpoint(options.dtype, options.device, progress)
         if options.random_weights
-        else SavedCheckpoint(directory, spec.names.family_prefix, progress, quantised=found is not None)
+        else _saved(directory, spec, progress, quantised=found is not None)
     )
     tuner = MatmulTuner(options.kernel_choices, options.device) if options.device.type == "cuda" else None
     dense = DenseScheme(options.dtype, options.device, tuner)
@@ -99,6 +99,11 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
         logger.info("Weights take {:.2f} GB on this rank", torch.cuda.memory_allocated(options.device) / 1e9)
         tuner.tune()
     return model
+
+
+def _saved(directory: Path, spec: ModelSpec, progress: Progress, quantised: bool) -> SavedCheckpoint:
+    aliases = spec.names.aliases if isinstance(spec, DecoderSpec) else ()
+    return SavedCheckpoint(directory, spec.names.family_prefix, progress, quantised, aliases)
 
 
 def _build(

@@ -1,6 +1,6 @@
 """Where a checkpoint has a decoder's tensors, and in which order their rows are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 
@@ -44,6 +44,7 @@ class CheckpointNames:
     q_norm, k_norm: with a place for the head's number if there is a tensor a head.
     embedding_in, embedding_out: linears between embeddings of another width and the hidden state.
     conv1d: linears of layers are stored [in, out].
+    aliases: beginnings of names, and what some checkpoints have in their place.
     """
 
     family_prefix: str
@@ -69,3 +70,13 @@ class CheckpointNames:
     embedding_out: str = ""
     conv1d: bool = False
     moe: MoeNames | None = None
+    aliases: tuple[tuple[str, str], ...] = ()
+
+    def within(self, prefix: str) -> "CheckpointNames":
+        """The same tensors of a model whose names all begin so, because they are part of another one's."""
+        inside = {key: prefix + name for key in _WHOLE if (name := getattr(self, key))}
+        return replace(self, family_prefix="", **inside)
+
+
+_WHOLE = ("embedding", "layer", "final_norm", "head", "positions", "embedding_norm", "embedding_in", "embedding_out")
+"""Those that are not relative to a layer."""

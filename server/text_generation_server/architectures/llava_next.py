@@ -1,0 +1,60 @@
+"""LLaVA-NeXT (1.6) with Llama or Mistral as its text part. Checked against transformers 5.24.
+
+Traps: published files leave out whatever is a default of their text part's library class, its sizes among them. The
+features are those of the layer before the last (−2 counts the last as −1, and 0 is what the first layer reads),
+without the class token, and without the norm behind all layers.
+"""
+
+from dataclasses import replace
+
+from text_generation_server.architectures.clip import clip_tower
+from text_generation_server.architectures.llama import llama
+from text_generation_server.architectures.mistral import mistral
+from text_generation_server.architectures.text_part import TextPart, text_part
+from text_generation_server.config.configdict import ConfigDict
+from text_generation_server.specs.decoder import DecoderSpec
+from text_generation_server.specs.vision import MlpProjector, TilePacking, VisionSpec
+
+_SIZES = {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
+TEXTS = {
+    "llama": TextPart(llama, {**_SIZES, "intermediate_size": 11008, "max_position_embeddings": 2048}),
+    "mistral": TextPart(
+        mistral, {**_SIZES, "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072}
+    ),
+}
+
+ALIASES = (
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("vision_tower.", "vision_tower.vision_model."),
+    ("vision_tower.", "model.vision_tower."),
+    ("vision_tower.", "model.vision_tower.vision_model."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+    ("image_newline", "model.image_newline"),
+)
+"""What libraries of other years write."""
+
+
+def llava_next(config: ConfigDict) -> DecoderSpec:
+    """The spec of a LLaVA-NeXT."""
+    config.reject("vision_feature_select_strategy", "full")
+    text = text_part(config, TEXTS, usual="llama")
+    vision = VisionSpec(
+        tower=clip_tower(config.section("vision_config"), "vision_tower.", _feature_layers(config)),
+        projector=MlpProjector(
+            "multi_modal_projector.linear_1",
+            "multi_modal_projector.linear_2",
+            config.activation("projector_hidden_act", default="gelu"),
+            bias=config.flag("multimodal_projector_bias", default=True),
+        ),
+        packing=TilePacking("image_newline"),
+    )
+    return replace(text, names=replace(text.names.within("language_model."), aliases=ALIASES), vision=vision)
+
+
+def _feature_layers(config: ConfigDict) -> tuple[int, ...]:
+    found = config.get("vision_feature_layer")
+    layers = found if isinstance(found, list) else [-2 if found is None else found]
+    if not layers or not all(type(layer) is int for layer in layers):
+        raise config.refusal("vision_feature_layer", found, "a whole number, or a list of some")
+    return tuple(layers)
