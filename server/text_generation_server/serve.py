@@ -13,6 +13,7 @@ from loguru import logger
 from text_generation_server.adapters.files import AdapterFiles
 from text_generation_server.adapters.loading import NO_ADAPTERS, StartedAdapters, start_adapters
 from text_generation_server.attention.base import AUTO, CLASSIC
+from text_generation_server.cache.features import PLACES
 from text_generation_server.choices import LoadFormat
 from text_generation_server.distributed.group import TensorParallel, join_group
 from text_generation_server.engine.assemble import build_engine, build_follower
@@ -214,6 +215,7 @@ def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdap
         graphs=tuple(usual_sizes(config.max_rows)) if config.graphs is None else config.graphs,
         max_mixed_tokens=config.options.max_mixed_tokens or MIXED_TOKENS[part.placement.device.type],
         start=None if part.model.encoder is None else part.model.encoder.start,
+        feature_places=PLACES if part.model.reader is not None else 0,
     )
     return build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path), part.adapters)
 

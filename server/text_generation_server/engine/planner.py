@@ -5,17 +5,20 @@ Host only, no tensors.
 
 from dataclasses import dataclass
 
+from text_generation_server.cache.places import HeldFeatures
 from text_generation_server.engine.plan import Admission, StepPlan
 from text_generation_server.engine.sequence import Sequence
+from text_generation_server.models.step import ImageInput
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """A plan, the sequences behind its choosing and scored rows."""
+    """A plan, the sequences behind its choosing and scored rows, and the features that it makes."""
 
     plan: StepPlan
     choosing: list[Sequence]
     scored: list[Sequence]
+    features: list[HeldFeatures]
 
 
 def prefill_chunks(sequences: list[Sequence], most_tokens: int) -> list[int]:
@@ -38,13 +41,15 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
     """Plan each sequence's next `step_tokens` tokens."""
     query_lens, seq_lens, prompts = [], [], []
     admissions, chooses, scored = [], [], []
+    images: dict[HeldFeatures, ImageInput] = {}
     for index, sequence in enumerate(sequences):
         start, tokens, prompt = sequence.computed, sequence.step_tokens, sequence.request.prompt_ids
         if not sequence.admitted:
             source = sequence.source
             read = (source.ids, source.slots) if source is not None else ()
             admissions.append(Admission(sequence.row, sequence.slots, sequence.place, *read))
-        prompts.append(prompt[start : start + tokens] if start < len(prompt) else sequence.verified_input)
+            images.update(sequence.shown.unread() if sequence.shown is not None else ())
+        prompts.append(sequence.inputs[start : start + tokens] if start < len(prompt) else sequence.verified_input)
         query_lens.append(tokens)
         seq_lens.append(start + tokens)
         if sequence.request.prefill_logprobs and (score := min(start + tokens, len(prompt) - 1) - start) > 0:
@@ -61,5 +66,6 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         drafted=tuple(len(sequences[i].draft) for i in chooses),
         scored=tuple(scored),
         adapted=any(s.place for s in sequences),
+        images=tuple(images.values()),
     )
-    return PlannedStep(plan, [sequences[i] for i in chooses], [sequences[i] for i, _ in scored])
+    return PlannedStep(plan, [sequences[i] for i in chooses], [sequences[i] for i, _ in scored], list(images))

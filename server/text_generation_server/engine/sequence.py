@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from text_generation_server.adapters.known import KnownAdapter
 from text_generation_server.cache.tags import PrefixTags
 from text_generation_server.engine.drafts import NgramDrafts
+from text_generation_server.engine.shown import ShownImages
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import Request
 from text_generation_server.grammar.state import GrammarState
@@ -38,6 +39,7 @@ class Sequence:
     itself; until it is `seated` there, the sequence waits, and `place` is where it is on the device. `step_tokens` is
     the number of tokens its next step computes, `draft` those among them that are guesses. `drafts` makes guesses, None
     for sequences that take one token a step. `sampling`: how its tokens are chosen, `samples`: whether they are drawn.
+    `shown`: images in its prompt, None for none; `inputs`: the prompt, with features where images stand.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Sequence:
         "draft",
         "drafts",
         "grammar",
+        "inputs",
         "local_slots",
         "output_ids",
         "place",
@@ -61,6 +64,7 @@ class Sequence:
         "samples",
         "sampling",
         "seated",
+        "shown",
         "slots",
         "source",
         "step_tokens",
@@ -86,6 +90,7 @@ class Sequence:
         text: TextRule,
         drafts: NgramDrafts | None = None,
         source: Source | None = None,
+        shown: ShownImages | None = None,
     ) -> None:
         self.request = request
         self.sampling = sampling
@@ -93,6 +98,8 @@ class Sequence:
         self.row = row
         self.slots = slots
         self.source = source
+        self.shown = shown
+        self.inputs = request.prompt_ids if shown is None else shown.inputs
         self.local_slots = local_slots
         self.adapter = adapter
         self.seated = adapter is None
@@ -115,6 +122,7 @@ class Sequence:
         self.prompt_top: list[list[tuple[int, float]]] = [[]] * unscored if request.prefill_top_n else []
         self.step_tokens = self.next_chunk
         self.released = False
+        self._let_go_images()
 
     @property
     def held_slots(self) -> NDArray[np.int64]:
@@ -133,7 +141,7 @@ class Sequence:
         assert self.adapter is not None
         self.seated, self.place = True, self.adapter.place
         if self.tags is None and self.request.slots is not None:
-            self.tags = PrefixTags(self.adapter.salt, self.request.prompt_ids)
+            self.tags = PrefixTags(self.adapter.salt, self.request.identities)
 
     @property
     def next_chunk(self) -> int:
@@ -180,3 +188,15 @@ class Sequence:
         self.admitted = True
         self.computed += self.step_tokens
         self.sampled += self.remaining_prompt == 0
+        self._let_go_images()
+
+    def leave(self) -> None:
+        """It holds nothing from now on."""
+        self.released = True
+        if self.shown is not None:
+            self.shown.let_go(len(self.inputs))
+
+    def _let_go_images(self) -> None:
+        """Features are needed until the step that computes the last position of their image is launched."""
+        if self.shown is not None:
+            self.shown.let_go(self.computed)

@@ -3,7 +3,7 @@
 Plain frozen values, no tensors. Nothing here knows protobuf, batches, ranks or devices.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -46,7 +46,8 @@ class Request:
     `slots` are the router's cache slots, position by position, or None when the engine allocates.
     The first `cache_len` positions are believed to be in those slots already; `chunk` caps the prompt tokens of the
     first step. The last `generated` ids of the prompt are this request's own, from earlier stays. With
-    `prefill_logprobs`, `prefill_top_n` of the best tokens are told for each place of the prompt.
+    `prefill_logprobs`, `prefill_top_n` of the best tokens are told for each place of the prompt. Where `images` stand,
+    features of theirs are computed with in place of the tokens that are there.
     """
 
     id: int
@@ -62,6 +63,17 @@ class Request:
     chunk: int | None = None
     generated: int = 0
     images: tuple[PlacedImage, ...] = ()
+
+    @property
+    def identities(self) -> Sequence[Hashable]:
+        """What keys and values of each place of the prompt depend on: its token, where an image begins that image too.
+
+        What comes after depends on all before it.
+        """
+        begins = {placed.positions[0]: placed.image.digest for placed in self.images}
+        if not begins:
+            return self.prompt_ids
+        return [(token, begins[at]) if at in begins else token for at, token in enumerate(self.prompt_ids)]
 
     @property
     def generated_ids(self) -> tuple[int, ...]:

@@ -85,4 +85,5 @@ class TokenGraphs:
 
     def _hidden(self, inputs: Tensor, plan: TokenPreparation) -> Tensor:
         _, positions, rows = inputs
-        return self._model.hidden(self._build(self._ids(inputs), positions, rows, plan))
+        pictured = self._model.reader is not None
+        return self._model.hidden(self._build(self._ids(inputs), positions, rows, plan, pictured=pictured))
