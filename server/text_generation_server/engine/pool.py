@@ -21,6 +21,7 @@ from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedReques
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
+from text_generation_server.images.content import content_ids
 from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.sampling.sampler import TokenCounts
 from text_generation_server.tokenization.adapter import Tokenizer
@@ -154,7 +155,8 @@ class SequencePool:
             return self._with_local_slots(request, adapter)
         tags, limit = None, 0
         if adapter is None or adapter.salt is not None:
-            tags = PrefixTags(None if adapter is None else adapter.salt, request.prompt_ids)
+            shown = ((placed.image.digest, placed.positions) for placed in request.images)
+            tags = PrefixTags(None if adapter is None else adapter.salt, content_ids(request.prompt_ids, shown))
             limit = min(request.cache_len, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
         slots = np.array(request.slots, dtype=np.int64)
         cache_len = 0 if tags is None else self.tags.matching(slots, tags, limit)
@@ -278,11 +280,18 @@ def _apart(
 
 
 def _fitted(request: Request, slots: int) -> Request:
-    """The request, its prompt cut on the left where the router counted fewer tokens (docs/protocol.md#slots)."""
-    room = slots - request.stopping.max_new_tokens + 1
-    if room >= len(request.prompt_ids):
+    """The request as it fits where the router counted fewer tokens (docs/protocol.md#slots).
+
+    Its prompt is cut on the left; one with images is left whole, as their places say what is seen, and answers are
+    shorter.
+    """
+    stopping, prompt = request.stopping, len(request.prompt_ids)
+    room = slots - stopping.max_new_tokens + 1
+    if room >= prompt:
         return request
-    if room <= request.generated:
+    if request.images and slots >= prompt:
+        return replace(request, stopping=replace(stopping, max_new_tokens=slots - prompt + 1))
+    if request.images or room <= request.generated:
         raise InvalidRequest(
             f"request {request.id}: {slots} slots cannot hold a prompt and {request.stopping.max_new_tokens} "
             "new tokens; allocate prompt + max_new_tokens - 1"
