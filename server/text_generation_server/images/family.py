@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import numpy as np
 from PIL import Image
 
 from text_generation_server.images.pixels import Pixels
@@ -44,6 +45,7 @@ class Processor(ABC):
         tokens = self.standing(height, width).tokens
         pixels, grid = self.pixels(image)
         digest = blake2b(repr((self, grid, (height, width))).encode(), digest_size=32)
+        pixels = np.ascontiguousarray(pixels)
         digest.update(pixels.data)
         return PreparedImage(pixels, (height, width), grid, tokens, digest.digest())
 

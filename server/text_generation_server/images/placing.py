@@ -54,6 +54,7 @@ class PreparedImages:
     def __init__(self, processor: Processor, room: int) -> None:
         self._processor = processor
         self._room = room
+        self._used = 0
         self._kept: OrderedDict[bytes, PreparedImage] = OrderedDict()
         self._lock = Lock()
 
@@ -73,7 +74,7 @@ class PreparedImages:
         if key in self._kept or made.pixels.nbytes > self._room:
             return
         self._kept[key] = made
-        self._room -= made.pixels.nbytes
-        while self._room < 0:
+        self._used += made.pixels.nbytes
+        while self._used > self._room:
             _, oldest = self._kept.popitem(last=False)
-            self._room += oldest.pixels.nbytes
+            self._used -= oldest.pixels.nbytes
