@@ -4,7 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.ranks import follow
 from text_generation_server.engine.types import ShardInfo
 from text_generation_server.errors import UnsupportedModel
+from text_generation_server.images.placing import ImagePlacer, load_placer
 from text_generation_server.lifetime import CLEAN, FAILED, Lifetime
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel
@@ -86,7 +87,8 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
         loop.start()
         files = AdapterFiles(config.adapters.directory, config.hub, logger.info)
         about = describe(config, part, lambda: engine.adapters.names)
-        services = engine_services(config, about, loop, tokenizer, files)
+        images = None if part.model.reader is None else load_placer(part.directory, tokenizer)
+        services = engine_services(config, about, loop, tokenizer, files, images)
         adapters = AdapterService(loop, files)
         return ShardServer(path, *services, lambda: lifetime.end(FAILED), tracing, adapters)
     worker = Follower(config, part, lifetime)
@@ -96,16 +98,25 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
 
 
 def engine_services(
-    config: ServerConfig, about: Shard, loop: EngineLoop[Engine], tokenizer: TokenizerAdapter, files: AdapterFiles
+    config: ServerConfig,
+    about: Shard,
+    loop: EngineLoop[Engine],
+    tokenizer: TokenizerAdapter,
+    files: AdapterFiles,
+    images: ImagePlacer | None = None,
 ) -> tuple[EngineService, EngineService]:
-    """Both versions' calls on rank 0.
+    """Both versions' calls on rank 0. images: prepares those of prompts; None where the model takes none.
 
     Adapters that a request names are looked for on disk where that is safe: routers of version 2 share no prefixes, and
     those of version 3 were told not to, if anything was said of adapters (docs/lora.md#prefixes).
     """
+    about = replace(about, takes_images=images is not None)
+    wires = WireV2(about.takes_images), WireV3(config.prefill_logprobs, about.takes_images)
     v2, v3 = (
-        EngineService(wire, about, loop, PromptEncoder(tokenizer), spare_collector, files.found if looks else None)
-        for wire, looks in ((WireV2(), True), (WireV3(config.prefill_logprobs), config.adapters.asked))
+        EngineService(
+            wire, about, loop, PromptEncoder(tokenizer, images), spare_collector, files.found if looks else None
+        )
+        for wire, looks in zip(wires, (True, config.adapters.asked), strict=True)
     )
     return v2, v3
 

@@ -5,7 +5,7 @@ Routers may claim prefixes that were never computed, or not from these tokens (d
 match is computed again.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +18,12 @@ UNKNOWN = 0
 class PrefixTags:
     """The tag of every position of a prompt, 64-bit signed, never `UNKNOWN`; made as far as they are asked for.
 
-    salt: what keys and values depend on beside the prompt: the adapter's content, None for none. prompt: what they
-    depend on at each position, mostly its token.
+    salt: what keys and values depend on beside the prompt: the adapter's content, None for none. prompt: a number
+    for what they depend on at each position: a token, or an image.
     Making them takes a third of a microsecond a token, in which a device can do better than wait.
     """
 
-    def __init__(self, salt: str | None, prompt: Sequence[Hashable]) -> None:
+    def __init__(self, salt: str | None, prompt: Sequence[int]) -> None:
         self._prompt = prompt
         self._last = hash(salt) if salt else 1
         self._made = np.empty(0, dtype=np.int64)

@@ -170,7 +170,7 @@ class SequencePool:
             return self._with_local_slots(request, adapter, shown)
         tags, limit = None, 0
         if adapter is None or adapter.salt is not None:
-            tags = PrefixTags(None if adapter is None else adapter.salt, request.identities)
+            tags = PrefixTags(None if adapter is None else adapter.salt, request.content)
             limit = min(request.cache_len, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
         slots = np.array(request.slots, dtype=np.int64)
         cache_len = 0 if tags is None else self.tags.matching(slots, tags, limit)
@@ -296,18 +296,20 @@ def _apart(
 
 
 def _fitted(request: Request, slots: int) -> Request:
-    """The request, its prompt cut on the left where the router counted fewer tokens (docs/protocol.md#slots)."""
-    room = slots - request.stopping.max_new_tokens + 1
-    if room >= len(request.prompt_ids):
+    """The request as it fits where the router counted fewer tokens (docs/protocol.md#slots).
+
+    Its prompt is cut on the left; one with images is left whole, as their places say what is seen, and answers are
+    shorter.
+    """
+    stopping, prompt = request.stopping, len(request.prompt_ids)
+    room = slots - stopping.max_new_tokens + 1
+    if room >= prompt:
         return request
-    if room <= request.generated:
+    if request.images and slots >= prompt:
+        return replace(request, stopping=replace(stopping, max_new_tokens=slots - prompt + 1))
+    if request.images or room <= request.generated:
         raise InvalidRequest(
             f"request {request.id}: {slots} slots cannot hold a prompt and {request.stopping.max_new_tokens} "
             "new tokens; allocate prompt + max_new_tokens - 1"
-        )
-    if request.images:
-        raise InvalidRequest(
-            f"request {request.id}: its {slots} slots cannot hold a prompt of {len(request.prompt_ids)} positions, "
-            "which cannot be cut, as it has images; allocate prompt + max_new_tokens - 1"
         )
     return replace(request, prompt_ids=request.prompt_ids[-room:], cache_len=0)

@@ -141,7 +141,7 @@ class Sequence:
         assert self.adapter is not None
         self.seated, self.place = True, self.adapter.place
         if self.tags is None and self.request.slots is not None:
-            self.tags = PrefixTags(self.adapter.salt, self.request.identities)
+            self.tags = PrefixTags(self.adapter.salt, self.request.content)
 
     @property
     def next_chunk(self) -> int:

@@ -3,11 +3,12 @@
 Plain frozen values, no tensors. Nothing here knows protobuf, batches, ranks or devices.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from text_generation_server.adapters.sources import AdapterSource
+from text_generation_server.images.content import content_ids
 from text_generation_server.images.types import PlacedImage
 from text_generation_server.sampling.params import SamplingParams
 
@@ -65,15 +66,11 @@ class Request:
     images: tuple[PlacedImage, ...] = ()
 
     @property
-    def identities(self) -> Sequence[Hashable]:
-        """What keys and values of each place of the prompt depend on: its token, where an image begins that image too.
-
-        What comes after depends on all before it.
-        """
-        begins = {placed.positions[0]: placed.image.digest for placed in self.images}
-        if not begins:
+    def content(self) -> tuple[int, ...]:
+        """What its prompt's keys and values depend on at each position: ids, and images where they stand."""
+        if not self.images:
             return self.prompt_ids
-        return [(token, begins[at]) if at in begins else token for at, token in enumerate(self.prompt_ids)]
+        return content_ids(self.prompt_ids, ((placed.image.digest, placed.positions) for placed in self.images))
 
     @property
     def generated_ids(self) -> tuple[int, ...]:
