@@ -35,6 +35,7 @@ def make_engine() -> Iterator[MakeEngine]:
         graphs: tuple[int, ...] = (),
         max_mixed_tokens: int = 1024,
         guessing: Guessing | None = None,
+        feature_places: int = 32,
     ) -> Engine:
         model = model or MockModel()
         runner = Runner(model, SingleRank(), ThreadStream(), PlainRecorder)
@@ -49,6 +50,7 @@ def make_engine() -> Iterator[MakeEngine]:
             graphs=graphs,
             max_mixed_tokens=max_mixed_tokens,
             start=None if model.encoder is None else model.encoder.start,
+            feature_places=0 if model.reader is None else feature_places,
         )
         engine = Engine(runner, ByteTokenizer(), settings, guessing=guessing or AlwaysGuess())
         engine.resize(num_slots, max_len, graphs)

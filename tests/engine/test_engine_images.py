@@ -1,63 +1,108 @@
-"""What images mean to the engine beside their features: prefixes that differ by them, and prompts that stay whole."""
+"""Images in the engine: read once for all that show them, kept no longer than needed, never taken for each other.
+
+That sequences with images come and go in any order is in `test_engine_schedules.py`.
+"""
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from mocks.mock_model import MockModel, greedy_continuation
-from text_generation_server.engine.types import PrefillCommand, RefusedRequest, Request, StoppingParams
-from text_generation_server.images.types import PlacedImage, PreparedImage
+from mocks.pictured_model import PicturedMockModel, picture, seen
+from text_generation_server.engine.types import Failure, PrefillCommand, Request, StoppingParams
+from text_generation_server.errors import GenerationError, InvalidRequest, OutOfBlocks
+from text_generation_server.images.types import PlacedImage
 from text_generation_server.sampling.params import SamplingParams
 
-PROMPT = b"ab____cd"
+PROMPT = b"an iiiii here"
+SLOTS = tuple(range(40, 60))
 
 
-def request(request_id: int, shown: bytes, new: int, **changes: object) -> Request:
-    """A prompt with one image, `shown`, at its four lines."""
-    image = PreparedImage(np.zeros((1, 3, 2, 2), np.float32), (2, 2), (2, 2), 4, shown * 32)
-    plain = Request(request_id, tuple(PROMPT), SamplingParams(), StoppingParams(new, ignore_eos=True))
-    return replace(plain, images=(PlacedImage(image, range(2, 6)),), **changes)
+def asked(request_id: int, *contents: int, new: int = 3, **changes: object) -> Request:
+    """A prompt with these images, the first at position 3 and 5 long, the others behind."""
+    prompt = PROMPT + b" iiiii" * (len(contents) - 1)
+    starts = [3, *range(len(PROMPT) + 1, len(prompt), 6)]
+    images = [PlacedImage(picture(content, 5), range(at, at + 5)) for content, at in zip(contents, starts, strict=True)]
+    plain = Request(request_id, tuple(prompt), SamplingParams(), StoppingParams(new, ignore_eos=True))
+    return replace(plain, images=tuple(images), **changes)
 
 
-def tokens(engine, batch_id: int, one: Request) -> list[int]:
-    result = engine.prefill(PrefillCommand(batch_id, (one,)))
-    ids = list(result.generations[0].tokens.ids)
-    while result.batch:
-        result = engine.decode([batch_id])
-        ids += result.generations[0].tokens.ids
-    return ids
+def expected(request: Request) -> list[int]:
+    return greedy_continuation(seen(request.prompt_ids, request.images), request.stopping.max_new_tokens, True)
 
 
-def test_a_prefix_is_shared_by_what_it_shows(make_engine):
-    model = MockModel()
-    engine = make_engine(model=model, run_ahead=False)
-
-    def computed(request_id: int, shown: bytes, beginning: int) -> int:
-        before = model.computed_tokens
-        slots = (*range(beginning), *range(40, 48 - beginning))
-        found = tokens(engine, request_id, request(request_id, shown, 1, slots=slots, cache_len=beginning))
-        assert found == greedy_continuation(PROMPT, 1, True)
-        return model.computed_tokens - before
-
-    tokens(engine, 0, request(0, b"1", 1, slots=tuple(range(8))))
-    assert computed(1, b"1", beginning=6) == 2
-    assert computed(2, b"2", beginning=6) == 6  # the text before the image is the same
+def answers(engine, *requests: Request) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    result = engine.prefill(PrefillCommand(1, requests))
+    while True:
+        for generation in result.generations:
+            found.setdefault(generation.request_id, []).extend(generation.tokens.ids)
+        if result.batch is None:
+            return found
+        result = engine.decode([1])
 
 
-def test_a_prompt_with_images_is_left_whole_where_slots_are_few(make_engine):
-    engine = make_engine()
-    answer = tokens(engine, 0, request(0, b"1", 5, slots=tuple(range(10))))
-    assert answer == greedy_continuation(PROMPT, 3, True)
+@pytest.fixture
+def model():
+    return PicturedMockModel()
 
 
-@pytest.mark.parametrize("slots", [7, 5])
-def test_it_is_refused_where_it_does_not_fit_at_all(make_engine, slots):
-    engine = make_engine()
-    admitted, refused = engine.pool.admit((request(0, b"1", 5, slots=tuple(range(slots))),), {})
-    assert admitted == []
-    assert refused == [
-        RefusedRequest(
-            0, f"request 0: {slots} slots cannot hold a prompt and 5 new tokens; allocate prompt + max_new_tokens - 1"
-        )
-    ]
+def test_an_image_is_read_once_for_all_that_show_it(make_engine, model):
+    engine = make_engine(model=model)
+    requests = [asked(1, 100), asked(2, 101, 100), asked(3, 100, 100)]
+    assert answers(engine, *requests) == {request.id: expected(request) for request in requests}
+    assert model.read == [100, 101]
+    assert answers(engine, asked(4, 101)) == {4: expected(asked(4, 101))}
+    assert model.read == [100, 101]
+
+
+def test_chunks_find_what_was_read_before_the_first(make_engine, model):
+    engine = make_engine(model=model, max_prefill_tokens=2, feature_places=10)
+    requests = [asked(1, 100, chunk=1), asked(2, 101)]
+    assert answers(engine, *requests) == {request.id: expected(request) for request in requests}
+    assert answers(engine, asked(3, 102, 103)) == {3: expected(asked(3, 102, 103))}  # in the places of the others
+    assert model.read == [100, 101, 102, 103]
+
+
+def test_places_are_lent_until_the_last_position_is_computed(make_engine, model):
+    engine = make_engine(model=model, feature_places=5, max_prefill_tokens=2)
+    first = engine.prefill(PrefillCommand(1, (asked(1, 100, new=30, chunk=2),)))
+    assert not first.generations
+    with pytest.raises(OutOfBlocks, match="5 features of images are to be kept and 0 of 5 places are free"):
+        engine.prefill(PrefillCommand(2, (asked(2, 101),)))
+    for _ in range(3):
+        engine.decode([1])
+    engine.prefill(PrefillCommand(3, (asked(3, 101),)))
+
+
+def test_a_prefix_is_shared_with_the_same_image_only(make_engine, model):
+    engine = make_engine(model=model)
+    for request_id, content in enumerate((100, 101, 101, 100)):
+        asked_for = asked(request_id, content, slots=SLOTS, cache_len=len(PROMPT))
+        assert answers(engine, asked_for) == {request_id: expected(asked_for)}
+    # The second has the first's beginning up to the image, the third all of the second's but the last token; what it
+    # takes over was computed with the image, which need not be read for it.
+    assert model.read == [100, 101]
+    prompts = [size for size in model.sizes if size > 1]
+    assert prompts == [len(PROMPT), len(PROMPT) - 3, len(PROMPT) - 3]
+
+
+def test_what_a_failed_step_was_to_read_is_read_again(make_engine, model):
+    engine = make_engine(model=model)
+    model.fail_on = 100
+    with pytest.raises(GenerationError, match="the mock device failed"):
+        engine.prefill(PrefillCommand(1, (asked(1, 101, 100),)))
+    model.fail_on = None
+    assert answers(engine, asked(2, 100, 101)) == {2: expected(asked(2, 100, 101))}
+    assert model.read == [101, 100, 101]
+
+
+def test_images_that_cannot_be_are_refused_alone(make_engine, model):
+    engine = make_engine(model=model, feature_places=8)
+    short = replace(asked(3, 100), images=(PlacedImage(picture(100, 5), range(10, 15)),))
+    result = engine.prefill(PrefillCommand(1, (asked(1, 100), asked(2, 100, 101), short)))
+    refused = {g.request_id: g.finished.reason for g in result.generations if isinstance(g.finished, Failure)}
+    assert "its images fill 10 positions, expected at most 8" in refused[2]
+    assert "not all of which are in the prompt of 13 tokens" in refused[3]
+    with pytest.raises(InvalidRequest, match="this model takes text only"):
+        make_engine(model=MockModel()).prefill(PrefillCommand(1, (asked(1, 100),)))

@@ -1,0 +1,54 @@
+"""A mock model that reads images: where one stands, its history has numbers that follow from the image's content."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from mocks.mock_model import UNSPOKEN, MockModel
+from text_generation_server.cache.features import Features, FeaturesSpec
+from text_generation_server.images.types import PlacedImage, PreparedImage
+from text_generation_server.models.step import FEATURE, ImageInput, StepInput
+
+
+def picture(content: int, tokens: int) -> PreparedImage:
+    """An image whose features are this number, less one for each position behind the first."""
+    pixels = np.full((1, 1, 1, 1), content, dtype=np.float32)
+    return PreparedImage(pixels, (1, 1), (1, 1), tokens, content.to_bytes(16, "little"))
+
+
+def seen(prompt: Sequence[int], images: Sequence[PlacedImage]) -> list[int]:
+    """What the model's history has of a prompt with images."""
+    history = list(prompt)
+    for placed in images:
+        for offset, position in enumerate(placed.positions):
+            history[position] = int(placed.image.pixels[0, 0, 0, 0]) - offset
+    return history
+
+
+class PicturedMockModel(MockModel):
+    """read: the content of each image that was read, in order. fail_on: a token, or an image's content."""
+
+    def __init__(self, fail_on: int | None = UNSPOKEN) -> None:
+        super().__init__(fail_on=fail_on)
+        self.states = (*self.states, FeaturesSpec(1, torch.float32, self.device))
+        self.reader = self._read
+        self.read: list[int] = []
+
+    def _read(self, images: Sequence[ImageInput], states: Sequence[Features]) -> None:
+        for one in images:
+            content = int(one.image.pixels[0, 0, 0, 0])
+            if content == self.fail_on:
+                raise RuntimeError("the mock device failed")
+            self.read.append(content)
+            features = content - torch.arange(one.image.tokens, dtype=torch.float32)
+            states[-1].pool[torch.from_numpy(one.places)] = features[:, None]
+
+    def hidden(self, step: StepInput) -> torch.Tensor:
+        cache, features = step.states
+        assert step.pictured or step.token_ids.min() >= 0
+        places = FEATURE - step.token_ids
+        found = features.pool[places.clamp(min=0), 0].nan_to_num().long()
+        ids = torch.where(places >= 0, found, step.token_ids)
+        return super().hidden(replace(step, token_ids=ids, states=(cache,)))
