@@ -213,6 +213,7 @@ def warn_of_unknown_ids(tokenizer: TokenizerAdapter, vocab_size: int) -> None:
 
 def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdapter) -> Engine:
     """Rank 0's engine, once every follower has connected."""
+    reader = part.model.reader
     settings = EngineSettings(
         max_rows=config.max_rows,
         block_size=config.cache.block_size,
@@ -226,7 +227,8 @@ def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdap
         graphs=tuple(usual_sizes(config.max_rows)) if config.graphs is None else config.graphs,
         max_mixed_tokens=config.options.max_mixed_tokens or MIXED_TOKENS[part.placement.device.type],
         start=None if part.model.encoder is None else part.model.encoder.start,
-        feature_places=PLACES if part.model.reader is not None else 0,
+        feature_places=PLACES if reader is not None else 0,
+        mutual_images=reader is not None and reader.mutual,
     )
     return build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path), part.adapters)
 

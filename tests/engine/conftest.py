@@ -51,6 +51,7 @@ def make_engine() -> Iterator[MakeEngine]:
             max_mixed_tokens=max_mixed_tokens,
             start=None if model.encoder is None else model.encoder.start,
             feature_places=0 if model.reader is None else feature_places,
+            mutual_images=model.reader is not None and model.reader.mutual,
         )
         engine = Engine(runner, ByteTokenizer(), settings, guessing=guessing or AlwaysGuess())
         engine.resize(num_slots, max_len, graphs)

@@ -9,6 +9,7 @@ import pytest
 
 from mocks.mock_model import MockModel, greedy_continuation
 from mocks.pictured_model import PicturedMockModel, picture, seen
+from text_generation_server.cache.layout import Block
 from text_generation_server.engine.types import Failure, PrefillCommand, Request, StoppingParams
 from text_generation_server.errors import GenerationError, InvalidRequest, OutOfBlocks
 from text_generation_server.images.types import PlacedImage
@@ -51,9 +52,9 @@ def test_an_image_is_read_once_for_all_that_show_it(make_engine, model):
     engine = make_engine(model=model)
     requests = [asked(1, 100), asked(2, 101, 100), asked(3, 100, 100)]
     assert answers(engine, *requests) == {request.id: expected(request) for request in requests}
-    assert model.read == [100, 101]
+    assert model.reader.contents == [100, 101]
     assert answers(engine, asked(4, 101)) == {4: expected(asked(4, 101))}
-    assert model.read == [100, 101]
+    assert model.reader.contents == [100, 101]
 
 
 def test_chunks_find_what_was_read_before_the_first(make_engine, model):
@@ -61,7 +62,7 @@ def test_chunks_find_what_was_read_before_the_first(make_engine, model):
     requests = [asked(1, 100, chunk=1), asked(2, 101)]
     assert answers(engine, *requests) == {request.id: expected(request) for request in requests}
     assert answers(engine, asked(3, 102, 103)) == {3: expected(asked(3, 102, 103))}  # in the places of the others
-    assert model.read == [100, 101, 102, 103]
+    assert model.reader.contents == [100, 101, 102, 103]
 
 
 def test_places_are_lent_until_the_last_position_is_computed(make_engine, model):
@@ -82,19 +83,28 @@ def test_a_prefix_is_shared_with_the_same_image_only(make_engine, model):
         assert answers(engine, asked_for) == {request_id: expected(asked_for)}
     # The second has the first's beginning up to the image, the third all of the second's but the last token; what it
     # takes over was computed with the image, which need not be read for it.
-    assert model.read == [100, 101]
+    assert model.reader.contents == [100, 101]
     prompts = [size for size in model.sizes if size > 1]
     assert prompts == [len(PROMPT), len(PROMPT) - 3, len(PROMPT) - 3]
 
 
+@pytest.mark.parametrize(("most", "sizes"), [(2, [2, 1, 5, 2, 2, 1]), (6, [3, 6, 4]), (9, [9, 4]), (20, [13])])
+def test_images_whose_positions_see_each_other_are_not_cut(make_engine, model, most, sizes):
+    model.reader.mutual = True
+    engine = make_engine(model=model, max_prefill_tokens=most)
+    assert answers(engine, asked(1, 100, chunk=most)) == {1: expected(asked(1, 100))}
+    assert model.sizes[: len(sizes)] == sizes
+    assert [block for blocks in model.blocks for block in blocks] == [Block(0, 3, 8)]
+
+
 def test_what_a_failed_step_was_to_read_is_read_again(make_engine, model):
     engine = make_engine(model=model)
-    model.fail_on = 100
+    model.reader.fail_on = 100
     with pytest.raises(GenerationError, match="the mock device failed"):
         engine.prefill(PrefillCommand(1, (asked(1, 101, 100),)))
-    model.fail_on = None
+    model.reader.fail_on = None
     assert answers(engine, asked(2, 100, 101)) == {2: expected(asked(2, 100, 101))}
-    assert model.read == [101, 100, 101]
+    assert model.reader.contents == [101, 100, 101]
 
 
 def test_images_that_cannot_be_are_refused_alone(make_engine, model):

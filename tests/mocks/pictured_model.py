@@ -1,13 +1,14 @@
 """A mock model that reads images: where one stands, its history has numbers that follow from the image's content."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from mocks.mock_model import UNSPOKEN, MockModel
+from mocks.mock_model import UNSPOKEN, MockModel, MockPlan
 from text_generation_server.cache.features import Features, FeaturesSpec
+from text_generation_server.cache.layout import Block, RowLayout
 from text_generation_server.images.types import PlacedImage, PreparedImage
 from text_generation_server.models.step import FEATURE, ImageInput, StepInput
 
@@ -27,23 +28,36 @@ def seen(prompt: Sequence[int], images: Sequence[PlacedImage]) -> list[int]:
     return history
 
 
-class PicturedMockModel(MockModel):
-    """read: the content of each image that was read, in order. fail_on: a token, or an image's content."""
+@dataclass
+class MockReader:
+    """contents: of each image that was read, in order. fail_on: the content of an image."""
 
-    def __init__(self, fail_on: int | None = UNSPOKEN) -> None:
-        super().__init__(fail_on=fail_on)
-        self.states = (*self.states, FeaturesSpec(1, torch.float32, self.device))
-        self.reader = self._read
-        self.read: list[int] = []
+    fail_on: int | None
+    mutual: bool = False
+    contents: list[int] = field(default_factory=list)
 
-    def _read(self, images: Sequence[ImageInput], states: Sequence[Features]) -> None:
+    def __call__(self, images: Sequence[ImageInput], states: Sequence[Features]) -> None:
         for one in images:
             content = int(one.image.pixels[0, 0, 0, 0])
             if content == self.fail_on:
                 raise RuntimeError("the mock device failed")
-            self.read.append(content)
+            self.contents.append(content)
             features = content - torch.arange(one.image.tokens, dtype=torch.float32)
             states[-1].pool[torch.from_numpy(one.places)] = features[:, None]
+
+
+class PicturedMockModel(MockModel):
+    """fail_on: a token, or an image's content. blocks: of each step."""
+
+    def __init__(self, fail_on: int | None = UNSPOKEN) -> None:
+        super().__init__(fail_on=fail_on)
+        self.states = (*self.states, FeaturesSpec(1, torch.float32, self.device))
+        self.reader = MockReader(fail_on)
+        self.blocks: list[list[Block]] = []
+
+    def prepare(self, layout: RowLayout) -> MockPlan:
+        self.blocks.append(list(layout.blocks))
+        return super().prepare(layout)
 
     def hidden(self, step: StepInput) -> torch.Tensor:
         cache, features = step.states

@@ -98,7 +98,7 @@ def _ask(model: Any, case: Case) -> Reference:
         ask = case.forward if source is None else partial(_decoded_logits, source)
         ask(model, torch.tensor([[0]]))  # takes a rotation that grew with the last prompt back
         if case.pictures is not None and shown:
-            ask = partial(_shown_logits, case.pictures.given(prepared))
+            ask = partial(case.pictures.logits, prepared)
         tokens = list(prompt)
         for _ in range(ANSWER_LEN):
             tokens.append(int(_padded_logits(model, ask, prompt, tokens)[-1].argmax()))
@@ -106,12 +106,6 @@ def _ask(model: Any, case: Case) -> Reference:
         logits.append(_padded_logits(model, ask, prompt, tokens))
     assert len({token for answer in answers for token in answer}) > 3, "an answer of one token shows little"
     return Reference(prompts, answers, logits, images, features)
-
-
-def _shown_logits(given: dict[str, Tensor], model: Any, token_ids: Tensor) -> Tensor:
-    """What a model answers to [1, T] tokens with images: [T, vocab]."""
-    logits: Tensor = model(token_ids, use_cache=False, **given).logits[0]
-    return logits
 
 
 def _decoded_logits(source: Tensor, model: Any, token_ids: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.layout import Block, RowLayout
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import allocate
 from text_generation_server.images.types import PlacedImage
@@ -55,6 +55,7 @@ class Driver:
                 tensor.fill_(torch.nan)
             state.admit(torch.arange(rows, device=self.device))
         self._features: dict[tuple[int, int], int] = {}
+        self._spans: list[tuple[int, int, int]] = []
         self._read([(row, image) for row, shown in enumerate(images) for image in shown])
         if model.encoder is not None:
             ids = self._tensor([token for source in sources for token in source])
@@ -66,6 +67,8 @@ class Driver:
         """Let the model read the images of rows, whose features go to places in random order."""
         if not images or self.model.reader is None:
             return
+        if self.model.reader.mutual:
+            self._spans = [(row, image.positions[0], image.positions[-1] + 1) for row, image in images]
         places = np.random.default_rng(2).permutation(sum(image.image.tokens for _, image in images))
         inputs, first = [], 0
         for row, placed in images:
@@ -82,6 +85,14 @@ class Driver:
             place = self._features.get((row, position))
             yield token if place is None else FEATURE - place
 
+    def _blocks(self, index: int, row: int, tokens: Sequence[int]) -> Iterator[Block]:
+        """Of a row's next tokens."""
+        begin = self.lens[row]
+        for of_row, start, end in self._spans:
+            if of_row == row and start < begin + len(tokens) and end > begin:
+                assert end <= begin + len(tokens), "a block is cut"
+                yield Block(index, start, end)
+
     def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
         """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each."""
         lens = [len(tokens) for _, tokens in work]
@@ -94,6 +105,7 @@ class Driver:
             query_lens=[len(tokens) for _, tokens in work],
             seq_lens=[self.lens[row] + len(tokens) for row, tokens in work],
             block_table=self.slots,
+            blocks=[block for index, (row, tokens) in enumerate(work) for block in self._blocks(index, row, tokens)],
         )
         positions = [self.lens[row] + offset for row, tokens in work for offset in range(len(tokens))]
         rows = [row for row, tokens in work for _ in tokens]

@@ -21,12 +21,20 @@ class Pictures:
     """How a case's model is shown images.
 
     token: what stands where features go. draw: an image of this height and width with random pixels; how many positions
-    it fills is found out. given: what transformers' model takes for some images.
+    it fills is found out. given: what transformers' model takes for some images. mutual: whether positions of an image
+    see each other, which transformers' model has to be told by types of tokens.
     """
 
     token: int
     draw: Drawn
     given: Callable[[Sequence[PreparedImage]], dict[str, Tensor]]
+    mutual: bool = False
+
+    def logits(self, images: Sequence[PreparedImage], model: Any, token_ids: Tensor) -> Tensor:
+        """What a model answers to [1, T] tokens with images: [T, vocab]."""
+        types = {"token_type_ids": (token_ids == self.token).long()} if self.mutual else {}
+        logits: Tensor = model(token_ids, use_cache=False, **types, **self.given(images)).logits[0]
+        return logits
 
 
 @torch.inference_mode()

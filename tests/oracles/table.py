@@ -6,6 +6,7 @@ from oracles.cases import (
     cohere,
     falcon,
     gemma,
+    gemma3_vision,
     gemma23,
     glm,
     gpt,
@@ -56,4 +57,5 @@ CASES = (
     *mamba.CASES,
     *t5.CASES,
     *llava.CASES,
+    *gemma3_vision.CASES,
 )

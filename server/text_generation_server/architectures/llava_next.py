@@ -10,7 +10,7 @@ from dataclasses import replace
 from text_generation_server.architectures.clip import clip_tower
 from text_generation_server.architectures.llama import llama
 from text_generation_server.architectures.mistral import mistral
-from text_generation_server.architectures.text_part import TextPart, text_part
+from text_generation_server.architectures.text_part import WRAPPED, TextPart, text_part
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.vision import MlpProjector, TilePacking, VisionSpec
@@ -22,17 +22,6 @@ TEXTS = {
         mistral, {**_SIZES, "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072}
     ),
 }
-
-ALIASES = (
-    ("language_model.model.", "model.language_model."),
-    ("language_model.lm_head.", "lm_head."),
-    ("vision_tower.", "vision_tower.vision_model."),
-    ("vision_tower.", "model.vision_tower."),
-    ("vision_tower.", "model.vision_tower.vision_model."),
-    ("multi_modal_projector.", "model.multi_modal_projector."),
-    ("image_newline", "model.image_newline"),
-)
-"""What libraries of other years write."""
 
 
 def llava_next(config: ConfigDict) -> DecoderSpec:
@@ -49,7 +38,7 @@ def llava_next(config: ConfigDict) -> DecoderSpec:
         ),
         packing=TilePacking("image_newline"),
     )
-    return replace(text, names=replace(text.names.within("language_model."), aliases=ALIASES), vision=vision)
+    return replace(text, names=replace(text.names.within("language_model."), aliases=WRAPPED), vision=vision)
 
 
 def _feature_layers(config: ConfigDict) -> tuple[int, ...]:

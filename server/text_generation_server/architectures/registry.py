@@ -10,6 +10,7 @@ from text_generation_server.architectures.dbrx import dbrx
 from text_generation_server.architectures.falcon import falcon
 from text_generation_server.architectures.gemma import gemma
 from text_generation_server.architectures.gemma2 import gemma2, gemma3
+from text_generation_server.architectures.gemma3_vision import gemma3_vision
 from text_generation_server.architectures.glm import glm, glm4
 from text_generation_server.architectures.gpt2 import gpt2
 from text_generation_server.architectures.gpt_bigcode import gpt_bigcode
@@ -55,6 +56,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "falcon_mamba": falcon_mamba,
     "gemma": gemma,
     "gemma2": gemma2,
+    "gemma3": gemma3_vision,
     "gemma3_text": gemma3,
     "glm": glm,
     "glm4": glm4,

@@ -6,6 +6,17 @@ from dataclasses import dataclass
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
 
+WRAPPED = (
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("vision_tower.", "vision_tower.vision_model."),
+    ("vision_tower.", "model.vision_tower."),
+    ("vision_tower.", "model.vision_tower.vision_model."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+    ("image_newline", "model.image_newline"),
+)
+"""Beginnings of names of such models, and what libraries of other years write in their place."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextPart:

@@ -54,7 +54,8 @@ class EngineSettings:
     graphs: numbers of rows for which decode steps are recorded, where the device can.
     max_mixed_tokens: of a step that goes on with answers beside prompts, which bounds how long they wait for a token.
     start: the token that answers begin behind where the model's encoder reads the prompts; None where it has none.
-    feature_places: places for features of images, 0 where the model takes none.
+    feature_places: places for features of images, 0 where the model takes none. mutual_images: whether positions of
+    an image see each other.
     """
 
     max_rows: int
@@ -70,6 +71,7 @@ class EngineSettings:
     max_mixed_tokens: int = 1024
     start: int | None = None
     feature_places: int = 0
+    mutual_images: bool = False
 
 
 class Engine:
@@ -160,6 +162,7 @@ class Engine:
             speculate=self.settings.speculate,
             start=self.settings.start,
             feature_places=self.settings.feature_places,
+            mutual_images=self.settings.mutual_images,
         )
         command = AllocateCache(limits.all_slots, rows + 1, max(max_len, SCRATCH_SLOTS), graphs)
         self.runner.allocate(command).result()

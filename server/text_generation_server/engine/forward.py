@@ -82,7 +82,8 @@ class StepForward:
         )
         if None in plan.prompts:
             ids = build.token_ids(ids, row_of)
-        layout = RowLayout(plan.rows, plan.query_lens, plan.seq_lens, self._rows.block_table, rows, seq_lens, ends)
+        lens = plan.query_lens, plan.seq_lens
+        layout = RowLayout(plan.rows, *lens, self._rows.block_table, rows, seq_lens, ends, plan.blocks)
         prepared = self._model.prepare(layout)
         pictured = bool(arrays[0].min() < NEWEST)
         return build(ids, positions, row_of, prepared, at if len(ids) > self._whole else None, pictured), rows, at

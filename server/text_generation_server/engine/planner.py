@@ -5,6 +5,7 @@ Host only, no tensors.
 
 from dataclasses import dataclass
 
+from text_generation_server.cache.layout import Block
 from text_generation_server.cache.places import HeldFeatures
 from text_generation_server.engine.plan import Admission, StepPlan
 from text_generation_server.engine.sequence import Sequence
@@ -24,13 +25,14 @@ class PlannedStep:
 def prefill_chunks(sequences: list[Sequence], most_tokens: int) -> list[int]:
     """How many tokens each sequence computes next: one and its guesses, or a chunk of its prompt.
 
-    A step has at most `most_tokens`, but at least one a sequence. Who came first is served first.
+    A step has at most `most_tokens`, but at least one a sequence, and blocks are not cut. Who came first is served
+    first.
     """
     budget = most_tokens - len(sequences)
     chunks = []
     for sequence in sequences:
         if sequence.remaining_prompt:
-            chunks.append(1 + max(min(sequence.next_chunk - 1, budget), 0))
+            chunks.append(sequence.uncut(1 + max(min(sequence.next_chunk - 1, budget), 0)))
             budget -= chunks[-1] - 1
         else:
             chunks.append(1 + len(sequence.draft))
@@ -41,6 +43,7 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
     """Plan each sequence's next `step_tokens` tokens."""
     query_lens, seq_lens, prompts = [], [], []
     admissions, chooses, scored = [], [], []
+    blocks: list[Block] = []
     images: dict[HeldFeatures, ImageInput] = {}
     for index, sequence in enumerate(sequences):
         start, tokens, prompt = sequence.computed, sequence.step_tokens, sequence.request.prompt_ids
@@ -50,6 +53,7 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
             admissions.append(Admission(sequence.row, sequence.slots, sequence.place, *read))
             images.update(sequence.shown.unread() if sequence.shown is not None else ())
         prompts.append(sequence.inputs[start : start + tokens] if start < len(prompt) else sequence.verified_input)
+        blocks += [Block(index, *block) for block in sequence.blocks if block[0] < start + tokens and block[1] > start]
         query_lens.append(tokens)
         seq_lens.append(start + tokens)
         if sequence.request.prefill_logprobs and (score := min(start + tokens, len(prompt) - 1) - start) > 0:
@@ -67,5 +71,6 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         scored=tuple(scored),
         adapted=any(s.place for s in sequences),
         images=tuple(images.values()),
+        blocks=tuple(blocks),
     )
     return PlannedStep(plan, [sequences[i] for i in chooses], [sequences[i] for i, _ in scored], list(images))

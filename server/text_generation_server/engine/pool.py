@@ -38,7 +38,8 @@ class PoolLimits:
     shares_prefixes: whether a request may take over what another computed for the same prompt tokens.
     speculate: most tokens guessed at once.
     start: the token that answers begin behind where an encoder reads the prompts; None where answers continue them.
-    feature_places: places for features of images, 0 where the model takes none.
+    feature_places: places for features of images, 0 where the model takes none. mutual_images: whether positions of
+    an image see each other.
     """
 
     num_slots: int
@@ -50,6 +51,7 @@ class PoolLimits:
     speculate: int = 0
     start: int | None = None
     feature_places: int = 0
+    mutual_images: bool = False
 
     @property
     def all_slots(self) -> int:
@@ -220,6 +222,7 @@ class SequencePool:
             text=TextRule(text, stopping.stop_sequences, stopping.min_new_tokens - request.generated),
             drafts=self._drafts(request),
             shown=shown,
+            blocks=shown.spans if shown is not None and self.limits.mutual_images else (),
         )
 
     def _sampling(self, request: Request, stop: IdRule) -> SamplingParams:

@@ -39,12 +39,14 @@ class Sequence:
     itself; until it is `seated` there, the sequence waits, and `place` is where it is on the device. `step_tokens` is
     the number of tokens its next step computes, `draft` those among them that are guesses. `drafts` makes guesses, None
     for sequences that take one token a step. `sampling`: how its tokens are chosen, `samples`: whether they are drawn.
-    `shown`: images in its prompt, None for none; `inputs`: the prompt, with features where images stand.
+    `shown`: images in its prompt, None for none; `inputs`: the prompt, with features where images stand. `blocks`:
+    first positions and ends of parts of it whose positions see each other, which one step computes.
     """
 
     __slots__ = (
         "adapter",
         "admitted",
+        "blocks",
         "cache_len",
         "computed",
         "counts_rows",
@@ -91,6 +93,7 @@ class Sequence:
         drafts: NgramDrafts | None = None,
         source: Source | None = None,
         shown: ShownImages | None = None,
+        blocks: Ordered[tuple[int, int]] = (),
     ) -> None:
         self.request = request
         self.sampling = sampling
@@ -99,6 +102,7 @@ class Sequence:
         self.slots = slots
         self.source = source
         self.shown = shown
+        self.blocks = blocks
         self.inputs = request.prompt_ids if shown is None else shown.inputs
         self.local_slots = local_slots
         self.adapter = adapter
@@ -147,7 +151,15 @@ class Sequence:
     def next_chunk(self) -> int:
         """Prompt tokens that its next step computes if there is room: the rest, or at first what its router wants."""
         rest, chunk = self.remaining_prompt, self.request.chunk
-        return rest if chunk is None or self.admitted else min(max(chunk, 1), rest)
+        return rest if chunk is None or self.admitted else self.uncut(min(max(chunk, 1), rest))
+
+    def uncut(self, tokens: int) -> int:
+        """So many of its next tokens, or fewer, or if need be more, that none of its blocks is cut behind them."""
+        past = self.computed + tokens
+        for start, end in self.blocks:
+            if start < past < end:
+                return (start if start > self.computed else end) - self.computed
+        return tokens
 
     @property
     def wants_step(self) -> bool:

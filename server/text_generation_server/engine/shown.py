@@ -11,7 +11,10 @@ from text_generation_server.models.step import FEATURE, ImageInput
 
 
 class ShownImages:
-    """inputs: the prompt as steps compute it: its tokens, and places of features where images stand."""
+    """inputs: the prompt as steps compute it: its tokens, and places of features where images stand.
+
+    spans: first position and end of each.
+    """
 
     def __init__(self, request: Request, held: list[tuple[PlacedImage, HeldFeatures]]) -> None:
         ids = list(request.prompt_ids)
@@ -19,6 +22,7 @@ class ShownImages:
             for position, place in zip(placed.positions, features.places.tolist(), strict=True):
                 ids[position] = FEATURE - place
         self.inputs = tuple(ids)
+        self.spans = [(placed.positions[0], placed.positions[-1] + 1) for placed, _ in held]
         self._held = held
 
     @classmethod

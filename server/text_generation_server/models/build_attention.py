@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from text_generation_server.attention.base import LayerAttention, create_backend
+from text_generation_server.attention.blockwise import BlockwiseAttention
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.qk_norm import AllHeadsRmsNorm, HeadLayerNorm, HeadRmsNorm, QkNorm
 from text_generation_server.layers.rotary import Rotary
@@ -42,6 +43,8 @@ class AttentionBuilder:
         shape = attention_shape(spec, self._heads, reader.dtype, reader.device)
         self._variant_of = [shape.variants.index(variant) for variant in layer_variants(spec, self._heads)]
         self.backend = create_backend(backend, shape)
+        if spec.vision is not None and spec.vision.mutual:
+            self.backend = BlockwiseAttention(self.backend, shape)
         ropes = dict.fromkeys(rope for layer in layers if (rope := attention.rope_of(layer)) is not None)
         self._ropes = list(ropes)
         self.rotaries = [Rotary(rope, reader.dtype, reader.device) for rope in ropes]

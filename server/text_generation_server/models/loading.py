@@ -72,6 +72,10 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
         model = load_model(directory, plain, group, progress)
         if model.encoder is not None:
             raise UnsupportedModel("--deterministic is not for models with an encoder: leave it out")
+        if model.reader is not None and model.reader.mutual:
+            raise UnsupportedModel(
+                "--deterministic is not for models whose images' tokens see each other: leave it out"
+            )
         return invariant(model, group, SIZES if _token_by_token(directory) else ONE_BY_ONE)
     config = ConfigDict.load(directory / "config.json")
     if not has_architecture(config):

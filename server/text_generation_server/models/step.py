@@ -85,6 +85,10 @@ class ImageInput:
 class Reader(Protocol):
     """Reads images, once, and leaves the features that stand for tokens at their positions."""
 
+    @property
+    def mutual(self) -> bool:
+        """Whether positions of an image see each other, so that a step has to have all of them (`RowLayout.blocks`)."""
+
     def __call__(self, images: Sequence[ImageInput], states: Sequence[State]) -> None:
         """Leave the features in the model's states. Not none."""
 

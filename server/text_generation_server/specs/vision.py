@@ -78,6 +78,20 @@ class MlpProjector:
 
 
 @dataclass(frozen=True, slots=True)
+class PooledProjector:
+    """norm(mean(x)) · weight, of squares of patches.
+
+    pooled: patches in a row of such a square. norm: the name of a root mean square norm of 1 + weight, with `eps`.
+    weight: the whole name of a matrix [in, out].
+    """
+
+    pooled: int
+    norm: str
+    eps: float
+    weight: str
+
+
+@dataclass(frozen=True, slots=True)
 class TilePacking:
     """The first tile is the whole image; the others, where there are any, are cut from one that is larger.
 
@@ -90,8 +104,13 @@ class TilePacking:
 
 @dataclass(frozen=True, slots=True)
 class VisionSpec:
-    """What reads images for a decoder."""
+    """What reads images for a decoder.
+
+    packing: None where the features of an image's tiles stand one after the other. mutual: whether positions of an
+    image see each other, those before what is behind them too.
+    """
 
     tower: TowerSpec
-    projector: MlpProjector
-    packing: TilePacking
+    projector: MlpProjector | PooledProjector
+    packing: TilePacking | None = None
+    mutual: bool = False

@@ -68,7 +68,7 @@ class TokenGraphs:
         None if no graph is for it.
         """
         tokens = sum(plan.query_lens)
-        for graph in self._graphs:
+        for graph in self._graphs if not plan.blocks else ():
             if graph.inputs.shape[1] >= tokens and graph.plan.suits(plan.query_lens, plan.seq_lens):
                 self._fill(graph.inputs, plan, tokens)
                 graph.plan.prepare(plan.rows, plan.query_lens, plan.seq_lens)

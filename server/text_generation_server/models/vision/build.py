@@ -16,11 +16,11 @@ from text_generation_server.models.build_mlp import build_dense_mlp
 from text_generation_server.models.layerwise import build_layers
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.models.vision.packing import TilePacking
-from text_generation_server.models.vision.projector import PatchProjector
-from text_generation_server.models.vision.reading import ImageReader
+from text_generation_server.models.vision.projector import PatchProjector, SquaresProjector
+from text_generation_server.models.vision.reading import PATCHES, ImageReader, Packing
 from text_generation_server.models.vision.tower import PatchEmbedding, Tower, TowerAttention, TowerBlock
-from text_generation_server.specs.decoder import MlpSpec, layer_norm
-from text_generation_server.specs.vision import VisionSpec
+from text_generation_server.specs.decoder import MlpSpec, layer_norm, rms_norm
+from text_generation_server.specs.vision import MlpProjector, PooledProjector, VisionSpec
 from text_generation_server.weights.layout import head_places, heads_of
 
 
@@ -48,8 +48,10 @@ class ReaderBuilder:
         return ImageReader(
             self._build_tower(),
             self._projector(),
-            TilePacking(self._reader.vector(self._spec.packing.newline, self._width)),
+            self._packing(),
             FeaturesSpec(self._width, self._reader.dtype, self._reader.device),
+            self._spec.mutual,
+            tiles=max(1, PATCHES // self._tower.side**2),
         )
 
     def _build_tower(self) -> Tower:
@@ -93,13 +95,27 @@ class ReaderBuilder:
         )
 
     def _projector(self) -> Callable[[Tensor], Tensor]:
-        spec = self._spec.projector
+        match spec := self._spec.projector:
+            case MlpProjector():
+                return self._mlp_projector(spec)
+            case PooledProjector():
+                norm = build_norm(self._reader, rms_norm(spec.eps, offset=1.0), spec.norm, self._tower.width)
+                weight = self._reader.tensor(spec.weight, (self._tower.width, self._width))
+                return SquaresProjector(spec.pooled, norm, weight)
+
+    def _mlp_projector(self, spec: MlpProjector) -> PatchProjector:
         mlp = MlpSpec(self._width, spec.activation, gated=False, bias=spec.bias)
         return PatchProjector(
             build_dense_mlp(
                 self._reader, self._group, mlp, self._tower.width, [spec.first], spec.second, outputs=self._width
             )
         )
+
+    def _packing(self) -> Packing:
+        spec = self._spec.packing
+        if spec is None:
+            return lambda features, _: features.flatten(0, 1)
+        return TilePacking(self._reader.vector(spec.newline, self._width))
 
     def _norm(self, name: str) -> Norm:
         return build_norm(self._reader, layer_norm(self._tower.eps), name, self._tower.hidden_size)

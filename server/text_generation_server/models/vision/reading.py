@@ -14,8 +14,8 @@ from text_generation_server.images.types import PreparedImage
 from text_generation_server.models.step import ImageInput
 from text_generation_server.models.vision.tower import Tower
 
-TILES = 32
-"""Of how many tiles the tower computes at once: enough to fill a GPU, and a bound to the memory that takes."""
+PATCHES = 1 << 14
+"""Of how many patches the tower computes at once: enough to fill a GPU, and a bound to the memory that takes."""
 
 
 class Packing(Protocol):
@@ -27,17 +27,22 @@ class Packing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ImageReader:
-    """Satisfies `Reader`. projector: [N, n, tower's width] to [N, n', hidden]. features: what is kept, and where."""
+    """Satisfies `Reader`. projector: [N, n, tower's width] to [N, n', hidden]. features: what is kept, and where.
+
+    tiles: of how many the tower computes at once.
+    """
 
     tower: Tower
     projector: Callable[[Tensor], Tensor]
     packing: Packing
     features: FeaturesSpec
+    mutual: bool
+    tiles: int
 
     def __call__(self, images: Sequence[ImageInput], states: Sequence[State]) -> None:
         """See `Reader`."""
         pool = cast(Features, states[-1]).pool
-        for some in _groups(images, TILES):
+        for some in _groups(images, self.tiles):
             found = [self.packing(*one) for one in self._projected([image.image for image in some])]
             for image, packed in zip(some, found, strict=True):
                 assert len(packed) == image.image.tokens, f"{len(packed)} features for {image.image.tokens} positions"
