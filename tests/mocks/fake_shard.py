@@ -37,15 +37,15 @@ CHAT_TEMPLATE = (
 
 
 def save_tokenizer(
-    directory: Path, template: str | None = CHAT_TEMPLATE, special: Sequence[str] = ()
+    directory: Path, template: str | None = CHAT_TEMPLATE, added: Sequence[str] = ()
 ) -> tokenizers.Tokenizer:
-    """A tokenizer of bytes, which puts a token before every text, as a model directory. special: further tokens."""
+    """A tokenizer of bytes, which puts a token before every text, as a model directory. added: further special tokens."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: i for i, character in enumerate(alphabet)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens([tokenizers.AddedToken(text, special=True) for text in (BOS, EOS, *special)])
+    tokenizer.add_special_tokens([tokenizers.AddedToken(text, special=True) for text in (BOS, EOS, *added)])
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, len(alphabet))]
     )

@@ -45,7 +45,7 @@ async def seeing(directory, template: str = TEMPLATE, images: bool = True, **opt
     (directory / "config.json").write_text(json.dumps({"model_type": "qwen2_vl"}))
     settings = {"patch_size": 2, "merge_size": 1, "min_pixels": 4, "max_pixels": 400}
     (directory / "preprocessor_config.json").write_text(json.dumps(settings))
-    files: dict[str, Any] = {"template": template, "special": SPECIAL}
+    files: dict[str, Any] = {"template": template, "added": SPECIAL}
     async with running_router(directory, options=options, images=images, **files) as router:
         yield router
 
