@@ -69,7 +69,7 @@ def make_services(
     tokenizer = PromptTokenizer(model.tokenizer, settings.validation_workers)
     grammars = GrammarCompiler(model.tokenizer, info.vocab_size or model.tokenizer.vocab_size, TRIAL_TOKENS)
     adapters = Adapters(ready.shards.adapters, info.adapters)
-    images = _images(settings, model, info, tokenizer)
+    images = _images(settings, model, info)
     validator = Validator(tokenizer, grammars, ceilings, limits, adapters, info.vocab_size, info.extensions, images)
     return Services(
         shards=ready.shards,
@@ -93,16 +93,16 @@ def make_services(
     )
 
 
-def _images(settings: Settings, model: ModelText, info: ShardInfo, tokenizer: PromptTokenizer) -> Images | None:
+def _images(settings: Settings, model: ModelText, info: ShardInfo) -> Images | None:
     """What takes images, if model and shards do: ours say so, of others their models' files have to do. StartError."""
     if model.images is None or (info.extensions and "images" not in info.extensions):
         return None
     rules = FetchRules(settings.max_image_fetch_size, settings.image_url_timeout, settings.image_url_private)
-    files = ImageFiles(Fetcher(rules), settings.max_images, tokenizer.run)
     try:
-        return Images(ImagePrompts(model.images, model.tokenizer), files)
+        prompts = ImagePrompts(model.images, model.tokenizer)
     except ServerStartError as error:
         raise StartError(str(error)) from error
+    return Images(prompts, ImageFiles(Fetcher(rules), settings.max_images))
 
 
 def _longest_resumed(settings: Settings, info: ShardInfo) -> int:

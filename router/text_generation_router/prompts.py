@@ -56,6 +56,12 @@ class PromptReader:
             return ReadPrompt(await self._encode(text, truncate, add_special_tokens))
         return await self._with_images(self._images, texts, found, truncate, add_special_tokens)
 
+    def close(self) -> None:
+        """End the threads."""
+        self._tokenizer.close()
+        if self._images is not None:
+            self._images.files.close()
+
     async def _with_images(
         self, images: Images, texts: Sequence[str], urls: Sequence[str], truncate: int, special: bool
     ) -> ReadPrompt:

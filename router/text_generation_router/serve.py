@@ -57,7 +57,7 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
                 grace_s = settings.graceful_termination_timeout
                 return await _run(_Server(app, _tell_address), services, place, stop, grace_s)
         finally:
-            services.tokenizer.close()
+            services.validator.prompts.close()
             await services.shards.close()
 
 

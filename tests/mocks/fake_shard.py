@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
 def save_tokenizer(
     directory: Path, template: str | None = CHAT_TEMPLATE, added: Sequence[str] = ()
 ) -> tokenizers.Tokenizer:
-    """A tokenizer of bytes, which puts a token before every text, as a model directory. added: further special tokens."""
+    """A tokenizer of bytes, which puts a token before every text, as a model directory. added: special tokens."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: i for i, character in enumerate(alphabet)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mocks.file_server import answer, file_server
-from mocks.imaged import picture
+from mocks.imaged import picture, png
 from mocks.running_router import RunningRouter, running_router
 
 SPECIAL = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
@@ -97,7 +97,8 @@ async def test_blocks_of_anthropic(router):
 
 async def test_items_of_responses(router):
     content = [{"type": "input_text", "text": "Hi"}, {"type": "input_image", "image_url": data_url(FIRST)}]
-    told = await router.client.post(RESPONSES, json={"input": [{"role": "user", "content": content}]})
+    body = {"input": [{"role": "user", "content": content}], "max_output_tokens": 2}
+    told = await router.client.post(RESPONSES, json=body)
     assert told.status_code == 200 and sent(router) == ["[user]Hi", FIRST, "[assistant]"]
     wrong = [{"type": "input_image", "file_id": "file-1"}]
     told = await router.client.post(RESPONSES, json={"input": [{"role": "user", "content": wrong}]})
@@ -165,6 +166,9 @@ async def test_limits(directory):
         one = f"![]({data_url(FIRST)})"
         told = await router.generate(one * 3, max_new_tokens=1)
         assert told.status_code == 422 and "may have 2 images (--max-images). Given: 3" in told.text
+        large = f"![]({data_url(png(6000, 6000))})"
+        told = await router.generate(large * 2, max_new_tokens=1)
+        assert told.status_code == 422 and "may have 67108864 pixels in all. Given: 72000000" in told.text
         told = await router.generate(one * 2 + "x" * 20, max_new_tokens=1)
         assert told.status_code == 422 and "Given: 41 `inputs` tokens" in told.text
         told = await router.generate(one, max_new_tokens=1, truncate=5)

@@ -2,17 +2,16 @@
 
 import contextlib
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 from transformers.image_transforms import convert_to_rgb
 
+from mocks.imaged import png
 from text_generation_server.errors import BadImage
 from text_generation_server.images.markdown import read_data, split
-from text_generation_server.images.reading import MAX_PIXELS, read_image
+from text_generation_server.images.reading import MAX_PIXELS, count_pixels, read_image
 
 RANDOM = np.random.default_rng(0)
 PHOTO = Image.fromarray(RANDOM.integers(0, 256, (20, 30, 3), dtype=np.uint8))
@@ -23,14 +22,6 @@ def file(image, form, **options):
     data = io.BytesIO()
     image.save(data, form, **options)
     return data.getvalue()
-
-
-def png(width, height, colours=2, bits=8, pixels=b"", more=b""):
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + more + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("form", LOSSLESS)
@@ -54,6 +45,10 @@ def test_other_colours_are_what_transformers_makes_of_them(mode):
         image.putalpha(Image.fromarray(RANDOM.integers(0, 256, (20, 30), dtype=np.uint8)))
     data = file(image, "JPEG" if mode == "YCbCr" else "TIFF")
     assert np.array_equal(read_image(data), convert_to_rgb(Image.open(io.BytesIO(data)), return_numpy=True))
+
+
+def test_pixels_are_counted_before_anything_is_decoded():
+    assert count_pixels(png(8000, 8000)) == 64_000_000
 
 
 def test_an_inverted_jpeg_for_print_is_not_a_negative():
