@@ -1,6 +1,8 @@
 """A family of images whose features can be counted by eye, and files of images."""
 
 import io
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,3 +36,13 @@ def picture(width: int = 3, height: int = 2, form: str = "PNG", shade: int = 0, 
     data = io.BytesIO()
     Image.fromarray((values % 256).astype(np.uint8)).save(data, form, **options)
     return data.getvalue()
+
+
+def png(width: int, height: int, colours: int = 2, bits: int = 8, pixels: bytes = b"") -> bytes:
+    """A file in PNG whose head claims what it likes."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")

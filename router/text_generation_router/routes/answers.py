@@ -95,7 +95,7 @@ class Answerer:
         validator, name = self._services.validator, asked.model
         adapter = {"adapter_id": name} if name in self._services.adapters else {}
         prompts = [prompt.model_copy(update=adapter) for prompt in asked.prompts]
-        valid = [await validator.validate(prompt, asked.special_tokens) for prompt in prompts]
+        valid = [await validator.validate(prompt, asked.special_tokens, asked.image_urls) for prompt in prompts]
         if asked.echo and "prefill_top_n_tokens" in validator.extensions:
             valid = [replace(request, prefill_top_n_tokens=asked.top) for request in valid]
         return [_with_seed(request, choice) for request in valid for choice in range(asked.choices)]

@@ -5,6 +5,8 @@ transformers 5.24 (`load_image`, `convert_to_rgb`).
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import (
@@ -32,7 +34,7 @@ FORMATS = tuple(
 """Those that text-generation-inference takes; Pillow's other decoders are never asked."""
 
 MAX_PIXELS = 2**26
-"""Of the largest image: 200 MB when decoded. Files of a few bytes may claim any size."""
+"""Of the largest image: 200 MB when decoded, which takes a second. Files of a few bytes may claim any size."""
 
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 """Kinds of pixels whose colours are known; floating-point numbers, for one, have no agreed white."""
@@ -51,16 +53,28 @@ _UPRIGHT = {
 }
 
 
+def count_pixels(data: bytes) -> int:
+    """How many pixels a file says that it has, which takes no time. Raises BadImage."""
+    with _opened(data) as image:
+        return image.width * image.height
+
+
 def read_image(data: bytes) -> Image.Image:
     """The image in a file, in mode RGB and loaded. Takes as long as decoding does. Raises BadImage."""
+    with _opened(data) as image:
+        image.load()
+        return _rgb(_upright(image))
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The image in a file, of which nothing is decoded yet. Whatever goes wrong with it here is a BadImage."""
     if not data:
         raise BadImage("it is empty")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size)
-            image.load()
-            _check_size(image.size)  # TIFF files are turned while loading
-            return _rgb(_upright(image))
+            yield image
     except BadImage:
         raise
     except UnidentifiedImageError as error:
