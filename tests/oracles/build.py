@@ -56,7 +56,7 @@ def build(case: Case, directory: Path) -> Reference:
     if case.pictures is not None:
         kind = AutoModelForImageTextToText
     model = kind.from_config(config, attn_implementation=case.attention, dtype=torch.float32).eval()
-    _randomise(model, case.plain_norms)
+    randomise(model, case.plain_norms)
     model.save_pretrained(directory, max_shard_size=case.shards)
     if case.checkpoint is not unchanged:
         file = directory / "model.safetensors"
@@ -67,7 +67,7 @@ def build(case: Case, directory: Path) -> Reference:
     return _ask(model, case)
 
 
-def _randomise(model: torch.nn.Module, plain_norms: bool) -> None:
+def randomise(model: torch.nn.Module, plain_norms: bool) -> None:
     """A fresh model's norms are 1 and its biases 0, which would hide half of all mistakes."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
