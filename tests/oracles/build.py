@@ -57,6 +57,9 @@ def build(case: Case, directory: Path) -> Reference:
         kind = AutoModelForImageTextToText
     model = kind.from_config(config, attn_implementation=case.attention, dtype=torch.float32).eval()
     randomise(model, case.plain_norms)
+    if case.pictures is not None:
+        with torch.no_grad():  # an answer with it would ask transformers for one image more
+            model.get_output_embeddings().weight[case.pictures.token] = 0.0
     model.save_pretrained(directory, max_shard_size=case.shards)
     if case.checkpoint is not unchanged:
         file = directory / "model.safetensors"

@@ -12,6 +12,7 @@ from oracles.cases import (
     gpt,
     gptj,
     granite,
+    idefics3,
     llama,
     llava,
     mamba,
@@ -58,4 +59,5 @@ CASES = (
     *t5.CASES,
     *llava.CASES,
     *gemma3_vision.CASES,
+    *idefics3.CASES,
 )

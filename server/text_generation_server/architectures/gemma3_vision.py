@@ -9,7 +9,7 @@ from math import isqrt
 
 from text_generation_server.architectures.gemma2 import gemma3
 from text_generation_server.architectures.siglip import siglip_tower
-from text_generation_server.architectures.text_part import WRAPPED, TextPart, text_part
+from text_generation_server.architectures.text_part import TextPart, text_part, wrapped
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.vision import PooledProjector, VisionSpec
@@ -42,4 +42,4 @@ def gemma3_vision(config: ConfigDict) -> DecoderSpec:
         weight="multi_modal_projector.mm_input_projection_weight",
     )
     vision = VisionSpec(tower, projector, mutual=True)
-    return replace(text, names=replace(text.names.within("language_model."), aliases=WRAPPED), vision=vision)
+    return replace(text, names=wrapped(text.names), vision=vision)

@@ -8,18 +8,22 @@ without the class token, and without the norm behind all layers.
 from dataclasses import replace
 
 from text_generation_server.architectures.clip import clip_tower
-from text_generation_server.architectures.llama import llama
 from text_generation_server.architectures.mistral import mistral
-from text_generation_server.architectures.text_part import WRAPPED, TextPart, text_part
+from text_generation_server.architectures.text_part import LLAMA_PART, TextPart, text_part, wrapped
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.vision import MlpProjector, TilePacking, VisionSpec
 
-_SIZES = {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 TEXTS = {
-    "llama": TextPart(llama, {**_SIZES, "intermediate_size": 11008, "max_position_embeddings": 2048}),
+    "llama": LLAMA_PART,
     "mistral": TextPart(
-        mistral, {**_SIZES, "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072}
+        mistral,
+        {
+            **LLAMA_PART.defaults,
+            "intermediate_size": 14336,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 131072,
+        },
     ),
 }
 
@@ -38,7 +42,7 @@ def llava_next(config: ConfigDict) -> DecoderSpec:
         ),
         packing=TilePacking("image_newline"),
     )
-    return replace(text, names=replace(text.names.within("language_model."), aliases=WRAPPED), vision=vision)
+    return replace(text, names=wrapped(text.names), vision=vision)
 
 
 def _feature_layers(config: ConfigDict) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from text_generation_server.architectures.gpt_bigcode import gpt_bigcode
 from text_generation_server.architectures.gpt_neox import gpt_neox
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
+from text_generation_server.architectures.idefics3 import idefics3
 from text_generation_server.architectures.llama import llama
 from text_generation_server.architectures.llava_next import llava_next
 from text_generation_server.architectures.mamba import falcon_mamba, mamba
@@ -65,6 +66,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "gpt_neox": gpt_neox,
     "gptj": gptj,
     "granite": granite,
+    "idefics3": idefics3,
     "llama": llama,
     "llava_next": llava_next,
     "mamba": mamba,
@@ -83,6 +85,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
     "smollm3": smollm3,
+    "smolvlm": idefics3,
     "stablelm": stablelm,
     "starcoder2": starcoder2,
     "t5": t5,

@@ -72,11 +72,11 @@ class CheckpointNames:
     moe: MoeNames | None = None
     aliases: tuple[tuple[str, str], ...] = ()
 
-    def within(self, prefix: str) -> "CheckpointNames":
-        """The same tensors of a model whose names all begin so, because they are part of another one's."""
-        inside = {key: prefix + name for key in _WHOLE if (name := getattr(self, key))}
-        return replace(self, family_prefix="", **inside)
+    def within(self, prefix: str, head: str) -> "CheckpointNames":
+        """The same tensors where they are part of another model's, under this prefix in place of the family's."""
+        inside = {key: prefix + name.removeprefix(self.family_prefix) for key in _WHOLE if (name := getattr(self, key))}
+        return replace(self, family_prefix="", head=head, **inside)
 
 
-_WHOLE = ("embedding", "layer", "final_norm", "head", "positions", "embedding_norm", "embedding_in", "embedding_out")
-"""Those that are not relative to a layer."""
+_WHOLE = ("embedding", "layer", "final_norm", "positions", "embedding_norm", "embedding_in", "embedding_out")
+"""Those that are not relative to a layer, but for the head."""

@@ -40,7 +40,8 @@ class TowerSpec:
 
     layers: of the checkpoint. taken: numbers of layers, counted from 1, whose outputs are the features, side by side; 0
     is what the first layer reads. No layer behind the last of them is run. eps: of its norms, which have biases too.
-    patch_bias: whether the product that embeds patches has one.
+    patch_bias: whether the product that embeds patches has one. by_fraction: tiles may be of other sizes, and a patch
+    has the learned position that is as far in the table's rows and columns as it is in the tile's (NaViT).
     """
 
     hidden_size: int
@@ -55,6 +56,7 @@ class TowerSpec:
     names: TowerNames
     taken: tuple[int, ...]
     patch_bias: bool = False
+    by_fraction: bool = False
 
     @property
     def side(self) -> int:
@@ -92,6 +94,17 @@ class PooledProjector:
 
 
 @dataclass(frozen=True, slots=True)
+class ShuffledProjector:
+    """weight · x, of squares of patches side by side, row by row. side: patches in a row of such a square.
+
+    linear: the name of a product without bias.
+    """
+
+    side: int
+    linear: str
+
+
+@dataclass(frozen=True, slots=True)
 class TilePacking:
     """The first tile is the whole image; the others, where there are any, are cut from one that is larger.
 
@@ -111,6 +124,6 @@ class VisionSpec:
     """
 
     tower: TowerSpec
-    projector: MlpProjector | PooledProjector
+    projector: MlpProjector | PooledProjector | ShuffledProjector
     packing: TilePacking | None = None
     mutual: bool = False

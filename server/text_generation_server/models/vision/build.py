@@ -15,12 +15,12 @@ from text_generation_server.models.build_ends import build_norm
 from text_generation_server.models.build_mlp import build_dense_mlp
 from text_generation_server.models.layerwise import build_layers
 from text_generation_server.models.tensors import StoredLinear, TensorReader
+from text_generation_server.models.vision import projector
 from text_generation_server.models.vision.packing import TilePacking
-from text_generation_server.models.vision.projector import PatchProjector, SquaresProjector
 from text_generation_server.models.vision.reading import PATCHES, ImageReader, Packing
 from text_generation_server.models.vision.tower import PatchEmbedding, Tower, TowerAttention, TowerBlock
 from text_generation_server.specs.decoder import MlpSpec, layer_norm, rms_norm
-from text_generation_server.specs.vision import MlpProjector, PooledProjector, VisionSpec
+from text_generation_server.specs.vision import MlpProjector, PooledProjector, ShuffledProjector, VisionSpec
 from text_generation_server.weights.layout import head_places, heads_of
 
 
@@ -74,7 +74,7 @@ class ReaderBuilder:
         class_token = reader.vector(names.class_token, spec.hidden_size)[None] if names.class_token else None
         count = spec.side**2 + (class_token is not None)
         positions = reader.tensor(f"{names.positions}.weight", (count, spec.hidden_size))
-        return PatchEmbedding(spec.patch_size, linear, positions, class_token)
+        return PatchEmbedding(spec.patch_size, linear, positions, class_token, spec.by_fraction)
 
     def _block(self, layer: int) -> TowerBlock:
         spec, names, hidden = self._tower, self._tower.names, self._tower.hidden_size
@@ -101,11 +101,14 @@ class ReaderBuilder:
             case PooledProjector():
                 norm = build_norm(self._reader, rms_norm(spec.eps, offset=1.0), spec.norm, self._tower.width)
                 weight = self._reader.tensor(spec.weight, (self._tower.width, self._width))
-                return SquaresProjector(spec.pooled, norm, weight)
+                return projector.SquaresProjector(spec.pooled, norm, weight)
+            case ShuffledProjector():
+                shape = self._width, self._tower.width * spec.side**2
+                return projector.ShuffledProjector(spec.side, self._reader.whole(StoredLinear(spec.linear, *shape)))
 
-    def _mlp_projector(self, spec: MlpProjector) -> PatchProjector:
+    def _mlp_projector(self, spec: MlpProjector) -> projector.PatchProjector:
         mlp = MlpSpec(self._width, spec.activation, gated=False, bias=spec.bias)
-        return PatchProjector(
+        return projector.PatchProjector(
             build_dense_mlp(
                 self._reader, self._group, mlp, self._tower.width, [spec.first], spec.second, outputs=self._width
             )

@@ -4,6 +4,7 @@ from math import isqrt
 
 from torch import Tensor
 
+from text_generation_server.layers.linear import LinearKernel
 from text_generation_server.layers.norm import Norm
 from text_generation_server.models.decoder import DenseMlp
 from text_generation_server.models.vision.tower import TOKENS
@@ -35,3 +36,18 @@ class SquaresProjector:
         squares = features.view(tiles, side, self._pooled, side, self._pooled, width)
         means = squares.mean((2, 4)).view(-1, width)
         return (self._norm(means) @ self._weight).view(tiles, side * side, -1)
+
+
+class ShuffledProjector:
+    """Each square of patches, so many in a row, side by side, multiplied together."""
+
+    def __init__(self, side: int, linear: LinearKernel) -> None:
+        self._side = side
+        self._linear = linear
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """[N, n, width] to [N, n / side², hidden]."""
+        tiles, count, width = features.shape
+        side = isqrt(count) // self._side
+        squares = features.view(tiles, side, self._side, side, self._side, width).transpose(2, 3)
+        return self._linear(squares.reshape(tiles * side * side, -1)).view(tiles, side * side, -1)

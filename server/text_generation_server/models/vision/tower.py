@@ -6,6 +6,7 @@ Dimensions: N tiles, n tokens of a tile, H heads of the rank, d head_dim. The hi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +25,24 @@ TOKENS = LinearStep(None)
 
 
 class PatchEmbedding:
-    """Patches to tokens, with learned positions [n, hidden], the first of them of a class token [1, hidden] if any."""
+    """Patches to tokens, with learned positions [n, hidden], the first of them of a class token [1, hidden] if any.
 
-    def __init__(self, patch_size: int, linear: LinearKernel, positions: Tensor, class_token: Tensor | None) -> None:
+    by_fraction: positions are a square's, of which a patch has the one that is as far in it as it is in its tile.
+    """
+
+    def __init__(
+        self,
+        patch_size: int,
+        linear: LinearKernel,
+        positions: Tensor,
+        class_token: Tensor | None,
+        by_fraction: bool = False,
+    ) -> None:
         self._patch_size = patch_size
         self._linear = linear
         self._positions = positions
         self._class_token = class_token
+        self._by_fraction = by_fraction
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """[N, channels, height, width] to [N, n, hidden]."""
@@ -40,7 +52,22 @@ class PatchEmbedding:
         x = self._linear(patches.reshape(-1, channels * size * size)).view(tiles, -1, self._positions.shape[1])
         if self._class_token is not None:
             x = torch.cat((self._class_token.expand(tiles, 1, -1), x), 1)
+        if self._by_fraction:
+            return x + self._positions[fractional_places(height // size, width // size, isqrt(len(self._positions)))]
         return x + self._positions
+
+
+def fractional_places(rows: int, columns: int, side: int) -> Tensor:
+    """Which of a square's places [rows · columns], of so many in a row, are as far in it as patches are in a tile.
+
+    In float32 on the host, as in training: at the borders of places rounding decides.
+    """
+    borders = torch.arange(1 / side, 1.0, 1 / side)
+    down, across = (
+        torch.bucketize((torch.arange(count) * (1.0 / torch.tensor(count))).clamp(max=1 - 1e-6), borders, right=True)
+        for count in (rows, columns)
+    )
+    return (down[:, None] * side + across).flatten()
 
 
 class TowerAttention:
