@@ -161,6 +161,21 @@ async def test_images_that_cannot_be_used_are_a_fault_of_the_client(router, name
     assert router.sent() == [] and (await router.generate("a", max_new_tokens=1)).status_code == 200
 
 
+ODD = [{}, {"image_url": None}, {"image_url": 5}, {"image_url": {"url": []}}, {"image_url": [{}]}, {"type": "image"}]
+
+
+async def test_parts_that_are_no_images_are_refused_by_name(router):
+    for part in ODD:
+        told = await router.client.post(CHAT, json={"messages": [user({"type": "image_url", **part})]})
+        assert told.status_code == 422 and "`messages` has an image" in told.json()["error"]["message"], part
+    for source in (None, {}, {"type": "base64", "data": 5}, {"type": "file", "file_id": "f"}):
+        content = [{"type": "image", "source": source}]
+        told = await router.client.post(
+            MESSAGES, json={"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": content}]}
+        )
+        assert told.status_code == 422 and "an image without a `source`" in told.json()["error"]["message"], source
+
+
 async def test_limits(directory):
     async with seeing(directory, max_images=2, max_total_tokens=40) as router:
         one = f"![]({data_url(FIRST)})"

@@ -26,11 +26,28 @@ _UNTOLD = ("", "application/octet-stream", "binary/octet-stream")
 
 @dataclass(frozen=True, slots=True)
 class FetchRules:
-    """max_bytes: of a file. timeout_s: for all of it, redirects too. private: whether any network may be reached."""
+    """max_bytes: of all files of a request. timeout_s: for a file, redirects and all.
+
+    private: whether any network may be reached.
+    """
 
     max_bytes: int
     timeout_s: float
     private: bool = False
+
+
+@dataclass(slots=True)
+class Room:
+    """What the files of one request may still take, in bytes, side by side as they come."""
+
+    most: int
+    taken: int = 0
+
+    def take(self, count: int) -> None:
+        """Raises BadImage if there is no room for so many more."""
+        self.taken += count
+        if self.taken > self.most:
+            raise BadImage(f"it has too many bytes: the images at a request's URLs may have {self.most} in all")
 
 
 class Fetcher:
@@ -39,29 +56,33 @@ class Fetcher:
     def __init__(self, rules: FetchRules) -> None:
         self._rules = rules
 
-    async def fetch(self, url: str) -> tuple[bytes, str]:
+    def room(self) -> Room:
+        """For the files of one request."""
+        return Room(self._rules.max_bytes)
+
+    async def fetch(self, url: str, room: Room) -> tuple[bytes, str]:
         """A file and its content type. Raises BadImage."""
         try:
             async with asyncio.timeout(self._rules.timeout_s):
-                return await self._followed(url)
+                return await self._followed(url, room)
         except TimeoutError as error:
             raise BadImage(f"it did not come within {self._rules.timeout_s:g} s") from error
         except (OSError, httptools.HttpParserError, asyncio.IncompleteReadError) as error:
             raise BadImage("it could not be fetched") from error
 
-    async def _followed(self, url: str) -> tuple[bytes, str]:
+    async def _followed(self, url: str, room: Room) -> tuple[bytes, str]:
         for _ in range(_REDIRECTS + 1):
-            answer = await self._asked(_Place.of(url))
+            answer = await self._asked(_Place.of(url), room)
             if answer.status not in _MOVED:
                 return answer.file()
             url = urljoin(url, answer.headers.get("location", ""))
         raise BadImage(f"it is redirected more than {_REDIRECTS} times")
 
-    async def _asked(self, place: "_Place") -> "_Answer":
+    async def _asked(self, place: "_Place", room: Room) -> "_Answer":
         reader, writer = await self._connected(place)
         try:
             writer.write(place.request)
-            answer = _Answer(self._rules.max_bytes)
+            answer = _Answer(room)
             while not answer.complete:
                 data = await reader.read(_READ_BYTES)
                 if not data:
@@ -125,9 +146,9 @@ def _target(parts: SplitResult) -> str:
 
 @dataclass(slots=True)
 class _Answer:
-    """An HTTP answer while it comes, of at most so many bytes."""
+    """An HTTP answer while it comes."""
 
-    most: int
+    room: Room
     complete: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     _body: bytearray = field(default_factory=bytearray)
@@ -146,12 +167,14 @@ class _Answer:
     def feed(self, data: bytes) -> None:
         """Read on. Raises BadImage once it is too large."""
         self._head += 0 if self._headed else len(data)
+        before = len(self._body)
         self._parser.feed_data(data)
         told = self.headers.get("content-length", "") if self._headed else ""
-        if len(self._body) > self.most or (told.isdecimal() and int(told) > self.most):
-            raise BadImage(f"it has {told or 'more'} bytes, expected at most {self.most}")
+        if told.isdecimal() and int(told) > self.room.most:
+            raise BadImage(f"it has {told} bytes, expected at most {self.room.most}")
         if self._head > _LONGEST_HEAD + _READ_BYTES:
             raise BadImage("it comes with too long a head")
+        self.room.take(len(self._body) - before)
 
     def end(self) -> None:
         """The server has hung up, which ends a body without a length. Raises BadImage for one with a length."""

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import TypeVar
 
 from text_generation_router.errors import InvalidInput
-from text_generation_router.images.fetching import Fetcher
+from text_generation_router.images.fetching import Fetcher, Room
 from text_generation_router.images.types import ImageFile
 from text_generation_server.errors import BadImage
 from text_generation_server.images.markdown import is_data, read_data
@@ -37,7 +37,8 @@ class ImageFiles:
         """The files at these URLs, or in them. Raises InvalidInput, which says what is wrong with which."""
         if len(urls) > self._most:
             raise InvalidInput(f"a request may have {self._most} images (--max-images). Given: {len(urls)}")
-        got = await self._each(self._content(url) for url in urls)
+        room = self._fetcher.room()
+        got = await self._each(self._content(url, room) for url in urls)
         pixels = sum(await self._each(self._run(partial(count_pixels, data)) for data, _ in got))
         if pixels > MAX_PIXELS:
             raise InvalidInput(f"the images of a request may have {MAX_PIXELS} pixels in all. Given: {pixels}")
@@ -56,8 +57,8 @@ class ImageFiles:
             for one in under_way:
                 one.cancel()
 
-    async def _content(self, url: str) -> tuple[bytes, str]:
-        return await (self._run(partial(read_data, url)) if is_data(url) else self._fetcher.fetch(url))
+    async def _content(self, url: str, room: Room) -> tuple[bytes, str]:
+        return await (self._run(partial(read_data, url)) if is_data(url) else self._fetcher.fetch(url, room))
 
     async def _file(self, data: bytes, kind: str) -> ImageFile:
         digest, size = await self._run(partial(self._read, data))

@@ -39,15 +39,13 @@ class Processor(ABC):
     def pixels(self, image: Image.Image) -> tuple[Pixels, tuple[int, ...]]:
         """What the tower is given of an RGB image, and its grid: both as the family counts them."""
 
-    def prepare(self, image: Image.Image) -> PreparedImage:
-        """All that is known of an image. Raises BadImage."""
+    def prepare(self, image: Image.Image, source: bytes) -> PreparedImage:
+        """All that is known of an RGB image. source: what tells its file from all others. Raises BadImage."""
         width, height = image.size
         tokens = self.standing(height, width).tokens
         pixels, grid = self.pixels(image)
-        digest = blake2b(repr((self, grid, (height, width))).encode(), digest_size=32)
-        pixels = np.ascontiguousarray(pixels)
-        digest.update(pixels.data)
-        return PreparedImage(pixels, (height, width), grid, tokens, digest.digest())
+        digest = blake2b(source, digest_size=32, key=blake2b(repr(self).encode()).digest()).digest()
+        return PreparedImage(np.ascontiguousarray(pixels), (height, width), grid, tokens, digest)
 
 
 def as_it_is(prompt: str) -> str:

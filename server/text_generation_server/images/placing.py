@@ -65,7 +65,7 @@ class PreparedImages:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        made = self._processor.prepare(read_image(file))
+        made = self._processor.prepare(read_image(file), key)
         with self._lock:
             self._keep(key, made)
         return made

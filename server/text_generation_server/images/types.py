@@ -15,7 +15,7 @@ class PreparedImage:
     original: (height, width) in pixels, upright and before resizing.
     grid: tiles or patches by (time,) height, width, as the family counts them.
     tokens: how many positions of the prompt it fills.
-    digest: of pixels and of all that made them: equal digests mean equal features.
+    digest: of its file and of how it was prepared: equal digests mean equal features.
     """
 
     pixels: npt.NDArray[np.float32]

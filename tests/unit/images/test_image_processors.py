@@ -90,7 +90,7 @@ def test_pixels_are_those_of_transformers(pair):
     for image in IMAGES:
         if refuses(ours, image):
             continue
-        made, expected = ours.prepare(image), theirs(image, return_tensors="np")
+        made, expected = ours.prepare(image, b""), theirs(image, return_tensors="np")
         pixels = np.asarray(expected["pixel_values"], dtype=np.float32)
         pixels = pixels.reshape(-1, *pixels.shape[-3:]) if made.pixels.ndim == 4 else one_frame(pixels)
         assert made.pixels.dtype == np.float32 and np.array_equal(made.pixels, pixels), image.size
@@ -113,25 +113,25 @@ def test_grids_and_what_they_count(tmp_path):
 
     for image in IMAGES[2:]:
         theirs, processor = ours("idefics3")
-        made, expected = processor.prepare(image), theirs(image, return_row_col_info=True)
+        made, expected = processor.prepare(image, b""), theirs(image, return_row_col_info=True)
         assert made.grid == (expected["rows"][0][0], expected["cols"][0][0])
         assert made.tokens == len(made.pixels) * 4
         theirs, processor = ours("idefics2 split")
-        made, mask = processor.prepare(image), theirs(image, return_tensors="np")["pixel_attention_mask"][0]
+        made, mask = processor.prepare(image, b""), theirs(image, return_tensors="np")["pixel_attention_mask"][0]
         shown = [(int(one.any(1).sum()), int(one.any(0).sum())) for one in mask]
         assert list(zip(made.grid[::2], made.grid[1::2], strict=True)) == shown and made.tokens == 15
         theirs, processor = ours("qwen2_vl")
-        made, grid = processor.prepare(image), theirs(image, return_tensors="np")["image_grid_thw"][0]
+        made, grid = processor.prepare(image, b""), theirs(image, return_tensors="np")["image_grid_thw"][0]
         assert made.grid == tuple(grid) and made.tokens == grid.prod() // 4
 
 
-def test_equal_digests_mean_equal_pixels_by_equal_rules(tmp_path):
+def test_equal_digests_mean_equal_files_by_equal_rules(tmp_path):
     theirs, config = FAMILIES["gemma3"]
     family = saved(tmp_path, "gemma3", theirs.to_dict(), config)
-    first, again, other = (family.processor.prepare(image).digest for image in (IMAGES[2], IMAGES[2], IMAGES[3]))
+    first, again, other = (family.processor.prepare(IMAGES[2], source).digest for source in (b"a", b"a", b"b"))
     assert first == again != other
     changed = saved(tmp_path, "gemma3", theirs.to_dict() | {"image_mean": [0.1, 0.5, 0.5]}, config)
-    assert changed.processor.prepare(IMAGES[2]).digest != first
+    assert changed.processor.prepare(IMAGES[2], b"a").digest != first
 
 
 def test_where_transformers_5_writes_it(tmp_path):

@@ -14,6 +14,12 @@ from text_generation_server.errors import BadImage
 LOCAL = FetchRules(max_bytes=1000, timeout_s=5, private=True)
 GUARDED = FetchRules(max_bytes=1000, timeout_s=5)
 
+
+async def fetched(url: str, rules: FetchRules) -> tuple[bytes, str]:
+    fetcher = Fetcher(rules)
+    return await fetcher.fetch(url, fetcher.room())
+
+
 HIDDEN = (
     "127.0.0.1 127.8.9.1 0.0.0.0 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 198.18.0.1 224.0.0.1 "
     "240.0.0.1 255.255.255.255 ::1 :: fe80::1 fc00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 "
@@ -47,7 +53,7 @@ def test_addresses_that_are(address):
 async def test_private_addresses_are_not_reached_however_they_are_written(url):
     async with file_server({"/a.png": answer(b"x")}) as server:
         with pytest.raises(BadImage, match=r"private network|no address"):
-            await Fetcher(GUARDED).fetch(url.format(port=server.port))
+            await fetched(url.format(port=server.port), GUARDED)
         assert server.asked == []
 
 
@@ -66,7 +72,7 @@ async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(monk
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(asyncio, "open_connection", open_connection)
     with pytest.raises(BadImage, match="could not be fetched"):
-        await Fetcher(GUARDED).fetch("http://rebinding.example/a.png")
+        await fetched("http://rebinding.example/a.png", GUARDED)
     assert connected == ["1.1.1.1"]
 
 
@@ -76,7 +82,7 @@ async def test_one_private_address_of_several_is_enough_to_refuse(monkeypatch):
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     with pytest.raises(BadImage, match="private network"):
-        await Fetcher(GUARDED).fetch("http://both.example/")
+        await fetched("http://both.example/", GUARDED)
 
 
 async def test_redirects_are_checked_as_urls_are(monkeypatch):
@@ -90,7 +96,7 @@ async def test_redirects_are_checked_as_urls_are(monkeypatch):
 
         monkeypatch.setattr("text_generation_router.images.fetching.resolved", resolved)
         with pytest.raises(BadImage, match="private network"):
-            await Fetcher(GUARDED).fetch(server.url("/a.png", "public.example"))
+            await fetched(server.url("/a.png", "public.example"), GUARDED)
 
 
 CHUNKED = (
@@ -109,7 +115,7 @@ GOOD = {
 @pytest.mark.parametrize("path", GOOD)
 async def test_what_is_fetched(path):
     async with file_server(GOOD) as server:
-        data, kind = await Fetcher(LOCAL).fetch(server.url(path))
+        data, kind = await fetched(server.url(path), LOCAL)
         assert data == b"abcde" and kind in ("image/png", "application/octet-stream")
         assert f"Host: 127.0.0.1:{server.port}" in server.asked[-1] and "Authorization" not in server.asked[-1]
 
@@ -119,7 +125,10 @@ BAD = {
     "/page": (answer(b"<html>", content_type="text/html"), "no image"),
     "/packed": (answer(b"abc", content_encoding="gzip"), "no image"),
     "/told-too-long": (answer(b"abc", content_length=10**12), "it has 1000000000000 bytes, expected at most 1000"),
-    "/too-long": (answer(b"a" * 1001, content_length=None), "it has more bytes, expected at most 1000"),
+    "/too-long": (
+        answer(b"a" * 1001, content_length=None),
+        "it has too many bytes: the images at a request's URLs may have 1000 in all",
+    ),
     "/cut-off": (answer(b"abc", content_length=5), "ends too early"),
     "/nothing": (b"", "ends too early"),
     "/no-http": (b"SSH-2.0-OpenSSH\r\n", "could not be fetched"),
@@ -133,7 +142,16 @@ BAD = {
 async def test_what_is_refused(path):
     async with file_server({name: found for name, (found, _) in BAD.items()}) as server:
         with pytest.raises(BadImage, match=BAD[path][1]):
-            await Fetcher(LOCAL).fetch(server.url(path))
+            await fetched(server.url(path), LOCAL)
+
+
+async def test_the_files_of_a_request_are_bounded_together():
+    async with file_server({"/a.png": answer(b"a" * 400)}) as server:
+        fetcher = Fetcher(LOCAL)
+        room = fetcher.room()
+        assert len((await fetcher.fetch(server.url("/a.png"), room))[0]) == 400
+        with pytest.raises(BadImage, match="may have 1000 in all"):
+            await asyncio.gather(*(fetcher.fetch(server.url("/a.png"), room) for _ in range(2)))
 
 
 @pytest.mark.parametrize(
@@ -143,10 +161,10 @@ async def test_what_is_refused(path):
 )  # fmt: skip
 async def test_what_is_no_url_to_fetch(url):
     with pytest.raises(BadImage):
-        await Fetcher(LOCAL).fetch(url)
+        await fetched(url, LOCAL)
 
 
 async def test_it_may_take_only_so_long():
     async with file_server({}) as server:
         with pytest.raises(BadImage, match=r"did not come within 0\.1 s"):
-            await Fetcher(FetchRules(1000, 0.1, True)).fetch(server.url("/hangs"))
+            await fetched(server.url("/hangs"), FetchRules(1000, 0.1, True))
