@@ -36,6 +36,7 @@ from text_generation_server.rpc.sockets import reserve, socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
 from text_generation_server.settings import ServeOptions, ServerConfig
+from text_generation_server.specs.vision import Sight
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 from text_generation_server.tracing import Tracing
 from text_generation_server.weights.dummy import locate_without_weights
@@ -179,6 +180,16 @@ def shares_prefixes(model: ServedModel) -> bool:
     return not any(spec.unshared for spec in model.states)
 
 
+def sight_of(model: ServedModel) -> Sight:
+    """Which positions of the model see what is behind them."""
+    return Sight.CAUSAL if model.reader is None else model.reader.sight
+
+
+def takes_chunks(model: ServedModel) -> bool:
+    """Whether a prompt can be cut: an encoder reads it at once, and so it must be where all of it sees all of it."""
+    return model.encoder is None and sight_of(model) is not Sight.PROMPTS
+
+
 def spare_collector() -> None:
     """Take what is alive now out of the garbage collection: it stays, and walking over it takes many steps' time."""
     gc.collect()
@@ -228,7 +239,7 @@ def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdap
         max_mixed_tokens=config.options.max_mixed_tokens or MIXED_TOKENS[part.placement.device.type],
         start=None if part.model.encoder is None else part.model.encoder.start,
         feature_places=PLACES if reader is not None else 0,
-        mutual_images=reader is not None and reader.mutual,
+        sight=sight_of(part.model),
     )
     return build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path), part.adapters)
 
@@ -284,8 +295,7 @@ def describe(config: ServerConfig, part: LoadedRank, adapters: Callable[[], tupl
         block_size=config.cache.block_size,
         prefix_caching=config.cache.prefix_caching and shares_prefixes(part.model),
         # A router that plans chunks counts one token a row and step (docs/protocol.md#info).
-        # An encoder reads a prompt at once.
-        chunking=config.cache.chunking and not config.options.speculate and part.model.encoder is None,
+        chunking=config.cache.chunking and not config.options.speculate and takes_chunks(part.model),
         vocab_size=part.model.vocab_size,
         speculate=config.options.speculate,
     )

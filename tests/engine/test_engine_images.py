@@ -14,6 +14,7 @@ from text_generation_server.engine.types import Failure, PrefillCommand, Request
 from text_generation_server.errors import GenerationError, InvalidRequest, OutOfBlocks
 from text_generation_server.images.types import PlacedImage
 from text_generation_server.sampling.params import SamplingParams
+from text_generation_server.specs.vision import Sight
 
 PROMPT = b"an iiiii here"
 SLOTS = tuple(range(40, 60))
@@ -90,11 +91,21 @@ def test_a_prefix_is_shared_with_the_same_image_only(make_engine, model):
 
 @pytest.mark.parametrize(("most", "sizes"), [(2, [2, 1, 5, 2, 2, 1]), (6, [3, 6, 4]), (9, [9, 4]), (20, [13])])
 def test_images_whose_positions_see_each_other_are_not_cut(make_engine, model, most, sizes):
-    model.reader.mutual = True
+    model.reader.sight = Sight.IMAGES
     engine = make_engine(model=model, max_prefill_tokens=most)
     assert answers(engine, asked(1, 100, chunk=most)) == {1: expected(asked(1, 100))}
     assert model.sizes[: len(sizes)] == sizes
     assert [block for blocks in model.blocks for block in blocks] == [Block(0, 3, 8)]
+
+
+def test_prompts_that_see_all_of_themselves_are_not_cut_and_answers_are_no_part_of_them(make_engine, model):
+    model.reader.sight = Sight.PROMPTS
+    engine = make_engine(model=model, max_prefill_tokens=4)
+    request = asked(1, 100, chunk=2)
+    said = answers(engine, request)[1]
+    again = replace(request, prompt_ids=(*request.prompt_ids, *said[:2]), generated=2, chunk=None)
+    assert [said[2], *answers(engine, again)[1][1:]] == answers(engine, again)[1] and said == expected(request)
+    assert model.sizes[:1] == [13] and set(map(tuple, model.blocks)) == {(), (Block(0, 0, 13),)}
 
 
 def test_what_a_failed_step_was_to_read_is_read_again(make_engine, model):

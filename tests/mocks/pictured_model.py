@@ -11,6 +11,7 @@ from text_generation_server.cache.features import Features, FeaturesSpec
 from text_generation_server.cache.layout import Block, RowLayout
 from text_generation_server.images.types import PlacedImage, PreparedImage
 from text_generation_server.models.step import FEATURE, ImageInput, StepInput
+from text_generation_server.specs.vision import Sight
 
 
 def picture(content: int, tokens: int) -> PreparedImage:
@@ -33,7 +34,7 @@ class MockReader:
     """contents: of each image that was read, in order. fail_on: the content of an image."""
 
     fail_on: int | None
-    mutual: bool = False
+    sight: Sight = Sight.CAUSAL
     contents: list[int] = field(default_factory=list)
 
     def __call__(self, images: Sequence[ImageInput], states: Sequence[Features]) -> None:

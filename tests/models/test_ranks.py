@@ -40,7 +40,12 @@ def world(request, oracle_of, adapters_of, tmp_path_factory):
     """What each of so many ranks answers; one group of processes computes all cases."""
     oracles = {case.name: oracle_of(case.name) for case in CASES}
     models = {
-        name: Asked(oracle.directory, oracle.reference.sequences, images=oracle.reference.images)
+        name: Asked(
+            oracle.directory,
+            oracle.reference.sequences,
+            images=oracle.reference.images,
+            prompts=[*map(len, oracle.reference.prompts)],
+        )
         for name, oracle in oracles.items()
     }
     for name, adapters in adapters_of.items():

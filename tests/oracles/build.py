@@ -100,8 +100,8 @@ def _ask(model: Any, case: Case) -> Reference:
         source = torch.tensor([source_of(row)]) if model.config.is_encoder_decoder else None
         ask = case.forward if source is None else partial(_decoded_logits, source)
         ask(model, torch.tensor([[0]]))  # takes a rotation that grew with the last prompt back
-        if case.pictures is not None and shown:
-            ask = partial(case.pictures.logits, prepared)
+        if case.pictures is not None:
+            ask = partial(case.pictures.logits, prepared, len(prompt))
         tokens = list(prompt)
         for _ in range(ANSWER_LEN):
             tokens.append(int(_padded_logits(model, ask, prompt, tokens)[-1].argmax()))

@@ -12,6 +12,7 @@ from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import allocate
 from text_generation_server.images.types import PlacedImage
 from text_generation_server.models.step import FEATURE, ImageInput, ServedModel, SourceInput, StepBuilder, forward
+from text_generation_server.specs.vision import Sight
 
 SOURCE_LENS = (9, 3, 21, 1)
 
@@ -26,7 +27,7 @@ class Driver:
     """A model with a cache whose slots are dealt out in random order. spans: length that each row may reach.
 
     adapters: the place of each row's adapter, none for steps without any. sources: what an encoder reads for each row;
-    those of `source_of` if none are given. images: of each row.
+    those of `source_of` if none are given. images: of each row. prompts: lengths, where all of a prompt sees all of it.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Driver:
         adapters: Sequence[int] = (),
         sources: Sequence[Sequence[int]] = (),
         images: Sequence[Sequence[PlacedImage]] = (),
+        prompts: Sequence[int] = (),
     ) -> None:
         self.model = model
         self.spans = spans
@@ -54,8 +56,9 @@ class Driver:
                 # What was never written must never count, whatever it happens to be.
                 tensor.fill_(torch.nan)
             state.admit(torch.arange(rows, device=self.device))
+        self.prompts = prompts if model.reader is not None and model.reader.sight is Sight.PROMPTS else ()
         self._features: dict[tuple[int, int], int] = {}
-        self._spans: list[tuple[int, int, int]] = []
+        self._mutual: list[tuple[int, int, int]] = []
         self._read([(row, image) for row, shown in enumerate(images) for image in shown])
         if model.encoder is not None:
             ids = self._tensor([token for source in sources for token in source])
@@ -67,8 +70,8 @@ class Driver:
         """Let the model read the images of rows, whose features go to places in random order."""
         if not images or self.model.reader is None:
             return
-        if self.model.reader.mutual:
-            self._spans = [(row, image.positions[0], image.positions[-1] + 1) for row, image in images]
+        if self.model.reader.sight is Sight.IMAGES:
+            self._mutual = [(row, image.positions[0], image.positions[-1] + 1) for row, image in images]
         places = np.random.default_rng(2).permutation(sum(image.image.tokens for _, image in images))
         inputs, first = [], 0
         for row, placed in images:
@@ -88,7 +91,9 @@ class Driver:
     def _blocks(self, index: int, row: int, tokens: Sequence[int]) -> Iterator[Block]:
         """Of a row's next tokens."""
         begin = self.lens[row]
-        for of_row, start, end in self._spans:
+        if self.prompts and begin < self.prompts[row]:
+            yield Block(index, 0, self.prompts[row])
+        for of_row, start, end in self._mutual:
             if of_row == row and start < begin + len(tokens) and end > begin:
                 assert end <= begin + len(tokens), "a block is cut"
                 yield Block(index, start, end)

@@ -19,7 +19,7 @@ from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
 from text_generation_server.specs.seq2seq import Seq2SeqSpec
-from text_generation_server.specs.vision import MlpProjector, PooledProjector, ShuffledProjector
+from text_generation_server.specs.vision import MlpProjector, PooledProjector, ShuffledProjector, Sight
 
 HEAD = """\
 # Models
@@ -57,6 +57,12 @@ IMAGES = """
 | models | tower | projector | order | positions of an image |
 | --- | --- | --- | --- | --- |
 """
+
+SIGHTS = {
+    Sight.CAUSAL: "causal",
+    Sight.IMAGES: "see each other",
+    Sight.PROMPTS: "all of the prompt sees all of it",
+}
 
 PROJECTORS = {
     MlpProjector: "two layers, of each patch",
@@ -140,7 +146,7 @@ def _readers(rows: Sequence[tuple[str, Sequence[Case]]]) -> Iterator[str]:
             order = (
                 "tiles one after the other" if vision.packing is None else "the whole, then a map of tiles, row by row"
             )
-            sight = "see each other" if vision.mutual else "causal"
+            sight = SIGHTS[vision.sight]
             yield f"| {row} | {tower}{positions} | {PROJECTORS[type(vision.projector)]} | {order} | {sight} |\n"
 
 

@@ -21,19 +21,21 @@ class Pictures:
     """How a case's model is shown images.
 
     token: what stands where features go. draw: an image of this height and width with random pixels; how many positions
-    it fills is found out. given: what transformers' model takes for some images. mutual: whether positions of an image
-    see each other, which transformers' model has to be told by types of tokens.
+    it fills is found out. given: what transformers' model takes for some images. types: makes those of tokens, from
+    their ids and the prompt's length, where transformers' model has to be told what sees what is behind it.
     """
 
     token: int
     draw: Drawn
     given: Callable[[Sequence[PreparedImage]], dict[str, Tensor]]
-    mutual: bool = False
+    types: Callable[[Tensor, int], Tensor] | None = None
 
-    def logits(self, images: Sequence[PreparedImage], model: Any, token_ids: Tensor) -> Tensor:
-        """What a model answers to [1, T] tokens with images: [T, vocab]."""
-        types = {"token_type_ids": (token_ids == self.token).long()} if self.mutual else {}
-        logits: Tensor = model(token_ids, use_cache=False, **types, **self.given(images)).logits[0]
+    def logits(self, images: Sequence[PreparedImage], prompt: int, model: Any, token_ids: Tensor) -> Tensor:
+        """What a model answers to [1, T] tokens with images: [T, vocab]. prompt: how many are no answer."""
+        given = self.given(images) if images else {}
+        if self.types is not None:
+            given["token_type_ids"] = self.types(token_ids, prompt)
+        logits: Tensor = model(token_ids, use_cache=False, **given).logits[0]
         return logits
 
 

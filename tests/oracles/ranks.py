@@ -20,7 +20,7 @@ PATIENCE_S = 240.0
 
 @dataclass(frozen=True)
 class Asked:
-    """A saved model, token sequences with their images, and adapters to it.
+    """A saved model, token sequences with their images and the lengths of their prompts, and adapters to it.
 
     The adapters' places by row are 0, 1, …, the last, 0, 1, …
     """
@@ -29,6 +29,7 @@ class Asked:
     sequences: Sequence[Sequence[int]]
     adapters: Sequence[Path] = ()
     images: Sequence[Sequence[PlacedImage]] = ()
+    prompts: Sequence[int] = ()
 
     @property
     def numbers(self) -> list[int]:
@@ -79,7 +80,9 @@ def _run(
         model = load_model(asked.directory, ModelOptions(torch.float32, device), group, lambda _done, _total: None)
         place(model, asked.adapters)
         spans = [len(row) for row in asked.sequences]
-        answers[name] = Driver(model, spans, asked.numbers, images=asked.images).follow(asked.sequences, decoded)
+        answers[name] = Driver(model, spans, asked.numbers, images=asked.images, prompts=asked.prompts).follow(
+            asked.sequences, decoded
+        )
     mine = torch.tensor([10 + rank])
     gathered = group.all_gather_last(mine).tolist()
     exchanged = (group.broadcast(mine).tolist(), gathered, group.min(10 + rank))

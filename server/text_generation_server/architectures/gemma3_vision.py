@@ -12,7 +12,7 @@ from text_generation_server.architectures.siglip import siglip_tower
 from text_generation_server.architectures.text_part import TextPart, text_part, wrapped
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
-from text_generation_server.specs.vision import PooledProjector, VisionSpec
+from text_generation_server.specs.vision import PooledProjector, Sight, VisionSpec
 
 TEXTS = {
     "gemma3_text": TextPart(
@@ -41,5 +41,5 @@ def gemma3_vision(config: ConfigDict) -> DecoderSpec:
         eps=tower.eps,
         weight="multi_modal_projector.mm_input_projection_weight",
     )
-    vision = VisionSpec(tower, projector, mutual=True)
+    vision = VisionSpec(tower, projector, sight=Sight.IMAGES)
     return replace(text, names=wrapped(text.names), vision=vision)

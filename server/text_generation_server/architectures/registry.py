@@ -27,6 +27,7 @@ from text_generation_server.architectures.mpt import mpt
 from text_generation_server.architectures.olmo import olmo
 from text_generation_server.architectures.olmo2 import olmo2
 from text_generation_server.architectures.opt import opt
+from text_generation_server.architectures.paligemma import paligemma
 from text_generation_server.architectures.phi import phi
 from text_generation_server.architectures.phi3 import phi3
 from text_generation_server.architectures.qwen2 import qwen2
@@ -78,6 +79,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "olmo": olmo,
     "olmo2": olmo2,
     "opt": opt,
+    "paligemma": paligemma,
     "phi": phi,
     "phi3": phi3,
     "qwen2": qwen2,

@@ -7,7 +7,7 @@ Dimensions: T tokens of the step, t of a block, S keys, H and K query and key/va
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -101,12 +101,12 @@ def _mask(first: int, end: int, oldest: int, window: int | None, device: torch.d
 
 
 class BlockwiseAttention:
-    """Satisfies `AttentionBackend`: another one, but for steps with blocks."""
+    """Satisfies `AttentionBackend`: another one, but for steps with blocks. windows: whether they bind there too."""
 
-    def __init__(self, backend: AttentionBackend, shape: AttentionShape) -> None:
+    def __init__(self, backend: AttentionBackend, shape: AttentionShape, windows: bool) -> None:
         self.name, self.slot_major, self.head_dim = backend.name, backend.slot_major, backend.head_dim
         self._backend = backend
-        self._variants = shape.variants
+        self._variants = [v if windows else replace(v, window=None) for v in shape.variants]
 
     def plan(self, layout: RowLayout) -> AttentionPlan:
         """Prepare one step."""

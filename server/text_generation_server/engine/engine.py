@@ -34,6 +34,7 @@ from text_generation_server.engine.warmup import CacheSizer
 from text_generation_server.errors import InvalidRequest, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.sampling.params import WatermarkParams
+from text_generation_server.specs.vision import Sight
 from text_generation_server.tokenization.adapter import Tokenizer
 
 SEAT_PATIENCE_S = 0.05
@@ -54,8 +55,8 @@ class EngineSettings:
     graphs: numbers of rows for which decode steps are recorded, where the device can.
     max_mixed_tokens: of a step that goes on with answers beside prompts, which bounds how long they wait for a token.
     start: the token that answers begin behind where the model's encoder reads the prompts; None where it has none.
-    feature_places: places for features of images, 0 where the model takes none. mutual_images: whether positions of
-    an image see each other.
+    feature_places: places for features of images, 0 where the model takes none. sight: which positions see what is
+    behind them.
     """
 
     max_rows: int
@@ -71,7 +72,7 @@ class EngineSettings:
     max_mixed_tokens: int = 1024
     start: int | None = None
     feature_places: int = 0
-    mutual_images: bool = False
+    sight: Sight = Sight.CAUSAL
 
 
 class Engine:
@@ -162,7 +163,7 @@ class Engine:
             speculate=self.settings.speculate,
             start=self.settings.start,
             feature_places=self.settings.feature_places,
-            mutual_images=self.settings.mutual_images,
+            sight=self.settings.sight,
         )
         command = AllocateCache(limits.all_slots, rows + 1, max(max_len, SCRATCH_SLOTS), graphs)
         self.runner.allocate(command).result()

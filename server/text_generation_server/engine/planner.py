@@ -53,7 +53,8 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
             admissions.append(Admission(sequence.row, sequence.slots, sequence.place, *read))
             images.update(sequence.shown.unread() if sequence.shown is not None else ())
         prompts.append(sequence.inputs[start : start + tokens] if start < len(prompt) else sequence.verified_input)
-        blocks += [Block(index, *block) for block in sequence.blocks if block[0] < start + tokens and block[1] > start]
+        if sequence.blocks and start < len(prompt):
+            blocks += [Block(index, a, b) for a, b in sequence.blocks if a < start + tokens and b > start]
         query_lens.append(tokens)
         seq_lens.append(start + tokens)
         if sequence.request.prefill_logprobs and (score := min(start + tokens, len(prompt) - 1) - start) > 0:

@@ -25,6 +25,7 @@ from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
 from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.sampling.sampler import TokenCounts
+from text_generation_server.specs.vision import Sight
 from text_generation_server.tokenization.adapter import Tokenizer
 
 SCRATCH_SLOTS = 64
@@ -38,8 +39,8 @@ class PoolLimits:
     shares_prefixes: whether a request may take over what another computed for the same prompt tokens.
     speculate: most tokens guessed at once.
     start: the token that answers begin behind where an encoder reads the prompts; None where answers continue them.
-    feature_places: places for features of images, 0 where the model takes none. mutual_images: whether positions of
-    an image see each other.
+    feature_places: places for features of images, 0 where the model takes none. sight: which positions see what is
+    behind them.
     """
 
     num_slots: int
@@ -51,7 +52,7 @@ class PoolLimits:
     speculate: int = 0
     start: int | None = None
     feature_places: int = 0
-    mutual_images: bool = False
+    sight: Sight = Sight.CAUSAL
 
     @property
     def all_slots(self) -> int:
@@ -222,8 +223,18 @@ class SequencePool:
             text=TextRule(text, stopping.stop_sequences, stopping.min_new_tokens - request.generated),
             drafts=self._drafts(request),
             shown=shown,
-            blocks=shown.spans if shown is not None and self.limits.mutual_images else (),
+            blocks=self._blocks(request, shown),
         )
+
+    def _blocks(self, request: Request, shown: ShownImages | None) -> list[tuple[int, int]]:
+        """First positions and ends of what sees all of itself."""
+        match self.limits.sight:
+            case Sight.CAUSAL:
+                return []
+            case Sight.IMAGES:
+                return [] if shown is None else shown.spans
+            case Sight.PROMPTS:
+                return [(0, len(request.prompt_ids) - request.generated)]
 
     def _sampling(self, request: Request, stop: IdRule) -> SamplingParams:
         """How its tokens are chosen: as it says, and none too early that ends it."""

@@ -200,7 +200,8 @@ class Sequence:
         self.admitted = True
         self.computed += self.step_tokens
         self.sampled += self.remaining_prompt == 0
-        self._let_go_images()
+        if self.shown is not None:
+            self._let_go_images()
 
     def leave(self) -> None:
         """It holds nothing from now on."""

@@ -28,6 +28,7 @@ from text_generation_server.quantization.tuning import MatmulTuner
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
 from text_generation_server.specs.seq2seq import Seq2SeqSpec
+from text_generation_server.specs.vision import Sight
 from text_generation_server.weights.checkpoint import Checkpoint, Progress, SavedCheckpoint
 from text_generation_server.weights.random import RandomCheckpoint
 
@@ -72,9 +73,9 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
         model = load_model(directory, plain, group, progress)
         if model.encoder is not None:
             raise UnsupportedModel("--deterministic is not for models with an encoder: leave it out")
-        if model.reader is not None and model.reader.mutual:
+        if model.reader is not None and model.reader.sight is not Sight.CAUSAL:
             raise UnsupportedModel(
-                "--deterministic is not for models whose images' tokens see each other: leave it out"
+                "--deterministic is not for models whose tokens see what is behind them: leave it out"
             )
         return invariant(model, group, SIZES if _token_by_token(directory) else ONE_BY_ONE)
     config = ConfigDict.load(directory / "config.json")

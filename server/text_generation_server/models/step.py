@@ -14,6 +14,7 @@ from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State, StateSpec
 from text_generation_server.images.types import PreparedImage
 from text_generation_server.layers.linear import ParallelLinear
+from text_generation_server.specs.vision import Sight
 
 NEWEST = -1
 """In place of a token: the last one that its row chose, which never leaves the device."""
@@ -86,8 +87,8 @@ class Reader(Protocol):
     """Reads images, once, and leaves the features that stand for tokens at their positions."""
 
     @property
-    def mutual(self) -> bool:
-        """Whether positions of an image see each other, so that a step has to have all of them (`RowLayout.blocks`)."""
+    def sight(self) -> Sight:
+        """Which positions see what is behind them, so that a step has to have all of it (`RowLayout.blocks`)."""
 
     def __call__(self, images: Sequence[ImageInput], states: Sequence[State]) -> None:
         """Leave the features in the model's states. Not none."""

@@ -107,10 +107,12 @@ class TensorReader:
         part = matrix.select_out(mine.rows).pad(mine.padded, stored.inputs)
         return part.finish(self._head_bias(bias, stored.outputs, mine))
 
-    def whole(self, stored: StoredLinear) -> LinearKernel:
-        """A linear without bias that every rank holds whole. Never transposed."""
+    def whole(self, stored: StoredLinear, has_bias: bool = False) -> LinearKernel:
+        """A linear that every rank holds whole. Never transposed."""
         weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))
-        return self._plain.matrix(weight).finish(None)
+        return self._plain.matrix(weight).finish(
+            self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None
+        )
 
     def convolution(self, name: str, shape: tuple[int, int, int, int], has_bias: bool) -> LinearKernel:
         """A convolution [out, channels, height, width] of patches that do not overlap, as a linear of them.

@@ -6,8 +6,20 @@ sets it.
 """
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from text_generation_server.specs.activation import Activation
+
+
+class Sight(Enum):
+    """Which positions see others that are behind them."""
+
+    CAUSAL = auto()
+    """None."""
+    IMAGES = auto()
+    """Those of an image, the rest of it, within windows."""
+    PROMPTS = auto()
+    """Those of a prompt, all of it, whatever windows there are: the answer alone is causal, and within windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +107,14 @@ class PooledProjector:
 
 @dataclass(frozen=True, slots=True)
 class ShuffledProjector:
-    """weight · x, of squares of patches side by side, row by row. side: patches in a row of such a square.
+    """linear(x), of squares of patches side by side, row by row. side: patches in a row of such a square.
 
-    linear: the name of a product without bias.
+    linear: its name without suffix.
     """
 
     side: int
     linear: str
+    bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +132,10 @@ class TilePacking:
 class VisionSpec:
     """What reads images for a decoder.
 
-    packing: None where the features of an image's tiles stand one after the other. mutual: whether positions of an
-    image see each other, those before what is behind them too.
+    packing: None where the features of an image's tiles stand one after the other.
     """
 
     tower: TowerSpec
     projector: MlpProjector | PooledProjector | ShuffledProjector
     packing: TilePacking | None = None
-    mutual: bool = False
+    sight: Sight = Sight.CAUSAL

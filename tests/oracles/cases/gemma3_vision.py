@@ -1,4 +1,4 @@
-"""Gemma 3 with images: SigLIP's tower, squares of patches, and tokens of an image that see each other."""
+"""Gemma 3 with images, PaliGemma: SigLIP's tower, and tokens that see what is behind them."""
 
 from collections.abc import Sequence
 
@@ -31,6 +31,23 @@ def _given(images: Sequence[PreparedImage]) -> dict[str, Tensor]:
     return {"pixel_values": torch.from_numpy(np.concatenate([image.pixels for image in images]))}
 
 
+def _paligemma(name: str, notes: str, **text: object) -> Case:
+    given = {"text_config": {**LLAMA, "vocab_size": 101, "head_dim": 12, **text}, "vision_config": _SIGLIP}
+    return Case(
+        name,
+        "PaliGemma 1 and 2",
+        "paligemma",
+        {**given, "projection_dim": 32, "image_token_index": _IMAGE},
+        notes,
+        plain_norms=False,
+        tolerance=3e-4,
+        shares=False,
+        pictures=Pictures(
+            _IMAGE, _draw, _given, lambda ids, prompt: (torch.arange(ids.shape[1]) >= prompt).long()[None]
+        ),
+    )
+
+
 CASES = (
     Case(
         "gemma3-images",
@@ -40,6 +57,15 @@ CASES = (
         "images longer than the window; a head that nothing reads",
         plain_norms=False,
         tolerance=3e-4,
-        pictures=Pictures(_IMAGE, _draw, _given, mutual=True),
+        pictures=Pictures(_IMAGE, _draw, _given, lambda ids, _: (ids == _IMAGE).long()),
+    ),
+    _paligemma("paligemma", "prompts that see all of themselves, with and without images", model_type="gemma"),
+    _paligemma(
+        "paligemma2",
+        "the same with windows shorter than prompts, in which answers alone are, and bounded scores",
+        model_type="gemma2",
+        sliding_window=9,
+        query_pre_attn_scalar=12,
+        attn_logit_softcapping=3.0,
     ),
 )

@@ -50,7 +50,7 @@ class ReaderBuilder:
             self._projector(),
             self._packing(),
             FeaturesSpec(self._width, self._reader.dtype, self._reader.device),
-            self._spec.mutual,
+            self._spec.sight,
             tiles=max(1, PATCHES // self._tower.side**2),
         )
 
@@ -104,7 +104,9 @@ class ReaderBuilder:
                 return projector.SquaresProjector(spec.pooled, norm, weight)
             case ShuffledProjector():
                 shape = self._width, self._tower.width * spec.side**2
-                return projector.ShuffledProjector(spec.side, self._reader.whole(StoredLinear(spec.linear, *shape)))
+                return projector.ShuffledProjector(
+                    spec.side, self._reader.whole(StoredLinear(spec.linear, *shape), spec.bias)
+                )
 
     def _mlp_projector(self, spec: MlpProjector) -> projector.PatchProjector:
         mlp = MlpSpec(self._width, spec.activation, gated=False, bias=spec.bias)

@@ -13,6 +13,7 @@ from text_generation_server.device.copies import to_device, upload
 from text_generation_server.images.types import PreparedImage
 from text_generation_server.models.step import ImageInput
 from text_generation_server.models.vision.tower import Tower
+from text_generation_server.specs.vision import Sight
 
 PATCHES = 1 << 14
 """Of how many patches the tower computes at once: enough to fill a GPU, and a bound to the memory that takes."""
@@ -36,7 +37,7 @@ class ImageReader:
     projector: Callable[[Tensor], Tensor]
     packing: Packing
     features: FeaturesSpec
-    mutual: bool
+    sight: Sight
     tiles: int
 
     def __call__(self, images: Sequence[ImageInput], states: Sequence[State]) -> None:
