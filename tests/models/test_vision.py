@@ -4,8 +4,17 @@ import pytest
 import torch
 
 from oracles.table import CASES
+from text_generation_server.serve import shares_prefixes, takes_chunks
 
 every_case = pytest.mark.parametrize("oracle", [case.name for case in CASES if case.pictures], indirect=True)
+
+
+def test_prompts_that_see_all_of_themselves_are_neither_cut_nor_shared(oracle_of):
+    shared = {}
+    for name in ("llava-next", "gemma3-images", "paligemma"):
+        model = oracle_of(name).load()
+        shared[name] = shares_prefixes(model), takes_chunks(model)
+    assert shared == {"llava-next": (True, True), "gemma3-images": (True, True), "paligemma": (False, False)}
 
 
 @every_case

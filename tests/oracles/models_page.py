@@ -38,8 +38,8 @@ transformers has none, with a model of equal arithmetic): logits at every positi
 | window | layers in which a query sees the newest keys only | all of them |
 | backend | attention backends that serve the row; recurrences need none, encoders and what attends to them have one of their own | all of them, with `sdpa`; on a CUDA device `tests/gpu/test_gpu_parity.py` |
 
-Images are compared first as features, then as what stands in prompts beside others without any (`test_vision.py`, and all of the above). "see each other" are
-positions of an image whose attention is not causal; a step has all of them, so the column chunks is about such cuts (`tests/engine/test_engine_images.py`).
+Images are compared first as features, then as what stands in prompts beside others without any (`test_vision.py`, and all of the above). A step has all
+positions of an image that see each other; that chunks end before or behind it is in `tests/engine/test_engine_images.py`.
 
 How many ranks a published model can be cut over follows from its own heads: Falcon 7B has 71 and GPT-2 XL 25, which 2 and 4
 do not divide; the launcher says what fits.
@@ -64,11 +64,6 @@ SIGHTS = {
     Sight.PROMPTS: "all of the prompt sees all of it",
 }
 
-PROJECTORS = {
-    MlpProjector: "two layers, of each patch",
-    PooledProjector: "the mean of a square of patches",
-    ShuffledProjector: "a square of patches, side by side",
-}
 
 OTHER_BACKENDS = {RecurrentSpec: "none", Seq2SeqSpec: "gathered"}
 """Of what is no decoder."""
@@ -126,7 +121,7 @@ def _row(row: str, cases: Sequence[Case]) -> str:
         ", ".join(case.name for case in cases),
         "yes",
         "2, 4 (copies)" if copies else "2, 4",
-        "yes",
+        "off" if any(_whole(spec) for spec in decoders) else "yes",
         *(
             (_prefix(decoders), _window(decoders), "sdpa")
             if decoders
@@ -147,12 +142,27 @@ def _readers(rows: Sequence[tuple[str, Sequence[Case]]]) -> Iterator[str]:
                 "tiles one after the other" if vision.packing is None else "the whole, then a map of tiles, row by row"
             )
             sight = SIGHTS[vision.sight]
-            yield f"| {row} | {tower}{positions} | {PROJECTORS[type(vision.projector)]} | {order} | {sight} |\n"
+            yield f"| {row} | {tower}{positions} | {_projector(vision.projector)} | {order} | {sight} |\n"
+
+
+def _projector(spec: MlpProjector | PooledProjector | ShuffledProjector) -> str:
+    match spec:
+        case MlpProjector():
+            return "two layers, of each patch"
+        case PooledProjector():
+            return "the mean of a square of patches"
+        case ShuffledProjector():
+            return "one layer, of each patch" if spec.side == 1 else "a square of patches, side by side"
 
 
 def _prefix(specs: Sequence[DecoderSpec]) -> str:
-    shares = {not any(_depends_on_span(spec)) for spec in specs}
+    shares = {not any(_depends_on_span(spec)) and not _whole(spec) for spec in specs}
     return {frozenset({True}): "yes", frozenset({False}): "off"}.get(frozenset(shares), "yes; off if so scaled")
+
+
+def _whole(spec: DecoderSpec) -> bool:
+    """Whether prompts can be neither cut nor shared."""
+    return spec.vision is not None and spec.vision.sight is Sight.PROMPTS
 
 
 def _depends_on_span(spec: DecoderSpec) -> Iterator[bool]:
