@@ -47,6 +47,9 @@ class Backend(Tokenizer, Protocol):
     def locate(self, text: str, add_special_tokens: bool) -> list[Place]:
         """All tokens with their places in characters."""
 
+    def id_of(self, token: str) -> int | None:
+        """The id of a token's text, if there is such a token."""
+
 
 class PromptTokenizer:
     """Encodes in `workers` threads, so that long prompts do not hold up the event loop."""

@@ -23,6 +23,9 @@ class Words:
             text = text.replace(mark, chr(token))
         return [BOS] * add_special_tokens + [ord(letter) for letter in text]
 
+    def id_of(self, token):
+        return IMAGE if token == TOKEN else None
+
 
 @pytest.fixture
 def shard(start_shard, engine):

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
@@ -56,19 +57,31 @@ class PreparedImages:
         self._room = room
         self._used = 0
         self._kept: OrderedDict[bytes, PreparedImage] = OrderedDict()
+        self._under_way: dict[bytes, Future[PreparedImage]] = {}
         self._lock = Lock()
 
     def of(self, file: bytes) -> PreparedImage:
-        """The image of a file. Raises BadImage."""
+        """The image of a file, for any thread: of several with the same file one prepares it. Raises BadImage."""
         key = blake2b(file, digest_size=32).digest()
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        made = self._processor.prepare(read_image(file), key)
+            awaited = self._under_way.get(key)
+            if awaited is None:
+                made = self._under_way[key] = Future()
+        return self._prepare(key, file, made) if awaited is None else awaited.result()
+
+    def _prepare(self, key: bytes, file: bytes, made: "Future[PreparedImage]") -> PreparedImage:
+        try:
+            made.set_result(self._processor.prepare(read_image(file), key))
+        except BaseException as error:
+            made.set_exception(error)
         with self._lock:
-            self._keep(key, made)
-        return made
+            del self._under_way[key]
+            if made.exception() is None:
+                self._keep(key, made.result())
+        return made.result()
 
     def _keep(self, key: bytes, made: PreparedImage) -> None:
         if key in self._kept or made.pixels.nbytes > self._room:

@@ -19,6 +19,9 @@ class Encoder(Protocol):
     def encode(self, text: str, truncate: int, add_special_tokens: bool) -> list[int]:
         """Ids of a text; all of them where `truncate` is 0."""
 
+    def id_of(self, token: str) -> int | None:
+        """The id of a token's text, if there is such a token."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImagedPrompt:
@@ -37,10 +40,10 @@ class ImagePrompts:
         """Raises UnsupportedModel for a tokenizer without the token that stands for images."""
         self.family = family
         self._tokenizer = tokenizer
-        ids = tokenizer.encode(family.token, 0, False)
-        if len(ids) != 1:
+        token = tokenizer.id_of(family.token)
+        if token is None:
             raise UnsupportedModel(f"the tokenizer has no token {family.token}, which stands for images in prompts")
-        (self._token,) = ids
+        self._token = token
 
     def encode(
         self, texts: Sequence[str], sizes: Sequence[tuple[int, int]], truncate: int, add_special_tokens: bool

@@ -1,6 +1,7 @@
-"""Prompts to token ids and images, in the thread of the call that brings them. Knows no messages and no engine."""
+"""Prompts to token ids and images, while the call that brings them waits. Knows no messages and no engine."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from text_generation_server.errors import BadImage, InvalidRequest
@@ -8,6 +9,9 @@ from text_generation_server.images.markdown import is_data, read_data
 from text_generation_server.images.placing import ImagePlacer
 from text_generation_server.rpc.wire import Encoded, EncodedPrompt, Prompt
 from text_generation_server.tokenization.fast import Text
+
+IMAGE_THREADS = 4
+"""Prompts with images that are prepared side by side: decoding and resizing hold no lock of Python's."""
 
 
 class PromptTokenizer(Protocol):
@@ -26,12 +30,14 @@ class PromptEncoder:
     def __init__(self, tokenizer: PromptTokenizer, images: ImagePlacer | None = None) -> None:
         self._tokenizer = tokenizer
         self._images = images
+        self._pool = ThreadPoolExecutor(IMAGE_THREADS, thread_name_prefix="images")
         self.always_special = False
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[Encoded]:
         """Each prompt encoded, or for what reason it cannot be."""
+        imaged = self._pool.map(self._with_images, [prompt for prompt in prompts if prompt.images])
         plain = iter(self._encode_plain([prompt for prompt in prompts if not prompt.ids and not prompt.images]))
-        return [self._with_images(prompt) if prompt.images else _given(prompt) or next(plain) for prompt in prompts]
+        return [next(imaged) if prompt.images else _given(prompt) or next(plain) for prompt in prompts]
 
     def _encode_plain(self, prompts: Sequence[Prompt]) -> list[Encoded]:
         special = [self._special(prompt) for prompt in prompts]

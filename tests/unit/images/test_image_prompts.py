@@ -118,6 +118,9 @@ class Letters:
         ids = [ord(letter) for letter in text.replace("<i>", "\1")]
         return [0, *ids, 9] if add_special_tokens else ids
 
+    def id_of(self, token):
+        return 1 if token == "<i>" else None
+
 
 DOTS = ImagePrompts(ImageFamily(Dots(), token="<i>", mark="<i>"), Letters())
 SIZES = [(2, 2), (4, 2)]
