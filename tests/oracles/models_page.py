@@ -19,7 +19,14 @@ from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
 from text_generation_server.specs.seq2seq import Seq2SeqSpec
-from text_generation_server.specs.vision import MlpProjector, PooledProjector, ShuffledProjector, Sight
+from text_generation_server.specs.vision import (
+    MlpProjector,
+    PerceiverProjector,
+    PooledProjector,
+    ProjectorSpec,
+    ShuffledProjector,
+    Sight,
+)
 
 HEAD = """\
 # Models
@@ -145,7 +152,7 @@ def _readers(rows: Sequence[tuple[str, Sequence[Case]]]) -> Iterator[str]:
             yield f"| {row} | {tower}{positions} | {_projector(vision.projector)} | {order} | {sight} |\n"
 
 
-def _projector(spec: MlpProjector | PooledProjector | ShuffledProjector) -> str:
+def _projector(spec: ProjectorSpec) -> str:
     match spec:
         case MlpProjector():
             return "two layers, of each patch"
@@ -153,6 +160,8 @@ def _projector(spec: MlpProjector | PooledProjector | ShuffledProjector) -> str:
             return "the mean of a square of patches"
         case ShuffledProjector():
             return "one layer, of each patch" if spec.side == 1 else "a square of patches, side by side"
+        case PerceiverProjector():
+            return "a perceiver, as many of each tile"
 
 
 def _prefix(specs: Sequence[DecoderSpec]) -> str:

@@ -8,24 +8,12 @@ without the class token, and without the norm behind all layers.
 from dataclasses import replace
 
 from text_generation_server.architectures.clip import clip_tower
-from text_generation_server.architectures.mistral import mistral
-from text_generation_server.architectures.text_part import LLAMA_PART, TextPart, text_part, wrapped
+from text_generation_server.architectures.text_part import LLAMA_PART, MISTRAL_PART, text_part, wrapped
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.vision import MlpProjector, TilePacking, VisionSpec
 
-TEXTS = {
-    "llama": LLAMA_PART,
-    "mistral": TextPart(
-        mistral,
-        {
-            **LLAMA_PART.defaults,
-            "intermediate_size": 14336,
-            "num_key_value_heads": 8,
-            "max_position_embeddings": 131072,
-        },
-    ),
-}
+TEXTS = {"llama": LLAMA_PART, "mistral": MISTRAL_PART}
 
 
 def llava_next(config: ConfigDict) -> DecoderSpec:

@@ -17,6 +17,7 @@ from text_generation_server.architectures.gpt_bigcode import gpt_bigcode
 from text_generation_server.architectures.gpt_neox import gpt_neox
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
+from text_generation_server.architectures.idefics2 import idefics2
 from text_generation_server.architectures.idefics3 import idefics3
 from text_generation_server.architectures.llama import llama
 from text_generation_server.architectures.llava_next import llava_next
@@ -67,6 +68,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "gpt_neox": gpt_neox,
     "gptj": gptj,
     "granite": granite,
+    "idefics2": idefics2,
     "idefics3": idefics3,
     "llama": llama,
     "llava_next": llava_next,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from text_generation_server.architectures.llama import llama
+from text_generation_server.architectures.mistral import mistral
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.names import CheckpointNames
@@ -37,6 +38,17 @@ LLAMA_PART = TextPart(
         "num_attention_heads": 32,
         "intermediate_size": 11008,
         "max_position_embeddings": 2048,
+    },
+)
+
+
+MISTRAL_PART = TextPart(
+    mistral,
+    {
+        **LLAMA_PART.defaults,
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
     },
 )
 

@@ -118,6 +118,26 @@ class ShuffledProjector:
 
 
 @dataclass(frozen=True, slots=True)
+class PerceiverProjector:
+    """A gated MLP of each patch, then so many `latents` a tile that look at its patches and at each other, in layers.
+
+    inner_size, activation: of the MLP. depth: layers; eps: of their norms. layer_activation: of their own gated MLPs,
+    four times as wide as the decoder. All names begin with `prefix`.
+    """
+
+    inner_size: int
+    activation: Activation
+    latents: int
+    depth: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    layer_activation: Activation
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class TilePacking:
     """The first tile is the whole image; the others, where there are any, are cut from one that is larger.
 
@@ -128,14 +148,19 @@ class TilePacking:
     newline: str
 
 
+ProjectorSpec = MlpProjector | PooledProjector | ShuffledProjector | PerceiverProjector
+
+
 @dataclass(frozen=True, slots=True)
 class VisionSpec:
     """What reads images for a decoder.
 
-    packing: None where the features of an image's tiles stand one after the other.
+    packing: None where the features of an image's tiles stand one after the other. ragged: whether
+    tiles are of sizes of their own, which an image's grid tells.
     """
 
     tower: TowerSpec
-    projector: MlpProjector | PooledProjector | ShuffledProjector
+    projector: ProjectorSpec
     packing: TilePacking | None = None
     sight: Sight = Sight.CAUSAL
+    ragged: bool = False

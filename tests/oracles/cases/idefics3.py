@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: tiles with positions by fraction, squares of patches side by side."""
+"""Idefics2, Idefics3 and SmolVLM: tiles with positions by fraction, squares of patches side by side."""
 
 from collections.abc import Sequence
 
@@ -28,6 +28,24 @@ def _given(images: Sequence[PreparedImage]) -> dict[str, Tensor]:
     return {"pixel_values": torch.from_numpy(np.stack(padded))}
 
 
+def _draw_ragged(random: np.random.Generator, size: tuple[int, int]) -> PreparedImage:
+    """Two tiles of sizes of their own, in which whole patches are not all there is; or one."""
+    sizes = [(14, 27), (24, 13)][: 1 if max(size) < 10 else 2]
+    pixels = np.zeros((len(sizes), 3, 24, 27), np.float32)
+    for tile, (height, width) in zip(pixels, sizes, strict=True):
+        tile[:, :height, :width] = random_pixels(random, 3, height, width)
+    grid = tuple(side for of_tile in sizes for side in of_tile)
+    return PreparedImage(pixels, size, grid, 0, pixels.tobytes()[:16])
+
+
+def _given_ragged(images: Sequence[PreparedImage]) -> dict[str, Tensor]:
+    mask = torch.zeros(len(images), max(len(image.pixels) for image in images), 24, 27, dtype=torch.bool)
+    for of_image, image in zip(mask, images, strict=True):
+        for tile, height, width in zip(of_image, image.grid[::2], image.grid[1::2], strict=False):
+            tile[:height, :width] = True
+    return {**_given(images), "pixel_attention_mask": mask}
+
+
 def _idefics(name: str, model_type: str, notes: str, image_size: int, **config: object) -> Case:
     parts = {
         "text_config": {**LLAMA, "model_type": "llama", "vocab_size": 101, "head_dim": 10},
@@ -38,7 +56,26 @@ def _idefics(name: str, model_type: str, notes: str, image_size: int, **config: 
     return Case(name, row, model_type, given, notes, tolerance=3e-4, pictures=Pictures(_IMAGE, _draw, _given))
 
 
+IDEFICS2 = {
+    "text_config": {**LLAMA, "model_type": "mistral", "vocab_size": 101, "sliding_window": None},
+    "vision_config": {**_TOWER, "image_size": 24},
+    "perceiver_config": {
+        "hidden_size": 32, "resampler_n_latents": 5, "resampler_depth": 2, "resampler_n_heads": 4,
+        "resampler_head_dim": 6, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+    },
+    "image_token_id": _IMAGE,
+}  # fmt: skip
+
 CASES = (
+    Case(
+        "idefics2",
+        "Idefics2",
+        "idefics2",
+        IDEFICS2,
+        "tiles of sizes of their own, and parts of patches; latents",
+        tolerance=3e-4,
+        pictures=Pictures(_IMAGE, _draw_ragged, _given_ragged),
+    ),
     _idefics("idefics3", "idefics3", "squares of two by two patches", 24, scale_factor=2),
     _idefics("smolvlm", "smolvlm", "squares of three, tiles that are not as large as the table of positions", 40,
              scale_factor=3, tie_word_embeddings=True),

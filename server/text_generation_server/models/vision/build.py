@@ -16,11 +16,18 @@ from text_generation_server.models.build_mlp import build_dense_mlp
 from text_generation_server.models.layerwise import build_layers
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.models.vision import projector
+from text_generation_server.models.vision.build_perceiver import PerceiverBuilder
 from text_generation_server.models.vision.packing import TilePacking
 from text_generation_server.models.vision.reading import PATCHES, ImageReader, Packing
 from text_generation_server.models.vision.tower import PatchEmbedding, Tower, TowerAttention, TowerBlock
 from text_generation_server.specs.decoder import MlpSpec, layer_norm, rms_norm
-from text_generation_server.specs.vision import MlpProjector, PooledProjector, ShuffledProjector, VisionSpec
+from text_generation_server.specs.vision import (
+    MlpProjector,
+    PerceiverProjector,
+    PooledProjector,
+    ShuffledProjector,
+    VisionSpec,
+)
 from text_generation_server.weights.layout import head_places, heads_of
 
 
@@ -52,6 +59,7 @@ class ReaderBuilder:
             FeaturesSpec(self._width, self._reader.dtype, self._reader.device),
             self._spec.sight,
             tiles=max(1, PATCHES // self._tower.side**2),
+            patch_size=self._tower.patch_size if self._spec.ragged else None,
         )
 
     def _build_tower(self) -> Tower:
@@ -107,6 +115,9 @@ class ReaderBuilder:
                 return projector.ShuffledProjector(
                     spec.side, self._reader.whole(StoredLinear(spec.linear, *shape), spec.bias)
                 )
+
+            case PerceiverProjector():
+                return PerceiverBuilder(spec, self._reader, self._group, self._tower.width, self._width).build()
 
     def _mlp_projector(self, spec: MlpProjector) -> projector.PatchProjector:
         mlp = MlpSpec(self._width, spec.activation, gated=False, bias=spec.bias)

@@ -30,7 +30,7 @@ class Packing(Protocol):
 class ImageReader:
     """Satisfies `Reader`. projector: [N, n, tower's width] to [N, n', hidden]. features: what is kept, and where.
 
-    tiles: of how many the tower computes at once.
+    tiles: of how many the tower computes at once. patch_size: of tiles of sizes of their own; None where all are alike.
     """
 
     tower: Tower
@@ -39,6 +39,7 @@ class ImageReader:
     features: FeaturesSpec
     sight: Sight
     tiles: int
+    patch_size: int | None = None
 
     def __call__(self, images: Sequence[ImageInput], states: Sequence[State]) -> None:
         """See `Reader`."""
@@ -57,11 +58,22 @@ class ImageReader:
 
     def _projected(self, images: Sequence[PreparedImage]) -> Iterator[tuple[Tensor, PreparedImage]]:
         """Each with the projected features of its tiles."""
+        if self.patch_size is not None:
+            return ((self._ragged(image, self.patch_size), image) for image in images)
         counts = [len(image.pixels) for image in images]
-        device, dtype = self.features.device, self.features.dtype
-        pixels = [to_device(image.pixels.ravel(), torch.float32, device).view(image.pixels.shape) for image in images]
-        projected = self.projector(self.tower(torch.cat(pixels).to(dtype)))
+        projected = self.projector(self.tower(torch.cat([self._pixels(image) for image in images])))
         return zip(torch.split(projected, counts), images, strict=True)
+
+    def _ragged(self, image: PreparedImage, patch: int) -> Tensor:
+        """Of each tile by itself, as many whole patches as there are in it."""
+        sizes = zip(image.grid[::2], image.grid[1::2], strict=True)
+        tiles = zip(self._pixels(image).unbind(), sizes, strict=False)
+        whole = [tile[None, :, : height // patch * patch, : width // patch * patch] for tile, (height, width) in tiles]
+        return torch.cat([self.projector(self.tower(tile.contiguous())) for tile in whole])
+
+    def _pixels(self, image: PreparedImage) -> Tensor:
+        flat = to_device(image.pixels.ravel(), torch.float32, self.features.device)
+        return flat.view(image.pixels.shape).to(self.features.dtype)
 
 
 def _groups(images: Sequence[ImageInput], most: int) -> Iterator[list[ImageInput]]:
