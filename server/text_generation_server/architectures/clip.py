@@ -15,9 +15,14 @@ def clip_tower(config: ConfigDict, prefix: str, wanted: tuple[int, ...]) -> Towe
     """The tower of a `vision_config`, whose names begin with `prefix`.
 
     wanted: layers whose outputs are taken, counted from 1, or from −1 for the last.
+
+    Raises:
+        UnsupportedModel: there is no such layer.
     """
     layers = config.integer("num_hidden_layers", default=12)
     taken = tuple(number if number >= 0 else layers + 1 + number for number in wanted)
+    if not all(0 <= number <= layers for number in taken):
+        raise config.refusal("num_hidden_layers", layers, f"as many as there are in {list(wanted)}, which are taken")
     return TowerSpec(
         hidden_size=config.integer("hidden_size", default=768),
         layers=layers,
