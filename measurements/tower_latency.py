@@ -80,7 +80,7 @@ def measure(name: str, counts: list[int], device: torch.device, dtype: torch.dty
     image = PreparedImage(random, original, grid, tokens, b"")
     for count in counts:
         images = [ImageInput(image, np.arange(at * tokens, (at + 1) * tokens)) for at in range(count)]
-        tiles = torch.from_numpy(random).to(device, dtype).repeat(count, 1, 1, 1).split(reader.tiles)
+        tiles = torch.split(torch.from_numpy(random).to(device, dtype).repeat(count, 1, 1, 1), reader.tiles)
         before = torch.cuda.memory_allocated() if device.type == "cuda" else 0
         whole = best(lambda images=images: reader(images, states), device)  # type: ignore[misc]
         alone = best(lambda tiles=tiles: [reader.tower(some) for some in tiles], device)  # type: ignore[misc]
