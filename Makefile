@@ -14,11 +14,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 PACKAGES := server/text_generation_server launcher/text_generation_launcher router/text_generation_router \
-            benchmark/text_generation_benchmark proto/python/text_generation_protocol clients/python/text_generation
-CODE := benchmark clients launcher router server proto measurements tests
+            benchmark/text_generation_benchmark demo/text_generation_demo proto/python/text_generation_protocol clients/python/text_generation
+CODE := benchmark clients demo launcher router server proto measurements tests
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: install proto docs lock format lint types test test-newest test-clients test-gpu check serve bench bench-loading clean help
+=======
+.PHONY: install proto docs lock format lint types test test-newest test-gpu check demo serve bench bench-loading clean help
+>>>>>>> demo
 
 install: $(INSTALLED) ## make .venv and install everything into it, editable
 
@@ -79,6 +83,9 @@ test-gpu: $(INSTALLED) ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest --quiet tests/gpu
 
 check: lint types test ## everything that must pass before a commit lands
+
+demo: $(INSTALLED) ## adapters beside their model, in a terminal; trains two small ones the first time
+	$(BIN)/text-generation-demo
 
 serve: $(INSTALLED) ## serve the embedded small model on $(HOST):$(PORT)
 	$(BIN)/text-generation-launcher --model-id smollm2 --hostname $(HOST) --port $(PORT)
