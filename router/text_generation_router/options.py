@@ -111,6 +111,8 @@ class RouterOptions:
     graceful_termination_timeout: int = option(90, "Seconds that running requests get at the end", short="-g", least=0)
     request_timeout: float | None = option(None, "Seconds a request may take; by default any number", least=0.1)
     tgi_compat: bool = option(False, "Answer on OpenAI's routes in TGI's bytes where they differ from OpenAI's")
+    disable_playground: bool = option(False, "Show browsers no page at /")
+    strict_model_names: bool = option(False, "Answer 404 to a `model` that is not served, not as the model itself")
     kserve: bool = option(False, "Have the routes of KServe's version 2 protocol too, under /v2")
     watchdog_timeout: float | None = option(
         None, "Seconds without an answer of the shards after which /health fails; by default never", least=0.1

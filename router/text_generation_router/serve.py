@@ -51,8 +51,8 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
             return 0
         services = starting.result()
         try:
-            origins, compat = settings.cors_allow_origin, settings.tgi_compat
-            app = make_app(services, origins, keys, tracing, compat, settings.kserve)
+            origins, compat, page = settings.cors_allow_origin, settings.tgi_compat, not settings.disable_playground
+            app = make_app(services, origins, keys, tracing, compat, settings.kserve, page)
             async with _metrics_port(services, settings):
                 grace_s = settings.graceful_termination_timeout
                 return await _run(_Server(app, _tell_address), services, place, stop, grace_s)

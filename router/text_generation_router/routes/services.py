@@ -10,6 +10,7 @@ from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.health import HealthCheck
 from text_generation_router.inference import Inference, Permits
 from text_generation_router.metrics import Metrics
+from text_generation_router.routes.naming import ModelNames
 from text_generation_router.shards import ShardedClient
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.validation import Validator
@@ -28,6 +29,7 @@ class Services:
     shards: ShardedClient
     batcher: Batcher
     adapters: Adapters
+    names: ModelNames
     health: HealthCheck
     validator: Validator
     inference: Inference

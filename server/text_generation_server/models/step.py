@@ -13,7 +13,7 @@ from text_generation_server.cache.layout import DecodePreparation, RowLayout, To
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State, StateSpec
 from text_generation_server.images.types import PreparedImage
-from text_generation_server.layers.linear import ParallelLinear
+from text_generation_server.layers.linear import Adaptable
 from text_generation_server.specs.vision import Sight
 
 NEWEST = -1
@@ -167,7 +167,7 @@ class ServedModel(Protocol):
         """Positions it can address, None if unbounded."""
 
     @property
-    def linears(self) -> Sequence[ParallelLinear]:
+    def linears(self) -> Sequence[Adaptable]:
         """Those to which something may be added before the first step; none where a model allows no such thing."""
 
     @property

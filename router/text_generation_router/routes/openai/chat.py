@@ -1,6 +1,7 @@
 """`/v1/chat/completions`: conversations, made prompts by the model's chat template. Knows not how they are run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -51,7 +52,10 @@ class ChatRoutes:
         services, style = self._services, self._style
         writer = style.chat(body, services.info)
         mark = services.validator.prompts.image_mark
-        return ask_chat(body, services.template, services.dialect, writer, style.chat_tokens, mark)
+        asked = ask_chat(body, services.template, services.dialect, writer, style.chat_tokens, mark)
+        (prompt,) = asked.prompts
+        given = style.penalties(prompt.parameters)
+        return replace(asked, prompts=[prompt.model_copy(update={"given": given})])
 
 
 def ask_chat(
