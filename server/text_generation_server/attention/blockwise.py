@@ -40,7 +40,9 @@ class BlockQueries:
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache, softcap: float | None) -> Tensor:
         """Queries [T, H, d] to what those of the block get [t, H · d]."""
-        keys, values = (held[self.slots].transpose(0, 1)[:, None] for held in _layer(cache, layer))  # [K, 1, S, d]
+        gathered = cache.gather(layer.layer, self.slots)
+        kv = gathered.reshape(2, -1, 1, *gathered.shape[1:])
+        keys, values = kv.unbind()  # [K, 1, S, d]
         mine = q[self.tokens]
         mine = mine.view(len(mine), len(keys), -1, mine.shape[-1]).permute(1, 2, 0, 3)  # [K, H / K, t, d]
         keys, values = (held.expand(-1, mine.shape[1], -1, -1) for held in (keys, values))
@@ -50,10 +52,6 @@ class BlockQueries:
         else:
             out = attend_capped(mine, keys, values, mask, layer.scale, softcap)
         return out.permute(2, 0, 1, 3).flatten(1)
-
-
-def _layer(cache: PagedCache, layer: LayerAttention) -> tuple[Tensor, Tensor]:
-    return cache.keys(layer.layer), cache.values(layer.layer)
 
 
 class BlockwisePlan:

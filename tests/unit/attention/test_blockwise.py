@@ -36,14 +36,16 @@ def seen(q, keys, values, first, oldest, window, softcap):
     return torch.stack(found)
 
 
+@pytest.mark.parametrize("narrow", [None, torch.float8_e4m3fn])
 @pytest.mark.parametrize("slot_major", [False, True])
 @pytest.mark.parametrize(("window", "softcap"), [(None, None), (4, None), (3, 2.0)])
-def test_a_block_sees_all_of_itself_and_what_is_before_it(slot_major, window, softcap):
+def test_a_block_sees_all_of_itself_and_what_is_before_it(slot_major, window, softcap, narrow):
     torch.manual_seed(0)
-    spec = PagedSpec(1, KV_HEADS, DIM, torch.float32, torch.device("cpu"), slot_major=slot_major)
+    spec = PagedSpec(1, KV_HEADS, DIM, torch.float32, torch.device("cpu"), slot_major=slot_major, narrow=narrow)
     cache, kv = PagedCache(spec, 30), torch.randn(12, 2 * KV_HEADS, DIM)
     slots = torch.randperm(30)[:12]
     cache.write(0, slots, kv)
+    kv = kv if narrow is None else kv.to(narrow).float()
     table = torch.zeros(3, 12, dtype=torch.int64)
     table[2] = slots
     # Two rows: one token of row 1, and positions 4 to 11 of row 2, whose block of 3 to 9 was begun before.
