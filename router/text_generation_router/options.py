@@ -119,3 +119,7 @@ class RouterOptions:
     )
     tool_call_parser: str | None = option(None, "How the model writes calls of tools; by default as its template says")
     reasoning_parser: str | None = option(None, "How it writes reasoning, or none; by default as its template says")
+    max_images: int = option(16, "Most images of a request", least=0)
+    max_image_fetch_size: int = option(2**25, "Most bytes of the images that a request has at URLs", least=1)
+    image_url_timeout: float = option(10.0, "Seconds that fetching an image may take", least=0.1)
+    image_url_private: bool = option(False, "Fetch images from this machine and private networks too")

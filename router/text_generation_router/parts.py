@@ -10,11 +10,15 @@ from text_generation_router.batcher import Batcher, BatchPolicy
 from text_generation_router.blocks import BlockAllocator
 from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.template import ChatTemplate
+from text_generation_router.errors import StartError
 from text_generation_router.grammar import TRIAL_TOKENS
 from text_generation_router.handshake import Ready
 from text_generation_router.health import HealthCheck
+from text_generation_router.images.fetching import Fetcher, FetchRules
+from text_generation_router.images.files import ImageFiles
 from text_generation_router.inference import Inference, Permits
 from text_generation_router.metrics import Metrics
+from text_generation_router.prompts import Images
 from text_generation_router.queue import WaitingQueue
 from text_generation_router.routes.naming import ModelNames
 from text_generation_router.routes.services import Services
@@ -24,20 +28,24 @@ from text_generation_router.tokenizer import Backend, PromptTokenizer
 from text_generation_router.traces import NO_TRACES, Traces
 from text_generation_router.types import ShardInfo
 from text_generation_router.validation import RequestLimits, Validator
+from text_generation_server.errors import StartError as ServerStartError
 from text_generation_server.grammar.compiler import GrammarCompiler
+from text_generation_server.images.family import ImageFamily
+from text_generation_server.images.prompts import ImagePrompts
 
 
 @dataclass(frozen=True, slots=True)
 class ModelText:
     """What is read of a model's directory. template: if it has one. sha: the hub's commit, if it is from there.
 
-    dialect: how it writes calls and reasoning.
+    dialect: how it writes calls and reasoning. images: how it takes them, if it does.
     """
 
     tokenizer: Backend
     template: ChatTemplate | None
     dialect: Dialect
     sha: str | None
+    images: ImageFamily | None = None
 
 
 def make_services(
@@ -62,7 +70,8 @@ def make_services(
     tokenizer = PromptTokenizer(model.tokenizer, settings.validation_workers)
     grammars = GrammarCompiler(model.tokenizer, info.vocab_size or model.tokenizer.vocab_size, TRIAL_TOKENS)
     adapters = Adapters(ready.shards.adapters, info.adapters)
-    validator = Validator(tokenizer, grammars, ceilings, limits, adapters, info.vocab_size, info.extensions)
+    images = _images(settings, model, info)
+    validator = Validator(tokenizer, grammars, ceilings, limits, adapters, info.vocab_size, info.extensions, images)
     return Services(
         shards=ready.shards,
         batcher=batcher,
@@ -84,6 +93,18 @@ def make_services(
         payload_limit=settings.payload_limit,
         keep_alive_s=keep_alive_s,
     )
+
+
+def _images(settings: Settings, model: ModelText, info: ShardInfo) -> Images | None:
+    """What takes images, if model and shards do: ours say so, of others their models' files have to do. StartError."""
+    if model.images is None or (info.extensions and "images" not in info.extensions):
+        return None
+    rules = FetchRules(settings.max_image_fetch_size, settings.image_url_timeout, settings.image_url_private)
+    try:
+        prompts = ImagePrompts(model.images, model.tokenizer)
+    except ServerStartError as error:
+        raise StartError(str(error)) from error
+    return Images(prompts, ImageFiles(Fetcher(rules), settings.max_images))
 
 
 def _longest_resumed(settings: Settings, info: ShardInfo) -> int:

@@ -21,7 +21,7 @@ from text_generation_router.keys import read_keys
 from text_generation_router.parts import ModelText, make_services
 from text_generation_router.routes.services import Services
 from text_generation_router.settings import Settings, listen_address
-from text_generation_router.tokenizer import find_model, load_backend
+from text_generation_router.tokenizer import find_model, load_backend, load_family
 from text_generation_router.traces import NO_TRACES, RecordedTraces, Traces
 from text_generation_server.errors import StartError as ServerStartError
 from text_generation_server.reservations.holders import Taken
@@ -57,7 +57,7 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
                 grace_s = settings.graceful_termination_timeout
                 return await _run(_Server(app, _tell_address), services, place, stop, grace_s)
         finally:
-            services.tokenizer.close()
+            services.validator.prompts.close()
             await services.shards.close()
 
 
@@ -98,7 +98,7 @@ def _load_model(settings: Settings) -> ModelText:
     template = ChatTemplate.load(directory, settings.chat_template, Path(config) if config else None)
     text = "" if template is None else template.text
     dialect = Dialect.of(text, settings.tool_call_parser, settings.reasoning_parser)
-    return ModelText(tokenizer, template, dialect, sha)
+    return ModelText(tokenizer, template, dialect, sha, load_family(directory))
 
 
 async def _run(

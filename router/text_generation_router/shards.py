@@ -243,7 +243,7 @@ def _final(message: pb.GeneratedText) -> GeneratedText:
 def _request(wire: WireRequest) -> pb.Request:
     request = wire.request
     return calls.request(
-        request.inputs,
+        "".join(part for part in request.chunks if isinstance(part, str)) if request.chunks else request.inputs,
         request.truncate,
         request.max_new_tokens,
         _parameters(request.sampling),
@@ -251,6 +251,7 @@ def _request(wire: WireRequest) -> pb.Request:
         stop_token_ids=request.stop_token_ids,
         min_new_tokens=request.min_new_tokens,
         ignore_eos=request.ignore_eos,
+        chunks=[part if isinstance(part, str) else (part.data, part.kind) for part in request.chunks],
         prompt_ids=request.input_ids if request.given_as_ids else (),
         id=wire.id,
         add_special_tokens=request.add_special_tokens,

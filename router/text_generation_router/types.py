@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from text_generation_router.images.types import ImageFile
 from text_generation_server.grammar.grammar_type import GrammarType
 
 
@@ -88,7 +89,8 @@ class Sampling:
 class ValidRequest:
     """A request that keeps all rules.
 
-    input_ids: of the prompt, after truncation. given_as_ids: it has no other form that would give them again.
+    input_ids: of the prompt, after truncation; where an image is, a negative number of its own.
+    given_as_ids: it has no other form that would give them again. chunks: its texts and images in order, if it has any.
     truncate: most prompt tokens the shard may keep. adapter_id: None is the base model.
     priority: requests with a lower one are started before. timeout: seconds it may take, None for any.
     """
@@ -108,6 +110,7 @@ class ValidRequest:
     add_special_tokens: bool = True
     adapter_id: str | None = None
     given_as_ids: bool = False
+    chunks: tuple[str | ImageFile, ...] = ()
     priority: int = 0
     timeout: float | None = None
 

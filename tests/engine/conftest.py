@@ -13,6 +13,7 @@ from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.guessing import Guessing
 from text_generation_server.engine.runner import Runner
+from text_generation_server.specs.vision import Sight
 
 MakeEngine = Callable[..., Engine]
 
@@ -35,6 +36,7 @@ def make_engine() -> Iterator[MakeEngine]:
         graphs: tuple[int, ...] = (),
         max_mixed_tokens: int = 1024,
         guessing: Guessing | None = None,
+        feature_places: int = 32,
     ) -> Engine:
         model = model or MockModel()
         runner = Runner(model, SingleRank(), ThreadStream(), PlainRecorder)
@@ -49,6 +51,8 @@ def make_engine() -> Iterator[MakeEngine]:
             graphs=graphs,
             max_mixed_tokens=max_mixed_tokens,
             start=None if model.encoder is None else model.encoder.start,
+            feature_places=0 if model.reader is None else feature_places,
+            sight=Sight.CAUSAL if model.reader is None else model.reader.sight,
         )
         engine = Engine(runner, ByteTokenizer(), settings, guessing=guessing or AlwaysGuess())
         engine.resize(num_slots, max_len, graphs)

@@ -96,15 +96,15 @@ class DecodeRows:
         keys, values = gather(self.slots).view(2, kv_heads, rows, -1, head_dim)
         q = q.transpose(0, 1)
         if self.softcap is not None:
-            out = _attend_capped(q, keys, values, self.mask, scale, self.softcap)
+            out = attend_capped(q, keys, values, self.mask, scale, self.softcap)
         elif self.slots.numel() < MANY_KEYS and q.device.type == "cpu":
-            out = _attend_fused(q, keys, values, self.mask, scale)
+            out = attend_fused(q, keys, values, self.mask, scale)
         else:
             out = _attend_in_products(q, keys, values, self.mask, scale)
         return out.transpose(0, 1).reshape(rows, -1)
 
 
-def _attend_fused(
+def attend_fused(
     q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, causal: bool = False
 ) -> Tensor:
     """[…, t, d] over […, S, d] in one call: the least overhead, but slow for few queries over many keys.
@@ -130,9 +130,7 @@ def _attend_in_products(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | 
     return torch.bmm(scores.softmax(-1), values).view(shape)
 
 
-def _attend_capped(
-    q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, softcap: float
-) -> Tensor:
+def attend_capped(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, softcap: float) -> Tensor:
     """[…, t, d] over […, S, d], which no fused operator does: scores in the type of q, their softmax in float32."""
     scores = torch.matmul(q, keys.transpose(-1, -2)).mul_(scale / softcap).tanh_().mul_(softcap)
     if bias is not None:
@@ -172,8 +170,8 @@ class PromptRow:
         keys, values = kv[:, :, :, block.keys]
         bias = block.mask if self.slopes is None or block.mask is None else self.slopes * block.mask
         if self.softcap is not None:
-            return _attend_capped(q[:, :, block.queries], keys, values, bias, scale, self.softcap)
-        return _attend_fused(q[:, :, block.queries], keys, values, bias, scale, causal=block.mask is None)
+            return attend_capped(q[:, :, block.queries], keys, values, bias, scale, self.softcap)
+        return attend_fused(q[:, :, block.queries], keys, values, bias, scale, causal=block.mask is None)
 
 
 class SdpaPlan:

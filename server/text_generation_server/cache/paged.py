@@ -85,11 +85,13 @@ class PagedCache:
             pool.index_copy_(1, slots, kv.transpose(0, 1))
 
     def gather(self, layer: int, slots: Tensor) -> Tensor:
-        """What a head-major cache holds in slots [S], as it is computed with: [2 · kv_heads, S, head_dim]."""
-        pool = self._layers[layer]
-        if self._widen is None:
-            return pool.index_select(1, slots)
-        return self._widen(pool.view(torch.uint8).index_select(1, slots))
+        """What is held in slots [S], as it is computed with: [2 · kv_heads, S, head_dim]."""
+        pool = self._layers[layer] if self._widen is None else self._layers[layer].view(torch.uint8)
+        if self._slot_major:
+            found = pool.index_select(0, slots).flatten(1, 2).transpose(0, 1)
+        else:
+            found = pool.index_select(1, slots)
+        return found if self._widen is None else self._widen(found)
 
     def layer(self, layer: int) -> Tensor:
         """Keys and values of a layer, in the order that the state asked for."""

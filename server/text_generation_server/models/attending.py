@@ -8,6 +8,8 @@ from torch import Tensor
 from text_generation_server.attention.base import AttentionBackend, AttentionPlan, DecodePlan, TokenPlan
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedSpec
+from text_generation_server.cache.states import StateSpec
+from text_generation_server.models.step import Reader
 
 
 class AttendingModel:
@@ -16,11 +18,12 @@ class AttendingModel:
     __slots__ = ()
 
     encoder = None
+    reader: Reader | None = None
     kv: PagedSpec
     attention: AttentionBackend
 
     @property
-    def states(self) -> tuple[PagedSpec]:
+    def states(self) -> tuple[StateSpec, ...]:
         """See `ServedModel`."""
         return (self.kv,)
 

@@ -24,6 +24,7 @@ from text_generation_server.models.decoder import (
 )
 from text_generation_server.models.layerwise import build_layers
 from text_generation_server.models.tensors import StoredLinear, TensorReader
+from text_generation_server.models.vision.build import ReaderBuilder
 from text_generation_server.specs.decoder import DecoderSpec, Wiring
 from text_generation_server.weights.layout import Partition
 
@@ -67,6 +68,8 @@ class DecoderBuilder:
         spec, reader, attention = self._spec, self._reader, self._attention
         # First, because these are the largest tensors: while they are read, little else is in memory.
         table = self._ends.table()
+        vision = spec.vision
+        images = None if vision is None else ReaderBuilder(vision, reader, self._group, spec.hidden_size).build()
         return Decoder(
             kv=attention.state,
             attention=attention.backend,
@@ -79,6 +82,8 @@ class DecoderBuilder:
             linears=reader.linears,
             final_norm=self._norm(spec.names.final_norm),
             projection=self._projection(spec.names.embedding_out, self._embedding_size, spec.hidden_size),
+            reader=images,
+            features=None if images is None else images.features,
         )
 
     def _block(self, layer: int) -> Block:

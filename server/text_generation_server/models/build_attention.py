@@ -3,12 +3,14 @@
 Query heads are cut over ranks; with fewer key/value heads than ranks, ranks hold copies.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from text_generation_server.attention.base import LayerAttention, create_backend
+from text_generation_server.attention.blockwise import BlockwiseAttention
 from text_generation_server.cache.narrow import UNSCALED, KVScales
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.qk_norm import AllHeadsRmsNorm, HeadLayerNorm, HeadRmsNorm, QkNorm
@@ -19,9 +21,12 @@ from text_generation_server.models.kv_form import read_scales, tell_narrow
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.specs.decoder import DecoderSpec, NormKind, QkNormScope, QkNormSpec
 from text_generation_server.specs.names import QkvLayout
+from text_generation_server.specs.rope import RopeSpec
+from text_generation_server.specs.vision import Sight
 from text_generation_server.weights.layout import half_split_order, head_places, heads_of, qkv_places, qkv_sizes
 
 ROTATED_BY_LENGTH = "it rotates the same prompt differently in longer requests"
+WHOLE_PROMPT = "what it keeps of each token follows from the whole prompt"
 """Why keys of a prompt are not shared."""
 
 
@@ -46,6 +51,9 @@ class AttentionBuilder:
         shape = attention_shape(spec, self._heads, reader.dtype, reader.device, narrow)
         self._variant_of = [shape.variants.index(variant) for variant in layer_variants(spec, self._heads)]
         self.backend = create_backend(backend, shape)
+        sight = Sight.CAUSAL if spec.vision is None else spec.vision.sight
+        if sight is not Sight.CAUSAL:
+            self.backend = BlockwiseAttention(self.backend, shape, windows=sight is Sight.IMAGES)
         ropes = dict.fromkeys(rope for layer in layers if (rope := attention.rope_of(layer)) is not None)
         self._ropes = list(ropes)
         self.rotaries = [Rotary(rope, reader.dtype, reader.device) for rope in ropes]
@@ -53,9 +61,15 @@ class AttentionBuilder:
             shape.state,
             slot_major=self.backend.slot_major,
             head_dim=self.backend.head_dim,
-            unshared=ROTATED_BY_LENGTH if any(rope.depends_on_span for rope in ropes) else "",
+            unshared=self._unshared(ropes, sight),
         )
         tell_narrow(self.state, self._scales(spec.names.layer.format(0) + ".") != UNSCALED)
+
+    @staticmethod
+    def _unshared(ropes: Iterable[RopeSpec], sight: Sight) -> str:
+        if sight is Sight.PROMPTS:
+            return WHOLE_PROMPT
+        return ROTATED_BY_LENGTH if any(rope.depends_on_span for rope in ropes) else ""
 
     def layer(self, prefix: str, layer: int) -> SelfAttention:
         """The attention of a layer whose tensors' names start with `prefix`."""

@@ -30,6 +30,7 @@ from text_generation_server.quantization.tuning import MatmulTuner
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
 from text_generation_server.specs.seq2seq import Seq2SeqSpec
+from text_generation_server.specs.vision import Sight
 from text_generation_server.weights.checkpoint import Checkpoint, Progress, SavedCheckpoint
 from text_generation_server.weights.random import RandomCheckpoint
 
@@ -76,6 +77,10 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
         model = load_model(directory, plain, group, progress)
         if model.encoder is not None:
             raise UnsupportedModel("--deterministic is not for models with an encoder: leave it out")
+        if model.reader is not None and model.reader.sight is not Sight.CAUSAL:
+            raise UnsupportedModel(
+                "--deterministic is not for models whose tokens see what is behind them: leave it out"
+            )
         return invariant(model, group, SIZES if _token_by_token(directory) else ONE_BY_ONE)
     config = ConfigDict.load(directory / "config.json")
     if not has_architecture(config):
@@ -98,7 +103,7 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     checkpoint: Checkpoint = (
         RandomCheckpoint(options.dtype, options.device, progress)
         if options.random_weights
-        else SavedCheckpoint(directory, spec.names.family_prefix, progress, quantised=found is not None)
+        else _saved(directory, spec, progress, quantised=found is not None)
     )
     tuner = MatmulTuner(options.kernel_choices, options.device) if options.device.type == "cuda" else None
     dense = DenseScheme(options.dtype, options.device, tuner)
@@ -109,6 +114,11 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
         logger.info("Weights take {:.2f} GB on this rank", torch.cuda.memory_allocated(options.device) / 1e9)
         tuner.tune()
     return model
+
+
+def _saved(directory: Path, spec: ModelSpec, progress: Progress, quantised: bool) -> SavedCheckpoint:
+    aliases = spec.names.aliases if isinstance(spec, DecoderSpec) else ()
+    return SavedCheckpoint(directory, spec.names.family_prefix, progress, quantised, aliases)
 
 
 def _build(

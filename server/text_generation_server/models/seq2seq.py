@@ -105,6 +105,7 @@ class Seq2SeqModel:
     mixing: str = "gathered attention"
     linears: tuple[()] = ()
     records: bool = False
+    reader: None = None
 
     @property
     def states(self) -> tuple[PagedSpec, SourcesSpec]:

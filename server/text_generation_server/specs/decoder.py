@@ -11,6 +11,7 @@ from text_generation_server.specs.activation import Activation
 from text_generation_server.specs.alibi import AlibiSpec
 from text_generation_server.specs.names import CheckpointNames
 from text_generation_server.specs.rope import RopeSpec
+from text_generation_server.specs.vision import VisionSpec
 
 
 class NormKind(Enum):
@@ -193,6 +194,7 @@ class DecoderSpec:
     position_offset: first row of a learned table that a position uses.
     embedding_scale: multiplies embeddings, rounded to their dtype first. embedding_size: their width, if not the
     hidden state's. branch_scale: multiplies what each branch of a sequential layer adds.
+    vision: what reads images for it, None where it takes none.
     """
 
     vocab_size: int
@@ -210,6 +212,7 @@ class DecoderSpec:
     embedding_scale: float = 1.0
     embedding_size: int | None = None
     branch_scale: float = 1.0
+    vision: VisionSpec | None = None
 
     @property
     def rotates(self) -> bool:
