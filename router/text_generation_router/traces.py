@@ -44,8 +44,8 @@ class StepTrace:
 class Traces:
     """Begins traces."""
 
-    def generation(self, request: ValidRequest) -> GenerationTrace:
-        """Of a request that is about to be queued."""
+    def generation(self, request: ValidRequest, parent: Mapping[str, str] | None = None) -> GenerationTrace:
+        """Of a request that is about to be queued. parent: carries the span that it belongs to, if not this task's."""
         return _NO_GENERATION
 
     def step(self, method: str, members: Sequence[GenerationTrace], added: Sequence[GenerationTrace]) -> StepTrace:
@@ -64,9 +64,9 @@ class RecordedTraces(Traces):
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
 
-    def generation(self, request: ValidRequest) -> GenerationTrace:
+    def generation(self, request: ValidRequest, parent: Mapping[str, str] | None = None) -> GenerationTrace:
         """A child of the HTTP request's span."""
-        return _RecordedGeneration(self._tracing, request)
+        return _RecordedGeneration(self._tracing, request, parent)
 
     def step(self, method: str, members: Sequence[GenerationTrace], added: Sequence[GenerationTrace]) -> StepTrace:
         """For one generation alone, a part of its trace; for several, a trace of its own, linked with theirs."""
@@ -76,9 +76,9 @@ class RecordedTraces(Traces):
 class _RecordedGeneration(GenerationTrace):
     """`generate`, and in it `queued` and then `infer`."""
 
-    def __init__(self, tracing: Tracing, request: ValidRequest) -> None:
+    def __init__(self, tracing: Tracing, request: ValidRequest, parent: Mapping[str, str] | None) -> None:
         self._tracing = tracing
-        self._whole = tracing.start("generate", parent=tracing.current())
+        self._whole = tracing.start("generate", parent=tracing.current() if parent is None else parent)
         self._whole.note(
             input_length=len(request.input_ids),
             max_new_tokens=request.max_new_tokens,
