@@ -1,16 +1,13 @@
 """What answers HTTP: this process, or workers. Knows neither shards nor signals."""
 
 import asyncio
-import socket
 from collections.abc import Sequence
 from typing import Protocol
-
-from loguru import logger
 
 from text_generation_router.app import make_app
 from text_generation_router.backend import Exposition
 from text_generation_router.handshake import Facts
-from text_generation_router.http_server import HttpServer
+from text_generation_router.http_server import HttpServer, tell_address
 from text_generation_router.model_text import ModelText, load_model
 from text_generation_router.parts import BatchSide, make_services
 from text_generation_router.routes.services import Services
@@ -78,13 +75,3 @@ def http_server(services: Services, settings: Settings, keys: Sequence[str], tra
     """The server of all routes."""
     origins, compat = settings.cors_allow_origin, settings.tgi_compat
     return HttpServer(make_app(services, origins, keys, tracing, compat, settings.kserve), tell_address)
-
-
-def tell_address(listener: socket.socket) -> None:
-    """Say that connections are taken."""
-    logger.info("Connected; listening on {}:{}", *listener.getsockname()[:2])
-
-
-def make_front(settings: Settings, keys: Sequence[str], tracing: Tracing | None, keep_alive_s: float) -> Front:
-    """What the options ask for."""
-    return LocalFront(settings, keys, tracing, keep_alive_s)

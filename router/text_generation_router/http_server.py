@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from loguru import logger
 from starlette.types import ASGIApp
 
 from text_generation_router.errors import StartError
@@ -64,3 +65,8 @@ class HttpServer(uvicorn.Server):
 
     def _protocol(self) -> LimitedHeadProtocol:
         return LimitedHeadProtocol(self.config, self.server_state, self.lifespan.state)
+
+
+def tell_address(listener: socket.socket) -> None:
+    """Say that connections are taken."""
+    logger.info("Connected; listening on {}:{}", *listener.getsockname()[:2])

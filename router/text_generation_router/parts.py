@@ -37,6 +37,7 @@ class BatchSide:
     shards: ShardedClient
     batcher: Batcher
     runs: LocalRuns
+    permits: Permits
     metrics: Metrics
     backend: Backend
 
@@ -54,14 +55,15 @@ def make_batch_side(settings: Settings, ready: Ready, traces: Traces = NO_TRACES
     batcher = Batcher(ready.shards, queue, allocator, _policy(settings, info), metrics, traces)
     adapters = Adapters(ready.shards.adapters, info.adapters)
     runs = LocalRuns(batcher, adapters, traces)
+    permits = Permits(settings.max_concurrent_requests)
     backend = Backend(
         runs=runs,
         adapters=adapters,
         health=HealthCheck(ready.shards, batcher, settings.watchdog_timeout),
-        permits=Permits(settings.max_concurrent_requests),
+        permits=permits,
         figures=Figures(metrics),
     )
-    return BatchSide(ready.shards, batcher, runs, metrics, backend)
+    return BatchSide(ready.shards, batcher, runs, permits, metrics, backend)
 
 
 def make_metrics(settings: Settings, facts: Facts) -> Metrics:

@@ -10,14 +10,14 @@ from loguru import logger
 from text_generation_router.app import make_metrics_app
 from text_generation_router.backend import Exposition
 from text_generation_router.errors import ShardError, StartError
-from text_generation_router.front import Front, make_front
+from text_generation_router.front import Front, LocalFront
 from text_generation_router.handshake import shake_hands
 from text_generation_router.http_server import HttpServer
 from text_generation_router.keys import read_keys
 from text_generation_router.parts import BatchSide, make_batch_side
 from text_generation_router.settings import Settings, listen_address
-from text_generation_router.traces import NO_TRACES, RecordedTraces, Traces
-from text_generation_server.errors import StartError as ServerStartError
+from text_generation_router.traces import NO_TRACES, RecordedTraces, Traces, tracing_of
+from text_generation_router.workers.pool import WorkerPool
 from text_generation_server.reservations.holders import Taken
 from text_generation_server.reservations.ports import PortReservation, reserve_port
 from text_generation_server.tracing import Tracing
@@ -40,7 +40,11 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
     keys = read_keys(settings.api_key, settings.api_key_file)
     with _reserve(settings.hostname, settings.port) as place, _tracing(settings) as tracing:
         traces = NO_TRACES if tracing is None else RecordedTraces(tracing)
-        front = make_front(settings, keys, tracing, keep_alive_s)
+        front: Front
+        if settings.router_workers == 1:
+            front = LocalFront(settings, keys, tracing, keep_alive_s)
+        else:
+            front = WorkerPool(settings, keys, keep_alive_s)
         try:
             starting = asyncio.ensure_future(_start(settings, front, traces))
             if not await _finishes_before(starting, stop):
@@ -58,14 +62,8 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
 @contextlib.contextmanager
 def _tracing(settings: Settings) -> Iterator[Tracing | None]:
     """What sends spans, if a collector is asked for. Raises StartError."""
-    if settings.otlp_endpoint is None:
-        yield None
-        return
-    try:
-        tracing = Tracing(settings.otlp_endpoint, settings.otlp_service_name)
-    except ServerStartError as error:
-        raise StartError(str(error)) from error
-    with contextlib.closing(tracing):
+    tracing = tracing_of(settings.otlp_endpoint, settings.otlp_service_name)
+    with contextlib.nullcontext() if tracing is None else contextlib.closing(tracing):
         yield tracing
 
 

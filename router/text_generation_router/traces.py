@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from text_generation_router.errors import StartError
 from text_generation_router.types import GeneratedText, ValidRequest
+from text_generation_server.errors import StartError as ServerStartError
 from text_generation_server.tracing import Kind, Span, Tracing
 
 MOST_LINKS = 128
@@ -134,3 +136,13 @@ class _RecordedStep(StepTrace):
 
 def _stages(traces: Sequence[GenerationTrace]) -> list[Span]:
     return [trace.stage for trace in traces if isinstance(trace, _RecordedGeneration)]
+
+
+def tracing_of(endpoint: str | None, service_name: str) -> Tracing | None:
+    """What sends this process's spans, if a collector is asked for. Raises StartError."""
+    if endpoint is None:
+        return None
+    try:
+        return Tracing(endpoint, service_name)
+    except ServerStartError as error:
+        raise StartError(str(error)) from error
