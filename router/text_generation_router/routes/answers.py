@@ -127,11 +127,13 @@ class _StreamedChoice:
 
     def _step(self, generation: Generation) -> Step:
         final, offset, end = generation.generated_text, self._offset, None
-        self._offset += sum([len(token.text) for token in generation.tokens if not token.special])
+        for token in generation.tokens:
+            if not token.special:
+                self._offset += len(token.text)
         if final is not None:
             self.generated_tokens = final.generated_tokens
             end = _end(final, self._stops, len(self._request.input_ids))
-        top_tokens = [tied[: self._top] for tied in generation.top_tokens]
+        top_tokens = [tied[: self._top] for tied in generation.top_tokens] if generation.top_tokens else ()
         return Step(self._reading.step(generation), generation.tokens, top_tokens, offset, end)
 
 
