@@ -58,6 +58,7 @@ class HttpServer(uvicorn.Server):
 
     def take(self, connection: socket.socket) -> None:
         """Serve a connection that somebody else has accepted. `serve` must run, without sockets."""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the loop does where it accepts itself
         loop = asyncio.get_running_loop()
         opening = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
         self._opening.add(opening)

@@ -12,7 +12,7 @@ from typing import Any
 
 from text_generation_router.backend import Backend
 from text_generation_router.entry import Timeline
-from text_generation_router.errors import ApiError, GenerationFailed
+from text_generation_router.errors import ApiError
 from text_generation_router.inbox import Inbox
 from text_generation_router.types import Generation, ValidRequest
 from text_generation_router.workers.link import Link
@@ -47,11 +47,6 @@ class RemoteRuns:
             inbox, timeline = self._running[key]
             timeline.batched = batched
             inbox.push(event)
-
-    def fail_all(self) -> None:
-        """Nobody runs them any more."""
-        for inbox, _ in self._running.values():
-            inbox.push(GenerationFailed("the router stops"))
 
     def _parent(self) -> dict[str, str] | None:
         """What carries this task's span."""
