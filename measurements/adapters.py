@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        model = load(ALL_SHAPES[options.shape], Path(folder), device)
+        model = load(ALL_SHAPES[options.shape], Path(folder), device, options.kernels)
         tokenizer = TokenizerAdapter.load(Path(folder))
         for rank in (0, *options.ranks):
             adapters = attach(model, rank) if rank else NO_ADAPTERS
@@ -94,16 +94,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--distinct", type=int, nargs="+", default=[0, 1, 8, 32], help="adapters in a batch; 0: none")
     parser.add_argument("--steps", type=int, default=60, help="decode steps of a run")
     parser.add_argument("--prefill", type=int, nargs=2, default=[8, 1024], help="prompts, and tokens of each")
+    parser.add_argument("--kernels", type=Path, help="file that keeps choices of kernels between runs")
     parser.add_argument("--out", type=Path, default=Path("adapters.json"))
     return parser.parse_args(arguments)
 
 
-def load(shape: Shape, folder: Path, device: torch.device) -> ServedModel:
-    """A model of this shape with random weights, and a tokenizer in its directory."""
+def load(shape: Shape, folder: Path, device: torch.device, kernels: Path | None) -> ServedModel:
+    """A model of this shape with random weights, and a tokenizer in its directory. kernels: file of their choices."""
     shape.write(folder)
     made_up_tokenizer(shape.vocab_size).save(str(folder / "tokenizer.json"))
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    options = ModelOptions(dtype, device, random_weights=True)
+    options = ModelOptions(dtype, device, random_weights=True, kernel_choices=kernels)
     with torch.inference_mode():
         return load_model(folder, options, SingleRank(), lambda _done, _total: None)
 

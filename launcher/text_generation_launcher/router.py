@@ -154,15 +154,21 @@ def _chat_template(given: str | None) -> str | None:
 
 
 async def _healthy(router: int, host: str, port: int, api_key: str | None) -> bool:
-    if not listens(router, port):
-        known = await asyncio.to_thread(listeners, port)  # a look at every process of the host
-        if known and not any(belongs_to(pid, router) for pid in known):
-            return False
+    if await _others_listen(router, port):
+        return False
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            return await _health_status(host, port, api_key) == 200
+            healthy = await _health_status(host, port, api_key) == 200
     except (OSError, ValueError, IndexError, TimeoutError):
         return False
+    return healthy and not await _others_listen(router, port)  # who may have come since we looked
+
+
+async def _others_listen(router: int, port: int) -> bool:
+    if listens(router, port):
+        return False
+    known = await asyncio.to_thread(listeners, port)  # a look at every process of the host
+    return bool(known) and not any(belongs_to(pid, router) for pid in known)
 
 
 async def _health_status(host: str, port: int, api_key: str | None) -> int:

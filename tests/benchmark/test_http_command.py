@@ -59,6 +59,24 @@ async def test_a_failed_request_is_shown_and_fails_the_command(benchmark, direct
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+async def test_chats_go_on_from_the_servers_answers(benchmark, path):
+    async with event_server(good) as server:
+        load = ["--workload", "chat:3x9+6/3", "--streams", "2", "--requests", "4", "--warmup", "0"]
+        code, found, printed = await benchmark(server.url + path, *load)
+        assert code == 0, printed.err
+        assert [cell["requests"] for cell in found["servers"][0]["cells"]] == [12]
+        asked = [body["messages"] if "messages" in body else body["prompt"] for _, body in server.asked[1:]]
+        if path.endswith("chat/completions"):
+            answer = max(asked, key=len)[1]["content"]
+            assert sorted(len(messages) for messages in asked) == [1] * 4 + [3] * 4 + [5] * 4
+            assert answer
+        else:
+            opening = {prompt for prompt in asked if len(prompt.split()) == 15}
+            assert len(opening) == 4
+            assert all(prompt.startswith(tuple(opening)) for prompt in asked)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 async def test_openai_endpoints_are_measured(benchmark, path):
     async with event_server(good) as server:
         parameters = ["--parameters", '{"temperature": 0.5}', "--header", "Authorization: Bearer x"]

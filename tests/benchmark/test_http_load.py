@@ -23,7 +23,7 @@ class Server:
         for _ in range(3):
             await asyncio.sleep(0)
         self.now -= 1
-        return timeline
+        return [timeline]
 
 
 async def test_streams_share_the_requests():

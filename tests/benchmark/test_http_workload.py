@@ -6,6 +6,7 @@ import pytest
 
 from mocks.fake_shard import save_tokenizer
 from text_generation_benchmark.errors import BenchmarkError
+from text_generation_benchmark.http.endpoints import ChatCompletions, GenerateStream, Wishes
 from text_generation_benchmark.http.load import Limit, arrivals
 from text_generation_benchmark.http.vocabulary import of_tokenizer, of_words
 from text_generation_benchmark.http.workload import Requests, Workload
@@ -39,6 +40,22 @@ def test_prefixes_are_shared_by_all_runs():
     prompts = [WORDS.make(workload, run, number).prompt.split() for run in ("a", "b") for number in range(20)]
     assert len({tuple(prompt[:30]) for prompt in prompts}) == 2
     assert len({tuple(prompt[30:]) for prompt in prompts}) == 40
+
+
+def test_a_chats_turns_go_on_from_what_was_said():
+    workload = Workload.parse("chat:3x20+4/6")
+    opening = [WORDS.make(workload, "run", number) for number in range(2)]
+    assert workload.turns == 3
+    assert {len(request.prompt.split()) for request in opening} == {24}
+    assert len({tuple(request.prompt.split()[:20]) for request in opening}) == 1
+    later = WORDS.make(workload, "run", 0, 1, (opening[0].prompt, "an answer"))
+    assert (later.before, len(later.prompt.split())) == ((opening[0].prompt, "an answer"), 4)
+    assert GenerateStream().body(later, Wishes())["inputs"] == f"{opening[0].prompt}an answer{later.prompt}"
+    assert ChatCompletions().body(later, Wishes())["messages"] == [
+        {"role": "user", "content": opening[0].prompt},
+        {"role": "assistant", "content": "an answer"},
+        {"role": "user", "content": later.prompt},
+    ]
 
 
 def test_sharegpt_has_its_averages_and_bounds():

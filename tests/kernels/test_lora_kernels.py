@@ -7,8 +7,8 @@ from text_generation_server.adapters import bank as module
 from text_generation_server.adapters.bank import BankLayout, LoraBank
 from text_generation_server.adapters.pairs import LoraPair
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.kernels import lora
-from text_generation_server.kernels.lora import segments_of
+from text_generation_server.kernels.lora import segments
+from text_generation_server.kernels.lora.segments import segments_of
 from text_generation_server.layers.linear import ColumnParallelLinear, LinearSlice, LinearStep, RowParallelLinear
 
 PLACES = 5
@@ -18,18 +18,29 @@ MIXTURES = [[0], [5], [3, 0], [0, 0, 0], [2] * 20, [1, 5, 0, 3, 3, 2, 4, 5, 0, 5
 @pytest.fixture(params=[256, 4], ids=["few", "many"])
 def few(request, monkeypatch):
     for name in ("FEW", "COMPARED"):
-        monkeypatch.setattr(lora, name, request.param)
+        monkeypatch.setattr(segments, name, request.param)
 
 
 @pytest.mark.parametrize("adapters", MIXTURES, ids=len)
-def test_tokens_are_put_in_order_of_their_adapters(device, few, adapters):
+def test_tokens_are_put_in_segments_of_one_adapter(device, few, adapters):
     found = segments_of(torch.tensor(adapters, device=device), PLACES)
-    there = sorted(set(adapters) - {0})
     table = found.table.tolist()
-    assert (len(table), [place + 1 for place, *_ in table[: len(there)]]) == (min(len(adapters), PLACES), there)
-    assert all(first == end for _, first, end in table[len(there) :])
-    for place, first, end in table[: len(there)]:
-        assert found.order[first:end].tolist() == [t for t, a in enumerate(adapters) if a == place + 1]
+    cut = [(place + 1, start, end) for place, start, end in table if start < end]
+    assert table[: len(cut)] == [[place - 1, start, end] for place, start, end in cut]  # those without tokens are last
+    assert all(end - start <= found.size for _, start, end in cut)
+    for place in set(adapters) - {0}:
+        own = [(start, end) for owner, start, end in cut if owner == place]
+        tokens = [t for start, end in own for t in found.order[start:end].tolist()]
+        assert tokens == [t for t, a in enumerate(adapters) if a == place]
+        assert len(own) == -(-adapters.count(place) // found.size)
+
+
+@pytest.mark.parametrize(("tokens", "places"), [(1, 4), (33, 4), (40, 100)])
+def test_there_is_room_for_every_mixture(device, few, tokens, places):
+    most = min(tokens, places)
+    spread = [*range(1, most + 1), *[1] * (tokens - most)]  # as many segments as there can be
+    found = segments_of(torch.tensor(spread, device=device), places)
+    assert sum(end - start for _, start, end in found.table.tolist()) == tokens
 
 
 def filled(linear, device, dtype, rank):
@@ -69,9 +80,9 @@ def test_every_mixture_gets_what_the_twin_says(device, few, adapters, outputs, i
     before = torch.randn(len(adapters), width, generator=drawn).to(device, dtype)
     numbers = torch.tensor(adapters, device=device)
     addend._kernel = None
-    expected = addend(before.clone(), x, numbers, LinearStep(numbers))
+    expected = addend(x, numbers, LinearStep(numbers))(before.clone())
     addend._kernel = module._kernel(addend._parts, addend._numbers, addend._ranks, rank)
-    got = addend(before.clone(), x, numbers, LinearStep(numbers))
+    got = addend(x, numbers, LinearStep(numbers))(before.clone())
     tolerance = 1e-4 if dtype == torch.float32 else 0.03
     torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
     assert got[numbers == 0].equal(before[numbers == 0])
@@ -82,7 +93,7 @@ def test_inputs_that_are_padding_are_not_read(device):
     filled(linear, device, torch.float32, 16)
     numbers = torch.tensor([1, 2, 0, 1], device=device)
     x = torch.cat((torch.randn(4, 32), torch.full((4, 8), torch.nan)), 1).to(device)
-    expected = linear.addend(torch.zeros(4, 48, device=device), x, numbers, LinearStep(numbers))
+    expected = linear.addend(x, numbers, LinearStep(numbers))(torch.zeros(4, 48, device=device))
     linear.addend._kernel = module._kernel(linear.addend._parts, linear.addend._numbers, linear.addend._ranks, 16)
-    got = linear.addend(torch.zeros(4, 48, device=device), x, numbers, LinearStep(numbers))
+    got = linear.addend(x, numbers, LinearStep(numbers))(torch.zeros(4, 48, device=device))
     torch.testing.assert_close(got, expected)

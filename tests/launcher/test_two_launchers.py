@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mocks.launched import Launched, Launcher, free_port, wait_for, write_router
+from text_generation_launcher import router
 from text_generation_launcher.context import LaunchContext
 from text_generation_launcher.errors import LaunchError
 from text_generation_launcher.hardware import Hardware
@@ -20,6 +21,7 @@ from text_generation_launcher.options import Options
 from text_generation_launcher.places import Places
 from text_generation_launcher.programs import Programs
 from text_generation_launcher.settings import read_environment
+from text_generation_server.reservations.holders import listeners
 
 READY = "ready after"
 FLAGS = {"flags": ["master-shard-uds-path", "port", "hostname", "prometheus-port"]}
@@ -146,9 +148,11 @@ def impostor(place: socket.socket) -> Iterator[None]:
     with subprocess.Popen(command, pass_fds=[place.fileno()], stdout=subprocess.PIPE) as server:
         place.close()
         assert server.stdout is not None and server.stdout.readline() == b"ready\n"
-        time.sleep(0.5)  # several questions of a launcher that waits
-        yield
-        server.kill()
+        try:
+            time.sleep(0.5)  # several questions of a launcher that waits
+            yield
+        finally:
+            server.kill()
 
 
 def test_another_server_at_the_port_is_not_taken_for_the_router(launcher: Launcher):
@@ -161,6 +165,17 @@ def test_another_server_at_the_port_is_not_taken_for_the_router(launcher: Launch
         code, out, err = first.end()
     assert code == 1 and READY not in out
     assert "router" in err and "Address already in use" in err
+
+
+async def test_a_server_that_came_while_the_router_was_looked_for_is_not_taken_for_it(monkeypatch):
+    looks = iter([frozenset()])  # nobody listens yet
+    monkeypatch.setattr(router, "listeners", lambda port: next(looks, listeners(port)))
+    place = socket.create_server(("127.0.0.1", 0))
+    port = place.getsockname()[1]
+    with impostor(place), subprocess.Popen(["sleep", "60"]) as waiting:
+        healthy = await router._healthy(waiting.pid, "127.0.0.1", port, None)
+        waiting.kill()
+    assert not healthy
 
 
 def test_another_server_at_the_socket_is_not_taken_for_the_shard_and_survives(launcher: Launcher):

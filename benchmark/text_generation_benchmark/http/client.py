@@ -123,6 +123,7 @@ class _AnswerReader:
         self._counted: int | None = None
         self._last = False
         self._refusal = b""
+        self._texts: list[str] = []
 
     def feed(self, response: Response, body: bytes) -> None:
         """A piece of the body, as soon as it is there."""
@@ -140,6 +141,7 @@ class _AnswerReader:
         """The body is complete."""
         timeline = self._timeline
         timeline.tokens = len(timeline.times) if self._counted is None else self._counted
+        timeline.text = "".join(self._texts)
         if response.status != 200:
             timeline.error = f"HTTP {response.status}: {_message(self._refusal)}"
         elif timeline.error is None and not timeline.times:
@@ -161,6 +163,7 @@ class _AnswerReader:
             return
         if reading.token:
             timeline.times.append(now)
+            self._texts.append(reading.text)
             self._tally.tokens += 1
         self._last = self._last or reading.last
         if reading.prompt_tokens is not None:

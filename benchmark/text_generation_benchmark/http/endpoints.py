@@ -3,6 +3,7 @@
 Sources: text-generation-inference's documentation of `/generate_stream`; OpenAI's of the completions and chat APIs.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 
 class Request(NamedTuple):
-    """A prompt, and how many tokens its answer shall have."""
+    """A prompt, and how many tokens its answer shall have. before: a chat's earlier prompts and answers, in turns."""
 
     prompt: str
     answer_tokens: int
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Reading(NamedTuple):
 
     token: bool
     last: bool
+    text: str = ""
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
 
@@ -59,15 +62,15 @@ class GenerateStream:
     def body(self, request: Request, wishes: Wishes) -> dict[str, Any]:
         """With details, for the counts in the last event."""
         parameters = {"max_new_tokens": request.answer_tokens, "details": True, **wishes.parameters}
-        return {"inputs": request.prompt, "parameters": parameters}
+        return {"inputs": _as_one(request), "parameters": parameters}
 
     def read(self, event: Mapping[str, Any]) -> Reading:
         """The last event has the whole text, and details."""
-        token = "token" in event
+        token, text = "token" in event, (event.get("token") or {}).get("text", "")
         if event.get("generated_text") is None:
-            return Reading(token, last=False)
+            return Reading(token, False, text)
         details = event.get("details") or {}
-        return Reading(token, True, details.get("input_length"), details.get("generated_tokens"))
+        return Reading(token, True, text, details.get("input_length"), details.get("generated_tokens"))
 
 
 class _OpenAI(ABC):
@@ -79,7 +82,7 @@ class _OpenAI(ABC):
         """Greedy, and with usage."""
         body = {
             "model": wishes.model,
-            **self._prompt(request.prompt),
+            **self._prompt(request),
             "max_tokens": request.answer_tokens,
             "temperature": 0,
             "stream": True,
@@ -92,17 +95,21 @@ class _OpenAI(ABC):
         usage, choices = event.get("usage") or {}, event.get("choices")
         counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if not choices:
-            return Reading(False, False, *counts)
+            return Reading(False, False, "", *counts)
         last = bool(choices[0].get("finish_reason"))
-        return Reading(self._carries_text(choices[0], last), last, *counts)
+        return Reading(self._carries_text(choices[0], last), last, self._text(choices[0]), *counts)
 
     @abstractmethod
-    def _prompt(self, prompt: str) -> dict[str, Any]:
+    def _prompt(self, request: Request) -> dict[str, Any]:
         """The part of the body that holds the prompt."""
 
     @abstractmethod
     def _carries_text(self, choice: Mapping[str, Any], last: bool) -> bool:
         """Whether a choice stands for a token."""
+
+    @abstractmethod
+    def _text(self, choice: Mapping[str, Any]) -> str:
+        """What it adds to the answer."""
 
 
 class Completions(_OpenAI):
@@ -110,30 +117,47 @@ class Completions(_OpenAI):
 
     path: ClassVar[str] = "/v1/completions"
 
-    def _prompt(self, prompt: str) -> dict[str, Any]:
-        return {"prompt": prompt}
+    def _prompt(self, request: Request) -> dict[str, Any]:
+        return {"prompt": _as_one(request)}
 
     def _carries_text(self, choice: Mapping[str, Any], last: bool) -> bool:
         """A token may be half a character, so without text; an end without text is none."""
         return bool(choice.get("text")) or not last
 
+    def _text(self, choice: Mapping[str, Any]) -> str:
+        return choice.get("text") or ""
+
 
 class ChatCompletions(_OpenAI):
-    """OpenAI's chat: one message of a user."""
+    """OpenAI's chat: a user's message, behind those of earlier turns."""
 
     path: ClassVar[str] = "/v1/chat/completions"
 
-    def _prompt(self, prompt: str) -> dict[str, Any]:
-        return {"messages": [{"role": "user", "content": prompt}]}
+    def _prompt(self, request: Request) -> dict[str, Any]:
+        roles = itertools.cycle(("user", "assistant"))
+        return {
+            "messages": [
+                {"role": role, "content": text}
+                for role, text in zip(roles, (*request.before, request.prompt), strict=False)
+            ]
+        }
 
     def _carries_text(self, choice: Mapping[str, Any], last: bool) -> bool:
         """Not every server opens and ends with empty messages, so that empty ones cannot be counted as tokens."""
         delta = choice.get("delta") or {}
         return any(delta.get(key) for key in ("content", "reasoning_content", "reasoning", "tool_calls"))
 
+    def _text(self, choice: Mapping[str, Any]) -> str:
+        return (choice.get("delta") or {}).get("content") or ""
+
 
 ENDPOINTS: tuple[Endpoint, ...] = (GenerateStream(), Completions(), ChatCompletions())
 """Every kind; the first is that of addresses without a path."""
+
+
+def _as_one(request: Request) -> str:
+    """A chat for endpoints that know none: one text."""
+    return "".join((*request.before, request.prompt))
 
 
 def error_of(event: Mapping[str, Any]) -> str | None:

@@ -3,15 +3,18 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
 from text_generation_benchmark.http.timeline import Timeline
 
-Send = Callable[[int, float | None], Awaitable[Timeline]]
-"""Sends the request of a number and waits for its answer; it was due at a time of `time.perf_counter`, None for now."""
+Send = Callable[[int, float | None], Awaitable[Sequence[Timeline]]]
+"""Sends the request of a number, and those that go on from its answer, each when the one before it has its own.
+
+The first was due at a time of `time.perf_counter`, None for now; after a failure there are no more.
+"""
 
 _BREATH_S = 0.2
 """How long a stream rests after a failure: who is refused at once would do nothing but be refused."""
@@ -69,9 +72,9 @@ class Streams:
 
         async def stream() -> None:
             for number in numbers:
-                timeline = await send(number, None)
-                found.append(timeline)
-                if timeline.error is not None:
+                timelines = await send(number, None)
+                found.extend(timelines)
+                if timelines[-1].error is not None:
                     await asyncio.sleep(_BREATH_S)
 
         async with asyncio.TaskGroup() as group:
@@ -114,7 +117,7 @@ class Rate:
 
         async def answer(number: int, due: float) -> None:
             try:
-                found.append(await send(number, due))
+                found.extend(await send(number, due))
             finally:
                 room.release()
 

@@ -99,7 +99,15 @@ def _window_s(timelines: Sequence[Timeline], started: float, limit: Limit) -> fl
 
 
 def _sender(client: Client, cell: Cell, requests: Requests, run: str) -> Send:
-    async def send(number: int, due: float | None) -> Timeline:
-        return await client.generate(requests.make(cell.workload, f"{cell.load.label} {run}", number), due)
+    async def send(number: int, due: float | None) -> list[Timeline]:
+        found: list[Timeline] = []
+        before: tuple[str, ...] = ()
+        for turn in range(cell.workload.turns):
+            request = requests.make(cell.workload, f"{cell.load.label} {run}", number, turn, before)
+            found.append(await client.generate(request, None if turn else due))
+            if found[-1].error is not None:
+                break
+            before = (*request.before, request.prompt, found[-1].text)
+        return found
 
     return send

@@ -13,6 +13,7 @@ class Timeline:
     due: when it was to be sent, which every duration counts from: what waits for its turn waits for the server.
     times: of each event with text, alike where several came at once. end: when the answer was complete, or had failed.
     tokens: the server's count, else that of the events. asked_tokens: what the answer should have had.
+    text: the whole answer.
     """
 
     due: float
@@ -23,6 +24,7 @@ class Timeline:
     tokens: int = 0
     prompt_tokens: int | None = None
     error: str | None = None
+    text: str = ""
 
     @property
     def ttft_s(self) -> float:

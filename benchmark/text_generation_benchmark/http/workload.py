@@ -12,20 +12,25 @@ from text_generation_benchmark.http.vocabulary import Vocabulary
 Lengths = Callable[[Random], tuple[int, int]]
 """Draws the tokens of a prompt and of its answer."""
 
-FORMS = "sharegpt, 512/128, uniform:100-500/50-150, prefix:8x1024+128/64"
+FORMS = "sharegpt, 512/128, uniform:100-500/50-150, prefix:8x1024+128/64, chat:8x2000+100/100"
 _FIXED = re.compile(r"(\d+)/(\d+)")
 _UNIFORM = re.compile(r"uniform:(\d+)-(\d+)/(\d+)-(\d+)")
 _PREFIX = re.compile(r"prefix:(\d+)x(\d+)\+(\d+)/(\d+)")
+_CHAT = re.compile(r"chat:(\d+)x(\d+)\+(\d+)/(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Requests of a kind. prefixes: how many beginnings of prefix_tokens their prompts share, by chance."""
+    """Requests of a kind. prefixes: how many beginnings of prefix_tokens their prompts share, by chance.
+
+    turns: how many requests are a chat, each behind all that was asked and answered before it.
+    """
 
     label: str
     lengths: Lengths = field(compare=False)
     prefixes: int = 0
     prefix_tokens: int = 0
+    turns: int = 1
 
     @classmethod
     def parse(cls, text: str) -> "Workload":
@@ -39,6 +44,9 @@ class Workload:
         if numbers := _numbers(_PREFIX, text):
             prefixes, prefix_tokens, prompt, answer = numbers
             return cls(text, _fixed(prompt, answer), prefixes, prefix_tokens)
+        if numbers := _numbers(_CHAT, text):
+            turns, prefix_tokens, prompt, answer = numbers
+            return cls(text, _fixed(prompt, answer), 1, prefix_tokens, turns)
         raise BenchmarkError(f"{text!r} is no workload; expected one like {FORMS}, in tokens of at least 1")
 
 
@@ -49,11 +57,16 @@ class Requests:
     vocabulary: Vocabulary
     seed: int
 
-    def make(self, workload: Workload, run: str, number: int) -> Request:
-        """Other runs, by name, have other prompts, so that no server's cache knows them; prefixes are always alike."""
-        random = Random(f"{self.seed} {workload.label} {run} {number}")
+    def make(self, workload: Workload, run: str, number: int, turn: int = 0, before: tuple[str, ...] = ()) -> Request:
+        """Other runs, by name, have other prompts, so that no server's cache knows them; prefixes are always alike.
+
+        turn, before: where in a chat it is, and what was asked and answered until then.
+        """
+        random = Random(f"{self.seed} {workload.label} {run} {number}" + (f" {turn}" if turn else ""))
         prompt_tokens, answer_tokens = workload.lengths(random)
         prompt = self.vocabulary.text(random, prompt_tokens)
+        if turn:
+            return Request(self.vocabulary.joint + prompt, answer_tokens, before)
         if workload.prefixes:
             which = Random(f"{self.seed} {workload.label} {random.randrange(workload.prefixes)}")
             prompt = self.vocabulary.joint.join((self.vocabulary.text(which, workload.prefix_tokens), prompt))

@@ -15,7 +15,8 @@ from torch import Tensor
 from text_generation_server.adapters.pairs import LoraPair
 from text_generation_server.adapters.parts import AdaptedLinear, parts_of
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.kernels.lora import LoraKernel, Segments, UpPart, segments_of
+from text_generation_server.kernels.lora.linear import LoraKernel, UpPart
+from text_generation_server.kernels.lora.segments import Segments, segments_of
 from text_generation_server.layers.linear import LinearStep, ParallelLinear
 
 ALIGNMENT = 64
@@ -136,10 +137,13 @@ class LoraAddend:
         self._kernel = _kernel(parts, numbers, ranks, rank) if numbers.device.type == "cuda" else None
         self._segments = segments
 
-    def __call__(self, out: Tensor, x: Tensor, adapters: Tensor, step: LinearStep) -> Tensor:
+    def __call__(self, x: Tensor, adapters: Tensor, step: LinearStep) -> Callable[[Tensor], Tensor]:
         """See `Addend`; adds in place."""
         if self._kernel is not None:
-            return self._kernel(out, x, step.once(self._segments, adapters))
+            return self._kernel(x, step.once(self._segments, adapters))
+        return partial(self._add_all, x=x, adapters=adapters, step=step)
+
+    def _add_all(self, out: Tensor, x: Tensor, adapters: Tensor, step: LinearStep) -> Tensor:
         for place, tokens in step.once(tokens_of_places, adapters):
             row, ranks = self._numbers[place - 1], self._ranks[place - 1, self._of_linear].tolist()
             if any(ranks):

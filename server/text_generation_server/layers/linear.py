@@ -76,10 +76,11 @@ class LinearKernel(Protocol):
 class Addend(Protocol):
     """What is added to the outputs of a linear for some of the sequences of a step."""
 
-    def __call__(self, out: Tensor, x: Tensor, adapters: Tensor, step: LinearStep) -> Tensor:
-        """Outputs [T, out] of x [T, in], before any activation and before ranks are summed; may be `out` itself.
+    def __call__(self, x: Tensor, adapters: Tensor, step: LinearStep) -> Callable[[Tensor], Tensor]:
+        """What adds to the outputs [T, out] of x [T, in], before any activation and before ranks are summed.
 
-        adapters: the step's, [T]; it is not asked in steps where no row has one.
+        It may do so in place. What depends on x alone is begun here, in front of the product, which then hides its
+        time. adapters: the step's, [T]; it is not asked in steps where no row has one.
         """
 
 
@@ -92,8 +93,10 @@ class ParallelLinear:
         self._kernel = kernel
 
     def _multiply(self, x: Tensor, step: LinearStep) -> Tensor:
-        out = self._kernel(x)
-        return out if self.addend is None or step.adapters is None else self.addend(out, x, step.adapters, step)
+        if self.addend is None or step.adapters is None:
+            return self._kernel(x)
+        add = self.addend(x, step.adapters, step)
+        return add(self._kernel(x))
 
 
 class ColumnParallelLinear(ParallelLinear):
