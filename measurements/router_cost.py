@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,10 +37,12 @@ PATIENCE_S = 60.0
 
 
 class Round(NamedTuple):
-    """us_a_token: processor time, in microseconds. rate: tokens a second that came. added_ms: a step's time beyond the
-    shard's own, by the mean time between two tokens of the stream in the middle."""
+    """us_a_token: processor time, in microseconds. us_first: of the process that was started, without its workers.
+    rate: tokens a second that came. added_ms: a step's time beyond the shard's own, by the mean time between two tokens
+    of the stream in the middle."""
 
     us_a_token: float
+    us_first: float
     rate: float
     added_ms: float
 
@@ -69,9 +71,10 @@ def summary(rounds: list[Round]) -> str:
     """The medians, and the range of the first."""
     costs = [one.us_a_token for one in rounds]
     cost = statistics.median(costs)
-    rate, added = (statistics.median(values) for values in list(zip(*rounds, strict=True))[1:])
+    first, rate, added = (statistics.median(values) for values in list(zip(*rounds, strict=True))[1:])
+    apart = f", {first:.1f} without the workers" if first < 0.99 * cost else ""
     return (
-        f"{cost:.1f} us a token ({min(costs):.1f} to {max(costs):.1f}), {1e6 / cost:.0f} tokens/s a core; "
+        f"{cost:.1f} us a token ({min(costs):.1f} to {max(costs):.1f}{apart}), {1e6 / cost:.0f} tokens/s a core; "
         f"{rate:.0f} came, {added:.2f} ms added a step"
     )
 
@@ -116,7 +119,7 @@ def router(command: str, master: Path, tokenizer: Path) -> Iterator[tuple[int, s
     with subprocess.Popen([*shlex.split(command), *arguments], stdout=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + PATIENCE_S
-            while not _listens(port):
+            while not _answers(port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit("the router did not start")
                 time.sleep(0.05)
@@ -134,14 +137,15 @@ async def measure(process: int, url: str, streams: int, tokens: int, rounds: int
     for _ in range(rounds + 1):
         spent, stepped, clock = cpu_seconds(process), shard_seconds(target), time.perf_counter()
         answers = await asyncio.gather(*(client.generate(Request(PROMPT, tokens), None) for _ in range(streams)))
-        took, spent = time.perf_counter() - clock, cpu_seconds(process) - spent
+        took = time.perf_counter() - clock
+        first, whole_cost = (after - before for before, after in zip(spent, cpu_seconds(process), strict=True))
         if failed := next((answer.error for answer in answers if answer.error is not None), None):
             raise SystemExit(f"a request failed: {failed}")
         count = sum(len(answer.times) for answer in answers)
         pauses = [(answer.times[-1] - answer.times[0]) / (len(answer.times) - 1) for answer in answers]
         whole, steps = (after - before for before, after in zip(stepped, shard_seconds(target), strict=True))
         added = statistics.median(pauses) - whole / max(steps, 1)
-        made.append(Round(spent * 1e6 / count, count / took, added * 1e3))
+        made.append(Round(whole_cost * 1e6 / count, first * 1e6 / count, count / took, added * 1e3))
     client.close()
     return made[1:]
 
@@ -155,11 +159,12 @@ def shard_seconds(target: Target) -> tuple[float, float]:
     return float(found.get(name.format("sum"), 0)), float(found.get(name.format("count"), 0))
 
 
-def cpu_seconds(process: int) -> float:
-    """What a process and its children have spent on processors so far, all their threads together (Linux)."""
+def cpu_seconds(process: int) -> tuple[float, float]:
+    """What a process has spent on processors so far, all its threads together; and it and its children (Linux)."""
     children = " ".join(path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children"))
     # The number of a process's clock, as the kernel's clock_getcpuclockid makes it.
-    return sum(time.clock_gettime((~one << 3) | 2) for one in (process, *map(int, children.split())))
+    first, *others = (time.clock_gettime((~one << 3) | 2) for one in (process, *map(int, children.split())))
+    return first, first + sum(others)
 
 
 def _free_port() -> int:
@@ -167,9 +172,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _answers(port: int) -> bool:
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1.0):
+        return True
+    return False
 
 
 if __name__ == "__main__":
