@@ -14,11 +14,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 PACKAGES := server/text_generation_server launcher/text_generation_launcher router/text_generation_router \
-            benchmark/text_generation_benchmark proto/python/text_generation_protocol clients/python/text_generation
-CODE := benchmark clients launcher router server proto measurements tests
+            benchmark/text_generation_benchmark demo/text_generation_demo proto/python/text_generation_protocol clients/python/text_generation
+CODE := benchmark clients demo launcher router server proto measurements tests
 
 .DEFAULT_GOAL := help
-.PHONY: install proto docs lock format lint types test test-newest test-gpu check serve bench bench-loading clean help
+<<<<<<< HEAD
+.PHONY: install proto docs lock format lint types test test-newest test-clients test-gpu check serve bench bench-loading clean help
+=======
+.PHONY: install proto docs lock format lint types test test-newest test-gpu check demo serve bench bench-loading clean help
+>>>>>>> demo
 
 install: $(INSTALLED) ## make .venv and install everything into it, editable
 
@@ -68,10 +72,20 @@ test-newest: ## run the tests with the newest of everything, in a virtual enviro
 	rm -rf $(VENV)-newest
 	$(MAKE) test VENV=$(VENV)-newest TORCH='$(NEWEST_TORCH)' LOCK=
 
+# As they are published, in a virtual environment of their own: one of them has the name of our client.
+test-clients: $(INSTALLED) ## run the tests of other clients, the newest of them, against a server of $(VENV)
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/python -m pip install --quiet text-generation==0.7.0 anthropic httpx instructor langchain-openai litellm \
+		openai prometheus-client pytest pytest-asyncio pytest-timeout schemathesis
+	SERVING_PYTHON=$(CURDIR)/$(BIN)/python $(VENV)-clients/bin/python -m pytest --quiet --confcutdir tests/e2e tests/e2e/test_other_clients.py
+
 test-gpu: $(INSTALLED) ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest --quiet tests/gpu
 
 check: lint types test ## everything that must pass before a commit lands
+
+demo: $(INSTALLED) ## adapters beside their model, in a terminal; trains two small ones the first time
+	$(BIN)/text-generation-demo
 
 serve: $(INSTALLED) ## serve the embedded small model on $(HOST):$(PORT)
 	$(BIN)/text-generation-launcher --model-id smollm2 --hostname $(HOST) --port $(PORT)
@@ -83,7 +97,7 @@ bench-loading: $(INSTALLED) ## loading random weights, one rank and two, against
 	$(BIN)/python measurements/loading.py
 
 clean: ## remove what install, tests and measurements left
-	rm -rf $(VENV) $(VENV)-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis bench-out build dist
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-clients .mypy_cache .pytest_cache .ruff_cache .hypothesis bench-out build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## show this

@@ -39,7 +39,11 @@ TINY = Shape(
     hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
     vocab_size=300, max_position_embeddings=4096,
 )  # fmt: skip
-ALL_SHAPES = SHAPES | {"tiny": TINY}
+SMOLLM2 = Shape(
+    hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+    vocab_size=49152, max_position_embeddings=4096,
+)  # fmt: skip
+ALL_SHAPES = SHAPES | {"smollm2-135m": SMOLLM2, "tiny": TINY}
 
 PLACES = 32
 """Adapters in the bank."""
@@ -119,25 +123,25 @@ class RandomAdapters(LoraAdapters):
     def reserve(self) -> None:
         """See `RankAdapters`."""
         super().reserve()
-        assert self._bank is not None
-        self._bank.fill(self._adapter_rank)
+        (bank,) = self._banks
+        bank.fill(self._adapter_rank)
 
     def put(self, key: int, place: int) -> None:
         """All are alike."""
 
     def put_ms(self) -> float:
         """Milliseconds until one adapter from host memory is at a place: what a step waits for at most."""
-        assert self._bank is not None
+        (bank,), (layout,) = self._banks, self._layouts
         pinned, times = self._device.type == "cuda", []
-        numbers = torch.zeros(self._layout.size, dtype=self._dtype, pin_memory=pinned)
-        packed = PackedAdapter(numbers, torch.zeros(self._layout.parts, dtype=torch.int32, pin_memory=pinned))
+        numbers = torch.zeros(1, layout.size, dtype=self._dtype, pin_memory=pinned)
+        packed = PackedAdapter(numbers, torch.zeros(1, layout.parts, dtype=torch.int32, pin_memory=pinned))
         for _ in range(5):
             began = time.perf_counter()
-            self._bank.put(PLACES, packed)
+            bank.put(PLACES, packed)
             if pinned:
                 torch.cuda.synchronize()
             times.append((time.perf_counter() - began) * 1e3)
-        self._bank.fill(self._adapter_rank)
+        bank.fill(self._adapter_rank)
         return min(times)
 
 
@@ -189,17 +193,24 @@ def prefill_ms(engine: Engine, batch: int, tokens: int, distinct: int) -> float:
 
 
 def decode_ms(engine: Engine, batch: int, distinct: int, steps: int) -> dict[str, float]:
-    """Milliseconds of a decode step: of the device, by its own events, and of the whole engine, by the clock."""
+    """Milliseconds of a decode step: of the device, by its own events, of the whole engine, by the clock, and of all
+    processors together, which counts where others use them too.
+    """
     result = engine.prefill(PrefillCommand(0, requests(batch, PROMPT, steps, distinct)))
     device: list[float] = []
     stamps: list[float] = []
+    spent: list[float] = []
     while result.batch is not None:
         result = engine.decode([0])
         device.append(_device_ms(result))
         stamps.append(time.perf_counter())
-    counted = stamps[LEFT_OUT:-1]
-    wall = (counted[-1] - counted[0]) / (len(counted) - 1) * 1e3
-    return {"device_ms": statistics.median(device[LEFT_OUT:-1]), "wall_ms": wall}
+        spent.append(time.process_time())
+    wall, processor = (_mean_step(times[LEFT_OUT:-1]) for times in (stamps, spent))
+    return {"device_ms": statistics.median(device[LEFT_OUT:-1]), "wall_ms": wall, "cpu_ms": processor}
+
+
+def _mean_step(stamps: Sequence[float]) -> float:
+    return (stamps[-1] - stamps[0]) / (len(stamps) - 1) * 1e3
 
 
 def _device_ms(result: StepResult) -> float:

@@ -76,7 +76,9 @@ def _shard_options(options: Options, resolved: ResolvedArgs) -> dict[str, str]:
         LORA_DIR=options.lora_dir,
         MAX_DEVICE_LORAS=options.max_device_loras,
         MAX_LORA_RANK=options.max_lora_rank,
+        MAX_LORA_EXPERT_RANK=options.max_lora_expert_rank,
         MAX_CPU_LORAS=options.max_cpu_loras,
+        UNKNOWN_ADAPTERS_AS_BASE="true" if options.unknown_adapters_as_base else None,
         REQUEST_LOGPROBS="1" if options.enable_prefill_logprobs else None,
         DISABLE_CUSTOM_KERNELS="True" if options.disable_custom_kernels else None,
     )

@@ -64,7 +64,11 @@ class Options(RouterOptions):
     lora_dir: str | None = option(None, "Folder of adapters that are loaded when a request names them")
     max_device_loras: int | None = option(None, "Most adapters on a device; 0 for none at all", least=0)
     max_lora_rank: int | None = option(None, "Largest rank of an adapter that there is room for", least=1)
+    max_lora_expert_rank: int | None = option(None, "The same of adapters' pairs to experts; 0 for none", least=0)
     max_cpu_loras: int | None = option(None, "Most adapters in host memory", least=1)
+    unknown_adapters_as_base: bool = option(
+        False, "Serve adapters that are not there, which other routers let through, by the model itself, as TGI does"
+    )
     disable_flashinfer: bool = option(False, "Compute attention without FlashInfer")
     load_format: LoadFormat = option(LoadFormat.AUTO, "Form of the weights")
     deterministic: bool = option(False, "The same tokens whatever the batch, on a CPU; slower")

@@ -18,6 +18,9 @@ from text_generation_router.adapter_calls import AdapterCalls
 from text_generation_router.errors import AdapterRefused, InvalidInput
 from text_generation_server.errors import excerpt
 
+LONGEST_NAME = 512
+"""Characters, of a place too; shards tell both in the headers of their answers, which are of 8 KiB at most."""
+
 _MARK = "#"
 """Between a name and the number of its content, where that is not the first."""
 
@@ -65,7 +68,7 @@ class Adapters:
         """
         if name in self._contents:
             return True
-        if _MARK in name:
+        if _MARK in name or len(name) > LONGEST_NAME:
             return False
         try:
             async with self._lock(name):
@@ -101,6 +104,10 @@ class Adapters:
         """
         if not name or _MARK in name:
             raise AdapterRefused(422, f"an adapter's name has no {_MARK} and is not empty. Given: {excerpt(name)}")
+        longest = max(name, place, key=len)
+        if len(longest) > LONGEST_NAME:
+            most = f"an adapter's name and its place have {LONGEST_NAME} characters at most"
+            raise AdapterRefused(422, f"{most}. Given: {excerpt(longest)}")
         async with self._lock(name):
             await self._load(name, place, token)
 

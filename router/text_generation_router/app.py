@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -11,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from text_generation_router.backend import Exposition
-from text_generation_router.errors import ApiError
+from text_generation_router.errors import ApiError, Unrouted
 from text_generation_router.keys import KeyGuard
 from text_generation_router.request_id import RequestIds
 from text_generation_router.responses import NATIVE_ERRORS, ErrorForm, json_error, unrouted
@@ -48,17 +49,21 @@ def make_app(
     tracing: Tracing | None = None,
     tgi_compat: bool = False,
     kserve: bool = False,
+    playground: bool = True,
 ) -> ASGIApp:
     """The application. cors_allow_origin: None allows any. keys: of which all but GET routes ask for one, if any.
 
     tracing: of requests, if a collector is asked for. tgi_compat: whether OpenAI's routes answer as
-    text-generation-inference does. kserve: whether there are KServe's.
+    text-generation-inference does. kserve: whether there are KServe's. playground: whether browsers get a page.
     """
     style = TGI if tgi_compat else OPENAI
     forms = _forms(style)
+    routes = [*(PageRoutes().routes() if playground else ()), *endpoints(services, style, kserve)]
 
     def answer(error: Exception, path: str) -> Response:
         """To a request that fails before a route has begun to answer, or reaches none."""
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            error = Unrouted(405, [("allow", _methods(path, routes))])
         return json_error(error if isinstance(error, ApiError) else unrouted(error), _form(path, forms))
 
     cors = Middleware(
@@ -74,7 +79,7 @@ def make_app(
         return answer(error, request.url.path)
 
     app: ASGIApp = Starlette(
-        routes=[*PageRoutes(services).routes(), *endpoints(services, style, kserve)],
+        routes=routes,
         middleware=[cors, *guard],
         exception_handlers=dict.fromkeys((ApiError, 404, 405, 500), answer_error),
     )
@@ -99,6 +104,13 @@ def endpoints(services: Services, style: Style, kserve: bool) -> list[Endpoint]:
     ]
     found = [endpoint for api in apis for endpoint in api.routes()]
     return [*found, *DocumentRoutes(found, services.info["version"]).routes()]
+
+
+def _methods(path: str, routes: Sequence[Route]) -> str:
+    """What can be done at a path; starlette tells of one of its routes."""
+    return ", ".join(
+        sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+    )
 
 
 Forms = Mapping[str, ErrorForm]

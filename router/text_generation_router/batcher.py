@@ -152,7 +152,12 @@ class Batcher:
             return self._next_call()
         call.trace.end()
         answered = time.monotonic()
-        await self._settle(call, answer)
+        try:
+            await self._settle(call, answer)
+        except ShardError as error:  # who is out of the batch already is told too
+            for entry in call.members.values():
+                entry.push(GenerationFailed(error.told))
+            raise
         settled = time.monotonic()
         if self._probes:
             await self._answer_probes()

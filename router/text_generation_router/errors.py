@@ -98,6 +98,7 @@ class NoSuchModel(ApiError):
 
     status = 404
     error_type = "model_not_found"
+    failure = "validation"
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The model `{name}` is not served here; /v1/models lists what is")

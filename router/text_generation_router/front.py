@@ -73,5 +73,5 @@ class LocalFront:
 
 def http_server(services: Services, settings: Settings, keys: Sequence[str], tracing: Tracing | None) -> HttpServer:
     """The server of all routes."""
-    origins, compat = settings.cors_allow_origin, settings.tgi_compat
-    return HttpServer(make_app(services, origins, keys, tracing, compat, settings.kserve), tell_address)
+    origins, compat, page = settings.cors_allow_origin, settings.tgi_compat, not settings.disable_playground
+    return HttpServer(make_app(services, origins, keys, tracing, compat, settings.kserve, page), tell_address)

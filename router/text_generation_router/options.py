@@ -114,6 +114,8 @@ class RouterOptions:
         1, "Processes that answer HTTP, before one that makes batches; 1: one does both", least=1
     )
     tgi_compat: bool = option(False, "Answer on OpenAI's routes in TGI's bytes where they differ from OpenAI's")
+    disable_playground: bool = option(False, "Show browsers no page at /")
+    strict_model_names: bool = option(False, "Answer 404 to a `model` that is not served, not as the model itself")
     kserve: bool = option(False, "Have the routes of KServe's version 2 protocol too, under /v2")
     watchdog_timeout: float | None = option(
         None, "Seconds without an answer of the shards after which /health fails; by default never", least=0.1

@@ -18,6 +18,7 @@ from text_generation_router.metrics import Metrics
 from text_generation_router.model_text import ModelText
 from text_generation_router.permits import Permits
 from text_generation_router.queue import WaitingQueue
+from text_generation_router.routes.naming import ModelNames
 from text_generation_router.routes.services import Services
 from text_generation_router.runs import LocalRuns
 from text_generation_router.settings import Settings
@@ -88,6 +89,7 @@ def make_services(
     adapters, time_limit = backend.adapters, TimeLimit(settings.request_timeout)
     return Services(
         adapters=adapters,
+        names=ModelNames(_model_name(settings), adapters, settings.strict_model_names),
         health=backend.health,
         validator=Validator(tokenizer, grammars, ceilings, facts.limits, adapters, info.vocab_size, info.extensions),
         inference=Inference(backend.runs, time_limit, metrics.requests, info.shares_prefixes),
@@ -126,7 +128,7 @@ def _policy(settings: Settings, info: ShardInfo) -> BatchPolicy:
 def _info(settings: Settings, facts: Facts, model_sha: str | None) -> dict[str, Any]:
     """The answer of `/info`: the keys of text-generation-inference 3, and those of 2 that still mean something."""
     return {
-        "model_id": settings.served_model_name or settings.tokenizer_name,
+        "model_id": _model_name(settings),
         "model_sha": model_sha,
         "model_pipeline_tag": None,
         "model_dtype": facts.info.dtype,
@@ -151,9 +153,12 @@ def _info(settings: Settings, facts: Facts, model_sha: str | None) -> dict[str, 
 
 def build_facts(settings: Settings, info: ShardInfo) -> dict[str, str]:
     """The labels of `tgi_build_info`."""
-    model = settings.served_model_name or settings.tokenizer_name
-    facts = {"version": _version(), "model": model, "dtype": info.dtype, "device": info.device_type}
+    facts = {"version": _version(), "model": _model_name(settings), "dtype": info.dtype, "device": info.device_type}
     return facts | {"attention": info.attention_impl}
+
+
+def _model_name(settings: Settings) -> str:
+    return settings.served_model_name or settings.tokenizer_name
 
 
 def _version() -> str:

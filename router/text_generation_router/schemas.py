@@ -37,6 +37,24 @@ class Body(BaseModel):
         return ending_early(handler(source))
 
 
+class AdapterFields(Body):
+    """The adapter that is asked for, by text-generation-inference's name or kv.run's."""
+
+    adapter_id: str | None = None
+    lora_id: str | None = None
+
+
+class ServingFields(AdapterFields):
+    """Whom a body of another API than the native one asks, and when it is served. timeout: in seconds.
+
+    parameters: where the native API has the adapter.
+    """
+
+    parameters: AdapterFields | None = None
+    priority: Priority | None = None
+    timeout: Float | None = None
+
+
 class JsonGrammar(Body):
     """A JSON schema, as an object or as its text."""
 
@@ -135,15 +153,13 @@ def _without_parameters() -> GenerateParameters:
     return GenerateParameters(do_sample=True)
 
 
-class GenerateRequest(Body):
+class GenerateRequest(AdapterFields):
     """Body of `/generate` and `/generate_stream`, and with `stream` of `/`. input_ids: instead of `inputs`, then ""."""
 
     inputs: str
     input_ids: TokenIds | None = None
     given: GenerateParameters | None = Field(default=None, alias="parameters")
     stream: bool | None = None
-    adapter_id: str | None = None
-    lora_id: str | None = None
 
     @property
     def parameters(self) -> GenerateParameters:

@@ -84,16 +84,19 @@ class Validator:
             f"`n` must be > 0 and <= {limits.max_best_of} (--max-best-of). Given: {choices}",
         )
 
-    async def validate(self, request: GenerateRequest, add_special_tokens: bool = True) -> ValidRequest:
+    async def validate(
+        self, request: GenerateRequest, add_special_tokens: bool = True, model: str | None = None
+    ) -> ValidRequest:
         """Check everything else. Raises InvalidInput with the first rule that is broken.
 
         add_special_tokens: whether the tokenizer puts them around the prompt, which does not have them yet.
+        model: the adapter that the request names as its model, if any.
         """
         parameters = request.parameters
         check_values(parameters)
         check_extensions(parameters, self.extensions)
         self._check_counts(parameters)
-        adapter = await self._adapter(request)
+        adapter = await self._adapter(request, model)
         require(request.inputs != "" or request.input_ids is not None, "`inputs` cannot be empty")
         truncate, limit = parameters.truncate, self._tokens.max_input_tokens
         require(
@@ -188,9 +191,9 @@ class Validator:
         )
         return replace(request, max_new_tokens=fitting)
 
-    async def _adapter(self, request: GenerateRequest) -> str | None:
+    async def _adapter(self, request: GenerateRequest, model: str | None) -> str | None:
         """The adapter that a request names, wherever it may; None for the model itself."""
-        found: set[str] = set()
+        found = {model} if model else set()
         for place in (request.parameters, request):
             for name, value in (("adapter_id", place.adapter_id), ("lora_id", place.lora_id)):
                 if value is None or value in _BASE_MODEL:

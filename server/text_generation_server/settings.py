@@ -166,7 +166,9 @@ def _adapters(env: Environment, lora_ids: str) -> AdapterSettings:
         directory=env.path("LORA_DIR"),
         places=env.integer("MAX_DEVICE_LORAS", at_least=0),
         rank=env.integer("MAX_LORA_RANK", at_least=1),
+        expert_rank=env.integer("MAX_LORA_EXPERT_RANK", at_least=0),
         kept=env.integer("MAX_CPU_LORAS", at_least=1),
+        unknown_is_base=env.flag("UNKNOWN_ADAPTERS_AS_BASE", False),
     )
     settings.check()
     return settings

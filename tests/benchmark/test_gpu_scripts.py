@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import adapter_traffic
 import adapters
 import gpu_points
 import gpu_serving
@@ -167,3 +168,13 @@ def test_adapters_are_measured_by_mixture(tmp_path, capsys):
     ]  # fmt: skip
     assert all(one["device_ms"] > 0 for one in figures)
     assert "| decode | 3 | 4 | 2 |" in capsys.readouterr().out
+
+
+def test_traffic_of_more_adapters_than_places_loses_no_request(tmp_path, capsys):
+    out = tmp_path / "found.json"
+    sizes = ["--adapters", "12", "--places", "2", "--kept", "4", "--requests", "30", "--clients", "3", "--new", "2"]
+    adapter_traffic.main([*sizes, "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert (found["lost"], found["distinct"] > 4) == (0, True)
+    assert sum(found[where]["share"] for where in ("device", "host", "disk")) == pytest.approx(1)
+    assert "30 requests" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Adapters: unknown ones mean the base model, kv.run's spelling of none (docs/conformance.md#adapters)."""
 
 import pytest
+from loguru import logger
 
 from conformance.caller import ids_of
 from mocks.mock_adapters import save_number
@@ -50,6 +51,19 @@ def test_beside_adapters_an_unknown_one_fails_its_request_alone(start, adapters,
     (failed,) = [generation for generation in step.generations if generation.request_id == 1]
     assert "no adapter 'gpt-4' here; name one of law, verse, or none" in failed.generated_text.failure
     assert ids_of(caller.run_out(step)[2]) == base("hello", 6, BOS if version == "v2" else b"")
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_tgis_way_with_unknown_adapters_can_be_had(start, adapters, version):
+    said = []
+    sink = logger.add(said.append, level="WARNING", format="{message}")
+    caller = start(variables=adapters | {"UNKNOWN_ADAPTERS_AS_BASE": "true"}).caller(version)
+    field = "lora_id" if version == "v2" else "adapter_id"
+    for number in (1, 2):
+        answer = caller.answer(caller.request(number, "hello", 6, **{field: "gpt-4"}))
+        assert ids_of(answer) == base("hello", 6, BOS if version == "v2" else b"")
+    logger.remove(sink)
+    assert [str(line).partition(":")[0] for line in said] == ["There is no adapter gpt-4"]
 
 
 def test_prefixes_are_for_routers_that_keep_adapters_apart(start, adapters):

@@ -14,6 +14,9 @@ import httpx
 import pytest
 
 START_PATIENCE_S = 180
+PYTHON = os.environ.get("SERVING_PYTHON", sys.executable)
+"""Whose packages the server is made of: `make test-clients` has clients that do not go with it."""
+
 PREFILL_TOKENS = "256"
 """A short warm-up, and prompts beyond it are prefilled in chunks."""
 
@@ -109,7 +112,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[La
         folder = tmp_path_factory.mktemp("launch")
         port, prefix, log = free_port(), str(folder / "shard"), folder / "log"
         command = [
-            sys.executable, "-m", "text_generation_launcher", "--model-id", model, "--hostname", "127.0.0.1",
+            PYTHON, "-m", "text_generation_launcher", "--model-id", model, "--hostname", "127.0.0.1",
             "--port", str(port), "--shard-uds-path", prefix, "--master-port", str(free_port()),
             "--max-batch-prefill-tokens", PREFILL_TOKENS, *options,
         ]  # fmt: skip

@@ -1,16 +1,25 @@
 """Adapters that come and change while three ranks serve: nobody's answer but theirs changes."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
 from oracles.lora import save_adapter
+from text_generation_demo.asking import Server, adapters_of
 
 SHAPES = {
     "model.layers.3.self_attn.q_proj": (576, 576),
     "model.layers.3.self_attn.o_proj": (576, 576),
     "model.layers.3.mlp.down_proj": (576, 1536),
 }
+
+
+def answer_of(server, question, adapter):
+    async def whole():
+        return "".join([piece async for piece in server(question, adapter)])
+
+    return asyncio.run(whole())
 
 
 def test_adapters_come_and_change_while_streams_run(ranked, tmp_path):
@@ -41,6 +50,14 @@ def test_adapters_come_and_change_while_streams_run(ranked, tmp_path):
             assert (beside[0].result(), beside[1].result() in alone) == (base, True)
     (status,) = httpx.get(f"{ranked.url}/lora_adapters").json()["adapters"]
     assert (status["rank"], status["targets"]) == (4, ["down_proj", "o_proj", "q_proj"])
+    hello = [{"role": "user", "content": "Hello"}]
+    assert adapters_of(ranked.url) == ["law"]
+    assert [answer_of(Server(ranked.url, 8), "Hello", adapter) for adapter in ("law", None)] == [
+        post("/v1/chat/completions", model=name, messages=hello, max_tokens=8, temperature=0).json()["choices"][0][
+            "message"
+        ]["content"]
+        for name in ("law", "any")
+    ]
     assert httpx.delete(f"{ranked.url}/lora_adapters/law").status_code == 200
     told = httpx.post(f"{ranked.url}/download_lora_adapter", json={"lora_id": str(tmp_path / "3")}, timeout=60)
     assert (told.status_code, "no directory" in told.json()["error"]) == (404, True)

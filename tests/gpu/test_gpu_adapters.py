@@ -8,7 +8,7 @@ from oracles.build import build
 from oracles.case import LLAMA, Case
 from oracles.lora import save_adapter, save_merged, started
 from text_generation_server.adapters.loading import NO_ADAPTERS
-from text_generation_server.adapters.matching import shapes_of
+from text_generation_server.adapters.targets import targets_of
 from text_generation_server.device.recorder import CudaRecorder
 from text_generation_server.device.stream import make_stream
 from text_generation_server.distributed.group import SingleRank
@@ -44,20 +44,32 @@ def answers(model, adapters, asked, graphs):
     return [tokens[row] for row in range(len(asked))]
 
 
+WIDE = {**LLAMA, "head_dim": 128}
+CASES = {
+    "llama": Case("llama-wide", "", "llama", WIDE, ""),
+    "mixtral": Case(
+        *("mixtral-wide", "", "mixtral"),
+        WIDE | {"intermediate_size": 48, "num_local_experts": 4, "num_experts_per_tok": 2},
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("places", [6, 2])
 @pytest.mark.parametrize("graphs", [(), (1, 2, 4, 8)], ids=["eager", "recorded"])
-def test_replayed_steps_serve_every_mixture(tmp_path, graphs, places):
-    build(Case("llama-wide", "", "llama", {**LLAMA, "head_dim": 128}, ""), tmp_path / "model")
+def test_replayed_steps_serve_every_mixture(tmp_path, graphs, places, case):
+    build(case, tmp_path / "model")
     options = ModelOptions(torch.float32, CUDA, attention="triton")
 
     def load(directory):
         return load_model(directory, options, SingleRank(), lambda _done, _total: None)
 
     model, asked = load(tmp_path / "model"), [None, *NAMES, None, "b"]
-    shapes, expected = shapes_of(model.linears), {None: answers(model, NO_ADAPTERS, [None] * 9, graphs)}
+    shapes, expected = targets_of(model.linears).shapes, {None: answers(model, NO_ADAPTERS, [None] * 9, graphs)}
     for seed, name in enumerate(NAMES):
         deltas = save_adapter(tmp_path / name, shapes, rank=2 + seed, seed=seed)
-        merged = load(save_merged(tmp_path / "model", deltas, tmp_path / f"merged-{name}", transposed=False))
+        merged = load(save_merged(tmp_path / "model", deltas, tmp_path / f"merged-{name}"))
         expected[name] = answers(merged, NO_ADAPTERS, [None] * 9, graphs)
     # Fewer places than adapters: some wait for others, and recorded steps see another adapter at a place.
     adapters = started(model, {name: tmp_path / name for name in NAMES}, places=places)

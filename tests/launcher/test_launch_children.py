@@ -72,6 +72,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         *["--max-mixed-tokens", "77"],
         *["--lora-adapters", "law=/adapters/law", "--lora-ids", "a;owner/b", "--lora-dir", "/adapters"],
         *["--max-device-loras", "3", "--max-lora-rank", "8", "--max-cpu-loras", "9"],
+        *["--max-lora-expert-rank", "4", "--unknown-adapters-as-base"],
         env={"HF_API_TOKEN": "secret", "CUDA_GRAPHS": "0", "ATTENTION": "paged"},
     )
     (seen,) = seen_and_ended(running, "shard-0")
@@ -97,6 +98,8 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         "MAX_DEVICE_LORAS": "3",
         "MAX_LORA_RANK": "8",
         "MAX_CPU_LORAS": "9",
+        "MAX_LORA_EXPERT_RANK": "4",
+        "UNKNOWN_ADAPTERS_AS_BASE": "true",
         "CUDA_MEMORY_FRACTION": "0.5",
         "HUGGINGFACE_HUB_CACHE": "/cache",
         "HF_TOKEN": "secret",

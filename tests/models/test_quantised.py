@@ -13,7 +13,7 @@ from oracles.driver import Driver
 from oracles.lora import place, save_adapter
 from oracles.quantised import QuantisedModel, awq, gptq, in_bytes, nearest, packed, plainly, quantise
 from oracles.ranks import Asked, answers_of
-from text_generation_server.adapters.matching import shapes_of
+from text_generation_server.adapters.targets import targets_of
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.loading import ModelOptions, load_model
@@ -237,7 +237,7 @@ def test_the_oldest_files_say_what_they_are_in_tensors(plain_of, tmp_path):
 
 def test_adapters_add_to_quantised_linears(quantised_of, tmp_path):
     model, plain = (load(quantised_of("llama", "gptq")[0]) for _ in range(2))
-    save_adapter(tmp_path / "law", shapes_of(model.linears), rank=2, seed=0)
+    save_adapter(tmp_path / "law", targets_of(model.linears).shapes, rank=2, seed=0)
     place(model, [tmp_path / "law"])
     work = [(0, SEQUENCE[:9]), (1, SEQUENCE[:9])]
     without, with_one = Driver(model, adapters=[0, 1, 0, 0]).step(work)

@@ -11,7 +11,7 @@ from oracles.driver import Driver
 from oracles.lora import place, save_adapter
 from oracles.ranks import Asked, answers_of
 from oracles.table import CASES
-from text_generation_server.adapters.matching import shapes_of
+from text_generation_server.adapters.targets import targets_of
 from text_generation_server.distributed.group import join_group
 from text_generation_server.errors import StartError
 
@@ -28,7 +28,7 @@ def adapters_of(oracle_of, tmp_path_factory):
     """Directories of two adapters of different ranks to each of those cases."""
     made = {}
     for name in ADAPTED:
-        shapes, folder = shapes_of(oracle_of(name).load().linears), tmp_path_factory.mktemp("adapters")
+        shapes, folder = targets_of(oracle_of(name).load().linears).shapes, tmp_path_factory.mktemp("adapters")
         made[name] = [folder / "law", folder / "verse"]
         for rank, directory in zip((2, 5), made[name], strict=True):
             save_adapter(directory, shapes, rank, seed=rank)

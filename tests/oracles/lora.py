@@ -35,8 +35,9 @@ def save_adapter(
     return deltas
 
 
-def save_merged(model: Path, deltas: Mapping[str, Tensor], directory: Path, transposed: bool) -> Path:
-    """A copy of a saved model with these changes of its linears' weights; transposed: they are stored [in, out]."""
+def save_merged(model: Path, deltas: Mapping[str, Tensor], directory: Path) -> Path:
+    """A copy of a saved model with these changes of its linears' weights, which GPT-2's files store [in, out]."""
+    transposed = json.loads((model / "config.json").read_text())["model_type"] == "gpt2"
     tensors = load_file(model / "model.safetensors")
     for name, delta in deltas.items():
         stored = stored_name(name, tensors)

@@ -82,6 +82,9 @@ async def test_tools_forms_and_usage(directory):
         assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Bern"})
         answer = await asyncio.to_thread(client.chat_completion, **asked, tools=tools, tool_choice="none")
         assert answer.choices[0].message.tool_calls is None
+        named = {"function": {"name": "weather"}}
+        await asyncio.to_thread(client.chat_completion, **asked, tools=tools, tool_choice=named)
+        assert '"weather"' in router.sent()[-1].parameters.grammar
         form = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
         await asyncio.to_thread(client.chat_completion, **asked, response_format=form)
         assert json.loads(router.sent()[-1].parameters.grammar) == SCHEMA

@@ -194,7 +194,7 @@ async def test_a_model_is_called_what_it_was_asked_for_by(directory):
 
 async def test_health_has_an_empty_body(directory):
     async with running_router(directory) as router:
-        for path in ("/", "/health", "/ping"):
+        for path in ("/", "/health", "/ping", "/health/live", "/health/ready"):
             answer = await router.client.get(path)
             assert answer.status_code == 200 and answer.content == b""
             assert (await router.client.head(path)).status_code == 200
@@ -206,6 +206,7 @@ async def test_unknown_routes_and_methods(directory):
         assert unknown.status_code == 404 and unknown.json()["error_type"] == "not_found"
         wrong = await router.client.get("/generate")
         assert wrong.status_code == 405 and wrong.headers["allow"] == "POST"
+        assert (await router.client.put("/")).headers["allow"] == "GET, HEAD, POST"
 
 
 async def test_the_key_guards_what_generates(directory):

@@ -15,6 +15,8 @@ from text_generation_router.types import FinishReason, GeneratedText
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hi"}]
 PROMPT = "[system]Be brief[user]Hi[assistant]"
+HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+HEADERS |= {"x-compute-type": "gpu+optimized"}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 REFUSED = [
@@ -30,6 +32,7 @@ REFUSED = [
     (CHAT, {"response_format": {"type": "json_schema"}}, "response_format"),
     (CHAT, {"lora_id": "some/adapter"}, "lora_id"),
     (CHAT, {"min_p": 1.5, "temperature": 1}, "min_p"),
+    (CHAT, {"messages": [{"role": "user", "content": "x" * 300}]}, "prompt"),
     (COMPLETIONS, {"prompt": ""}, "prompt"),
     (COMPLETIONS, {"prompt": []}, "prompt"),
     (COMPLETIONS, {"prompt": [[]]}, "prompt"),
@@ -86,7 +89,9 @@ async def data(response: httpx.Response) -> list[Any]:
 
 async def streamed(router: RunningRouter, path: str, **fields: Any) -> list[Any]:
     async with router.client.stream("POST", path, json=body(path, stream=True, **fields)) as response:
-        assert response.status_code == 200 and response.headers["content-type"] == "text/event-stream"
+        assert response.status_code == 200
+        told = {name: value for name, value in response.headers.items() if name in HEADERS or "x-" in name[:2]}
+        assert told.pop("x-request-id") and int(told.pop("x-compute-characters")) and told == HEADERS
         return await data(response)
 
 
@@ -331,5 +336,4 @@ async def test_an_adapter_is_a_model_of_its_name(directory):
             assert (await router.client.post("/v1/completions", json=body)).json()["model"] == name
         asked = {"model": "law", "prompt": "a", "max_tokens": 1, "lora_id": "verse"}
         assert (await router.client.post("/v1/completions", json=asked)).status_code == 422
-        sent = [call.batch.requests[0].adapter_id for name, call in router.shard.calls if name == "Prefill"]
-        assert sent == ["law", "", ""]
+        assert [request.adapter_id for request in router.sent()] == ["law", "", ""]

@@ -76,6 +76,18 @@ async def test_browsers_get_the_page_and_others_what_they_always_got(directory: 
         body = {"inputs": "a", "parameters": {"max_new_tokens": 1}}
         posted = await router.client.post("/", json=body, headers={"accept": BROWSERS_ACCEPT})
         assert list(posted.json()[0]) == ["generated_text"]
+        known = {"accept": BROWSERS_ACCEPT, "if-none-match": f'W/"other", {shown.headers["etag"]}'}
+        again = await router.client.get("/", headers=known)
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", shown.headers["etag"])
+        style = await router.client.get("/playground/styles/base.css", headers=known)
+        assert style.status_code == 200 and style.headers["etag"] != shown.headers["etag"]
+
+
+async def test_a_page_that_is_not_wanted(directory: Path) -> None:
+    async with running_router(directory, options={"disable_playground": True}) as router:
+        plain = await router.client.get("/", headers={"accept": BROWSERS_ACCEPT})
+        assert (plain.status_code, plain.content) == (200, b"")
+        assert (await router.client.get("/playground/icon.svg")).status_code == 404
 
 
 async def test_everything_that_the_page_names_is_served_under_a_strict_policy(directory: Path) -> None:

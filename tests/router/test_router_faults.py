@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import httpx
 import pytest
 
 from mocks.fake_shard import PROBE_ID
@@ -111,7 +112,8 @@ async def test_a_probe_does_not_disturb_what_runs(directory):
 async def test_a_shard_that_reports_itself_dead_is_unhealthy(directory):
     async with running_router(directory) as router:
         router.shard.alive = False
-        assert (await router.client.get("/health")).status_code == 503
+        for path, status in {"/health": 503, "/health/ready": 503, "/health/live": 200}.items():
+            assert (await router.client.get(path)).status_code == status
 
 
 async def test_requests_that_a_shard_forgets_are_incomplete(directory):
@@ -151,12 +153,35 @@ async def test_a_lost_shard_ends_the_router(directory, busy):
             assert await router.exit_code == 1
 
 
+@pytest.mark.parametrize(("method", "leaves"), [("FilterBatch", False), ("ClearCache", True)])
+async def test_shards_that_cannot_be_brought_back_into_step_end_the_router(directory, method, leaves):
+    """All who wait for an answer learn why there is none, and the launcher sees that the router is gone."""
+    async with running_router(directory, keep_finished=True) as router:
+        router.shard.running.clear()
+        asked = [asyncio.ensure_future(router.generate("Hello", max_new_tokens=count)) for count in (2, 300)[leaves:]]
+        while await router.metric("tgi_request_count") < len(asked):
+            await asyncio.sleep(0.01)
+        router.shard.failures[method] = "broken"
+        if leaves:
+            asked.pop().cancel()
+            while not await router.metric('tgi_request_failure{err="dropped"}'):
+                await asyncio.sleep(0.01)
+        router.shard.running.set()
+        async with asyncio.timeout(10):
+            assert [(await one).status_code for one in asked] == [424] * len(asked)
+            assert await router.exit_code == 1
+
+
 async def test_stopping_finishes_what_runs(directory):
     async with running_router(directory) as router:
         running = asyncio.ensure_future(router.generate("Hello", max_new_tokens=300))
         while router.shard.steps().count("Decode") < 5:
             await asyncio.sleep(0)
         router.stop.set()
+        async with asyncio.timeout(5):
+            with pytest.raises(httpx.TransportError):  # not ready: nobody listens
+                while await router.client.get("/health/ready"):
+                    await asyncio.sleep(0.01)
         assert (await running).json()["generated_text"] == router.text("Hello", 300)
         assert await router.exit_code == 0
 

@@ -92,6 +92,15 @@ async def test_errors(router):
     }
 
 
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_penalties(router, path):
+    await sent(router, path, max_tokens=1, presence_penalty=-0.5, frequency_penalty=1.5)
+    (asked,) = (request.parameters for request in router.sent())
+    assert (asked.repetition_penalty, asked.frequency_penalty) == (1.5, 1.5)
+    assert (asked.presence_penalty, asked.count_penalty) == (0, 0)
+    assert "`repetition_penalty` must be strictly positive" in await sent(router, path, presence_penalty=-2)
+
+
 def test_calls_have_the_id_0():
     writer = TgiChat(ChatBody(messages=MESSAGES), {"model_id": "m", "version": "1"})
     told = [CallBegin(0, "call_1", "add"), CallArguments(0, "{}"), CallEnd(0)]

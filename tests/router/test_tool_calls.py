@@ -239,6 +239,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"tool_choice": "required"}, "`tool_choice` asks for a call, but there are no `tools`", "validation"),
     ({"tools": TOOLS, "tool_choice": {"type": "any"}}, "`tool_choice` must be", "validation"),
+    ({"tools": TOOLS, "tool_choice": {"type": 5, "function": {"name": "f"}}}, "`tool_choice` must be", "validation"),
     ({"tools": [{"type": "custom", "custom": {"name": "sql"}}]}, "`tools` must be of the form", "validation"),
     ({"tools": _function(1)}, "no JSON schema", "validation"),
     ({"tools": _function({"not": {}}), "tool_choice": "required"}, "grammar is not valid", "validation"),

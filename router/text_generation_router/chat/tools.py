@@ -61,6 +61,8 @@ def _choice(choice: Any) -> tuple[str, Sequence[str], bool]:
             return choice, (), False
         case str(name) | {"type": "function", "function": {"name": str(name)}}:
             return "required", (name,), True
+        case {"function": {"name": str(name)}} if choice.get("type") is None:  # as huggingface_hub spells it
+            return "required", (name,), True
         case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(allowed)}}:
             return mode, tuple(_name(tool) for tool in allowed), False
     raise InvalidInput(

@@ -1,6 +1,7 @@
 """Adapters loaded, listed, pinned and dropped over HTTP: kv.run's route, ours, and those that vLLM's users script."""
 
 import json
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -43,24 +44,26 @@ class AdapterRoutes:
 
     def routes(self) -> list[Endpoint]:
         """All routes of this kind."""
-        law, none = {"values": {"name": "owner/law"}, "answers": ()}, ()
-        loaded = {"lora_name": "law", "lora_path": "/adapters/law"}
+        law: dict[str, Any] = {"values": {"name": "owner/law"}, "answers": (), "fails": (404, 501)}
+        loaded: dict[str, Any] = {"answers": (TEXT,), "fails": (404, 501, 507)}
+        both = {"lora_name": "law", "lora_path": "/adapters/law"}
         return [
             Endpoint(
                 *("POST", "/download_lora_adapter", self.download),
-                id="download_lora_adapter", body=DownloadBody, example={"lora_id": "owner/law"}, answers=none,
+                id="download_lora_adapter", body=DownloadBody, example={"lora_id": "owner/law"},
+                **{**loaded, "answers": ()},
             ),
-            Endpoint("GET", "/lora_adapters", self.listed, id="lora_adapters"),
+            Endpoint("GET", "/lora_adapters", self.listed, id="lora_adapters", fails=(501,)),
             Endpoint("POST", "/lora_adapters/{name:path}/pin", self.pin, id="pin_lora_adapter", **law),
             Endpoint("POST", "/lora_adapters/{name:path}/unpin", self.unpin, id="unpin_lora_adapter", **law),
             Endpoint("DELETE", "/lora_adapters/{name:path}", self.delete, id="delete_lora_adapter", **law),
             Endpoint(
                 *("POST", "/v1/load_lora_adapter", self.load),
-                id="load_lora_adapter", body=LoadBody, example=loaded, answers=(TEXT,),
+                id="load_lora_adapter", body=LoadBody, example=both, **loaded,
             ),
             Endpoint(
                 *("POST", "/v1/unload_lora_adapter", self.unload),
-                id="unload_lora_adapter", body=UnloadBody, example={"lora_name": "law"}, answers=(TEXT,),
+                id="unload_lora_adapter", body=UnloadBody, example={"lora_name": "law"}, **loaded,
             ),
         ]  # fmt: skip
 

@@ -90,10 +90,8 @@ class Answerer:
 
     async def requests(self, asked: Asked) -> list[ValidRequest]:
         """Every generation, those of a prompt together, which differ in their seeds alone."""
-        validator, name = self._services.validator, asked.model
-        adapter = {"adapter_id": name} if name in self._services.adapters else {}
-        prompts = [prompt.model_copy(update=adapter) for prompt in asked.prompts]
-        valid = [await validator.validate(prompt, asked.special_tokens) for prompt in prompts]
+        validator, adapter = self._services.validator, await self._services.names.adapter(asked.model)
+        valid = [await validator.validate(prompt, asked.special_tokens, adapter) for prompt in asked.prompts]
         if asked.echo and "prefill_top_n_tokens" in validator.extensions:
             valid = [replace(request, prefill_top_n_tokens=asked.top) for request in valid]
         return [_with_seed(request, choice) for request in valid for choice in range(asked.choices)]

@@ -18,6 +18,7 @@ class Told:
     id: its operation in the OpenAPI document. body: of its requests, None without. example: such a body. values: of the
     path's parameters, for example. answers: the content types that an answer may have, none if it has no content.
     schema: of an answer in JSON; events: of those of a stream; None where another API's maker describes it.
+    fails: statuses beyond those that every route with a body may have.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Told:
     answers: tuple[str, ...] = (JSON,)
     schema: type[BaseModel] | None = None
     events: type[BaseModel] | None = None
+    fails: tuple[int, ...] = ()
 
 
 class Endpoint(Route):

@@ -19,7 +19,7 @@ from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
 from text_generation_router.routes.endpoint import JSON, Endpoint
 from text_generation_router.routes.services import Services
-from text_generation_router.schemas import Body, Count, GenerateParameters, GenerateRequest
+from text_generation_router.schemas import AdapterFields, Body, Count, GenerateParameters, GenerateRequest
 from text_generation_router.streaming import until_disconnect
 
 _MODEL = "/v2/models/{model_name}/versions/{model_version}"
@@ -47,7 +47,7 @@ class OutputTensor(Body):
     name: str
 
 
-class InferBody(Body):
+class InferBody(AdapterFields):
     """Body of `infer`: prompts and the names of their answers, side by side."""
 
     id: str | None = None
@@ -68,9 +68,9 @@ class KServeRoutes:
         return [
             Endpoint("GET", "/v2", self.server, id="kserve_server"),
             Endpoint("GET", "/v2/health/live", self.live, id="kserve_live"),
-            Endpoint("GET", "/v2/health/ready", self.ready, id="kserve_ready"),
+            Endpoint("GET", "/v2/health/ready", self.ready, id="kserve_ready", fails=(503,)),
             Endpoint("GET", _MODEL, self.model, id="kserve_model", values=_VALUES),
-            Endpoint("GET", f"{_MODEL}/ready", self.model_ready, id="kserve_model_ready", values=_VALUES),
+            Endpoint("GET", f"{_MODEL}/ready", self.model_ready, id="kserve_model_ready", values=_VALUES, fails=(503,)),
             Endpoint("POST", f"{_MODEL}/infer", self.infer, id="kserve_infer", values=_VALUES, **infer),
         ]
 
@@ -119,11 +119,13 @@ class KServeRoutes:
                 f"`outputs` must be as many as `inputs`. Given: {len(body.outputs)} and {len(body.inputs)}"
             )
         async with services.permits.held(len(body.inputs)):
-            requests = [
-                await services.validator.validate(GenerateRequest(inputs=_text(tensor), parameters=body.parameters))
-                for tensor in body.inputs
-            ]
+            requests = [await services.validator.validate(_request(tensor, body)) for tensor in body.inputs]
             return await services.inference.complete_all(requests, timeline)
+
+
+def _request(tensor: InputTensor, body: InferBody) -> GenerateRequest:
+    text, adapter, lora = _text(tensor), body.adapter_id, body.lora_id
+    return GenerateRequest(inputs=text, parameters=body.parameters, adapter_id=adapter, lora_id=lora)
 
 
 def _text(tensor: InputTensor) -> str:

@@ -26,6 +26,12 @@ _FAILURES = {
     "500": "Incomplete generation",
     "504": "The request took longer than any may",
 }
+_OTHER_FAILURES = {
+    404: "There is none of that name",
+    501: "The shards cannot do that",
+    503: "The shards cannot generate",
+    507: "There is no room",
+}
 
 _STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 system-ui;margin:2rem auto;max-width:60rem;padding:0 1rem}"
@@ -102,8 +108,10 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         content = {JSON: {"schema": _schema(told.body), "example": told.example}}
         operation["requestBody"] = {"required": True, "content": content}
         operation["security"] = [{}, {"key": []}]
-        error = {"content": {JSON: {"schema": _schema(ErrorBody)}}}
-        operation["responses"] |= {status: {"description": text, **error} for status, text in _FAILURES.items()}
+    told_of = _FAILURES if told.body is not None else {}
+    error = {"content": {JSON: {"schema": _schema(ErrorBody)}}}
+    for status, text in {**told_of, **{str(status): _OTHER_FAILURES[status] for status in told.fails}}.items():
+        operation["responses"][status] = {"description": text, **error}
     return operation
 
 

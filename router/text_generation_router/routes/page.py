@@ -1,5 +1,6 @@
 """The playground: a page at `/` for browsers, made of the files in `page/`. Knows nothing of what the page asks for."""
 
+from hashlib import sha256
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -8,8 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
-
-from text_generation_router.routes.services import Services
 
 _FILES = Path(__file__).parents[1] / "page"
 _TYPES = {
@@ -32,11 +31,10 @@ _HEADERS = {
 class PageRoutes:
     """The handlers, over the files, which are read once."""
 
-    def __init__(self, _: Services) -> None:
+    def __init__(self) -> None:
+        paths = [path for path in sorted(_FILES.rglob("*.*")) if path.suffix in _TYPES]
         self._files = {
-            path.relative_to(_FILES).as_posix(): (path.read_bytes(), _TYPES[path.suffix])
-            for path in sorted(_FILES.rglob("*.*"))
-            if path.suffix in _TYPES
+            path.relative_to(_FILES).as_posix(): _File(path.read_bytes(), _TYPES[path.suffix]) for path in paths
         }
 
     def routes(self) -> list[Route]:
@@ -46,19 +44,31 @@ class PageRoutes:
             Route("/playground/{name:path}", self.file, methods=["GET"]),
         ]
 
-    async def index(self, _: Request) -> Response:
+    async def index(self, request: Request) -> Response:
         """The page itself."""
-        return self._answer("index.html")
+        return self._answer(request, "index.html")
 
     async def file(self, request: Request) -> Response:
         """One of its parts."""
-        return self._answer(request.path_params["name"])
+        return self._answer(request, request.path_params["name"])
 
-    def _answer(self, name: str) -> Response:
-        if name not in self._files:
+    def _answer(self, request: Request, name: str) -> Response:
+        file = self._files.get(name)
+        if file is None:
             raise HTTPException(404)
-        content, media_type = self._files[name]
-        return Response(content, headers=_HEADERS, media_type=media_type)
+        headers = {**_HEADERS, "etag": file.tag}
+        if file.tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(file.content, headers=headers, media_type=file.media_type)
+
+
+class _File:
+    """What is sent of one, and its tag, by which a browser that has it asks whether it still is the same."""
+
+    def __init__(self, content: bytes, media_type: str) -> None:
+        self.content = content
+        self.media_type = media_type
+        self.tag = f'"{sha256(content).hexdigest()[:32]}"'
 
 
 class _ForBrowsers(Route):

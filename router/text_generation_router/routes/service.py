@@ -22,7 +22,9 @@ class ServiceRoutes:
         """All routes of this kind."""
         checks = {"/": "root", "/health": "health", "/ping": "ping"}
         return [
-            *(Endpoint("GET", path, self.health, id=id, answers=()) for path, id in checks.items()),
+            *(Endpoint("GET", path, self.health, id=id, answers=(), fails=(503,)) for path, id in checks.items()),
+            Endpoint("GET", "/health/live", self.live, id="live", answers=()),
+            Endpoint("GET", "/health/ready", self.ready, id="ready", answers=(), fails=(503,)),
             Endpoint("GET", "/info", self.info, id="get_model_info", schema=Info),
             Endpoint("GET", "/metrics", self.metrics, id="metrics", answers=(TEXT,)),
         ]
@@ -31,6 +33,14 @@ class ServiceRoutes:
         """Whether the shards can generate; after a failed generation, they are asked for a token."""
         await self._services.health.check()
         return Response()
+
+    async def live(self, _: Request) -> Response:
+        """Whether the router runs, whatever its shards do."""
+        return Response()
+
+    async def ready(self, request: Request) -> Response:
+        """Whether to send requests here, as `/health`; before warm-up and from the order to stop on, nobody listens."""
+        return await self.health(request)
 
     async def info(self, _: Request) -> Response:
         """What is served, and its limits."""

@@ -8,6 +8,7 @@ from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.inference import Inference
 from text_generation_router.metrics import Metrics
+from text_generation_router.routes.naming import ModelNames
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.validation import Validator
 
@@ -23,6 +24,7 @@ class Services:
     """
 
     adapters: AdapterNames
+    names: ModelNames
     health: Health
     validator: Validator
     inference: Inference

@@ -3,6 +3,9 @@
 The bank has places, numbered from 1, of one size: an adapter's matrices for all linears lie one after the other in one
 row, so that one copy changes what is at a place. Addresses never change, and which adapter a token has is read on the
 device: a step may mix them, and is recorded once for every mixture and whatever comes to be at the places.
+
+Linears of experts have a bank of their own, with as many rows an adapter as there are experts, one behind the other: to
+linears each of those rows is a place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +20,7 @@ from text_generation_server.adapters.parts import AdaptedLinear, parts_of
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.kernels.lora.linear import LoraKernel, UpPart
 from text_generation_server.kernels.lora.segments import Segments, segments_of
-from text_generation_server.layers.linear import LinearStep, ParallelLinear
+from text_generation_server.layers.linear import Adaptable, LinearStep
 
 ALIGNMENT = 64
 """Numbers; matrices begin at multiples of it, so that kernels read them 16 bytes at a time."""
@@ -35,17 +38,25 @@ class PlacedPart:
 
 @dataclass(frozen=True, slots=True)
 class PackedAdapter:
-    """An adapter as it lies at a place. numbers: [size]. ranks: [parts] int32, of its pair to each part, 0 for none."""
+    """An adapter as it lies at a place, with `rows` rows.
+
+    numbers: [rows, size]. ranks: [rows, parts] int32, of its pair to each part, 0 for none.
+    """
 
     numbers: Tensor
     ranks: Tensor
 
 
 class BankLayout:
-    """Where an adapter's matrices are, for one rank's linears and pairs of up to `rank`."""
+    """Where an adapter's matrices are, for one rank's linears and pairs of up to `rank`.
 
-    def __init__(self, linears: Sequence[ParallelLinear], rank: int) -> None:
+    rows: of an adapter; names of linears have a place for the row's number. option: of the command line, for `rank`.
+    """
+
+    def __init__(self, linears: Sequence[Adaptable], rank: int, rows: int = 1, option: str = "--max-lora-rank") -> None:
         self.rank = rank
+        self.rows = rows
+        self._option = option
         self.size = self.parts = 0
         self.linears = [(linear, self._placed(parts_of(linear))) for linear in linears]
 
@@ -54,28 +65,33 @@ class BankLayout:
 
         Raises UnsupportedModel if one has no room.
         """
-        largest = max(pair.rank for pair in pairs.values())
+        largest = max((pair.rank for pair in pairs.values()), default=0)
         if largest > self.rank:
             raise UnsupportedModel(
-                f"the adapter has rank {largest}, and places are for up to {self.rank}: start with --max-lora-rank "
+                f"the adapter has rank {largest}, and places are for up to {self.rank}: start with {self._option} "
                 f"{largest}"
             )
-        numbers = torch.zeros(self.size, dtype=dtype, pin_memory=pinned)
-        ranks = torch.zeros(self.parts, dtype=torch.int32, pin_memory=pinned)
+        numbers = torch.zeros(self.rows, self.size, dtype=dtype, pin_memory=pinned)
+        ranks = torch.zeros(self.rows, self.parts, dtype=torch.int32, pin_memory=pinned)
+        for row in range(self.rows):
+            self._pack(pairs, row, numbers[row], ranks[row])
+        return PackedAdapter(numbers, ranks)
+
+    def _pack(self, pairs: Mapping[str, LoraPair], row: int, numbers: Tensor, ranks: Tensor) -> None:
+        """Those of a row, into its numbers [size] and ranks [parts]."""
         for placed in (placed for _, parts in self.linears for placed in parts):
-            pair = pairs.get(placed.part.name)
+            pair = pairs.get(placed.part.name.format(row))
             if pair is not None:
                 down, up = placed.part.down(pair), placed.part.up(pair).T
                 numbers[placed.down : placed.down + down.numel()].view(down.shape).copy_(down)
                 numbers[placed.up : placed.up + up.numel()].view(up.shape).copy_(up)
                 ranks[placed.index] = pair.rank
-        return PackedAdapter(numbers, ranks)
 
     def _placed(self, parts: Sequence[AdaptedLinear]) -> tuple[PlacedPart, ...]:
         """Those of a linear: all its first matrices as one, then its second ones."""
         size = self.rank * parts[0].inputs  # all have the same inputs
         base = self._take(len(parts) * size)
-        downs = range(base, base + len(parts) * size, size)
+        downs = [base + at * size for at in range(len(parts))]
         ups = [self._take(self.rank * part.output_count) for part in parts]
         first, self.parts = self.parts, self.parts + len(parts)
         return tuple(
@@ -92,9 +108,10 @@ class LoraBank:
     """The places of one rank on its device; from its making on, the linears add what is there."""
 
     def __init__(self, layout: BankLayout, places: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._numbers = torch.zeros(places, layout.size, dtype=dtype, device=device)
-        self._ranks = torch.zeros(places, layout.parts, dtype=torch.int32, device=device)
-        segments = partial(segments_of, places=places)  # one for all linears, which share what it makes
+        self._rows = layout.rows
+        self._numbers = torch.zeros(places * layout.rows, layout.size, dtype=dtype, device=device)
+        self._ranks = torch.zeros(places * layout.rows, layout.parts, dtype=torch.int32, device=device)
+        segments = partial(segments_of, places=places * layout.rows)  # one for all linears, which share what it makes
         for linear, parts in layout.linears:
             linear.addend = LoraAddend(parts, self._numbers, self._ranks, layout.rank, segments)
 
@@ -110,8 +127,9 @@ class LoraBank:
 
     def put(self, place: int, adapter: PackedAdapter) -> None:
         """Let the adapter be at a place, as from the next work that is enqueued."""
-        self._numbers[place - 1].copy_(adapter.numbers, non_blocking=True)
-        self._ranks[place - 1].copy_(adapter.ranks, non_blocking=True)
+        rows = slice((place - 1) * self._rows, place * self._rows)
+        self._numbers[rows].copy_(adapter.numbers, non_blocking=True)
+        self._ranks[rows].copy_(adapter.ranks, non_blocking=True)
 
 
 class LoraAddend:

@@ -8,13 +8,15 @@ import torch
 
 from text_generation_server.adapters.files import locate_adapter
 from text_generation_server.adapters.known import AdapterDevice, AdapterFacts
+from text_generation_server.adapters.matching import match
 from text_generation_server.adapters.pairs import read_adapter
 from text_generation_server.adapters.rank import LoraAdapters, NoAdapters, RankAdapters
 from text_generation_server.adapters.reader import Ask, RanksReader, nobody
 from text_generation_server.adapters.registry import AdapterRegistry
 from text_generation_server.adapters.sources import USUAL_RANK, AdapterSettings, AdapterSource
+from text_generation_server.adapters.targets import targets_of
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.layers.linear import ParallelLinear
+from text_generation_server.layers.linear import Adaptable
 from text_generation_server.weights.remote import HubSettings, Report
 
 
@@ -31,7 +33,9 @@ class StartedAdapters:
         """Rank 0's names of them. ask: asks all followers."""
         reader = RanksReader(self.own, ask) if self.own.places else None
         registry = AdapterRegistry(
-            device, reader, self.own.places, self.settings.host_places, self.base, self.settings.asked
+            *(device, reader, self.own.places, self.settings.host_places, self.base),
+            strict=self.settings.asked,
+            lenient=self.settings.unknown_is_base,
         )
         for source, facts in self.named:
             registry.add_read(source, facts)
@@ -44,7 +48,7 @@ NO_ADAPTERS = StartedAdapters(NoAdapters())
 
 def start_adapters(
     settings: AdapterSettings,
-    linears: Sequence[ParallelLinear],
+    linears: Sequence[Adaptable],
     dtype: torch.dtype,
     device: torch.device,
     hub: HubSettings,
@@ -63,8 +67,11 @@ def start_adapters(
             )
         return NO_ADAPTERS
     directories = [locate_adapter(source, hub, report) for source in settings.named]
-    rank = settings.rank or _largest_rank(directories)
-    own = LoraAdapters(linears, settings.device_places, rank, dtype, device, settings.host_places)
+    largest, of_experts = _largest_ranks(directories, linears)
+    own = LoraAdapters(
+        *(linears, settings.device_places, settings.rank or max(largest, USUAL_RANK), dtype, device),
+        *(settings.host_places, of_experts if settings.expert_rank is None else settings.expert_rank),
+    )
     facts = [own.read(key, directory) for key, directory in enumerate(directories, start=1)]
     if settings.named:
         report(f"Read the adapters {', '.join(source.name for source in settings.named)}")
@@ -73,6 +80,11 @@ def start_adapters(
     return StartedAdapters(own, tuple(zip(settings.named, facts, strict=True)), settings, base)
 
 
-def _largest_rank(directories: Sequence[Path]) -> int:
-    pairs = [pair for directory in directories for pair in read_adapter(directory).pairs.values()]
-    return max([USUAL_RANK, *(pair.rank for pair in pairs)])
+def _largest_ranks(directories: Sequence[Path], linears: Sequence[Adaptable]) -> tuple[int, int]:
+    """Those of pairs to other linears than experts', and to experts."""
+    targets = targets_of(linears)
+    experts, largest = targets.experts, [0, 0]
+    for directory in directories:
+        for name, pair in match(read_adapter(directory), targets).items():
+            largest[name in experts] = max(largest[name in experts], pair.rank)
+    return largest[0], largest[1]

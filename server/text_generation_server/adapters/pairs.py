@@ -1,4 +1,4 @@
-"""Reads an adapter's tensors: a pair of matrices for each module that it changes. Knows no model."""
+"""Reads an adapter's tensors: two matrices for each module that it changes. Knows no model."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -34,11 +34,11 @@ class LoraPair:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What one directory holds. pairs: by the name that its module has in the base model."""
+    """What one directory holds. halves: lora_A and lora_B, by the name that their module has in the base model."""
 
     directory: Path
     config: PeftConfig
-    pairs: dict[str, LoraPair]
+    halves: dict[str, tuple[Tensor, Tensor]]
 
 
 def read_adapter(directory: Path) -> Adapter:
@@ -57,7 +57,18 @@ def read_adapter(directory: Path) -> Adapter:
         halves.setdefault(module, {})[side] = half
     if not halves:
         raise UnsupportedModel(f"{path} holds no tensors: save the adapter again")
-    return Adapter(directory, config, {module: _pair(path, module, config, found) for module, found in halves.items()})
+    return Adapter(directory, config, {module: _both(path, module, found) for module, found in halves.items()})
+
+
+def pair_of(adapter: Adapter, module: str, key: str) -> LoraPair:
+    """A module's pair. key: what patterns of ranks are compared with. Raises UnsupportedModel for another rank."""
+    (down, up), rank = adapter.halves[module], adapter.config.rank_of(key)
+    if down.shape[0] != rank or up.shape[1] != rank:
+        raise UnsupportedModel(
+            f"{adapter.directory}: lora_A and lora_B of {module} have shapes {list(down.shape)} and {list(up.shape)}, "
+            f"which are not of rank {rank}, as {adapter.config.where} says"
+        )
+    return LoraPair(down, up, adapter.config.scale_of(key))
 
 
 def _tensors(path: Path) -> Mapping[str, Tensor]:
@@ -74,19 +85,20 @@ def _halves(tensors: Mapping[str, Tensor], path: Path) -> Iterator[tuple[str, st
         if found is None:
             raise UnsupportedModel(
                 f"{path} holds {name}, which is not served: expected base_model.model.….lora_A.weight and "
-                "….lora_B.weight of linears, no embeddings, biases, magnitudes (DoRA) or whole modules"
+                "….lora_B.weight of linears, no embeddings, output heads, biases, magnitudes (DoRA) "
+                "or whole modules"
             )
         yield found["module"], found["side"], tensor
 
 
-def _pair(path: Path, module: str, config: PeftConfig, halves: dict[str, Tensor]) -> LoraPair:
+def _both(path: Path, module: str, halves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     if len(halves) < 2:
         (only,) = halves
         raise UnsupportedModel(f"{path} has lora_{only} of {module} alone: save the adapter again")
-    down, up, rank = halves["A"], halves["B"], config.rank_of(module)
-    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != rank or up.shape[1] != rank:
+    down, up = halves["A"], halves["B"]
+    if down.dim() != 2 or up.dim() != 2:
         raise UnsupportedModel(
-            f"{path}: lora_A and lora_B of {module} have shapes {list(down.shape)} and {list(up.shape)}, which are not "
-            f"of rank {rank}, as {config.where} says"
+            f"{path}: lora_A and lora_B of {module} have shapes {list(down.shape)} and {list(up.shape)}, expected two "
+            "matrices: convolutions are not served"
         )
-    return LoraPair(down, up, config.scale_of(module))
+    return down, up

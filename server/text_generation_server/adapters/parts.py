@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from text_generation_server.adapters.pairs import LoraPair
-from text_generation_server.layers.linear import ColumnParallelLinear, LinearSlice, ParallelLinear
+from text_generation_server.layers.linear import Adaptable, LinearSlice
 
 
 class AdaptedLinear:
@@ -44,12 +44,12 @@ class AdaptedLinear:
         return placed
 
 
-def parts_of(linear: ParallelLinear) -> list[AdaptedLinear]:
+def parts_of(linear: Adaptable) -> list[AdaptedLinear]:
     """The checkpoint's linears within this one, in order; of one that is cut along its inputs there is one."""
     slices: dict[str, list[LinearSlice]] = {}
     for piece in linear.slices:
         slices.setdefault(piece.name, []).append(piece)
-    return [AdaptedLinear(pieces, isinstance(linear, ColumnParallelLinear)) for pieces in slices.values()]
+    return [AdaptedLinear(pieces, linear.by_outputs) for pieces in slices.values()]
 
 
 def _length(piece: LinearSlice) -> int:

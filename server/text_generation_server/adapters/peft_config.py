@@ -21,7 +21,6 @@ _ALL_LINEAR = "all-linear"
 _REFUSED = (
     "use_dora",
     "modules_to_save",
-    "target_parameters",
     "trainable_token_indices",
     "lora_bias",
     "use_qalora",
@@ -62,6 +61,7 @@ class PeftConfig:
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
     by_root: bool
+    parameters: Selection
     selected: Selection
     excluded: Selection
     layers: frozenset[int] | None
@@ -71,8 +71,12 @@ class PeftConfig:
         """Whether the adapter changes this module."""
         return self.selected.has(module) and not self.excluded.has(module) and self._in_layers(module)
 
+    def targets_parameter(self, name: str) -> bool:
+        """Whether the adapter changes this parameter, which PEFT does not find as a module."""
+        return self.parameters.has(name)
+
     def rank_of(self, module: str) -> int:
-        """The inner size of a module's pair."""
+        """The inner size of a module's, or a parameter's, pair."""
         return _by_pattern(self.ranks, module, self.rank)
 
     def scale_of(self, module: str) -> float:
@@ -113,7 +117,8 @@ def read_peft_config(directory: Path) -> PeftConfig:
         ranks={pattern: _rank(ranks, pattern) for ranks in (file.section("rank_pattern"),) for pattern in ranks.values},
         alphas={p: _number(alphas, p) for alphas in (file.section("alpha_pattern"),) for p in alphas.values},
         by_root=bool(file.get("use_rslora", bool)),
-        selected=_selection(file, "target_modules", required=True),
+        parameters=Selection(None, _texts(file, "target_parameters")),
+        selected=_selection(file, "target_modules", required=not file.values.get("target_parameters")),
         excluded=_selection(file, "exclude_modules", required=False),
         layers=layers,
         layer_names=_texts(file, "layers_pattern"),

@@ -13,10 +13,12 @@ from loguru import logger
 
 from text_generation_server.adapters.bank import BankLayout, LoraBank, PackedAdapter
 from text_generation_server.adapters.known import AdapterFacts
-from text_generation_server.adapters.matching import match, shapes_of
-from text_generation_server.adapters.pairs import read_adapter
+from text_generation_server.adapters.matching import match
+from text_generation_server.adapters.pairs import LoraPair, read_adapter
+from text_generation_server.adapters.targets import targets_of
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.layers.linear import ParallelLinear
+from text_generation_server.layers.linear import Adaptable
+from text_generation_server.layers.moe import ExpertLinears
 
 
 class RankAdapters(Protocol):
@@ -74,31 +76,33 @@ class NoAdapters:
 class LoraAdapters:
     """Satisfies `RankAdapters` for a model's linears.
 
-    rank: of the largest pair that there is room for. kept: adapters for which host memory is pinned with the places.
+    rank, expert_rank: of the largest pair that there is room for, of experts and of other linears. kept: adapters for
+    which host memory is pinned with the places.
     """
 
     def __init__(
         self,
-        linears: Sequence[ParallelLinear],
+        linears: Sequence[Adaptable],
         places: int,
         rank: int,
         dtype: torch.dtype,
         device: torch.device,
         kept: int = 0,
+        expert_rank: int = 0,
     ) -> None:
         self.places = places
         self._kept = kept
-        self._shapes = shapes_of(linears)
-        self._layout = BankLayout(sorted(linears, key=lambda linear: linear.slices[0].name), rank)
+        self._targets = targets_of(linears)
+        self._layouts = layouts_of(linears, rank, expert_rank)
         self._dtype = dtype
         self._device = device
-        self._packed: dict[int, PackedAdapter] = {}
-        self._bank: LoraBank | None = None
+        self._packed: dict[int, Sequence[PackedAdapter]] = {}
+        self._banks: Sequence[LoraBank] = ()
 
     @property
     def reserved(self) -> bool:
         """See `RankAdapters`."""
-        return self._bank is not None
+        return bool(self._banks)
 
     @property
     def held(self) -> int:
@@ -109,8 +113,8 @@ class LoraAdapters:
         """See `RankAdapters`."""
         before = _stamps(directory)
         adapter = read_adapter(directory)
-        pairs = match(adapter, self._shapes)
-        packed = self._layout.pack(pairs, self._dtype, pinned=self._device.type == "cuda")
+        pairs = match(adapter, self._targets)
+        packed = self._pack(pairs)
         digest = hashlib.sha256()
         for path in _files(directory):
             with path.open("rb") as file:
@@ -123,28 +127,42 @@ class LoraAdapters:
 
     def reserve(self) -> None:
         """See `RankAdapters`."""
-        if self._bank is None:
-            self._bank = LoraBank(self._layout, self.places, self._dtype, self._device)
+        if not self.reserved:
+            self._banks = [LoraBank(layout, self.places, self._dtype, self._device) for layout in self._layouts]
             self._pin_ahead()
+            ranks = " and of experts up to ".join(str(layout.rank) for layout in self._layouts)
+            size = sum(bank.nbytes for bank in self._banks) / 1e6
             logger.info(
                 "{} places for adapters of rank up to {}: {:.1f} MB each, {:.1f} MB on this rank",
-                *(self.places, self._layout.rank, self._bank.nbytes / self.places / 1e6, self._bank.nbytes / 1e6),
+                *(self.places, ranks, size / self.places, size),
             )
 
     def release(self) -> None:
         """See `RankAdapters`."""
-        self._bank = None
-        for linear, _ in self._layout.linears:
+        self._banks = ()
+        for linear, _ in (placed for layout in self._layouts for placed in layout.linears):
             linear.addend = None
 
     def put(self, key: int, place: int) -> None:
         """See `RankAdapters`."""
-        assert self._bank is not None
-        self._bank.put(place, self._packed[key])
+        for bank, packed in zip(self._banks, self._packed[key], strict=True):
+            bank.put(place, packed)
 
     def drop(self, key: int) -> None:
         """See `RankAdapters`."""
         self._packed.pop(key, None)
+
+    def _pack(self, pairs: dict[str, LoraPair]) -> list[PackedAdapter]:
+        experts = self._targets.experts & pairs.keys()
+        others = {name: pair for name, pair in pairs.items() if name not in experts}
+        both = (others, {name: pairs[name] for name in experts})
+        if experts and len(self._layouts) < 2:
+            largest = max(pairs[name].rank for name in experts)
+            raise UnsupportedModel(
+                f"the adapter changes experts, for which there is no room: start with --max-lora-expert-rank {largest}"
+            )
+        pinned = self._device.type == "cuda"
+        return [layout.pack(part, self._dtype, pinned) for layout, part in zip(self._layouts, both, strict=False)]
 
     def _pin_ahead(self) -> None:
         """Let PyTorch have pinned memory ready: pinning takes many steps' time, in which nothing may be launched."""
@@ -152,11 +170,25 @@ class LoraAdapters:
             return
         more = range(self._kept - len(self._packed))
         try:
-            blocks = [torch.empty(self._layout.size, dtype=self._dtype, pin_memory=True) for _ in more]
+            blocks = [
+                torch.empty(layout.rows * layout.size, dtype=self._dtype, pin_memory=True)
+                for layout in self._layouts
+                for _ in more
+            ]
         except RuntimeError as error:
             logger.warning("Host memory for {} adapters cannot be pinned ahead: {}", len(more), error)
         else:
             del blocks  # which are lent again
+
+
+def layouts_of(linears: Sequence[Adaptable], rank: int, expert_rank: int) -> list[BankLayout]:
+    """For all linears but experts', and for those if there is room for pairs of some rank."""
+    in_order = sorted(linears, key=lambda linear: linear.slices[0].name)
+    experts = [linear for linear in in_order if isinstance(linear, ExpertLinears)]
+    layouts = [BankLayout([linear for linear in in_order if linear not in experts], rank)]
+    if experts and expert_rank:
+        layouts.append(BankLayout(experts, expert_rank, experts[0].experts, "--max-lora-expert-rank"))
+    return layouts
 
 
 def _files(directory: Path) -> list[Path]:

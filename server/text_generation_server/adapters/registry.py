@@ -10,10 +10,15 @@ from concurrent.futures import Future
 from itertools import count
 from typing import Protocol
 
+from loguru import logger
+
 from text_generation_server.adapters.known import AdapterDevice, AdapterFacts, AdapterStatus, KnownAdapter
 from text_generation_server.adapters.places import Places
 from text_generation_server.adapters.sources import AdapterSource
 from text_generation_server.errors import InvalidRequest, NotEnoughMemory, UnknownAdapter, UnsupportedModel, excerpt
+
+MOST_WARNED = 1000
+"""Names that are warned of; clients may send any number of them."""
 
 
 class AdapterReader(Protocol):
@@ -29,6 +34,7 @@ class AdapterRegistry:
     reader: None where the model can have none. places: on the device. kept: most adapters in host memory, at least
     twice as many as there are places. base: what the model itself is called. strict: a name that nothing has is an
     error even where no adapter is loaded; else it is the model itself then, as clients send any name as the model's.
+    lenient: such a name is always the model itself, as text-generation-inference has it, and warned of once.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class AdapterRegistry:
         kept: int = 0,
         base: str = "",
         strict: bool = False,
+        lenient: bool = False,
     ) -> None:
         self.names: tuple[str, ...] = ()
         self._device = device
@@ -47,6 +54,8 @@ class AdapterRegistry:
         self._kept = kept
         self._base = base
         self._strict = strict
+        self._lenient = lenient
+        self._warned: set[str] = set()
         self._known: dict[str, KnownAdapter] = {}
         self._reading: dict[KnownAdapter, int] = {}
         self._keys = count(1)
@@ -119,6 +128,9 @@ class AdapterRegistry:
         if adapter is None:
             if not self.names and not self._strict:
                 return None
+            if self._lenient:
+                self._warn_of(asked)
+                return None
             named = f"name one of {', '.join(self.names)}, or none for" if self.names else "name none for"
             raise UnknownAdapter(f"there is no adapter {excerpt(asked)!r} here; {named} the model itself")
         adapter.holders += 1
@@ -176,6 +188,13 @@ class AdapterRegistry:
         return [adapter.reading for adapter in self._reading if adapter.reading is not None]
 
     # -- how it is done
+
+    def _warn_of(self, asked: str) -> None:
+        if asked not in self._warned and len(self._warned) < MOST_WARNED:
+            self._warned.add(asked)
+            logger.warning(
+                "There is no adapter {}: requests that name it are served by the model itself", excerpt(asked)
+            )
 
     def _read(self, adapter: KnownAdapter, spared: Collection[KnownAdapter]) -> bool:
         """Start reading an adapter, if there is room in host memory or can be made, but by none of the `spared`."""

@@ -4,7 +4,7 @@ The syntax is that of text-generation-inference's launcher, and of kv.run's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from text_generation_server.errors import InvalidSettings
@@ -31,19 +31,23 @@ class AdapterSettings:
 
     named: read at the start. directory: where names of requests are looked for, a directory each.
     places: on the device, None for as many as are named, at least `USUAL_PLACES`. rank: of the largest pair there is
-    room for, None for the largest of those named, at least `USUAL_RANK`. kept: most in host memory, None for the usual.
+    room for, None for the largest of those named, at least `USUAL_RANK`. expert_rank: the same of experts' pairs, which
+    are many: None for no more than those named need. kept: most in host memory, None for the usual.
+    unknown_is_base: whether a name that nothing has is the model itself, and not an error.
     """
 
     named: tuple[AdapterSource, ...] = ()
     directory: Path | None = None
     places: int | None = None
     rank: int | None = None
+    expert_rank: int | None = None
     kept: int | None = None
+    unknown_is_base: bool = False
 
     @property
     def asked(self) -> bool:
         """Whether anything was said: then places are made at the start, and routers told that there are adapters."""
-        return self != AdapterSettings()
+        return replace(self, unknown_is_base=False) != AdapterSettings()
 
     @property
     def device_places(self) -> int:

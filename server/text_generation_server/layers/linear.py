@@ -50,12 +50,14 @@ class LinearSlice:
     name: of the checkpoint's linear, without suffix. shape: its outputs and inputs. taken: which of its outputs they
     are, or of its inputs where the one that is computed is cut along those: a range, or numbers [n] int64.
     start: where they begin there. What is behind the last, up to the next slice, is padding.
+    other: what else files call the linear, none for nothing.
     """
 
     name: str
     shape: tuple[int, int]
     taken: slice | Tensor
     start: int
+    other: str = ""
 
 
 class LinearKernel(Protocol):
@@ -84,12 +86,25 @@ class Addend(Protocol):
         """
 
 
-class ParallelLinear:
-    """One rank's part of a linear. addend: of its outputs, None for none; may be set before steps are recorded."""
+class Adaptable:
+    """What adapters may change: products with slices of the checkpoint's linears.
 
-    def __init__(self, kernel: LinearKernel, slices: Sequence[LinearSlice]) -> None:
+    by_outputs: whether the slices are of outputs, else of inputs. addend: of the outputs, None for none; may be set
+    before steps are recorded.
+    """
+
+    by_outputs = True
+
+    def __init__(self, slices: Sequence[LinearSlice]) -> None:
         self.slices = tuple(slices)
         self.addend: Addend | None = None
+
+
+class ParallelLinear(Adaptable):
+    """One rank's part of a linear."""
+
+    def __init__(self, kernel: LinearKernel, slices: Sequence[LinearSlice]) -> None:
+        super().__init__(slices)
         self._kernel = kernel
 
     def _multiply(self, x: Tensor, step: LinearStep) -> Tensor:
@@ -122,6 +137,8 @@ class RowParallelLinear(ParallelLinear):
 
     slices: of inputs.
     """
+
+    by_outputs = False
 
     def __init__(self, kernel: LinearKernel, slices: Sequence[LinearSlice], group: TensorParallel) -> None:
         super().__init__(kernel, slices)

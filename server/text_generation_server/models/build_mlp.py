@@ -38,9 +38,9 @@ class MlpBuilder:
     def _sparse(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SparseMlp:
         hidden, reader = self._spec.hidden_size, self._reader
         mine = partition_of(spec.inner_size, self._group.rank, self._group.world_size, EXPERT_ALIGNMENT)
-        router = reader.tensor(f"{prefix}{names.router}.weight", (spec.experts, hidden))
+        router = StoredLinear(prefix + names.router, spec.experts, hidden)
         return SparseMlp(
-            Router(router, spec.top_k, spec.normalise),
+            Router(reader.small(router, prefix + names.fused_router), spec.top_k, spec.normalise),
             reader.experts(names, prefix, spec, hidden, mine),
             self._shared(spec, prefix, names) if spec.shared_size else None,
             self._group,
@@ -48,8 +48,8 @@ class MlpBuilder:
 
     def _shared(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SharedExpert:
         mlp = MlpSpec(spec.shared_size, spec.activation, gated=True)
-        gate = self._reader.tensor(f"{prefix}{names.shared_gate}.weight", (1, self._spec.hidden_size))
-        return SharedExpert(self._dense(mlp, prefix, names.shared_up, names.shared_down), gate)
+        gate = StoredLinear(prefix + names.shared_gate, 1, self._spec.hidden_size)
+        return SharedExpert(self._dense(mlp, prefix, names.shared_up, names.shared_down), self._reader.small(gate))
 
 
 def build_dense_mlp(

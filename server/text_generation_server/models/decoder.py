@@ -16,13 +16,13 @@ from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from text_generation_server.layers.linear import (
+    Adaptable,
     ColumnParallelLinear,
     LinearKernel,
     LinearStep,
-    ParallelLinear,
     RowParallelLinear,
 )
-from text_generation_server.layers.moe import ExpertsKernel, Router
+from text_generation_server.layers.moe import Experts, Router
 from text_generation_server.layers.norm import Norm
 from text_generation_server.layers.qk_norm import QkNorm
 from text_generation_server.layers.rotary import Angles, Rotary, rotate_and_write
@@ -130,23 +130,21 @@ class DenseMlp:
 
 
 class SharedExpert:
-    """An MLP for every token, as much of it as its gate [1, hidden] lets through."""
+    """An MLP for every token, as much of it as its gate, of one output, lets through."""
 
-    def __init__(self, mlp: DenseMlp, gate: Tensor) -> None:
+    def __init__(self, mlp: DenseMlp, gate: ColumnParallelLinear) -> None:
         self._mlp = mlp
         self._gate = gate
 
     def partial(self, x: Tensor, step: LinearStep) -> Tensor:
         """This rank's part of the sum."""
-        return self._mlp.partial(x, step).mul_(F.linear(x, self._gate).sigmoid())
+        return self._mlp.partial(x, step).mul_(self._gate(x, step).sigmoid())
 
 
 class SparseMlp:
     """The experts that the router chooses for each token, and one that all share, if there is one."""
 
-    def __init__(
-        self, router: Router, experts: ExpertsKernel, shared: SharedExpert | None, group: TensorParallel
-    ) -> None:
+    def __init__(self, router: Router, experts: Experts, shared: SharedExpert | None, group: TensorParallel) -> None:
         self._router = router
         self._experts = experts
         self._shared = shared
@@ -158,7 +156,7 @@ class SparseMlp:
 
     def partial(self, x: Tensor, step: LinearStep) -> Tensor:
         """See `Mlp`."""
-        out = self._experts(x, *self._router(x))
+        out = self._experts(x, *self._router(x, step), step)
         return out if self._shared is None else out.add_(self._shared.partial(x, step))
 
 
@@ -259,7 +257,9 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Decoder(AttendingModel):
-    """One rank of a decoder; satisfies `ServedModel`. kv: its one state. linears: those of its layers, in any order."""
+    """One rank of a decoder; satisfies `ServedModel`. kv: its one state. linears: what adapters may
+    change in its layers, in any order.
+    """
 
     kv: PagedSpec
     attention: AttentionBackend
@@ -268,7 +268,7 @@ class Decoder(AttendingModel):
     embedding: Embedding
     rotaries: Sequence[Rotary]
     blocks: Sequence[Block]
-    linears: Sequence[ParallelLinear]
+    linears: Sequence[Adaptable]
     final_norm: Norm
     projection: LinearKernel | None
     head: ParallelLMHead

@@ -15,7 +15,7 @@ from text_generation_server.cache.layout import RowLayout, TokenPreparation
 from text_generation_server.cache.recurrent import RecurrentState, RecurrentStateSpec
 from text_generation_server.layers.causal_conv import CausalConv
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
-from text_generation_server.layers.linear import ColumnParallelLinear, LinearStep, ParallelLinear, RowParallelLinear
+from text_generation_server.layers.linear import Adaptable, ColumnParallelLinear, LinearStep, RowParallelLinear
 from text_generation_server.layers.norm import Norm
 from text_generation_server.layers.recurrence import RecurrentPlan
 from text_generation_server.layers.selective_scan import Selected, SelectiveScan
@@ -108,7 +108,7 @@ class RecurrentModel:
     max_positions: int | None
     embedding: VocabParallelEmbedding
     blocks: Sequence[RecurrentBlock]
-    linears: Sequence[ParallelLinear]
+    linears: Sequence[Adaptable]
     final_norm: Norm
     head: ParallelLMHead
     residual_dtype: torch.dtype

@@ -10,7 +10,7 @@ from torch import Tensor
 from text_generation_server.cache.layout import DecodePreparation, RowLayout, TokenPreparation
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State, StateSpec
-from text_generation_server.layers.linear import ParallelLinear
+from text_generation_server.layers.linear import Adaptable
 
 NEWEST = -1
 """In place of a token: the last one that its row chose, which never leaves the device."""
@@ -138,7 +138,7 @@ class ServedModel(Protocol):
         """Positions it can address, None if unbounded."""
 
     @property
-    def linears(self) -> Sequence[ParallelLinear]:
+    def linears(self) -> Sequence[Adaptable]:
         """Those to which something may be added before the first step; none where a model allows no such thing."""
 
     @property

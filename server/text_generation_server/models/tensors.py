@@ -11,15 +11,15 @@ from torch import Tensor
 
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.linear import (
+    Adaptable,
     ColumnParallelLinear,
     LinearKernel,
     LinearSlice,
-    ParallelLinear,
     RowParallelLinear,
 )
-from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.layers.moe import ExpertLinears, Experts
 from text_generation_server.quantization.base import Matrix, QuantScheme
-from text_generation_server.quantization.dense import DenseScheme
+from text_generation_server.quantization.dense import DenseScheme, PlainLinear
 from text_generation_server.specs.decoder import MoeSpec
 from text_generation_server.specs.names import MoeNames
 from text_generation_server.weights.checkpoint import Checkpoint
@@ -38,14 +38,14 @@ class StoredLinear:
 class TensorReader:
     """A checkpoint with linears of one form, and what is plain in every form. transposed: linears stored [in, out].
 
-    linears: those of layers that have been read, by whichever thread.
+    linears: what adapters may change of layers that have been read, by whichever thread.
     """
 
     def __init__(self, checkpoint: Checkpoint, scheme: QuantScheme[Any], plain: DenseScheme, transposed: bool) -> None:
         self.checkpoint = checkpoint
         self.dtype = plain.dtype
         self.device = plain.device
-        self.linears: list[ParallelLinear] = []
+        self.linears: list[Adaptable] = []
         self._scheme = scheme
         self._plain = plain
         self._transposed = transposed
@@ -107,8 +107,18 @@ class TensorReader:
         weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))
         return self._plain.matrix(weight).finish(None)
 
-    def experts(self, names: MoeNames, prefix: str, spec: MoeSpec, hidden_size: int, mine: Partition) -> ExpertsKernel:
-        """A part of the inner numbers of all experts' MLPs. Those that lie in one tensor are plain in every form."""
+    def small(self, stored: StoredLinear, other: str = "") -> ColumnParallelLinear:
+        """A linear without bias and of few outputs that every rank has whole, plain in every form. other: its name."""
+        shape = stored.outputs, stored.inputs
+        kernel = PlainLinear(self.tensor(f"{stored.name}.weight", shape), None)
+        linear = ColumnParallelLinear(kernel, [LinearSlice(stored.name, shape, slice(0, stored.outputs), 0, other)])
+        self.linears.append(linear)
+        return linear
+
+    def experts(self, names: MoeNames, prefix: str, spec: MoeSpec, hidden_size: int, mine: Partition) -> Experts:
+        """A part of the inner numbers of all experts' MLPs. Those that lie in one tensor are plain in every form, and
+        no adapters change them.
+        """
         apart = "{}" in names.down
         read = self._experts_apart if apart else self._experts_together
         gates, others = (
@@ -122,11 +132,23 @@ class TensorReader:
             down = read(prefix + names.down, spec.experts, hidden_size, spec.inner_size)
         else:
             down = [m.transpose() for m in read(prefix + names.down, spec.experts, spec.inner_size, hidden_size)]
-        return (self._scheme if apart else self._plain).experts(
+        kernel = (self._scheme if apart else self._plain).experts(
             up=[gate.join_out([other]) for gate, other in zip(gates, others, strict=True)],
             down=[matrix.select_in(mine.rows).pad(hidden_size, mine.padded) for matrix in down],
             kind=spec.activation,
         )
+        if not apart:
+            return Experts(kernel, None, None)
+        gates_first = [StoredLinear(prefix + name, spec.inner_size, hidden_size) for name in names.up]
+        last = [StoredLinear(prefix + names.down, hidden_size, spec.inner_size)]
+        places = [Place(at, mine.rows, mine.padded) for at in range(len(names.up))]
+        fused = prefix + names.fused
+        linears = (
+            ExpertLinears(_slices(gates_first, places), True, spec.experts, f"{fused}.gate_up_proj"),
+            ExpertLinears(_slices(last, places[:1]), False, spec.experts, f"{fused}.down_proj"),
+        )
+        self.linears += linears
+        return Experts(kernel, *linears)
 
     def _experts_apart(self, name: str, experts: int, outputs: int, inputs: int) -> list[Any]:
         """Linears with the expert's number in their name."""

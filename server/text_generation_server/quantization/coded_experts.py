@@ -9,7 +9,7 @@ from torch import Tensor
 
 from text_generation_server.kernels.matmul.config import LEAST_SIZE
 from text_generation_server.layers.activation import gated_activation
-from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, NothingAdded, PairsAddend, added_to
 from text_generation_server.quantization.coded import Coded, as_stored
 from text_generation_server.quantization.coded_kernels import plain_weights
 from text_generation_server.quantization.dense_experts import DenseExperts
@@ -35,49 +35,61 @@ class CodedExperts(ExpertsKernel):
         self._activation = gated_activation(kind)
         self._numbers = torch.arange(experts, device=up.codes.device)
 
-    def __call__(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """See `ExpertsKernel`."""
         if x.device.type == "cpu":
-            return self._one_by_one(x, experts, weights)
+            return self._one_by_one(x, experts, weights, addend)
         if experts.numel() <= MOST_PAIRS and self._up.multiplies and self._down.multiplies:
-            return self.by_expert(x, experts, weights)
+            return self.by_expert(x, experts, weights, addend)
         if experts.numel() < self._experts:
-            return self.by_choice(x, experts, weights)
-        return self.all_at_once(x, experts, weights)
+            return self.by_choice(x, experts, weights, addend)
+        return self.all_at_once(x, experts, weights, addend)
 
-    def _one_by_one(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+    def _one_by_one(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """Each expert's weights made plain once, if any token wants them."""
         out = torch.zeros_like(x)
         for number in torch.unique(experts):
             token, choice = (experts == number).nonzero(as_tuple=True)
-            outer = self._expert(x[token], number[None])
+            added = added_to(addend, token, number.expand(len(token)))
+            outer = self._expert(x[token], number[None], added)
             out.index_add_(0, token, outer * weights[token, choice, None])
         return out
 
-    def by_expert(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+    def by_expert(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """As the kernel does: sorted by expert, each expert's weights read once."""
         chosen, order = experts.flatten().sort()
         ends = torch.searchsorted(chosen, self._numbers, right=True, out_int32=True)
-        inner = self._up.multiply(x, order, ends, experts.shape[1], self._kind)
-        outer = self._down.multiply(inner, order, ends, 1, None)
+        if addend is None:
+            inner = self._up.multiply(x, order, ends, experts.shape[1], self._kind)
+            outer = self._down.multiply(inner, order, ends, 1, None)
+        else:
+            rows, added = _pairs(x, experts, addend)
+            inner = self._activation(added.up(rows)(self._up.multiply(x, order, ends, experts.shape[1], None)))
+            outer = added.down(inner)(self._down.multiply(inner, order, ends, 1, None))
         return (outer.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
 
-    def all_at_once(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+    def all_at_once(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """All experts' weights made plain."""
         up, down = (stack.plain(self._numbers) for stack in (self._up, self._down))
-        return DenseExperts(up, self._kind, down)(x, experts, weights)
+        return DenseExperts(up, self._kind, down)(x, experts, weights, addend)
 
-    def by_choice(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+    def by_choice(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """Each choice's weights made plain, of all choices at once."""
-        numbers, choices = experts.flatten(), experts.shape[1]
-        rows = x[:, None].expand(-1, choices, -1).reshape(len(numbers), -1, 1)
-        inner = self._activation(torch.bmm(self._up.plain(numbers), rows)[..., 0])
-        outer = torch.bmm(self._down.plain(numbers), inner[..., None])
+        numbers = experts.flatten()
+        rows, added = _pairs(x, experts, addend)
+        inner = self._activation(added.up(rows)(torch.bmm(self._up.plain(numbers), rows[..., None])[..., 0]))
+        outer = added.down(inner)(torch.bmm(self._down.plain(numbers), inner[..., None])[..., 0])
         return (outer.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
 
-    def _expert(self, x: Tensor, number: Tensor) -> Tensor:
-        inner = self._activation(F.linear(x, self._up.plain(number)[0]))
-        return F.linear(inner, self._down.plain(number)[0])
+    def _expert(self, x: Tensor, number: Tensor, added: PairsAddend | NothingAdded) -> Tensor:
+        inner = self._activation(added.up(x)(F.linear(x, self._up.plain(number)[0])))
+        return added.down(inner)(F.linear(inner, self._down.plain(number)[0]))
+
+
+def _pairs(x: Tensor, experts: Tensor, addend: ExpertsAddend | None) -> tuple[Tensor, PairsAddend | NothingAdded]:
+    """Inputs [T · k, hidden] of all pairs, a token's after the other's, and what is added to their products."""
+    tokens = torch.arange(len(x), device=x.device).repeat_interleave(experts.shape[1])
+    return x[tokens], added_to(addend, tokens, experts.flatten())
 
 
 class _Stack:

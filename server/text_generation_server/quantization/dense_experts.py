@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.layers.activation import gated_activation
-from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, added_to
 from text_generation_server.specs.activation import Activation
 
 
@@ -23,12 +23,14 @@ class DenseExperts(ExpertsKernel):
         self._down = down.transpose(1, 2)
         self._numbers = torch.arange(up.shape[0], device=up.device)
 
-    def __call__(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """See `ExpertsKernel`."""
         chosen, order = experts.flatten().sort()
         ends = torch.searchsorted(chosen, self._numbers, right=True, out_int32=True)
-        inner = self._activation(F.grouped_mm(x[order // experts.shape[1]], self._up, offs=ends))
-        outer = F.grouped_mm(inner, self._down, offs=ends)
+        tokens = order // experts.shape[1]
+        added, rows = added_to(addend, tokens, chosen), x[tokens]
+        inner = self._activation(added.up(rows)(F.grouped_mm(rows, self._up, offs=ends)))
+        outer = added.down(inner)(F.grouped_mm(inner, self._down, offs=ends))
         by_token = torch.empty_like(outer)
         by_token[order] = outer
         return (by_token.view(*experts.shape, -1) * weights[:, :, None]).sum(1)

@@ -22,7 +22,8 @@ class MoeNames:
     """Where a sparse layer's tensors are. Names without `.weight`, but for tensors of all experts: those are complete.
 
     up (gate, then up), down: with a place for the expert's number, weights [out, in]; without one, all experts' rows in
-    one tensor [experts · inner, hidden], `down` too.
+    one tensor [experts · inner, hidden], `down` too. fused, fused_router: what others call the module that has all
+    experts' weights in parameters gate_up_proj and down_proj, and the router.
     """
 
     router: str
@@ -31,6 +32,8 @@ class MoeNames:
     shared_up: tuple[str, ...] = ()
     shared_down: str = ""
     shared_gate: str = ""
+    fused: str = "mlp.experts"
+    fused_router: str = "mlp.gate"
 
 
 @dataclass(frozen=True, slots=True)

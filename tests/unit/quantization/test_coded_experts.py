@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from text_generation_server.layers.moe import ExpertsAddend
 from text_generation_server.quantization.coded import Coded
 from text_generation_server.quantization.coded_experts import CodedExperts
 from text_generation_server.quantization.dense import DenseScheme
@@ -34,22 +35,43 @@ def coded(request, dtype):
     return matrix(2 * INNER, HIDDEN), matrix(HIDDEN, INNER)
 
 
-def test_each_way_gives_the_same(coded):
+class Added:
+    """An addend that tells which number and which inputs it was asked with."""
+
+    def __init__(self, outputs, inputs, dtype):
+        self._factors = torch.randn(2 * EXPERTS + 1, dtype=dtype)
+        self._factors[0] = 0
+        self._matrix = torch.randn(inputs, outputs, dtype=dtype) / inputs
+
+    def __call__(self, x, numbers, step):
+        assert step.adapters is numbers
+        return lambda out: out + self._factors[numbers][:, None] * (x @ self._matrix)
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "adapted"])
+def addend(request, dtype):
+    """Of two adapters, for some of the tokens, or none."""
+    adapters = torch.tensor([1, 0, 2, 2, 0])
+    up, down = Added(2 * INNER, HIDDEN, dtype), Added(HIDDEN, INNER, dtype)
+    return ExpertsAddend(adapters, EXPERTS, up, down) if request.param else None
+
+
+def test_each_way_gives_the_same(coded, addend):
     up, down = coded
     made = CodedExperts(up, Activation.SILU, down, EXPERTS)
     plain = DenseExperts(up.plain().view(EXPERTS, -1, HIDDEN), Activation.SILU, down.plain().view(EXPERTS, -1, INNER))
     x, weights = torch.randn(TOKENS, HIDDEN), torch.rand(TOKENS, CHOICES)
     experts = torch.rand(TOKENS, EXPERTS).topk(CHOICES).indices
-    expected = plain(x, experts, weights)
+    expected = plain(x, experts, weights, addend)
     for way in (made, made.by_choice, made.all_at_once):
-        torch.testing.assert_close(way(x, experts, weights), expected)
+        torch.testing.assert_close(way(x, experts, weights, addend), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16])
-def test_the_kernel_gives_the_same(coded):
+def test_the_kernel_gives_the_same(coded, addend):
     up, down = coded
     made = CodedExperts(up, Activation.SILU, down, EXPERTS)
     x, weights = torch.randn(TOKENS, HIDDEN).half(), torch.rand(TOKENS, CHOICES).half()
     experts = torch.rand(TOKENS, EXPERTS).topk(CHOICES).indices
-    expected = made.by_choice(x, experts, weights).float()
-    assert (made.by_expert(x, experts, weights).float() - expected).norm() < 2e-3 * expected.norm()
+    expected = made.by_choice(x, experts, weights, addend).float()
+    assert (made.by_expert(x, experts, weights, addend).float() - expected).norm() < 2e-3 * expected.norm()

@@ -16,6 +16,7 @@ PACKAGES = {
     "router": ROOT / "router" / "text_generation_router",
     "benchmark": ROOT / "benchmark" / "text_generation_benchmark",
     "protocol": ROOT / "proto" / "python" / "text_generation_protocol",
+    "demo": ROOT / "demo" / "text_generation_demo",
     "client": ROOT / "clients" / "python" / "text_generation",
 }
 SOURCES = [(name, path) for name, folder in PACKAGES.items() for path in sorted(folder.rglob("*.py"))]
@@ -32,7 +33,7 @@ ONLY_PLACES = [
     (
         r"torch(\.|$)",
         r"server/(adapters|attention|cache|device|distributed|engine|kernels|layers|models|quantization|sampling|weights)/"
-        r"|server/grammar/masks\.py|server/(placement|prepare|serve)\.py",
+        r"|server/grammar/masks\.py|server/(placement|prepare|serve)\.py|demo/(teaching|training)\.py",
     ),
     (r"text_generation_server\.models\.(?!step)", r"server/(models/|(serve|prepare)\.py)"),
 ]

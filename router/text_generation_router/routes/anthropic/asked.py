@@ -24,16 +24,17 @@ def chat_body(body: CountBody) -> ChatBody:
     if body.tools:
         fields["tools"] = [_tool(tool) for tool in body.tools]
         fields |= _tool_choice(body.tool_choice or {"type": "auto"})
-    if isinstance(body, MessagesBody):
-        fields |= {
-            "max_tokens": body.max_tokens,
-            "stop": body.stop_sequences,
-            "stream": body.stream,
-            "temperature": body.temperature,
-            "top_p": body.top_p,
-            "top_k": body.top_k,
-        }
-    return made_chat(fields)
+    if not isinstance(body, MessagesBody):
+        return made_chat(fields)
+    fields |= {
+        "max_tokens": body.max_tokens,
+        "stop": body.stop_sequences,
+        "stream": body.stream,
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "top_k": body.top_k,
+    }
+    return made_chat(fields, body)
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:

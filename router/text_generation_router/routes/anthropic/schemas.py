@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from text_generation_router.routes.refusing import NONE, RefusingBody
-from text_generation_router.schemas import Count, Float, TopK
+from text_generation_router.schemas import Count, Float, ServingFields, TopK
 
 
 class CountBody(RefusingBody):
@@ -25,7 +25,7 @@ class CountBody(RefusingBody):
     output_config: dict[str, Any] | None = None
 
 
-class MessagesBody(CountBody):
+class MessagesBody(ServingFields, CountBody):
     """Body of `/v1/messages`."""
 
     max_tokens: Count

@@ -16,13 +16,21 @@ from text_generation_router.routes.openai.schemas import (
     TextFormat,
 )
 from text_generation_router.routes.openai.structured import ANY_OBJECT, only_one
-from text_generation_router.schemas import AnyGrammar, GenerateParameters, GenerateRequest, OpenJsonGrammar
+from text_generation_router.schemas import (
+    AdapterFields,
+    AnyGrammar,
+    GenerateParameters,
+    GenerateRequest,
+    OpenJsonGrammar,
+    ServingFields,
+)
 
 
-def made_chat(fields: Mapping[str, Any]) -> ChatBody:
-    """A chat that another API's request was made. Raises InvalidBody."""
+def made_chat(fields: Mapping[str, Any], serving: ServingFields | None = None) -> ChatBody:
+    """A chat that another API's request was made. serving: who answers it, and when. Raises InvalidBody."""
+    kept = {} if serving is None else serving.model_dump(include=set(ServingFields.model_fields))
     try:
-        return ChatBody.model_validate(fields)
+        return ChatBody.model_validate({**fields, **kept})
     except ValidationError as error:
         raise invalid_body(error) from error
 
@@ -35,15 +43,18 @@ def prompt_request(
     grammar: what the answer must match, if that is not what the body says.
     """
     body.check_keys()
+    inner = body.parameters or AdapterFields()
     parameters = GenerateParameters(
         **body.sampling(),
         max_new_tokens=max_tokens,
         top_n_tokens=top,
         grammar=grammar or form_grammar(body),
-        adapter_id=body.adapter_id,
-        lora_id=body.lora_id,
+        adapter_id=inner.adapter_id,
+        lora_id=inner.lora_id,
+        priority=body.priority,
+        timeout=body.timeout,
     )
-    return GenerateRequest(inputs=text, parameters=parameters)
+    return GenerateRequest(inputs=text, parameters=parameters, adapter_id=body.adapter_id, lora_id=body.lora_id)
 
 
 def form_grammar(body: GenerationBody) -> AnyGrammar | None:

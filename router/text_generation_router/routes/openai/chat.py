@@ -1,6 +1,7 @@
 """`/v1/chat/completions`: conversations, made prompts by the model's chat template. Knows not how they are run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -49,7 +50,10 @@ class ChatRoutes:
         """What a chat asks for. Raises ApiError."""
         services, style = self._services, self._style
         writer = style.chat(body, services.info)
-        return ask_chat(body, services.template, services.dialect, writer, style.chat_tokens)
+        asked = ask_chat(body, services.template, services.dialect, writer, style.chat_tokens)
+        (prompt,) = asked.prompts
+        given = style.penalties(prompt.parameters)
+        return replace(asked, prompts=[prompt.model_copy(update={"given": given})])
 
 
 def ask_chat(

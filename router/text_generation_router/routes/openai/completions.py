@@ -42,7 +42,8 @@ class CompletionRoutes:
         max_tokens = self._style.completion_tokens if body.max_tokens is None else body.max_tokens
         echo, scored, n = bool(body.echo), body.logprobs is not None, 1 if body.n is None else body.n
         request = prompt_request(body, "", max_tokens, body.logprobs)
-        parameters = request.parameters.model_copy(update={"decoder_input_details": echo and scored})
+        given = self._style.penalties(request.parameters)
+        parameters = given.model_copy(update={"decoder_input_details": echo and scored})
         return Asked(
             self._style.completion(body, self._services.info),
             [request.model_copy(update={"given": parameters, **_prompt(one)}) for one in _each(body.prompt)],

@@ -22,7 +22,14 @@ class ModelRoutes:
         """All routes of this kind."""
         return [
             Endpoint("GET", "/v1/models", self.models, id="openai_get_model_info"),
-            Endpoint("GET", "/v1/models/{name:path}", self.model, id="openai_get_model", values={"name": "smollm2"}),
+            Endpoint(
+                "GET",
+                "/v1/models/{name:path}",
+                self.model,
+                id="openai_get_model",
+                fails=(404,),
+                values={"name": "smollm2"},
+            ),
         ]
 
     async def models(self, _: Request) -> Response:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from text_generation_router.schemas import Body, Count, Float, Priority, TokenIds, TopK
+from text_generation_router.schemas import Body, Count, Float, TokenIds, TopK
 
 
 class SamplingFields(Body):
@@ -26,8 +26,6 @@ class SamplingFields(Body):
     stop_token_ids: TokenIds | None = None
     ignore_eos: bool | None = None
     min_tokens: Count | None = None
-    priority: Priority | None = None
-    timeout: Float | None = None
 
     def sampling(self) -> dict[str, Any]:
         """The same as fields of the native `GenerateParameters`."""
@@ -48,6 +46,4 @@ class SamplingFields(Body):
             "stop_token_ids": self.stop_token_ids,
             "ignore_eos": self.ignore_eos,
             "min_new_tokens": self.min_tokens,
-            "priority": self.priority,
-            "timeout": self.timeout,
         }

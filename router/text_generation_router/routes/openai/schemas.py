@@ -12,7 +12,7 @@ from pydantic import Field
 from text_generation_router.routes.openai.sampling_fields import SamplingFields
 from text_generation_router.routes.openai.structured import StructuredFields
 from text_generation_router.routes.refusing import NONE, OFF, RefusingBody
-from text_generation_router.schemas import Body, Count, NamedSchema, RegexGrammar, TokenIds
+from text_generation_router.schemas import Body, Count, NamedSchema, RegexGrammar, ServingFields, TokenIds
 
 
 class TextFormat(Body):
@@ -45,7 +45,7 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
-class GenerationBody(SamplingFields, StructuredFields, RefusingBody):
+class GenerationBody(SamplingFields, StructuredFields, ServingFields, RefusingBody):
     """What chats and completions share."""
 
     CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -65,8 +65,6 @@ class GenerationBody(SamplingFields, StructuredFields, RefusingBody):
     response_format: ResponseFormat | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    adapter_id: str | None = None
-    lora_id: str | None = None
 
     @property
     def include_usage(self) -> bool:

@@ -10,16 +10,21 @@ from text_generation_router.routes.openai.errors import OPENAI_ERRORS
 from text_generation_router.routes.openai.render import Rendering
 from text_generation_router.routes.openai.schemas import ChatBody, CompletionBody
 from text_generation_router.routes.openai.shapes import ChatShape, CompletionShape
+from text_generation_router.schemas import GenerateParameters
 
 Info = Mapping[str, Any]
 """What `/info` answers."""
+
+
+def _as_they_are(parameters: GenerateParameters) -> GenerateParameters:
+    return parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
     """What answers are written with, and how many tokens are meant where a request does not say (None: all that fit).
 
-    errors: of these routes; native_errors: of the others that go with them.
+    errors: of these routes; native_errors: of the others that go with them. penalties: what those of a request mean.
     """
 
     chat: Callable[[ChatBody, Info], Writer]
@@ -28,6 +33,7 @@ class Style:
     native_errors: ErrorForm
     chat_tokens: int | None
     completion_tokens: int
+    penalties: Callable[[GenerateParameters], GenerateParameters] = _as_they_are
 
 
 def fingerprint(info: Info) -> str:

@@ -1,7 +1,7 @@
 """OpenAI's routes in the bytes of text-generation-inference 3.3.7, for clients that were written against those.
 
 The one place that knows where it answers otherwise than OpenAI: no ids, stop sequences in texts, other reasons, empty
-texts for null, reasons in the chunk of the last token, plain errors, 100 tokens by default.
+texts for null, reasons in the chunk of the last token, plain errors, 100 tokens by default, other penalties.
 Source: its answers, and its OpenAPI document. Knows no HTTP.
 """
 
@@ -19,6 +19,7 @@ from text_generation_router.routes.openai.errors import DONE
 from text_generation_router.routes.openai.render import usage_json
 from text_generation_router.routes.openai.schemas import ChatBody, CompletionBody
 from text_generation_router.routes.openai.style import Info, Style, fingerprint
+from text_generation_router.schemas import GenerateParameters
 from text_generation_router.sse import PLAIN
 from text_generation_router.types import FinishReason, Token
 
@@ -141,7 +142,21 @@ class TgiCompletion(_Facts):
         return f'{{{facts},"choices":[{choices}],"usage":{usage_json(usage)}}}'
 
 
-TGI = Style(TgiChat, TgiCompletion, _ERRORS, _NATIVE_ERRORS, chat_tokens=100, completion_tokens=100)
+def _penalties(parameters: GenerateParameters) -> GenerateParameters:
+    """A presence penalty is one of repetition there, from 2 on, and a frequency penalty the native one."""
+    presence, repetition = parameters.presence_penalty, parameters.repetition_penalty
+    meant = {
+        "presence_penalty": None,
+        "count_penalty": None,
+        "repetition_penalty": repetition if presence is None else presence + 2,
+        "frequency_penalty": parameters.count_penalty,
+    }
+    return parameters.model_copy(update=meant)
+
+
+TGI = Style(
+    TgiChat, TgiCompletion, _ERRORS, _NATIVE_ERRORS, chat_tokens=100, completion_tokens=100, penalties=_penalties
+)
 
 
 def _message(message: Message) -> str:

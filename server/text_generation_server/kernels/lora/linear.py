@@ -117,7 +117,7 @@ class LoraKernel:
         """In how many parts inputs are multiplied; few different numbers, as kernels are compiled for each."""
         least = next((splits for most, splits in SPLITS if tokens <= most), 1)
         wanted = max(least, self._inputs // SHARE) if tokens <= FEW else least
-        most = min(wanted, -(-self._inputs // block_k), SPLITS[0][1])
+        most = max(1, min(wanted, -(-self._inputs // block_k), SPLITS[0][1]))
         return int(1 << (most.bit_length() - 1))
 
     def _table_of(self, block_n: int) -> tuple[Tensor, int]:

@@ -31,7 +31,7 @@ def chat_body(body: ResponsesBody) -> ChatBody:
         fields["chat_template_kwargs"] = _thinking(body.reasoning.effort)
     if body.tools:
         fields |= _tools(body)
-    return made_chat(fields)
+    return made_chat(fields, body)
 
 
 def _thinking(effort: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from text_generation_router.routes.refusing import NONE, OFF, RefusingBody
-from text_generation_router.schemas import Body, Count, Float
+from text_generation_router.schemas import Body, Count, Float, ServingFields
 
 
 class TextConfig(Body):
@@ -23,7 +23,7 @@ class ReasoningConfig(Body):
     effort: str | None = None
 
 
-class ResponsesBody(RefusingBody):
+class ResponsesBody(ServingFields, RefusingBody):
     """Body of `/v1/responses`."""
 
     CANNOT: ClassVar[Mapping[str, tuple[Any, ...]]] = {
