@@ -18,11 +18,7 @@ PACKAGES := server/text_generation_server launcher/text_generation_launcher rout
 CODE := benchmark clients demo launcher router server proto measurements tests
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: install proto docs lock format lint types test test-newest test-clients test-gpu check serve bench bench-loading clean help
-=======
-.PHONY: install proto docs lock format lint types test test-newest test-gpu check demo serve bench bench-loading clean help
->>>>>>> demo
+.PHONY: install proto docs lock format lint types test test-newest test-clients test-gpu check demo serve bench bench-loading clean help
 
 install: $(INSTALLED) ## make .venv and install everything into it, editable
 

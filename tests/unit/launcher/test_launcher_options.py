@@ -27,15 +27,9 @@ tokenizer-config-path
 disable-grammar-support=False env=False max-client-batch-size=4 lora-adapters usage-stats=on payload-limit=2000000
 chat-template
 enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty disable-flashinfer=False load-format=auto
-<<<<<<< HEAD
-lora-dir max-device-loras max-lora-rank max-cpu-loras router=embedded max-mixed-tokens request-timeout watchdog-timeout
-served-model-name tool-call-parser reasoning-parser tgi-compat=False kserve=False disable-playground=False
-strict-model-names=False
-=======
 lora-dir max-device-loras max-lora-rank max-lora-expert-rank max-cpu-loras unknown-adapters-as-base=False
 router=embedded max-mixed-tokens request-timeout watchdog-timeout served-model-name tool-call-parser reasoning-parser
-tgi-compat=False kserve=False
->>>>>>> demo
+tgi-compat=False kserve=False disable-playground=False strict-model-names=False
 """
 
 REFUSED = """
