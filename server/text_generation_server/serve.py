@@ -135,6 +135,7 @@ def load_rank(config: ServerConfig) -> LoadedRank:
         random_weights=options.load_format is LoadFormat.DUMMY,
         deterministic=options.deterministic,
         quantize=options.quantize,
+        kv_cache_dtype=options.kv_cache_dtype,
     )
     model = load_model(directory, model_options, group, LoadProgress())
     check_guesses(model, options.speculate)

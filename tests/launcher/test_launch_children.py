@@ -69,6 +69,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         *["--rope-factor", "2", "--enable-prefill-logprobs", "--disable-custom-kernels", "--disable-flashinfer"],
         *["--cuda-memory-fraction", "0.5", "--huggingface-hub-cache", "/cache", "--trust-remote-code"],
         *["--watermark-gamma", "0.25", "--watermark-delta", "1.5", "--deterministic", "--quantize", "eetq"],
+        *["--kv-cache-dtype", "fp8_e5m2"],
         *["--max-mixed-tokens", "77"],
         *["--lora-adapters", "law=/adapters/law", "--lora-ids", "a;owner/b", "--lora-dir", "/adapters"],
         *["--max-device-loras", "3", "--max-lora-rank", "8", "--max-cpu-loras", "9"],
@@ -82,6 +83,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
     assert value(argv, "--max-mixed-tokens") == "77"
     assert "--deterministic" in argv and value(argv, "--lora-ids") == "a;owner/b"
     assert value(argv, "--quantize") == "eetq"
+    assert value(argv, "--kv-cache-dtype") == "fp8_e5m2"
     expected = {
         "MAX_TOTAL_TOKENS": "200",
         "MAX_BATCH_SIZE": "8",

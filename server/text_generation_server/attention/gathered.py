@@ -95,10 +95,9 @@ class GatheredPlan:
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
         out = q.new_empty(q.shape)
-        pool = cache.layer(layer.layer)
         for group in self._groups:
             rows, keys = group.slots.shape
-            kv = pool.index_select(1, group.slots.flatten()).view(2, -1, rows, keys, q.shape[-1]).transpose(1, 2)
+            kv = cache.gather(layer.layer, group.slots.flatten()).view(2, -1, rows, keys, q.shape[-1]).transpose(1, 2)
             queries = q[group.tokens].view(rows, -1, *q.shape[1:]).transpose(1, 2)  # [B, H, t, d]
             mask = group.mask()
             mask = None if mask is None else mask.to(q.dtype)

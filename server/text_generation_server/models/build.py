@@ -29,17 +29,24 @@ from text_generation_server.weights.layout import Partition
 
 
 class DecoderBuilder:
-    """Builds the decoder of one rank. backend: names the attention.
+    """Builds the decoder of one rank. backend: names the attention. narrow: see `PagedSpec`.
 
     Raises:
         UnsupportedModel: these ranks cannot divide the model, or the backend cannot compute it.
     """
 
-    def __init__(self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel, backend: str) -> None:
+    def __init__(
+        self,
+        spec: DecoderSpec,
+        reader: TensorReader,
+        group: TensorParallel,
+        backend: str,
+        narrow: torch.dtype | None = None,
+    ) -> None:
         self._spec = spec
         self._reader = reader
         self._group = group
-        self._attention = AttentionBuilder(spec, reader, group, backend)
+        self._attention = AttentionBuilder(spec, reader, group, backend, narrow)
         self._mlp = MlpBuilder(spec, reader, group)
         self._embedding_size = spec.embedding_size or spec.hidden_size
         self._ends = EndsBuilder(

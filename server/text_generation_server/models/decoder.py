@@ -95,8 +95,10 @@ class SelfAttention:
         if self._qk_norm is not None:
             self._qk_norm(qkv[:, : -self._kv_heads])
         angles = None if self._rotary is None else step.angles[self._rotary]
-        rotate_and_write(qkv, self._kv_heads, angles, step.cache, self._layer.layer, step.slot_mapping)
-        return step.attention.run(qkv[:, : -2 * self._kv_heads], self._layer, step.cache)
+        layer = self._layer
+        rotate_and_write(qkv, self._kv_heads, angles, step.cache, layer.layer, step.slot_mapping, layer.scales)
+        attended = step.attention.run(qkv[:, : -2 * self._kv_heads], layer, step.cache)
+        return attended if layer.scales.value == 1.0 else attended.mul_(layer.scales.value)
 
 
 class Mlp(Protocol):
