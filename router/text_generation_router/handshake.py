@@ -16,12 +16,19 @@ _DEFAULT_CACHE_TOKENS = 16000
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of shards that are warmed up."""
+
+    info: ShardInfo
+    limits: TokenLimits
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Shards that are warmed up."""
 
     shards: ShardedClient
-    info: ShardInfo
-    limits: TokenLimits
+    facts: Facts
 
 
 LARGEST_PREFILL = 2**24
@@ -61,7 +68,7 @@ async def shake_hands(settings: Settings) -> Ready:
         limits.max_input_tokens,
         limits.max_total_tokens,
     )
-    return Ready(shards, info, limits)
+    return Ready(shards, Facts(info, limits))
 
 
 def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> TokenLimits:

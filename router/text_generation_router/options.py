@@ -110,6 +110,9 @@ class RouterOptions:
     payload_limit: int = option(2_000_000, "Largest request body in bytes", least=1)
     graceful_termination_timeout: int = option(90, "Seconds that running requests get at the end", short="-g", least=0)
     request_timeout: float | None = option(None, "Seconds a request may take; by default any number", least=0.1)
+    router_workers: int = option(
+        1, "Processes that answer HTTP, before one that makes batches; 1: one does both", least=1
+    )
     tgi_compat: bool = option(False, "Answer on OpenAI's routes in TGI's bytes where they differ from OpenAI's")
     disable_playground: bool = option(False, "Show browsers no page at /")
     strict_model_names: bool = option(False, "Answer 404 to a `model` that is not served, not as the model itself")

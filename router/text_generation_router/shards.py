@@ -83,7 +83,7 @@ class ShardedClient:
 
     @staticmethod
     async def appear(master_path: str) -> None:
-        """Return when somebody takes connections at a Unix socket: whoever starts shards ends those who wait in vain."""
+        """Return when somebody takes connections at a Unix socket. Who starts shards ends those that wait in vain."""
         while True:
             try:
                 _, writer = await asyncio.open_unix_connection(master_path)
@@ -217,8 +217,10 @@ def _generation(message: pb.Generation) -> Generation:
         # In the words of a call that fails, as it does when the request is all there is.
         return Generation(message.request_id, [], [], [], None, f"Server error: {end.failure}")
     final = None if end is None else _final(end)
-    top = [_tokens(tokens) for tokens in message.top_tokens] if message.top_tokens else []
-    told = Generation(message.request_id, _tokens(message.tokens), top, [], final)
+    top = message.top_tokens
+    told = Generation(
+        message.request_id, _tokens(message.tokens), [_tokens(tokens) for tokens in top] if top else [], [], final
+    )
     if message.HasField("prefill_tokens"):
         told.prefill = _prompt_tokens(message.prefill_tokens)
         told.prefill_top = [_tokens(tokens) for tokens in message.prefill_top_tokens]
@@ -226,9 +228,10 @@ def _generation(message: pb.Generation) -> Generation:
 
 
 def _tokens(message: pb.Tokens) -> list[Token]:
-    if len(message.ids) == 1:  # nearly always; iterating protobuf's lists costs as much as all the rest
-        return [Token(message.ids[0], message.texts[0], message.logprobs[0], message.is_special[0])]
-    return list(map(Token, message.ids, message.texts, message.logprobs, message.is_special))
+    ids = message.ids
+    if len(ids) == 1:  # nearly always; iterating protobuf's lists costs as much as all the rest
+        return [Token(ids[0], message.texts[0], message.logprobs[0], message.is_special[0])]
+    return list(map(Token, ids, message.texts, message.logprobs, message.is_special))
 
 
 def _prompt_tokens(message: pb.Tokens) -> list[Token]:

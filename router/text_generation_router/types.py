@@ -6,7 +6,7 @@ Knows neither HTTP nor protobuf.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from text_generation_router.images.types import ImageFile
 from text_generation_server.grammar.grammar_type import GrammarType
@@ -55,6 +55,13 @@ class Generation:
     generated_text: GeneratedText | None
     failure: str | None = None
     prefill_top: Sequence[list[Token]] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled in a fraction of the time that its class and those of its tokens would take."""
+        return _made_again, (
+            self.request_id, list(map(tuple, self.tokens)), self.top_tokens, self.prefill, self.generated_text,
+            self.failure, self.prefill_top,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,3 +223,7 @@ class TokenLimits:
     max_total_tokens: int
     max_batch_prefill_tokens: int
     max_batch_total_tokens: int
+
+
+def _made_again(request_id: int, tokens: list[tuple[int, str, float, bool]], *rest: Any) -> Generation:
+    return Generation(request_id, list(map(Token._make, tokens)), *rest)

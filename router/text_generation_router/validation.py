@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from text_generation_router.adapters import Adapters
+from text_generation_router.backend import AdapterNames
 from text_generation_router.errors import InvalidInput
 from text_generation_router.grammar import valid_grammar
 from text_generation_router.parameters import check_extensions, check_values, require, require_known, sampling
@@ -47,7 +47,7 @@ class Validator:
         grammars: GrammarCompiler,
         requests: RequestLimits,
         tokens: TokenLimits,
-        adapters: Adapters,
+        adapters: AdapterNames,
         vocab_size: int | None = None,
         extensions: AbstractSet[str] = frozenset(),
         images: Images | None = None,

@@ -30,7 +30,7 @@ chat-template
 enable-prefill-logprobs=False graceful-termination-timeout=90 lora-ids=empty disable-flashinfer=False load-format=auto
 lora-dir max-device-loras max-lora-rank max-lora-expert-rank max-cpu-loras unknown-adapters-as-base=False
 router=embedded max-mixed-tokens request-timeout watchdog-timeout served-model-name tool-call-parser reasoning-parser
-tgi-compat=False kserve=False disable-playground=False strict-model-names=False
+tgi-compat=False kserve=False disable-playground=False strict-model-names=False router-workers=1
 max-images=16 max-image-fetch-size=33554432 image-url-timeout=10.0 image-url-private=False
 """
 
