@@ -25,7 +25,7 @@ def serving(
     command += ["--dtype", "bfloat16", "--uds-path", str(prefix), *options]
     if shards > 1:
         command.append("--sharded")
-    port = _free_port()
+    port = free_port()
     log.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("wb"))
@@ -65,7 +65,8 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.02)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody uses now."""
     with socket.socket() as probe:
         probe.bind((MASTER, 0))
         port: int = probe.getsockname()[1]

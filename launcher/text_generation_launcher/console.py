@@ -5,7 +5,7 @@ Does not know where lines come from. Text goes to stdout, and why a launch faile
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -29,9 +29,9 @@ class Console:
         self._has_bar = not json_lines and self._out.isatty()
         self._bar = ""
 
-    def log(self, level: LogLevel, message: str, source: str) -> None:
-        """A log line of the process `source`."""
-        self._log(level, message, source, {})
+    def log(self, level: LogLevel, message: str, source: str, fields: Mapping[str, object] | None = None) -> None:
+        """A log line of the process `source`; fields are written in JSON only."""
+        self._log(level, message, source, fields or {})
 
     def relayed(self, line: str, level: LogLevel, message: str, source: str) -> None:
         """A log line of the process `source`, whose JSON is as it should be: as text it is `message`."""
@@ -75,11 +75,11 @@ class Console:
             self._bar = ""
             self._write(self._out, _CLEAR_LINE)
 
-    def _log(self, level: LogLevel, message: str, source: str, fields: dict[str, object]) -> None:
+    def _log(self, level: LogLevel, message: str, source: str, fields: Mapping[str, object]) -> None:
         if self._level.shows(level):
             self._line(self._formatted(level, message, source, fields))
 
-    def _formatted(self, level: LogLevel, message: str, source: str, fields: dict[str, object]) -> str:
+    def _formatted(self, level: LogLevel, message: str, source: str, fields: Mapping[str, object]) -> str:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if not self._json_lines:
             return f"{time} {level.upper():>5} {source}: {message}"

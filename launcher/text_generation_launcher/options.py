@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from text_generation_router.options import RouterOptions, option, table
-from text_generation_server.choices import Dtype, LoadFormat, Quantize, RopeScaling
+from text_generation_server.choices import Dtype, KvCacheDtype, LoadFormat, Quantize, RopeScaling
 
 EMBEDDED = "embedded"
 """The --router that is ours."""
@@ -27,7 +27,6 @@ class Switch(StrEnum):
 
 
 _SOCKETS = "/tmp/text-generation-server"
-_NO_KV_DTYPE = "keys and values are kept in the model's dtype; a narrower cache does not exist yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,9 @@ class Options(RouterOptions):
     )
     speculate: int | None = option(None, "Most tokens guessed a step, and verified", least=0)
     dtype: Dtype | None = option(None, "Type of weights and activations")
-    kv_cache_dtype: str | None = option(None, "Type of cached keys and values", refused=_NO_KV_DTYPE)
+    kv_cache_dtype: KvCacheDtype = option(
+        KvCacheDtype.AUTO, "What keys and values are kept as; auto: as they are computed, or a checkpoint says"
+    )
     max_input_length: int | None = option(None, "Old name of --max-input-tokens", least=1)
     cuda_graphs: str | None = option(None, "Batch sizes of recorded decode steps; 0 for none, left out for many")
     shard_uds_path: str = option(_SOCKETS, "Path of the shards' sockets, without the rank")

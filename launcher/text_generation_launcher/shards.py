@@ -12,6 +12,7 @@ from text_generation_launcher.places import Places
 from text_generation_launcher.polling import wait_until
 from text_generation_launcher.resolve import ResolvedArgs
 from text_generation_launcher.startup import StartUp
+from text_generation_server.choices import KvCacheDtype
 from text_generation_server.reservations.holders import belongs_to, listener
 
 
@@ -31,6 +32,8 @@ def shard_command(launch: LaunchContext, places: Places, resolved: ResolvedArgs,
         command += ["--dtype", options.dtype]
     if options.quantize is not None:
         command += ["--quantize", options.quantize]
+    if options.kv_cache_dtype is not KvCacheDtype.AUTO:
+        command += ["--kv-cache-dtype", options.kv_cache_dtype]
     command += load_format(options)
     if options.speculate:
         command += ["--speculate", str(options.speculate)]

@@ -42,7 +42,7 @@ class StartUp:
             if take is not None:
                 take(record)
             if not self._report(source, record):
-                self._console.log(record.level, record.text, source)
+                self._console.log(record.level, record.text, source, record.extra)
 
         return handle
 

@@ -66,8 +66,11 @@ class _Supervisor:
         model = await download(self._launch, self._start_up)
         self._start_up.downloaded(model.path, model.bytes)
         resolved = self._resolve(num_shard, program, model)
-        await self._start_shards(places, resolved, model)
-        await self._start_router(program, places, resolved, model)
+        self._start_shards(places, resolved, model)
+        # Ours reads its own files meanwhile; others end where no shard answers yet.
+        router = self._start_router(program, places, resolved, model) if self._launch.embedded_router else None
+        await self._loaded(places, resolved.num_shard)
+        await self._healthy(router or self._start_router(program, places, resolved, model), places)
         await asyncio.wait({self._first_death})
 
     def _check(self) -> tuple[int, RouterProgram, Places]:
@@ -91,21 +94,21 @@ class _Supervisor:
             self._console.info(reason)
         return resolved
 
-    async def _start_shards(self, places: Places, resolved: ResolvedArgs, model: Downloaded) -> None:
+    def _start_shards(self, places: Places, resolved: ResolvedArgs, model: Downloaded) -> None:
         self._start_up.begin()
         places.admit_shards()
         for rank in range(resolved.num_shard):
             shard = spawn_shard(self._launch, places, resolved, model, rank, self._start_up)
             self._shards.append(shard)
             self._watch(shard)
+
+    async def _loaded(self, places: Places, num_shard: int) -> None:
         for rank, shard in enumerate(self._shards):
             await wait_until_accepting(places.socket_path(rank), shard, self._notice(f"waiting for shard {rank}"))
-        self._start_up.loaded(resolved.num_shard)
-
-    async def _start_router(
-        self, program: RouterProgram, places: Places, resolved: ResolvedArgs, model: Downloaded
-    ) -> None:
+        self._start_up.loaded(num_shard)
         self._start_up.begin()
+
+    def _start_router(self, program: RouterProgram, places: Places, resolved: ResolvedArgs, model: Downloaded) -> Child:
         places.admit_router()
         router = spawn(
             "router",
@@ -118,6 +121,9 @@ class _Supervisor:
         )
         self._routers.append(router)
         self._watch(router)
+        return router
+
+    async def _healthy(self, router: Child, places: Places) -> None:
         url = await wait_until_healthy(self._launch, router, self._notice("waiting for the router"))
         places.router_has_started()
         if advice := self._advice(router):

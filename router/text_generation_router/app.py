@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from text_generation_router.backend import Exposition
 from text_generation_router.errors import ApiError, Unrouted
 from text_generation_router.keys import KeyGuard
 from text_generation_router.request_id import RequestIds
@@ -31,7 +32,7 @@ from text_generation_router.routes.openai.style import OPENAI, Style
 from text_generation_router.routes.openai.tgi import TGI
 from text_generation_router.routes.openapi import DocumentRoutes
 from text_generation_router.routes.page import PageRoutes
-from text_generation_router.routes.service import ServiceRoutes
+from text_generation_router.routes.service import ServiceRoutes, figures_route
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.tokens import TokenRoutes
 from text_generation_router.traced_requests import TracedRequests
@@ -130,6 +131,6 @@ def _form(path: str, forms: Forms) -> ErrorForm:
     return next((form for start, form in forms.items() if path.startswith(start)), NATIVE_ERRORS)
 
 
-def make_metrics_app(services: Services) -> Starlette:
+def make_metrics_app(figures: Exposition) -> Starlette:
     """An application that only has `/metrics`, for the port of its own."""
-    return Starlette(routes=[Route("/metrics", ServiceRoutes(services).metrics, methods=["GET"])])
+    return Starlette(routes=[Route("/metrics", figures_route(figures), methods=["GET"])])

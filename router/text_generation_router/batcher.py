@@ -6,20 +6,22 @@ Knows nothing of HTTP, and of the cache only whom to give space back for.
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from loguru import logger
 
 from text_generation_router.blocks import BlockAllocator
-from text_generation_router.entry import Entry, Timeline
+from text_generation_router.entry import Entry, Push, Timeline, Times
 from text_generation_router.errors import ApiError, GenerationFailed, IncompleteGeneration, ShardError, Unhealthy
 from text_generation_router.metrics import Metrics
 from text_generation_router.queue import Budget, WaitingQueue
 from text_generation_router.shards import ShardedClient
 from text_generation_router.traces import NO_STEP, NO_TRACES, GenerationTrace, StepTrace, Traces
-from text_generation_router.types import CachedBatch, FinishReason, Generation, StepAnswer, ValidRequest
+from text_generation_router.types import CachedBatch, FinishReason, GeneratedText, Generation, StepAnswer, ValidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,11 @@ class Batcher:
         self._next_batch_id = 0
         self._call: _Call | None = None
 
-    def submit(self, request: ValidRequest, timeline: Timeline, trace: GenerationTrace) -> Entry:
-        """Queue a request. Raises GenerationFailed if no shard is left to serve it."""
+    def submit(self, request: ValidRequest, timeline: Timeline, trace: GenerationTrace, push: Push) -> Entry:
+        """Queue a request, whose steps are pushed. Raises GenerationFailed if no shard is left to serve it."""
         if self.lost:
             raise GenerationFailed("the shards are gone")
-        entry = Entry(request, timeline, trace)
+        entry = Entry(request, timeline, trace, push)
         self._queue.append(entry)
         self._work.set()
         return entry
@@ -325,7 +327,9 @@ class Batcher:
 
     def _deliver(self, call: _Call, answer: StepAnswer) -> None:
         """Hand every request its tokens. Never waits: a slow reader delays nobody."""
-        requests, now, made = self._metrics.requests, time.monotonic(), 0
+        now, made = time.monotonic(), 0
+        since: Counter[float] = Counter()  # nearly all had their last token together, and as many at once
+        accepted: Counter[int] = Counter()
         for generation in answer.generations():
             entry = call.members.get(generation.request_id)
             if entry is None:
@@ -334,20 +338,25 @@ class Batcher:
                 logger.error(f"A request failed alone: {generation.failure}")
                 entry.push(GenerationFailed(generation.failure))
                 continue
+            count = len(generation.tokens)
+            made += count
+            accepted[count] += 1
             timeline = entry.timeline
             if timeline.last_token:
-                requests.inter_token_latency.observe(now - timeline.last_token)
+                since[timeline.last_token] += 1
             else:
-                requests.time_to_first_token.observe(now - timeline.started)
+                self._metrics.requests.time_to_first_token.observe(now - timeline.started)
             timeline.last_token = now
-            made += len(generation.tokens)
-            requests.skipped_tokens.observe(len(generation.tokens) - 1)
-            if generation.generated_text is None:
-                entry.generated_ids += [token.id for token in generation.tokens]
+            final = generation.generated_text
+            if final is None:
+                if entry.resumable:
+                    entry.generated_ids += [token.id for token in generation.tokens]
             elif generation.request_id in call.paused:
                 generation.generated_text = None
+            else:
+                entry.trace.finished(final, partial(_times, timeline, final))
             entry.push(generation)
-        self._metrics.batches.generated_tokens.add(made)
+        self._metrics.note_tokens(made, accepted, [(now - last, times) for last, times in since.items()])
 
     async def _answer_probes(self) -> None:
         """One probe of the shards for all who ask."""
@@ -383,3 +392,7 @@ class Batcher:
         elif self._batches:
             waited = self._steps_since_prefill >= self._policy.max_waiting_tokens
             batches.concat["wait_exceeded" if waited else "backpressure"].add()
+
+
+def _times(timeline: Timeline, final: GeneratedText) -> Mapping[str, float]:
+    return Times.of(timeline, final.generated_tokens).fields()

@@ -7,6 +7,7 @@ import sys
 from loguru import logger
 
 from text_generation_router.errors import StartError
+from text_generation_router.event_loop import new_event_loop
 from text_generation_router.log import set_up_logging
 from text_generation_router.settings import Settings, settings_of_command
 
@@ -20,7 +21,7 @@ def main() -> int:
         return 1
     set_up_logging(settings.log_level, settings.json_output)
     try:
-        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             return runner.run(_serve_until_signal(settings))
     except StartError as error:
         logger.error(str(error))
@@ -34,12 +35,3 @@ async def _serve_until_signal(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return await serve(settings, stop)
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # no wheel for the platform: the standard loop is slower by a third, nothing else
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop

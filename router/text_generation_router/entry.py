@@ -1,13 +1,16 @@
-"""One request on its way through queue and batch, and the stream of its tokens. Knows neither queue nor batch."""
+"""One request on its way through queue and batch, and how long that took. Knows neither queue nor batch."""
 
-import asyncio
-from collections import deque
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from text_generation_router.blocks import Allocation
 from text_generation_router.errors import ApiError
 from text_generation_router.traces import GenerationTrace
 from text_generation_router.types import Generation, ValidRequest, WireRequest
+
+Push = Callable[[Generation | ApiError], None]
+"""Takes a step of a request, or the error that ends it."""
 
 
 @dataclass(slots=True)
@@ -20,22 +23,55 @@ class Timeline:
     last_token: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long the parts of a request took, in seconds."""
+
+    total: float
+    validation: float
+    queue: float
+    inference: float
+    per_token: float
+
+    def fields(self) -> dict[str, float]:
+        """The same under the names that text-generation-inference logs and traces them by."""
+        return {
+            "total_time": self.total,
+            "validation_time": self.validation,
+            "queue_time": self.queue,
+            "inference_time": self.inference,
+            "time_per_token": self.per_token,
+        }
+
+    @classmethod
+    def of(cls, timeline: Timeline, generated_tokens: int) -> "Times":
+        """The times of a request that has just finished."""
+        now = time.monotonic()
+        inference = now - timeline.batched
+        return cls(
+            total=now - timeline.started,
+            validation=timeline.queued - timeline.started,
+            queue=timeline.batched - timeline.queued,
+            inference=inference,
+            per_token=inference / generated_tokens,
+        )
+
+
 class Entry:
     """A request from being queued to its last token, in one stay with the shards or more.
 
     generated_ids: of its tokens so far. stay: how many tokens it has cache space for this time.
     resumable: it may come back for more.
-    Its stream needs no bound of its own: a request makes at most `max_new_tokens`, however slowly they are read.
+    push: what each of its steps, or the error that ends it all, is handed to. Never waits.
     """
 
     __slots__ = (
-        "_events",
-        "_reader",
         "allocation",
         "cancelled",
         "chunk_len",
         "generated_ids",
         "id",
+        "push",
         "request",
         "resumable",
         "stay",
@@ -43,10 +79,11 @@ class Entry:
         "trace",
     )
 
-    def __init__(self, request: ValidRequest, timeline: Timeline, trace: GenerationTrace) -> None:
+    def __init__(self, request: ValidRequest, timeline: Timeline, trace: GenerationTrace, push: Push) -> None:
         self.request = request
         self.timeline = timeline
         self.trace = trace
+        self.push = push
         self.cancelled = False
         self.id = 0
         self.generated_ids: list[int] = []
@@ -54,8 +91,6 @@ class Entry:
         self.resumable = False
         self.allocation: Allocation | None = None
         self.chunk_len: int | None = None
-        self._events: deque[Generation | ApiError] = deque()
-        self._reader: asyncio.Future[None] | None = None
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -71,22 +106,6 @@ class Entry:
     def scores_prompt(self) -> bool:
         """Whether the prompt's log-probabilities are still to be made."""
         return self.request.prefill_logprobs and not self.generated_ids
-
-    def push(self, event: Generation | ApiError) -> None:
-        """Hand a step, or the error that ends it all, to the reader. Never waits."""
-        self._events.append(event)
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    async def next(self) -> Generation:
-        """The next step, for the one reader. Raises the error that ended the request."""
-        if not self._events:
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
-        event = self._events.popleft()
-        if isinstance(event, ApiError):
-            raise event
-        return event
 
     def cancel(self) -> None:
         """Nobody reads on: the request is dropped at the next opportunity."""

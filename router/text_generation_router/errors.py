@@ -1,6 +1,7 @@
 """What can go wrong, with the status, type and text that a client gets. Knows no web framework."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class StartError(Exception):
@@ -36,6 +37,10 @@ class ApiError(Exception):
     failure = "internal"
     headers: tuple[tuple[str, str], ...] = ()
     field: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as it is: what makes most errors takes something else than their text."""
+        return _made_again, (type(self), self.args, self.__dict__)
 
     def in_stream(self) -> "ApiError":
         """The error as a stream that has begun reports it."""
@@ -212,3 +217,10 @@ class Unauthorized(ApiError):
 
     def __init__(self) -> None:
         super().__init__("This route needs the header `Authorization: Bearer <key>` with the key of --api-key")
+
+
+def _made_again(kind: type[ApiError], args: tuple[Any, ...], known: Mapping[str, Any]) -> ApiError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(known)
+    return error

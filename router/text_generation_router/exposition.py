@@ -1,12 +1,13 @@
 """Counters, gauges and histograms, and their text in Prometheus' exposition format.
 
 Made here because the names are given: dashboards look for counters without `_total`, which the client library adds.
-Used on one thread only. Knows nothing of what is counted.
+Those of several processes are added up: what is a gauge is set in one of them. Used on one thread only.
+Knows nothing of what is counted.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 
 class Series(Protocol):
@@ -14,6 +15,12 @@ class Series(Protocol):
 
     def samples(self, name: str, labels: str) -> Iterable[str]:
         """Lines of the exposition; `labels` is `key="value"` pairs with commas, or empty."""
+
+    def state(self) -> Any:
+        """What another process adds."""
+
+    def include(self, state: Any) -> None:
+        """Add what a series of the same kind had in another process."""
 
 
 class Counter:
@@ -27,6 +34,14 @@ class Counter:
     def add(self, amount: int = 1) -> None:
         """Count."""
         self.value += amount
+
+    def state(self) -> int:
+        """See `Series`."""
+        return self.value
+
+    def include(self, state: int) -> None:
+        """See `Series`."""
+        self.value += state
 
     def samples(self, name: str, labels: str) -> Iterable[str]:
         """One line."""
@@ -45,6 +60,14 @@ class Gauge:
         """Take a new value."""
         self.value = value
 
+    def state(self) -> float:
+        """See `Series`."""
+        return self.value
+
+    def include(self, state: float) -> None:
+        """See `Series`."""
+        self.value += state
+
     def samples(self, name: str, labels: str) -> Iterable[str]:
         """One line."""
         yield _line(name, labels, self.value)
@@ -53,25 +76,38 @@ class Gauge:
 class Histogram:
     """How many values were at most each bound, their sum and number."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_bounds", "_counts", "_marks", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
+        self._marks: list[str] | None = None  # what its buckets' lines begin with, which takes most of a line's time
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count a value, once or more often."""
+        self._counts[bisect_left(self._bounds, value)] += times
+        self._sum += value * times
+
+    def state(self) -> tuple[list[int], float]:
+        """See `Series`."""
+        return self._counts, self._sum
+
+    def include(self, state: tuple[list[int], float]) -> None:
+        """See `Series`."""
+        counts, added = state
+        self._counts = [one + other for one, other in zip(self._counts, counts, strict=True)]
+        self._sum += added
 
     def samples(self, name: str, labels: str) -> Iterable[str]:
         """A line for each bound, and two for sum and number."""
+        if self._marks is None:
+            start = f"{name}_bucket{{{labels}{',' if labels else ''}le="
+            self._marks = [f'{start}"{bound}"}} ' for bound in (*self._bounds, "+Inf")]
         total = 0
-        separator = "," if labels else ""
-        for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
+        for mark, count in zip(self._marks, self._counts, strict=True):
             total += count
-            yield _line(f"{name}_bucket", f'{labels}{separator}le="{bound}"', total)
+            yield f"{mark}{total}"
         yield _line(f"{name}_sum", labels, self._sum)
         yield _line(f"{name}_count", labels, total)
 
@@ -93,6 +129,15 @@ class Labelled(Generic[S]):
     def values(self) -> Sequence[str]:
         """Those of the label so far."""
         return list(self._series)
+
+    def state(self) -> dict[str, Any]:
+        """See `Series`."""
+        return {value: series.state() for value, series in self._series.items()}
+
+    def include(self, state: dict[str, Any]) -> None:
+        """See `Series`."""
+        for value, added in state.items():
+            self[value].include(added)
 
     def samples(self, name: str, labels: str) -> Iterable[str]:
         """The lines of all series."""
@@ -124,6 +169,12 @@ class Constant:
     def __init__(self, facts: Mapping[str, str]) -> None:
         self.facts = facts
 
+    def state(self) -> None:
+        """See `Series`."""
+
+    def include(self, _: None) -> None:
+        """See `Series`."""
+
     def samples(self, name: str, labels: str) -> Iterable[str]:
         """One line."""
         yield _line(name, pairs(self.facts), 1)
@@ -148,6 +199,15 @@ class Registry:
         """Show `series` under a name. kind: counter, gauge or histogram."""
         self.metrics.append(Metric(kind, name, help, series))
         return series
+
+    def state(self) -> list[Any]:
+        """The values of all series, for another process that has the same."""
+        return [metric.series.state() for metric in self.metrics]
+
+    def include(self, states: Sequence[Any]) -> None:
+        """Add those of another process."""
+        for metric, state in zip(self.metrics, states, strict=True):
+            metric.series.include(state)
 
     def text(self) -> str:
         """The exposition."""

@@ -16,12 +16,19 @@ _DEFAULT_CACHE_TOKENS = 16000
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of shards that are warmed up."""
+
+    info: ShardInfo
+    limits: TokenLimits
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Shards that are warmed up. max_batch_size: requests of a batch, None for no bound."""
 
     shards: ShardedClient
-    info: ShardInfo
-    limits: TokenLimits
+    facts: Facts
     max_batch_size: int | None = None
 
 
@@ -36,6 +43,8 @@ async def shake_hands(settings: Settings) -> Ready:
         tokens <= LARGEST_PREFILL,
         f"--max-batch-prefill-tokens is {tokens}, more than the {LARGEST_PREFILL} that a warm-up can try; lower it",
     )
+    if settings.await_shards:
+        await ShardedClient.appear(settings.master_shard_uds_path)
     shards = await ShardedClient.connect(settings.master_shard_uds_path)
     try:
         await shards.clear_cache()
@@ -60,7 +69,7 @@ async def shake_hands(settings: Settings) -> Ready:
         limits.max_input_tokens,
         limits.max_total_tokens,
     )
-    return Ready(shards, info, limits, most_requests(answer, settings))
+    return Ready(shards, Facts(info, limits), most_requests(answer, settings))
 
 
 def limits_after(answer: WarmupAnswer, info: ShardInfo, settings: Settings) -> TokenLimits:

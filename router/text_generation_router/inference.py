@@ -1,44 +1,24 @@
-"""A client's generation from queue to last token: admission, several samples, and its record.
+"""A client's generation from queue to last token: several samples, and its record.
 
 Knows neither HTTP nor how batches are made.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from loguru import logger
 
-from text_generation_router.adapters import Adapters
-from text_generation_router.batcher import Batcher
-from text_generation_router.entry import Timeline
-from text_generation_router.errors import IncompleteGeneration, Overloaded
+from text_generation_router.backend import Runs
+from text_generation_router.entry import Timeline, Times
+from text_generation_router.errors import IncompleteGeneration
 from text_generation_router.metrics import RequestMetrics
 from text_generation_router.parameters import random_seed
 from text_generation_router.timelimit import TimeLimit
-from text_generation_router.traces import NO_TRACES, Traces
 from text_generation_router.turns import ANY_TIME, Turn, turns_of
 from text_generation_router.types import GeneratedText, Generation, Token, ValidRequest
-
-
-class Permits:
-    """How many requests may be served at once. A permit is never waited for."""
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-
-    @contextmanager
-    def held(self, count: int) -> Iterator[None]:
-        """Hold `count` permits. Raises Overloaded if there are not as many."""
-        if count > self._free:
-            raise Overloaded
-        self._free -= count
-        try:
-            yield
-        finally:
-            self._free += count
 
 
 @dataclass(slots=True)
@@ -68,19 +48,11 @@ class Inference:
     """Runs valid requests. shares_prefixes: whether what is computed of a prompt serves others that begin alike."""
 
     def __init__(
-        self,
-        batcher: Batcher,
-        adapters: Adapters,
-        time_limit: TimeLimit,
-        metrics: RequestMetrics,
-        traces: Traces = NO_TRACES,
-        shares_prefixes: bool = False,
+        self, runs: Runs, time_limit: TimeLimit, metrics: RequestMetrics, shares_prefixes: bool = False
     ) -> None:
-        self._batcher = batcher
-        self._adapters = adapters
+        self._runs = runs
         self._time_limit = time_limit
         self._metrics = metrics
-        self._traces = traces
         self._shares_prefixes = shares_prefixes
 
     async def stream(
@@ -94,25 +66,19 @@ class Inference:
             self._note_size(request)
         timeline.queued = time.monotonic()
         await turn.comes()
-        with self._traces.generation(request) as trace, self._adapters.held(request.adapter_id) as adapter:
-            entry = self._batcher.submit(replace(request, adapter_id=adapter), timeline, trace)
-            try:
-                with self._time_limit.of(entry):
-                    while True:
-                        generation = await entry.next()
-                        turn.pass_on()
-                        final = generation.generated_text
-                        if final is not None:
-                            times = Times.of(timeline, final.generated_tokens)
-                            trace.finished(final, times.fields)
-                            if measured:
-                                self._record(request, final, times)
-                        yield generation
-                        if final is not None:
-                            return
-            finally:
-                self._batcher.cancel(entry)
-                turn.pass_on()
+        try:
+            with self._runs.run(request, timeline) as inbox, self._time_limit.of(request, timeline, inbox):
+                while True:
+                    generation = await inbox.next()
+                    turn.pass_on()
+                    final = generation.generated_text
+                    if final is not None and measured:
+                        self._record(request, final, Times.of(timeline, final.generated_tokens))
+                    yield generation
+                    if final is not None:
+                        return
+        finally:
+            turn.pass_on()
 
     async def complete(
         self, request: ValidRequest, timeline: Timeline, measured: bool = True, turn: Turn = ANY_TIME
@@ -205,7 +171,7 @@ class Inference:
         self._metrics.input_length.observe(len(request.input_ids))
         self._metrics.max_new_tokens.observe(request.max_new_tokens)
 
-    def _record(self, request: ValidRequest, final: GeneratedText, times: "Times") -> None:
+    def _record(self, request: ValidRequest, final: GeneratedText, times: Times) -> None:
         """Measure a finished generation, and log its one line."""
         metrics = self._metrics
         metrics.duration.observe(times.total)
@@ -221,38 +187,4 @@ class Inference:
             "{:.1f} inference, {:.2f} ms a token",
             *fields.values(),
             *(1e3 * seconds for seconds in times.fields().values()),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """How long the parts of a request took, in seconds."""
-
-    total: float
-    validation: float
-    queue: float
-    inference: float
-    per_token: float
-
-    def fields(self) -> dict[str, float]:
-        """The same under the names that text-generation-inference logs and traces them by."""
-        return {
-            "total_time": self.total,
-            "validation_time": self.validation,
-            "queue_time": self.queue,
-            "inference_time": self.inference,
-            "time_per_token": self.per_token,
-        }
-
-    @classmethod
-    def of(cls, timeline: Timeline, generated_tokens: int) -> "Times":
-        """The times of a request that has just finished."""
-        now = time.monotonic()
-        inference = now - timeline.batched
-        return cls(
-            total=now - timeline.started,
-            validation=timeline.queued - timeline.started,
-            queue=timeline.batched - timeline.queued,
-            inference=inference,
-            per_token=inference / generated_tokens,
         )

@@ -32,8 +32,15 @@ class Metrics:
         self.requests = RequestMetrics(make, limits, speculate, adapters)
         self.batches = BatchMetrics(make)
         self.cache = CacheMetrics(make)
-        self.batches.max_total_tokens.set(limits.max_batch_total_tokens)
         self.registry.add("gauge", "tgi_build_info", "1, with what runs in its labels", Constant(build or {}))
+
+    def note_tokens(self, made: int, accepted: Mapping[int, int], waited: Sequence[tuple[float, int]]) -> None:
+        """What a step brought: tokens, to how many requests how many, and how many waited how many seconds for it."""
+        self.batches.generated_tokens.add(made)
+        for count, requests in accepted.items():
+            self.requests.skipped_tokens.observe(count - 1, requests)
+        for seconds, requests in waited:
+            self.requests.inter_token_latency.observe(seconds, requests)
 
 
 class RequestMetrics:

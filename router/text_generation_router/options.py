@@ -110,6 +110,9 @@ class RouterOptions:
     payload_limit: int = option(2_000_000, "Largest request body in bytes", least=1)
     graceful_termination_timeout: int = option(90, "Seconds that running requests get at the end", short="-g", least=0)
     request_timeout: float | None = option(None, "Seconds a request may take; by default any number", least=0.1)
+    router_workers: int = option(
+        1, "Processes that answer HTTP, before one that makes batches; 1: one does both", least=1
+    )
     tgi_compat: bool = option(False, "Answer on OpenAI's routes in TGI's bytes where they differ from OpenAI's")
     disable_playground: bool = option(False, "Show browsers no page at /")
     strict_model_names: bool = option(False, "Answer 404 to a `model` that is not served, not as the model itself")
@@ -119,3 +122,7 @@ class RouterOptions:
     )
     tool_call_parser: str | None = option(None, "How the model writes calls of tools; by default as its template says")
     reasoning_parser: str | None = option(None, "How it writes reasoning, or none; by default as its template says")
+    max_images: int = option(16, "Most images of a request", least=0)
+    max_image_fetch_size: int = option(2**25, "Most bytes of the images that a request has at URLs", least=1)
+    image_url_timeout: float = option(10.0, "Seconds that fetching an image may take", least=0.1)
+    image_url_private: bool = option(False, "Fetch images from this machine and private networks too")

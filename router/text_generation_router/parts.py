@@ -6,52 +6,83 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from text_generation_router.adapters import Adapters
+from text_generation_router.backend import Backend
 from text_generation_router.batcher import Batcher, BatchPolicy
 from text_generation_router.blocks import BlockAllocator
-from text_generation_router.chat.dialect import Dialect
-from text_generation_router.chat.template import ChatTemplate
+from text_generation_router.errors import StartError
+from text_generation_router.figures import Figures
 from text_generation_router.grammar import TRIAL_TOKENS
-from text_generation_router.handshake import Ready
+from text_generation_router.handshake import Facts, Ready
 from text_generation_router.health import HealthCheck
-from text_generation_router.inference import Inference, Permits
+from text_generation_router.images.fetching import Fetcher, FetchRules
+from text_generation_router.images.files import ImageFiles
+from text_generation_router.inference import Inference
 from text_generation_router.metrics import Metrics
+from text_generation_router.model_text import ModelText
+from text_generation_router.permits import Permits
+from text_generation_router.prompts import Images
 from text_generation_router.queue import WaitingQueue
 from text_generation_router.routes.naming import ModelNames
 from text_generation_router.routes.services import Services
+from text_generation_router.runs import LocalRuns
 from text_generation_router.settings import Settings
+from text_generation_router.shards import ShardedClient
 from text_generation_router.timelimit import TimeLimit
-from text_generation_router.tokenizer import Backend, PromptTokenizer
+from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.traces import NO_TRACES, Traces
 from text_generation_router.types import ShardInfo
 from text_generation_router.validation import RequestLimits, Validator
+from text_generation_server.errors import StartError as ServerStartError
 from text_generation_server.grammar.compiler import GrammarCompiler
+from text_generation_server.images.prompts import ImagePrompts
 
 
 @dataclass(frozen=True, slots=True)
-class ModelText:
-    """What is read of a model's directory. template: if it has one. sha: the hub's commit, if it is from there.
+class BatchSide:
+    """What batches requests, and what of it is asked for by those who answer them."""
 
-    dialect: how it writes calls and reasoning.
-    """
+    shards: ShardedClient
+    batcher: Batcher
+    runs: LocalRuns
+    permits: Permits
+    metrics: Metrics
+    backend: Backend
 
-    tokenizer: Backend
-    template: ChatTemplate | None
-    dialect: Dialect
-    sha: str | None
 
-
-def make_services(
-    settings: Settings, ready: Ready, model: ModelText, keep_alive_s: float, traces: Traces = NO_TRACES
-) -> Services:
-    """Everything that handlers need."""
-    info, limits = ready.info, ready.limits
-    metrics = Metrics(limits, info.speculate, info.adapters, build_facts(settings, info))
+def make_batch_side(settings: Settings, ready: Ready, traces: Traces = NO_TRACES) -> BatchSide:
+    """Everything between clients' requests and the shards."""
+    info, limits = ready.facts.info, ready.facts.limits
+    metrics = make_metrics(settings, ready.facts)
     allocator = BlockAllocator(limits.max_batch_total_tokens // info.block_size, info.block_size, info.shares_prefixes)
+    metrics.batches.max_total_tokens.set(limits.max_batch_total_tokens)
     metrics.cache.blocks.set(allocator.usable_blocks)
     queue = WaitingQueue(
         allocator, info.speculate, info.support_chunking, _longest_resumed(settings, info), metrics.requests
     )
     batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready), metrics, traces)
+    adapters = Adapters(ready.shards.adapters, info.adapters)
+    runs = LocalRuns(batcher, adapters, traces)
+    permits = Permits(settings.max_concurrent_requests)
+    backend = Backend(
+        runs=runs,
+        adapters=adapters,
+        health=HealthCheck(ready.shards, batcher, settings.watchdog_timeout),
+        permits=permits,
+        figures=Figures(metrics),
+    )
+    return BatchSide(ready.shards, batcher, runs, permits, metrics, backend)
+
+
+def make_metrics(settings: Settings, facts: Facts) -> Metrics:
+    """All series, the same in each process."""
+    return Metrics(facts.limits, facts.info.speculate, facts.info.adapters, build_facts(settings, facts.info))
+
+
+def make_services(
+    settings: Settings, facts: Facts, model: ModelText, backend: Backend, metrics: Metrics, keep_alive_s: float
+) -> Services:
+    """Everything that handlers need. metrics: of this process."""
+    info = facts.info
     ceilings = RequestLimits(
         max_best_of=settings.max_best_of,
         max_stop_sequences=settings.max_stop_sequences,
@@ -61,29 +92,41 @@ def make_services(
     )
     tokenizer = PromptTokenizer(model.tokenizer, settings.validation_workers)
     grammars = GrammarCompiler(model.tokenizer, info.vocab_size or model.tokenizer.vocab_size, TRIAL_TOKENS)
-    adapters = Adapters(ready.shards.adapters, info.adapters)
-    validator = Validator(tokenizer, grammars, ceilings, limits, adapters, info.vocab_size, info.extensions)
+    adapters, time_limit = backend.adapters, TimeLimit(settings.request_timeout)
+    images = _images(settings, model, info)
+    validator = Validator(
+        tokenizer, grammars, ceilings, facts.limits, adapters, info.vocab_size, info.extensions, images
+    )
     return Services(
-        shards=ready.shards,
-        batcher=batcher,
         adapters=adapters,
         names=ModelNames(_model_name(settings), adapters, settings.strict_model_names),
-        health=HealthCheck(ready.shards, batcher, settings.watchdog_timeout),
+        health=backend.health,
         validator=validator,
-        inference=Inference(
-            batcher, adapters, TimeLimit(settings.request_timeout), metrics.requests, traces, info.shares_prefixes
-        ),
+        inference=Inference(backend.runs, time_limit, metrics.requests, info.shares_prefixes),
         tokenizer=tokenizer,
         template=model.template,
         dialect=model.dialect,
-        permits=Permits(settings.max_concurrent_requests),
+        permits=backend.permits,
         metrics=metrics,
-        info=_info(settings, ready, model.sha),
+        figures=backend.figures,
+        info=_info(settings, facts, model.sha),
         full_text_by_default=True,  # as for every model whose pipeline the hub does not tell
         compute_type=settings.compute_type,
         payload_limit=settings.payload_limit,
         keep_alive_s=keep_alive_s,
     )
+
+
+def _images(settings: Settings, model: ModelText, info: ShardInfo) -> Images | None:
+    """What takes images, if model and shards do: ours say so, of others their models' files have to do. StartError."""
+    if model.images is None or (info.extensions and "images" not in info.extensions):
+        return None
+    rules = FetchRules(settings.max_image_fetch_size, settings.image_url_timeout, settings.image_url_private)
+    try:
+        prompts = ImagePrompts(model.images, model.tokenizer)
+    except ServerStartError as error:
+        raise StartError(str(error)) from error
+    return Images(prompts, ImageFiles(Fetcher(rules), settings.max_images))
 
 
 def _longest_resumed(settings: Settings, info: ShardInfo) -> int:
@@ -94,9 +137,10 @@ def _longest_resumed(settings: Settings, info: ShardInfo) -> int:
 
 
 def _policy(settings: Settings, ready: Ready) -> BatchPolicy:
+    info = ready.facts.info
     return BatchPolicy(
-        chunking=ready.info.support_chunking,
-        told_room=ready.info.tells_prefill_room,
+        chunking=info.support_chunking,
+        told_room=info.tells_prefill_room,
         max_prefill_tokens=settings.max_batch_prefill_tokens,
         max_batch_size=ready.max_batch_size,
         waiting_served_ratio=settings.waiting_served_ratio,
@@ -104,21 +148,21 @@ def _policy(settings: Settings, ready: Ready) -> BatchPolicy:
     )
 
 
-def _info(settings: Settings, ready: Ready, model_sha: str | None) -> dict[str, Any]:
+def _info(settings: Settings, facts: Facts, model_sha: str | None) -> dict[str, Any]:
     """The answer of `/info`: the keys of text-generation-inference 3, and those of 2 that still mean something."""
     return {
         "model_id": _model_name(settings),
         "model_sha": model_sha,
         "model_pipeline_tag": None,
-        "model_dtype": ready.info.dtype,
-        "model_device_type": ready.info.device_type,
+        "model_dtype": facts.info.dtype,
+        "model_device_type": facts.info.device_type,
         "max_concurrent_requests": settings.max_concurrent_requests,
         "max_best_of": settings.max_best_of,
         "max_stop_sequences": settings.max_stop_sequences,
-        "max_input_tokens": ready.limits.max_input_tokens,
-        "max_total_tokens": ready.limits.max_total_tokens,
+        "max_input_tokens": facts.limits.max_input_tokens,
+        "max_total_tokens": facts.limits.max_total_tokens,
         "waiting_served_ratio": settings.waiting_served_ratio,
-        "max_batch_total_tokens": ready.limits.max_batch_total_tokens,
+        "max_batch_total_tokens": facts.limits.max_batch_total_tokens,
         "max_waiting_tokens": settings.max_waiting_tokens,
         "max_batch_size": settings.max_batch_size,
         "validation_workers": settings.validation_workers,

@@ -25,6 +25,13 @@ def stream_details(final: GeneratedText, input_length: int) -> str:
 
 def stream_tokens(first_index: int, generation: Generation, text: str | None, details: str) -> list[str]:
     """The events of a step, one a token, counted from `first_index`; text and details go with the last one."""
+    if text is None and not generation.top_tokens and len(generation.tokens) == 1:  # as nearly all are
+        token = generation.tokens[0]
+        special = "true" if token.special else "false"
+        return [
+            f'{{"index":{first_index},"token":{{"id":{token.id},"text":{quote(token.text)},'
+            f'"logprob":{number(token.logprob)},"special":{special}}},{_NO_END}}}'
+        ]
     last = len(generation.tokens) - 1
     events = []
     for i, token in enumerate(generation.tokens):

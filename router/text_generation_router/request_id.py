@@ -7,6 +7,8 @@ from collections.abc import Awaitable
 from loguru import logger
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from text_generation_router.streaming import BODIES
+
 HEADER = b"x-request-id"
 
 _USABLE = re.compile(rb"[!-~]{1,128}")
@@ -30,11 +32,12 @@ class RequestIds:
 
         scope["request_id"] = request_id.decode()
 
-        def answer(message: Message) -> Awaitable[None]:  # no coroutine of its own: a stream passes here once a token
+        def answer(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (HEADER, request_id)]
             return send(message)
 
+        scope[BODIES] = send
         with logger.contextualize(request_id=scope["request_id"]):
             try:
                 await self._app(scope, receive, answer)

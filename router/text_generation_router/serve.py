@@ -2,28 +2,22 @@
 
 import asyncio
 import contextlib
-import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
-import uvicorn
 from loguru import logger
-from starlette.types import ASGIApp
 
-from text_generation_router.app import make_app, make_metrics_app
-from text_generation_router.chat.dialect import Dialect
-from text_generation_router.chat.template import ChatTemplate
+from text_generation_router.app import make_metrics_app
+from text_generation_router.backend import Exposition
 from text_generation_router.errors import ShardError, StartError
+from text_generation_router.front import Front, LocalFront
 from text_generation_router.handshake import shake_hands
-from text_generation_router.head_limit import LimitedHeadProtocol
+from text_generation_router.http_server import HttpServer
 from text_generation_router.keys import read_keys
-from text_generation_router.parts import ModelText, make_services
-from text_generation_router.routes.services import Services
+from text_generation_router.parts import BatchSide, make_batch_side
 from text_generation_router.settings import Settings, listen_address
-from text_generation_router.tokenizer import find_model, load_backend
-from text_generation_router.traces import NO_TRACES, RecordedTraces, Traces
-from text_generation_server.errors import StartError as ServerStartError
+from text_generation_router.traces import NO_TRACES, RecordedTraces, Traces, tracing_of
+from text_generation_router.workers.pool import WorkerPool
 from text_generation_server.reservations.holders import Taken
 from text_generation_server.reservations.ports import PortReservation, reserve_port
 from text_generation_server.tracing import Tracing
@@ -46,94 +40,79 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
     keys = read_keys(settings.api_key, settings.api_key_file)
     with _reserve(settings.hostname, settings.port) as place, _tracing(settings) as tracing:
         traces = NO_TRACES if tracing is None else RecordedTraces(tracing)
-        starting = asyncio.ensure_future(_start(settings, keep_alive_s, traces))
-        if not await _finishes_before(starting, stop):
-            return 0
-        services = starting.result()
+        front: Front
+        if settings.router_workers == 1:
+            front = LocalFront(settings, keys, tracing, keep_alive_s)
+        else:
+            front = WorkerPool(settings, keys, keep_alive_s)
         try:
-            origins, compat, page = settings.cors_allow_origin, settings.tgi_compat, not settings.disable_playground
-            app = make_app(services, origins, keys, tracing, compat, settings.kserve, page)
-            async with _metrics_port(services, settings):
-                grace_s = settings.graceful_termination_timeout
-                return await _run(_Server(app, _tell_address), services, place, stop, grace_s)
+            starting = asyncio.ensure_future(_start(settings, front, traces))
+            if not await _finishes_before(starting, stop):
+                return 0
+            side = starting.result()
+            try:
+                async with _metrics_port(front.figures, settings):
+                    return await _run(front, side, place, stop, settings.graceful_termination_timeout)
+            finally:
+                await side.shards.close()
         finally:
-            services.tokenizer.close()
-            await services.shards.close()
+            await front.close()
 
 
 @contextlib.contextmanager
 def _tracing(settings: Settings) -> Iterator[Tracing | None]:
     """What sends spans, if a collector is asked for. Raises StartError."""
-    if settings.otlp_endpoint is None:
-        yield None
-        return
-    try:
-        tracing = Tracing(settings.otlp_endpoint, settings.otlp_service_name)
-    except ServerStartError as error:
-        raise StartError(str(error)) from error
-    with contextlib.closing(tracing):
+    tracing = tracing_of(settings.otlp_endpoint, settings.otlp_service_name)
+    with contextlib.nullcontext() if tracing is None else contextlib.closing(tracing):
         yield tracing
 
 
-async def _start(settings: Settings, keep_alive_s: float, traces: Traces) -> Services:
+async def _start(settings: Settings, front: Front, traces: Traces) -> BatchSide:
     """Warm the shards up, and read the model's files meanwhile."""
-    loading = asyncio.ensure_future(asyncio.to_thread(_load_model, settings))
+    loading = asyncio.ensure_future(front.load())
     try:
         ready = await shake_hands(settings)
     except BaseException:
         loading.cancel()
         raise
     try:
-        model = await loading
+        await loading
+        side = make_batch_side(settings, ready, traces)
+        await front.begin(side, ready.facts)
     except BaseException:
         await ready.shards.close()
         raise
-    return make_services(settings, ready, model, keep_alive_s, traces)
+    return side
 
 
-def _load_model(settings: Settings) -> ModelText:
-    directory, sha = find_model(settings.tokenizer_name, settings.revision)
-    tokenizer = load_backend(directory, settings.trust_remote_code)
-    config = settings.tokenizer_config_path
-    template = ChatTemplate.load(directory, settings.chat_template, Path(config) if config else None)
-    text = "" if template is None else template.text
-    dialect = Dialect.of(text, settings.tool_call_parser, settings.reasoning_parser)
-    return ModelText(tokenizer, template, dialect, sha)
-
-
-async def _run(
-    server: "_Server", services: Services, place: PortReservation, stop: asyncio.Event, grace_s: float
-) -> int:
+async def _run(front: Front, side: BatchSide, place: PortReservation, stop: asyncio.Event, grace_s: float) -> int:
     """Serve until stopped or a shard is lost; the result is the exit code. Raises StartError if it cannot listen."""
-    serving = asyncio.ensure_future(server.serve_at(place))
+    serving = asyncio.ensure_future(front.serve(place))
     stopping = asyncio.ensure_future(stop.wait())
-    faults = [asyncio.ensure_future(services.batcher.run()), asyncio.ensure_future(services.shards.lost())]
+    faults = [asyncio.ensure_future(side.batcher.run()), asyncio.ensure_future(side.shards.lost())]
     try:
         await asyncio.wait((serving, stopping, *faults), return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = stopping.done()
+        if stopping.done():
+            front.stop()
         # From here on no request is accepted; those under way still need the shards.
         await asyncio.wait((serving, *faults), timeout=grace_s + _IDLE_END_S, return_when=asyncio.FIRST_COMPLETED)
         lost = any(fault.done() for fault in faults)
         if lost:
             _log_faults(faults)
-            services.batcher.give_up()
+            side.batcher.give_up()
         elif not serving.done():
             logger.warning("Requests still run {} s after the order to stop; ending them", grace_s)
-            services.batcher.give_up("the server stops")
+            side.batcher.give_up("the server stops")
             faults[0].cancel()  # it would go on with what it has given up
         if not serving.done():
             await asyncio.wait((serving,), timeout=_LAST_ANSWERS_S)
-            server.should_exit = server.force_exit = True
+            front.stop(at_once=True)
             await serving
         if serving.done():
             serving.result()
         return 1 if lost else 0
     finally:
         await _cancel([serving, stopping, *faults])
-
-
-def _tell_address(listener: socket.socket) -> None:
-    logger.info("Connected; listening on {}:{}", *listener.getsockname()[:2])
 
 
 def _log_faults(faults: Iterable[asyncio.Future[None]]) -> None:
@@ -146,7 +125,7 @@ def _log_faults(faults: Iterable[asyncio.Future[None]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _metrics_port(services: Services, settings: Settings) -> AsyncIterator[None]:
+async def _metrics_port(figures: Exposition, settings: Settings) -> AsyncIterator[None]:
     """Serve /metrics on its own port too; that it is taken is no reason not to serve."""
     if settings.prometheus_port in (0, settings.port):
         yield
@@ -157,7 +136,7 @@ async def _metrics_port(services: Services, settings: Settings) -> AsyncIterator
         _warn_of_metrics(error)
         yield
         return
-    server = _Server(make_metrics_app(services))
+    server = HttpServer(make_metrics_app(figures))
     with place:
         serving = asyncio.ensure_future(_serve_metrics(server, place))
         try:
@@ -167,7 +146,7 @@ async def _metrics_port(services: Services, settings: Settings) -> AsyncIterator
             await serving
 
 
-async def _serve_metrics(server: "_Server", place: PortReservation) -> None:
+async def _serve_metrics(server: HttpServer, place: PortReservation) -> None:
     try:
         await server.serve_at(place)
     except StartError as error:
@@ -178,7 +157,7 @@ def _warn_of_metrics(error: StartError) -> None:
     logger.warning("Metrics are only on the main port: {}", error)
 
 
-async def _finishes_before(task: asyncio.Future[Services], stop: asyncio.Event) -> bool:
+async def _finishes_before(task: asyncio.Future[Any], stop: asyncio.Event) -> bool:
     """Wait for the task, but cancel it when told to stop."""
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -193,48 +172,6 @@ async def _cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: to stop means more here than to serve no more HTTP.
-
-    tell: called with each socket from when connections are taken there.
-    """
-
-    def __init__(self, app: ASGIApp, tell: Callable[[socket.socket], None] | None = None) -> None:
-        self._tell = tell
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=LimitedHeadProtocol,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=75,
-            )
-        )
-
-    async def serve_at(self, place: PortReservation) -> None:
-        """Serve at a reserved port until told to stop. Raises StartError if others have taken it all the same."""
-        place.share()  # a socket that shares nothing cannot listen while connections of an earlier server linger
-        await self.serve(sockets=[place.socket])
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
-        try:
-            await super().startup(sockets)
-        except OSError as error:
-            raise StartError(f"cannot listen: {error}") from error
-        if self._tell is not None:
-            for listener in sockets or ():
-                self._tell(listener)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _reserve(hostname: str, port: int) -> PortReservation:

@@ -31,8 +31,8 @@ class Settings(RouterOptions):
     master_shard_uds_path: str = option("/tmp/text-generation-server-0", "Socket of the first shard")
     tokenizer_name: str = option("bigscience/bloom", "Model directory or hub id")
 
-    max_image_fetch_size: int = option(1 << 30, "", refused="images are not taken yet")
     compute_type: str = option("gpu+optimized", "")
+    await_shards: bool = option(False, "")
     log_level: str = option("info", "")
 
 

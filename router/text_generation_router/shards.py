@@ -32,6 +32,9 @@ from text_generation_router.types import (
 )
 from text_generation_server.grammar.grammar_type import GrammarType
 
+_LOOK_S = 0.05
+"""Between two looks for a shard that is still loading."""
+
 _PROBE_ID = 2**64 - 1
 """Request and batch id of a probe; its token goes to scratch space, block and slot 0."""
 
@@ -77,6 +80,18 @@ class ShardedClient:
             except grpc.aio.AioRpcError as error:
                 raise StartError(f"no shard answers at {master_path}: {error.details()}") from error
         return cls([_channel(url) for url in found.urls])
+
+    @staticmethod
+    async def appear(master_path: str) -> None:
+        """Return when somebody takes connections at a Unix socket. Who starts shards ends those that wait in vain."""
+        while True:
+            try:
+                _, writer = await asyncio.open_unix_connection(master_path)
+            except OSError:
+                await asyncio.sleep(_LOOK_S)
+            else:
+                writer.close()
+                return
 
     async def close(self) -> None:
         """Hang up."""
@@ -203,8 +218,10 @@ def _generation(message: pb.Generation) -> Generation:
         # In the words of a call that fails, as it does when the request is all there is.
         return Generation(message.request_id, [], [], [], None, f"Server error: {end.failure}")
     final = None if end is None else _final(end)
-    top = [_tokens(tokens) for tokens in message.top_tokens] if message.top_tokens else []
-    told = Generation(message.request_id, _tokens(message.tokens), top, [], final)
+    top = message.top_tokens
+    told = Generation(
+        message.request_id, _tokens(message.tokens), [_tokens(tokens) for tokens in top] if top else [], [], final
+    )
     if message.HasField("prefill_tokens"):
         told.prefill = _prompt_tokens(message.prefill_tokens)
         told.prefill_top = [_tokens(tokens) for tokens in message.prefill_top_tokens]
@@ -212,9 +229,10 @@ def _generation(message: pb.Generation) -> Generation:
 
 
 def _tokens(message: pb.Tokens) -> list[Token]:
-    if len(message.ids) == 1:  # nearly always; iterating protobuf's lists costs as much as all the rest
-        return [Token(message.ids[0], message.texts[0], message.logprobs[0], message.is_special[0])]
-    return list(map(Token, message.ids, message.texts, message.logprobs, message.is_special))
+    ids = message.ids
+    if len(ids) == 1:  # nearly always; iterating protobuf's lists costs as much as all the rest
+        return [Token(ids[0], message.texts[0], message.logprobs[0], message.is_special[0])]
+    return list(map(Token, ids, message.texts, message.logprobs, message.is_special))
 
 
 def _prompt_tokens(message: pb.Tokens) -> list[Token]:
@@ -229,7 +247,7 @@ def _final(message: pb.GeneratedText) -> GeneratedText:
 def _request(wire: WireRequest) -> pb.Request:
     request = wire.request
     return calls.request(
-        request.inputs,
+        "".join(part for part in request.chunks if isinstance(part, str)) if request.chunks else request.inputs,
         request.truncate,
         request.max_new_tokens,
         _parameters(request.sampling),
@@ -237,6 +255,7 @@ def _request(wire: WireRequest) -> pb.Request:
         stop_token_ids=request.stop_token_ids,
         min_new_tokens=request.min_new_tokens,
         ignore_eos=request.ignore_eos,
+        chunks=[part if isinstance(part, str) else (part.data, part.kind) for part in request.chunks],
         prompt_ids=request.input_ids if request.given_as_ids else (),
         id=wire.id,
         add_special_tokens=request.add_special_tokens,

@@ -15,8 +15,9 @@ def event_data(content: str) -> bytes:
     By the format only line feeds and carriage returns end lines, but many clients (httpx, so huggingface_hub) split at
     every line break of Unicode. In JSON those can only stand in strings, where an escape means the same.
     """
-    for mark, escape in _LINE_BREAKS:
-        content = content.replace(mark, escape)
+    if not content.isascii():
+        for mark, escape in _LINE_BREAKS:
+            content = content.replace(mark, escape)
     return f"data: {content}\n\n".encode()
 
 

@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from text_generation_router.entry import Entry
+from text_generation_router.entry import Timeline
 from text_generation_router.errors import TimedOut
+from text_generation_router.inbox import Inbox
+from text_generation_router.types import ValidRequest
 
 
 class TimeLimit:
@@ -19,21 +21,21 @@ class TimeLimit:
         self._seconds = seconds
 
     @contextmanager
-    def of(self, entry: Entry) -> Iterator[None]:
+    def of(self, request: ValidRequest, timeline: Timeline, inbox: Inbox) -> Iterator[None]:
         """While this is entered, the request ends with TimedOut when its time is up."""
-        seconds = min((limit for limit in (self._seconds, entry.request.timeout) if limit is not None), default=None)
+        seconds = min((limit for limit in (self._seconds, request.timeout) if limit is not None), default=None)
         if seconds is None:
             yield
             return
-        left = entry.timeline.started + seconds - time.monotonic()
-        alarm = asyncio.get_running_loop().call_later(left, self._end, entry, seconds)
+        left = timeline.started + seconds - time.monotonic()
+        alarm = asyncio.get_running_loop().call_later(left, self._end, inbox, seconds)
         try:
             yield
         finally:
             alarm.cancel()
 
     @staticmethod
-    def _end(entry: Entry, seconds: float) -> None:
+    def _end(inbox: Inbox, seconds: float) -> None:
         """The batch is left at once, even if a slow reader has much to read before the error."""
-        entry.cancel()
-        entry.push(TimedOut(seconds))
+        inbox.leave()
+        inbox.push(TimedOut(seconds))

@@ -10,12 +10,17 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
+from loguru import logger
+
 from text_generation_router.errors import StartError
+from text_generation_server.errors import ModelNotFound
 from text_generation_server.errors import StartError as ServerStartError
+from text_generation_server.images.family import ImageFamily
+from text_generation_server.images.registry import read_family
 from text_generation_server.tokenization.adapter import Tokenizer, TokenizerAdapter
 from text_generation_server.tokenization.fast import Place
 
-_TOKENIZER_FILES = ("*token*", "*.model", "*.tiktoken", "vocab*", "merges.txt", "*chat_template*")
+_TOKENIZER_FILES = ("*token*", "*.model", "*.tiktoken", "vocab*", "merges.txt", "*chat_template*", "*processor_config*")
 _CONFIGURATIONS = ("config.json", "generation_config.json")
 
 T = TypeVar("T")
@@ -42,6 +47,9 @@ class Backend(Tokenizer, Protocol):
     def locate(self, text: str, add_special_tokens: bool) -> list[Place]:
         """All tokens with their places in characters."""
 
+    def id_of(self, token: str) -> int | None:
+        """The id of a token's text, if there is such a token."""
+
 
 class PromptTokenizer:
     """Encodes in `workers` threads, so that long prompts do not hold up the event loop."""
@@ -52,21 +60,22 @@ class PromptTokenizer:
 
     async def encode(self, text: str, truncate: int, add_special_tokens: bool) -> tuple[int, ...]:
         """The ids of a prompt, at most `truncate` of them unless that is 0."""
-        return tuple(await self._call(lambda: self._backend.encode(text, truncate, add_special_tokens)))
+        return tuple(await self.run(lambda: self._backend.encode(text, truncate, add_special_tokens)))
 
     async def pieces(self, text: str, add_special_tokens: bool = True) -> list[Piece]:
         """All tokens of a text with their places, which are empty where the tokenizer does not know them."""
-        return await self._call(lambda: _pieces(text, self._backend.locate(text, add_special_tokens)))
+        return await self.run(lambda: _pieces(text, self._backend.locate(text, add_special_tokens)))
 
     async def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
         """The text of ids; one without a token has none."""
-        return await self._call(lambda: self._backend.decode(ids, skip_special_tokens))
+        return await self.run(lambda: self._backend.decode(ids, skip_special_tokens))
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    async def _call(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of other work on prompts, in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
 
@@ -93,6 +102,17 @@ def find_model(name: str, revision: str | None) -> tuple[Path, str | None]:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise StartError(f"no tokenizer: {name} is neither a directory nor to be had from the hub ({error})") from error
     return found, found.name
+
+
+def load_family(directory: Path) -> ImageFamily | None:
+    """How the model of a directory takes images; None if it takes none, or its files do not say how."""
+    try:
+        return read_family(directory)
+    except ModelNotFound:
+        return None
+    except ServerStartError as error:
+        logger.warning("Images will be refused: {}", error)
+        return None
 
 
 def load_backend(directory: Path, trust_remote_code: bool) -> Backend:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from text_generation_router.errors import StartError
 from text_generation_router.types import GeneratedText, ValidRequest
+from text_generation_server.errors import StartError as ServerStartError
 from text_generation_server.tracing import Kind, Span, Tracing
 
 MOST_LINKS = 128
@@ -44,8 +46,8 @@ class StepTrace:
 class Traces:
     """Begins traces."""
 
-    def generation(self, request: ValidRequest) -> GenerationTrace:
-        """Of a request that is about to be queued."""
+    def generation(self, request: ValidRequest, parent: Mapping[str, str] | None = None) -> GenerationTrace:
+        """Of a request that is about to be queued. parent: carries the span that it belongs to, if not this task's."""
         return _NO_GENERATION
 
     def step(self, method: str, members: Sequence[GenerationTrace], added: Sequence[GenerationTrace]) -> StepTrace:
@@ -64,9 +66,9 @@ class RecordedTraces(Traces):
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
 
-    def generation(self, request: ValidRequest) -> GenerationTrace:
+    def generation(self, request: ValidRequest, parent: Mapping[str, str] | None = None) -> GenerationTrace:
         """A child of the HTTP request's span."""
-        return _RecordedGeneration(self._tracing, request)
+        return _RecordedGeneration(self._tracing, request, parent)
 
     def step(self, method: str, members: Sequence[GenerationTrace], added: Sequence[GenerationTrace]) -> StepTrace:
         """For one generation alone, a part of its trace; for several, a trace of its own, linked with theirs."""
@@ -76,9 +78,9 @@ class RecordedTraces(Traces):
 class _RecordedGeneration(GenerationTrace):
     """`generate`, and in it `queued` and then `infer`."""
 
-    def __init__(self, tracing: Tracing, request: ValidRequest) -> None:
+    def __init__(self, tracing: Tracing, request: ValidRequest, parent: Mapping[str, str] | None) -> None:
         self._tracing = tracing
-        self._whole = tracing.start("generate", parent=tracing.current())
+        self._whole = tracing.start("generate", parent=tracing.current() if parent is None else parent)
         self._whole.note(
             input_length=len(request.input_ids),
             max_new_tokens=request.max_new_tokens,
@@ -134,3 +136,13 @@ class _RecordedStep(StepTrace):
 
 def _stages(traces: Sequence[GenerationTrace]) -> list[Span]:
     return [trace.stage for trace in traces if isinstance(trace, _RecordedGeneration)]
+
+
+def tracing_of(endpoint: str | None, service_name: str) -> Tracing | None:
+    """What sends this process's spans, if a collector is asked for. Raises StartError."""
+    if endpoint is None:
+        return None
+    try:
+        return Tracing(endpoint, service_name)
+    except ServerStartError as error:
+        raise StartError(str(error)) from error

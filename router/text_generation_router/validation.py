@@ -3,14 +3,15 @@
 Tokenises, since some rules are about length. Knows neither HTTP nor batches.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from text_generation_router.adapters import Adapters
+from text_generation_router.backend import AdapterNames
 from text_generation_router.errors import InvalidInput
 from text_generation_router.grammar import valid_grammar
 from text_generation_router.parameters import check_extensions, check_values, require, require_known, sampling
+from text_generation_router.prompts import Images, PromptReader, ReadPrompt
 from text_generation_router.schemas import AnyGrammar, EbnfGrammar, GenerateParameters, GenerateRequest
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.types import TokenLimits, ValidRequest
@@ -37,7 +38,7 @@ class RequestLimits:
 class Validator:
     """Turns what a client sent into what the shards get. vocab_size: token ids must be below, if that is known.
 
-    extensions: what the shards know beyond what all do.
+    extensions: what the shards know beyond what all do. images: None where the model takes none.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class Validator:
         grammars: GrammarCompiler,
         requests: RequestLimits,
         tokens: TokenLimits,
-        adapters: Adapters,
+        adapters: AdapterNames,
         vocab_size: int | None = None,
         extensions: AbstractSet[str] = frozenset(),
+        images: Images | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._grammars = grammars
@@ -57,6 +59,7 @@ class Validator:
         self._vocab_size = vocab_size
         self.adapters = adapters
         self.extensions = extensions
+        self.prompts = PromptReader(tokenizer, images)
 
     def check_form(self, parameters: GenerateParameters, stream: bool) -> int:
         """The rules that come before admission: what the form of the answer forbids. Returns `best_of`, at least 1."""
@@ -85,12 +88,17 @@ class Validator:
         )
 
     async def validate(
-        self, request: GenerateRequest, add_special_tokens: bool = True, model: str | None = None
+        self,
+        request: GenerateRequest,
+        add_special_tokens: bool = True,
+        model: str | None = None,
+        image_urls: Sequence[str] | None = None,
     ) -> ValidRequest:
         """Check everything else. Raises InvalidInput with the first rule that is broken.
 
         add_special_tokens: whether the tokenizer puts them around the prompt, which does not have them yet.
         model: the adapter that the request names as its model, if any.
+        image_urls: as for `PromptReader.read`.
         """
         parameters = request.parameters
         check_values(parameters)
@@ -103,10 +111,11 @@ class Validator:
             truncate is None or 0 < truncate <= limit,
             f"`truncate` must be strictly positive and less than {limit}. Given: {truncate}",
         )
-        text, ids = await self._prompt(request, truncate or 0, add_special_tokens)
+        text, read = await self._prompt(request, truncate or 0, add_special_tokens, image_urls)
         valid = ValidRequest(
             inputs=text,
-            input_ids=ids,
+            input_ids=read.ids,
+            chunks=read.chunks,
             given_as_ids=request.input_ids is not None,
             truncate=truncate or limit,
             sampling=sampling(parameters),
@@ -134,31 +143,25 @@ class Validator:
         return replace(request, sampling=replace(request.sampling, grammar=found))
 
     async def _prompt(
-        self, request: GenerateRequest, truncate: int, add_special_tokens: bool
-    ) -> tuple[str, tuple[int, ...]]:
+        self, request: GenerateRequest, truncate: int, add_special_tokens: bool, image_urls: Sequence[str] | None
+    ) -> tuple[str, ReadPrompt]:
         """The prompt as text and as ids, whichever it was given as."""
         if request.input_ids is None:
-            return request.inputs, await self._encode(request.inputs, truncate, add_special_tokens)
+            read = await self.prompts.read(request.inputs, truncate, add_special_tokens, image_urls)
+            self._check_known("inputs", read.ids)
+            return request.inputs, read
         require_known("prompt_ids", "input_ids", self.extensions)
         require(request.inputs == "", '`inputs` must be "" where `input_ids` are given')
         require(request.input_ids != [], "`input_ids` cannot be empty")
         ids = tuple(request.input_ids[-truncate:])
         self._check_known("input_ids", ids)
-        return await self._decode(ids), ids
+        return await self._decode(ids), ReadPrompt(ids)
 
     async def _decode(self, ids: tuple[int, ...]) -> str:
         try:
             return await self._tokenizer.decode(ids, skip_special_tokens=False)
         except Exception as error:  # tokenizers raise what they like
             raise InvalidInput(f"tokenizer error {excerpt(str(error))}") from error
-
-    async def _encode(self, text: str, truncate: int, add_special_tokens: bool) -> tuple[int, ...]:
-        try:
-            ids = await self._tokenizer.encode(text, truncate, add_special_tokens)
-        except Exception as error:  # tokenizers raise what they like
-            raise InvalidInput(f"tokenizer error {excerpt(str(error))}") from error
-        self._check_known("inputs", ids)
-        return ids
 
     def _check_known(self, name: str, ids: Collection[int]) -> None:
         largest, size = max(ids, default=0), self._vocab_size

@@ -35,6 +35,17 @@ class Quantize(StrEnum):
     BITSANDBYTES_FP4 = "bitsandbytes-fp4"
 
 
+class KvCacheDtype(StrEnum):
+    """What keys and values are kept as between steps."""
+
+    AUTO = "auto"
+    """As the checkpoint says, which mostly is nothing: then in the type that is computed in."""
+    FP8_E4M3FN = "fp8_e4m3fn"
+    FP8_E4M3 = "fp8_e4m3"
+    """Another name of the same."""
+    FP8_E5M2 = "fp8_e5m2"
+
+
 class RopeScaling(StrEnum):
     """How ROPE_SCALING stretches positions beyond what the model was trained on."""
 

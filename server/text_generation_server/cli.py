@@ -10,7 +10,7 @@ from loguru import logger
 
 from text_generation_server import log
 from text_generation_server.adapters.sources import NONE_WANTED, AdapterSource, adapter_sources
-from text_generation_server.choices import Dtype, LoadFormat, Quantize
+from text_generation_server.choices import Dtype, KvCacheDtype, LoadFormat, Quantize
 from text_generation_server.environment import set_cuda_architectures
 from text_generation_server.errors import InvalidSettings, StartError
 from text_generation_server.lifetime import leave
@@ -26,6 +26,10 @@ LoggerLevel = Annotated[str, typer.Option(help="TRACE, DEBUG, INFO, WARN, ERROR 
 JsonOutput = Annotated[bool, typer.Option(help="Log JSON lines, as launchers read them.")]
 LoadFormatOption = Annotated[
     LoadFormat, typer.Option(help="auto: safetensors, or written from PyTorch files; dummy: random weights.")
+]
+KvCacheDtypeOption = Annotated[
+    KvCacheDtype,
+    typer.Option(help="What keys and values are kept as; auto: as they are computed, or a checkpoint says."),
 ]
 TrustRemoteCode = Annotated[bool, typer.Option(help="Let tokenizers run Python code of the model's directory.")]
 
@@ -53,7 +57,7 @@ def serve(
         Dtype | None,
         typer.Option(help="Default: float16 on a GPU; on a CPU bfloat16 where it has the instructions, else float32."),
     ] = None,
-    kv_cache_dtype: Annotated[str | None, typer.Option(help="Not served yet.")] = None,
+    kv_cache_dtype: KvCacheDtypeOption = KvCacheDtype.AUTO,
     trust_remote_code: TrustRemoteCode = False,
     uds_path: Annotated[Path, typer.Option(help="Prefix of the socket's path; the rank follows.")] = Path(
         "/tmp/text-generation-server"
@@ -83,12 +87,7 @@ def serve(
 ) -> None:
     """Load a model and serve it on a Unix socket until a signal comes."""
     _set_up_log(logger_level, json_output)
-    _refuse(
-        {
-            "--kv-cache-dtype": kv_cache_dtype,
-            "--diffusion": diffusion,
-        }
-    )
+    _refuse({"--diffusion": diffusion})
     options = ServeOptions(
         *(model_id, revision, sharded, dtype, trust_remote_code),
         *(uds_path, run_ahead, speculate, use_flashinfer, load_format),
@@ -98,6 +97,7 @@ def serve(
         otlp_endpoint=otlp_endpoint,
         otlp_service_name=otlp_service_name,
         quantize=quantize,
+        kv_cache_dtype=kv_cache_dtype,
     )
     try:
         config = server_config(options)
@@ -177,6 +177,7 @@ def prepare_kernels(
     model_id: ModelId,
     revision: Revision = None,
     dtype: Annotated[Dtype, typer.Option(help="That it will be served with.")] = Dtype.FLOAT16,
+    kv_cache_dtype: KvCacheDtypeOption = KvCacheDtype.AUTO,
     num_shard: Annotated[int, typer.Option(help="Ranks that it will be cut over.", min=1)] = 1,
     arch: Annotated[
         str | None,
@@ -199,7 +200,7 @@ def prepare_kernels(
             set_cuda_architectures(arch)
         from text_generation_server.prepare import prepare_kernels as prepare  # torch takes seconds to import
 
-        prepare(model_id, revision, dtype, num_shard, hub_settings(), embed, logger.info)
+        prepare(model_id, revision, dtype, kv_cache_dtype, num_shard, hub_settings(), embed, logger.info)
     except StartError as error:
         _fail(error, USAGE_ERROR if isinstance(error, InvalidSettings) else 1)
 

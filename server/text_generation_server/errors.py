@@ -38,6 +38,10 @@ class InvalidRequest(GenerationError):
     """What was asked for cannot be done, now or later."""
 
 
+class BadImage(InvalidRequest):
+    """An image cannot be read, or is none that is taken; the text begins with "it"."""
+
+
 class UnknownAdapter(InvalidRequest):
     """An adapter was named that nothing here has."""
 

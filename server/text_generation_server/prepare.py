@@ -5,10 +5,12 @@ import torch
 from text_generation_server.architectures.registry import has_architecture, read_spec
 from text_generation_server.attention.flashinfer import FlashInferAttention
 from text_generation_server.attention.flashinfer_modules import compile_modules, embed_modules, modules_of
-from text_generation_server.choices import Dtype
+from text_generation_server.choices import Dtype, KvCacheDtype
 from text_generation_server.config.configdict import ConfigDict
+from text_generation_server.config.quantised import quantisation_of
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.attention_shape import attention_shape
+from text_generation_server.models.kv_form import narrow_type
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.weights.hub import CONFIGURATION
 from text_generation_server.weights.layout import heads_of
@@ -20,6 +22,7 @@ def prepare_kernels(
     model_id: str,
     revision: str | None,
     dtype: Dtype,
+    kv_cache_dtype: KvCacheDtype,
     num_shard: int,
     hub: HubSettings,
     embed: bool,
@@ -43,7 +46,9 @@ def prepare_kernels(
     if not isinstance(spec, DecoderSpec):
         raise UnsupportedModel("FlashInfer is for decoders, and will not serve this model: there is nothing to compile")
     mine = heads_of(spec.attention.heads, spec.attention.kv_heads, 0, num_shard)
-    shape = attention_shape(spec, mine, getattr(torch, dtype), torch.device("cuda"))
+    cuda = torch.device("cuda")
+    narrow = narrow_type(kv_cache_dtype, quantisation_of(directory, config), cuda)
+    shape = attention_shape(spec, mine, getattr(torch, dtype), cuda, narrow)
     if (reason := FlashInferAttention.why_not(shape)) is not None:
         raise UnsupportedModel(f"FlashInfer will not serve this model: {reason}")
     modules = modules_of(shape)

@@ -4,7 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from loguru import logger
 from text_generation_server.adapters.files import AdapterFiles
 from text_generation_server.adapters.loading import NO_ADAPTERS, StartedAdapters, start_adapters
 from text_generation_server.attention.base import AUTO, CLASSIC
+from text_generation_server.cache.features import PLACES
 from text_generation_server.choices import LoadFormat
 from text_generation_server.distributed.group import TensorParallel, join_group
 from text_generation_server.engine.assemble import build_engine, build_follower
@@ -22,6 +23,7 @@ from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.ranks import follow
 from text_generation_server.engine.types import ShardInfo
 from text_generation_server.errors import UnsupportedModel
+from text_generation_server.images.placing import ImagePlacer, load_placer
 from text_generation_server.lifetime import CLEAN, FAILED, Lifetime
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel
@@ -34,6 +36,7 @@ from text_generation_server.rpc.sockets import reserve, socket_path, socket_url
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
 from text_generation_server.settings import MAX_ROWS, ServeOptions, ServerConfig
+from text_generation_server.specs.vision import Sight
 from text_generation_server.tokenization.adapter import TokenizerAdapter
 from text_generation_server.tracing import Tracing
 from text_generation_server.weights.dummy import locate_without_weights
@@ -85,7 +88,8 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
         loop.start()
         files = AdapterFiles(config.adapters.directory, config.hub, logger.info)
         about = describe(config, part, lambda: engine.adapters.names)
-        services = engine_services(config, about, loop, tokenizer, files)
+        images = None if part.model.reader is None else load_placer(part.directory, tokenizer)
+        services = engine_services(config, about, loop, tokenizer, files, images)
         adapters = AdapterService(loop, files)
         return ShardServer(path, *services, lambda: lifetime.end(FAILED), tracing, adapters)
     worker = Follower(config, part, lifetime)
@@ -95,16 +99,25 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
 
 
 def engine_services(
-    config: ServerConfig, about: Shard, loop: EngineLoop[Engine], tokenizer: TokenizerAdapter, files: AdapterFiles
+    config: ServerConfig,
+    about: Shard,
+    loop: EngineLoop[Engine],
+    tokenizer: TokenizerAdapter,
+    files: AdapterFiles,
+    images: ImagePlacer | None = None,
 ) -> tuple[EngineService, EngineService]:
-    """Both versions' calls on rank 0.
+    """Both versions' calls on rank 0. images: prepares those of prompts; None where the model takes none.
 
     Adapters that a request names are looked for on disk where that is safe: routers of version 2 share no prefixes, and
     those of version 3 were told not to, if anything was said of adapters (docs/lora.md#prefixes).
     """
+    about = replace(about, takes_images=images is not None)
+    wires = WireV2(about.takes_images), WireV3(config.prefill_logprobs, about.takes_images)
     v2, v3 = (
-        EngineService(wire, about, loop, PromptEncoder(tokenizer), spare_collector, files.found if looks else None)
-        for wire, looks in ((WireV2(), True), (WireV3(config.prefill_logprobs), config.adapters.asked))
+        EngineService(
+            wire, about, loop, PromptEncoder(tokenizer, images), spare_collector, files.found if looks else None
+        )
+        for wire, looks in zip(wires, (True, config.adapters.asked), strict=True)
     )
     return v2, v3
 
@@ -135,6 +148,7 @@ def load_rank(config: ServerConfig) -> LoadedRank:
         random_weights=options.load_format is LoadFormat.DUMMY,
         deterministic=options.deterministic,
         quantize=options.quantize,
+        kv_cache_dtype=options.kv_cache_dtype,
     )
     model = load_model(directory, model_options, group, LoadProgress())
     check_guesses(model, options.speculate)
@@ -165,6 +179,16 @@ def find_model(config: ServerConfig) -> Path:
 def shares_prefixes(model: ServedModel) -> bool:
     """Whether requests may take over what the model computed for others."""
     return not any(spec.unshared for spec in model.states)
+
+
+def sight_of(model: ServedModel) -> Sight:
+    """Which positions of the model see what is behind them."""
+    return Sight.CAUSAL if model.reader is None else model.reader.sight
+
+
+def takes_chunks(model: ServedModel) -> bool:
+    """Whether a prompt can be cut: an encoder reads it at once, and so it must be where all of it sees all of it."""
+    return model.encoder is None and sight_of(model) is not Sight.PROMPTS
 
 
 def spare_collector() -> None:
@@ -201,7 +225,7 @@ def warn_of_unknown_ids(tokenizer: TokenizerAdapter, vocab_size: int) -> None:
 
 def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdapter) -> Engine:
     """Rank 0's engine, once every follower has connected."""
-    rows = config.max_rows or MAX_ROWS
+    rows, reader = config.max_rows or MAX_ROWS, part.model.reader
     settings = EngineSettings(
         max_rows=rows,
         all_rows=config.max_rows is not None,
@@ -216,6 +240,8 @@ def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdap
         graphs=tuple(usual_sizes(rows)) if config.graphs is None else config.graphs,
         max_mixed_tokens=config.options.max_mixed_tokens or MIXED_TOKENS[part.placement.device.type],
         start=None if part.model.encoder is None else part.model.encoder.start,
+        feature_places=PLACES if reader is not None else 0,
+        sight=sight_of(part.model),
     )
     return build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path), part.adapters)
 
@@ -271,8 +297,7 @@ def describe(config: ServerConfig, part: LoadedRank, adapters: Callable[[], tupl
         block_size=config.cache.block_size,
         prefix_caching=config.cache.prefix_caching and shares_prefixes(part.model),
         # A router that plans chunks counts one token a row and step (docs/protocol.md#info).
-        # An encoder reads a prompt at once.
-        chunking=config.cache.chunking and not config.options.speculate and part.model.encoder is None,
+        chunking=config.cache.chunking and not config.options.speculate and takes_chunks(part.model),
         vocab_size=part.model.vocab_size,
         speculate=config.options.speculate,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from text_generation_server.adapters.sources import NONE_WANTED, AdapterSettings, adapter_sources
-from text_generation_server.choices import Dtype, LoadFormat, Quantize, RopeScaling
+from text_generation_server.choices import Dtype, KvCacheDtype, LoadFormat, Quantize, RopeScaling
 from text_generation_server.environment import Environment
 from text_generation_server.errors import InvalidSettings
 from text_generation_server.sampling.params import WatermarkParams
@@ -51,7 +51,7 @@ class ServeOptions:
 
     use_flashinfer: None to decide by machine and model.
     lora_ids: adapters, as kv.run's launchers list them.
-    quantize: see `ModelOptions`.
+    quantize, kv_cache_dtype: see `ModelOptions`.
     deterministic: the same tokens whatever else is computed at the time, to the bit.
     max_mixed_tokens: of a step with prompts beside answers; None for what suits the device.
     """
@@ -72,6 +72,7 @@ class ServeOptions:
     otlp_endpoint: str | None = None
     otlp_service_name: str = SERVICE_NAME
     quantize: Quantize | None = None
+    kv_cache_dtype: KvCacheDtype = KvCacheDtype.AUTO
 
 
 @dataclass(frozen=True, slots=True)

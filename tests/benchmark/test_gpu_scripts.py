@@ -4,15 +4,19 @@ import argparse
 import json
 
 import pytest
+import torch
 
 import adapter_traffic
 import adapters
 import gpu_points
 import gpu_serving
 import quantised
+import start
 from gpu_points import SHAPES, Points, Shape
 from gpu_table import Step, floor_ms, steps, tables
 from text_generation_benchmark.client import WarmupLimits
+from text_generation_server.distributed.group import SingleRank
+from text_generation_server.models.loading import ModelOptions, load_model
 
 TINY = Shape(
     hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
@@ -178,3 +182,19 @@ def test_traffic_of_more_adapters_than_places_loses_no_request(tmp_path, capsys)
     assert (found["lost"], found["distinct"] > 4) == (0, True)
     assert sum(found[where]["share"] for where in ("device", "host", "disk")) == pytest.approx(1)
     assert "30 requests" in capsys.readouterr().out
+
+
+def test_weights_that_a_start_is_measured_with_can_be_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(start, "random_block", lambda: bytes(1 << 12))
+    TINY.write(tmp_path)
+    start.write_weights(TINY, tmp_path)
+    options = ModelOptions(torch.bfloat16, torch.device("cpu"))
+    assert load_model(tmp_path, options, SingleRank(), lambda _done, _total: None).vocab_size == TINY.vocab_size
+    assert start.plain_read(start.weights(str(tmp_path)))[0] == (tmp_path / "model.safetensors").stat().st_size
+
+
+def test_a_start_s_phases_are_those_of_the_launcher_s_log():
+    line = json.dumps({"fields": {"message": "Loaded", "phase": "loaded", "seconds": 1.5}})
+    events = [{"at": 2.0, **start.parsed(line)}]
+    assert start.parsed("no JSON") == {}
+    assert "| 2.00 | loaded | 1.50 | Loaded |" in start.table("a start", {"events": events, "read": (0, 0.0)})

@@ -123,7 +123,7 @@ def test_limits_that_do_not_fit_are_said(launch):
     assert "the cache fits" in running.output
 
 
-@pytest.mark.parametrize("option", [("--quantize", "exl2"), ("--kv-cache-dtype", "fp8_e5m2")])
+@pytest.mark.parametrize("option", [("--quantize", "exl2"), ("--kv-cache-dtype", "int8")])
 def test_an_option_without_a_feature_is_refused_by_name(launch, option):
     running = launch(*option, ready=False)
     assert running.process.wait(30) == 2

@@ -13,6 +13,7 @@ from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.guessing import Guessing
 from text_generation_server.engine.runner import Runner
+from text_generation_server.specs.vision import Sight
 
 MakeEngine = Callable[..., Engine]
 
@@ -36,6 +37,7 @@ def make_engine() -> Iterator[MakeEngine]:
         max_mixed_tokens: int = 1024,
         guessing: Guessing | None = None,
         all_rows: bool = False,
+        feature_places: int = 32,
     ) -> Engine:
         model = model or MockModel()
         runner = Runner(model, SingleRank(), ThreadStream(), PlainRecorder)
@@ -51,6 +53,8 @@ def make_engine() -> Iterator[MakeEngine]:
             max_mixed_tokens=max_mixed_tokens,
             start=None if model.encoder is None else model.encoder.start,
             all_rows=all_rows,
+            feature_places=0 if model.reader is None else feature_places,
+            sight=Sight.CAUSAL if model.reader is None else model.reader.sight,
         )
         engine = Engine(runner, ByteTokenizer(), settings, guessing=guessing or AlwaysGuess())
         engine.resize(num_slots, max_len, graphs)

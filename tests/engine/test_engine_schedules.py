@@ -2,14 +2,18 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from mocks.guessing import SometimesGuess
 from mocks.mock_model import UNSPOKEN, LogitsOf, MockModel, greedy_continuation, looping_logits, next_logits
+from mocks.pictured_model import PicturedMockModel, picture, seen
 from mocks.recurrent_model import RecurrentMockModel, SourceMockModel
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, PrefillCommand, Request, StepResult, StoppingParams
 from text_generation_server.errors import GenerationError, OutOfBlocks
+from text_generation_server.images.types import PlacedImage, PreparedImage
 from text_generation_server.sampling.params import SamplingParams
 
 SCHEDULES = 200
@@ -22,6 +26,7 @@ class Caller:
 
     def __init__(self, engine, seed: int, logits_of: LogitsOf) -> None:
         self.engine = engine
+        self.pictures = engine.settings.feature_places > 0
         self.logits_of = logits_of
         self.alphabet = UNSPOKEN if logits_of is next_logits else 4
         self.rng = random.Random(seed)
@@ -30,7 +35,7 @@ class Caller:
         self.answered: Counter[int] = Counter()
         self.slots_of: dict[int, tuple[int, ...]] = {}
         self.free_slots = list(range(1, SLOTS // 2))
-        self.remembered: list[tuple[bytes, tuple[int, ...]]] = []
+        self.remembered: list[tuple[bytes, tuple[int, ...], tuple[PlacedImage, ...]]] = []
         self.batches: dict[int, list[int]] = {}
         self.seen_tokens = 0
         self.several = 0
@@ -49,6 +54,7 @@ class Caller:
         assert self.engine.batch_ids == ()
         assert len(self.engine.pool.rows) == ROWS
         assert self.engine.pool.blocks.free_tokens == self.local_free
+        assert not any(held.holders for held in self.engine.pool.features._known.values())
 
     def prefill(self) -> None:
         requests = tuple(self.make_request() for _ in range(self.rng.randint(1, 3)))
@@ -99,7 +105,8 @@ class Caller:
             elif kind == 1:
                 self.engine.filter(10**9, [1])
             else:
-                poisoned = Request(self.new_id(), (1, UNSPOKEN, 2), SamplingParams(), StoppingParams(3))
+                bad = (PlacedImage(picture(UNSPOKEN, 1), (1,)),) if self.pictures else ()
+                poisoned = Request(self.new_id(), (1, UNSPOKEN, 2), SamplingParams(), StoppingParams(3), images=bad)
                 self.engine.prefill(PrefillCommand(self.new_id(), (poisoned,)))
                 # Only a full engine gets here without an error from the step itself.
                 raise AssertionError("a failing step gave an answer")
@@ -111,10 +118,12 @@ class Caller:
         ignore_eos = self.rng.random() < 0.5
         slots: tuple[int, ...] | None = None
         cached, held = 0, ()
+        prompt, images = self.with_images(prompt)
         if self.rng.random() < 0.6:
             if self.remembered and self.rng.random() < 0.5:
                 # True or not: whoever was to compute the prefix may have been dropped before it was done.
-                prefix, held = self.rng.choice(self.remembered)
+                prefix, held, before = self.rng.choice(self.remembered)
+                images = [*before] + [shifted(image, len(prefix)) for image in images]
                 prompt, cached = prefix + prompt, len(held)
             elif self.rng.random() < 0.3:
                 cached = self.rng.randint(1, len(prompt))
@@ -125,19 +134,30 @@ class Caller:
                 self.slots_of[request_id] = taken
             else:
                 cached = 0
-        self.expected[request_id] = self.answer(prompt, new, ignore_eos)
+        self.expected[request_id] = self.answer(seen(prompt, images), new, ignore_eos)
         chunk = self.rng.randint(1, len(prompt)) if self.rng.random() < 0.4 else None
         # An encoder's slots are nobody else's, whatever begins alike: routers are told so.
         may_share = slots is not None and not held and self.engine.settings.start is None
         if may_share and self.rng.random() < 0.3 and len(self.remembered) < 3:
-            self.remembered.append((prompt, slots[: len(prompt)]))
+            self.remembered.append((prompt, slots[: len(prompt)], tuple(images)))
             self.slots_of[request_id] = slots[len(prompt) :]
         stopping = StoppingParams(new, ignore_eos=ignore_eos)
-        return Request(
-            request_id, tuple(prompt), SamplingParams(), stopping, slots=slots, cache_len=cached, chunk=chunk
-        )
+        given = {"slots": slots, "cache_len": cached, "chunk": chunk, "images": tuple(images)}
+        return Request(request_id, tuple(prompt), SamplingParams(), stopping, **given)
 
-    def answer(self, prompt: bytes, new: int, ignore_eos: bool = False) -> list[int]:
+    def with_images(self, prompt: bytes) -> tuple[bytes, list[PlacedImage]]:
+        """The prompt with one of four images somewhere, or with none."""
+        if not self.pictures or self.rng.random() < 0.4:
+            return prompt, []
+        image, place = self.any_picture(), self.rng.randint(0, len(prompt))
+        placed = PlacedImage(image, range(place, place + image.tokens))
+        return prompt[:place] + b"i" * image.tokens + prompt[place:], [placed]
+
+    def any_picture(self) -> PreparedImage:
+        content = self.rng.choice((100, 101, 102, 103))
+        return picture(content, 1 + content % 4)
+
+    def answer(self, prompt: Sequence[int], new: int, ignore_eos: bool = False) -> list[int]:
         """What a request must get."""
         start = self.engine.settings.start
         begun = prompt if start is None else (*prompt, start)
@@ -172,6 +192,11 @@ class Caller:
         return self.next_id
 
 
+def shifted(placed: PlacedImage, by: int) -> PlacedImage:
+    """The image so many positions on."""
+    return replace(placed, positions=tuple(position + by for position in placed.positions))
+
+
 @pytest.fixture
 def schedules(request) -> int:
     return request.config.getoption("--schedules") or SCHEDULES
@@ -187,8 +212,20 @@ def schedules(request) -> int:
         (True, 3, (1, 2, 4), MockModel, True),
         (True, 0, (1, 2, 4), RecurrentMockModel, False),
         (True, 0, (1, 2, 4), SourceMockModel, False),
+        (True, 0, (1, 2, 4), PicturedMockModel, False),
+        (False, 0, (), PicturedMockModel, False),
     ],
-    ids=["recorded", "run-ahead", "no-run-ahead", "speculation", "speculation now and then", "recurrent", "encoder"],
+    ids=[
+        "recorded",
+        "run-ahead",
+        "no-run-ahead",
+        "speculation",
+        "speculation now and then",
+        "recurrent",
+        "encoder",
+        "images",
+        "images one by one",
+    ],
 )
 def test_random_schedules_answer_as_if_alone(make_engine, schedules, run_ahead, speculate, graphs, kind, sometimes):
     """With guesses the tokens are the same too, only several at once, and one only without."""

@@ -6,6 +6,7 @@ import torch
 from mocks.byte_tokenizer import ByteTokenizer
 from oracles.build import build
 from oracles.case import LLAMA, TOKENS, VOCAB_SIZE, Case
+from text_generation_server.choices import KvCacheDtype
 from text_generation_server.device.recorder import CudaRecorder
 from text_generation_server.device.stream import make_stream
 from text_generation_server.distributed.group import SingleRank
@@ -27,13 +28,15 @@ SAMPLINGS = {
 }
 
 
-@pytest.fixture(scope="module", params=["flashinfer", "triton", "sdpa"])
+@pytest.fixture(scope="module", params=["flashinfer", "triton", "sdpa", "triton, 8 bits"])
 def model(request, tmp_path_factory):
     """A model whose heads all backends take; in float32, where one can, rounding cannot choose another token."""
     directory = tmp_path_factory.mktemp("model")
     build(Case("llama-wide", "", "llama", {**LLAMA, "head_dim": 128}, ""), directory)
     dtype = torch.bfloat16 if request.param == "flashinfer" else torch.float32
-    options = ModelOptions(dtype, CUDA, attention=request.param)
+    attention, _, narrow = request.param.partition(", ")
+    kept = KvCacheDtype.FP8_E4M3FN if narrow else KvCacheDtype.AUTO
+    options = ModelOptions(dtype, CUDA, attention=attention, kv_cache_dtype=kept)
     return load_model(directory, options, SingleRank(), lambda _done, _total: None)
 
 

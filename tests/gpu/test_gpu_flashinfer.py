@@ -35,10 +35,10 @@ LAYOUTS = {
 HEADS = {"multi-head": (4, 4), "grouped": (8, 2), "odd group": (6, 2), "one key head": (8, 1)}
 
 
-def attended(name, variant, heads, layout_of, slot_major):
+def attended(name, variant, heads, layout_of, slot_major, narrow=None):
     """Output, and the keys and values that were left in the slots."""
     (query_lens, seq_lens), (query_heads, kv_heads) = layout_of, heads
-    state = PagedSpec(1, kv_heads, 128, torch.bfloat16, CUDA, slot_major)
+    state = PagedSpec(1, kv_heads, 128, torch.bfloat16, CUDA, slot_major, narrow=narrow)
     backend = create_backend(name, AttentionShape((variant,), query_heads, state))
     assert (backend.name, backend.slot_major) == (name, slot_major)
     rows, longest = len(seq_lens), max(seq_lens)
@@ -48,20 +48,19 @@ def attended(name, variant, heads, layout_of, slot_major):
     cache = PagedCache(state, rows * longest)
     source = torch.Generator(CUDA).manual_seed(0)
     history = torch.randn(rows * longest, 2, kv_heads, 128, device=CUDA, generator=source).bfloat16()
-    cache.keys(0).copy_(history[:, 0])
-    cache.values(0).copy_(history[:, 1])
+    cache.write(0, torch.arange(rows * longest, device=CUDA), history.flatten(1, 2))
     tokens = sum(query_lens)
     q = torch.randn(tokens, query_heads, 128, device=CUDA, generator=source).bfloat16()
     kv = torch.randn(tokens, 2 * kv_heads, 128, device=CUDA, generator=source).bfloat16()
     ranges = zip(table, query_lens, seq_lens, strict=True)
     cache.write(0, torch.cat([row[keys - queries : keys] for row, queries, keys in ranges]), kv)
     out = backend.plan(layout).run(q, LayerAttention(0, 0, 0.11), cache)
-    return out.float(), cache.keys(0).clone(), cache.values(0).clone()
+    return out.float(), cache.keys(0).float(), cache.values(0).float()
 
 
-def check(variant, heads, layout):
-    got = attended("flashinfer", variant, heads, layout, slot_major=True)
-    expected = attended("sdpa", variant, heads, layout, slot_major=False)
+def check(variant, heads, layout, name="flashinfer", narrow=None):
+    got = attended(name, variant, heads, layout, slot_major=True, narrow=narrow)
+    expected = attended("sdpa", variant, heads, layout, slot_major=False, narrow=narrow)
     torch.testing.assert_close(got[0], expected[0], atol=2e-2, rtol=2e-2)
     assert torch.equal(got[1], expected[1]) and torch.equal(got[2], expected[2])
 
@@ -83,6 +82,21 @@ def test_plain_attention(heads, layout):
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_windows_and_soft_caps(layout):
     check(AttentionVariant(window=33, softcap=5.0), (8, 2), layout)
+
+
+@pytest.mark.parametrize("narrow", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_cache_of_8_bits_by_our_kernels(heads, layout, narrow):
+    for variant in (AttentionVariant(), AttentionVariant(window=33, softcap=5.0)):
+        check(variant, heads, layout, "triton", narrow)
+
+
+@pytest.mark.usefixtures("_prompts")
+@pytest.mark.parametrize("heads", [HEADS["multi-head"], HEADS["grouped"]], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_cache_of_8_bits(heads, layout):
+    check(AttentionVariant(), heads, layout, narrow=torch.float8_e4m3fn)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ def oracle(request, tmp_path_factory):
 
 def driver_of(directory, reference, dtype, attention):
     options = ModelOptions(dtype, torch.device("cuda"), attention=attention)
-    return Driver(load_model(directory, options, SingleRank(), lambda _done, _total: None), reference.spans)
+    model = load_model(directory, options, SingleRank(), lambda _done, _total: None)
+    return Driver(model, reference.spans, images=reference.images, prompts=[*map(len, reference.prompts)])
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "triton"])

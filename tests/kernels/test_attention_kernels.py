@@ -48,7 +48,7 @@ def dynamic_ranges(monkeypatch):
 class Rows:
     """Some rows in a shuffled pool, the slots that nobody wrote filled with NaN."""
 
-    def __init__(self, device, heads, head_dim, query_lens, seq_lens, dtype=torch.float16):
+    def __init__(self, device, heads, head_dim, query_lens, seq_lens, dtype=torch.float16, held=None):
         generator = torch.Generator().manual_seed(0)
         self.heads, self.kv_heads = heads
         self.query_lens, self.seq_lens = query_lens, seq_lens
@@ -57,10 +57,11 @@ class Rows:
         self.table = order.view(count + 2, longest).to(device)
         self.rows = [*range(1, count + 1)][::-1]
         self.kv = torch.full((len(order), 2, self.kv_heads, head_dim), torch.nan, dtype=dtype)
+        held = held or dtype
         for row, keys in zip(self.rows, seq_lens, strict=True):
             drawn = torch.randn(keys, 2, self.kv_heads, head_dim, generator=generator)
-            self.kv[self.table[row, :keys].cpu()] = drawn.to(dtype)
-        self.kv = self.kv.to(device)
+            self.kv[self.table[row, :keys].cpu()] = drawn.to(held).to(dtype)
+        self.kv = self.kv.to(held).to(device)
         self.arrived = arrivals(device)
         # Queries are a part of a wider matrix, as they come out of one projection with keys and values.
         wide = torch.randn(sum(query_lens), self.heads + 1, head_dim, generator=generator)
@@ -219,6 +220,21 @@ def test_prefill_of_other_heads(device, head_dim, dtype):
 def test_long_blocks_come_first():
     blocks = blocks_of([(4, 0, 40, 40), (2, 40, 1, 90)], group=1, size=16)
     assert blocks == [(2, 40, 1, 90, 0), (4, 0, 40, 40, 32), (4, 0, 40, 40, 16), (4, 0, 40, 40, 0)]
+
+
+NARROW = torch.float8_e4m3fn, torch.float8_e5m2
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
+@pytest.mark.parametrize("held", NARROW, ids=str)
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+def test_a_cache_of_8_bits(device, heads, held, dtype):
+    rows = Rows(device, heads, 24, [1, 1], [200, 5], dtype, held)
+    variant = rows.variant(window=150, softcap=2.0)
+    tolerance = {"atol": 1e-2, "rtol": 1e-2} if dtype is torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(rows.decoded(variant, KVSplit(2, 1)).float(), rows.expected(variant), **tolerance)
+    rows = Rows(device, heads, 24, [20, 3], [20, 40], dtype, held)
+    torch.testing.assert_close(rows.prefilled(variant).float(), rows.expected(variant), **tolerance)
 
 
 LAYOUTS = {

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 FOLDER = Path(os.environ["STUB_FOLDER"])
+SOCKET = "--master-shard-uds-path"
 BEHAVIOUR = json.loads((FOLDER / "behaviour.json").read_text())
 
 
@@ -42,6 +43,8 @@ def answer(listener: socket.socket) -> None:
 def serve() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop())
     write_down()
+    while os.environ.get("AWAIT_SHARDS") and not Path(sys.argv[sys.argv.index(SOCKET) + 1]).exists():
+        time.sleep(0.02)
     behaviour = BEHAVIOUR.get("router", "ok")
     if behaviour == "exit":
         print("the router has had enough", file=sys.stderr)

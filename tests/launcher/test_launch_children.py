@@ -1,5 +1,6 @@
 """What download, shards and routers are started with: arguments, environment, folder (docs/launcher.md#children)."""
 
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -50,6 +51,15 @@ def test_every_rank_gets_its_place(launcher: Launcher):
         assert value(argv, "--logger-level") == "WARN" and "--json-output" in argv and "--lora-ids" not in argv
 
 
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="for hosts without GPUs")
+@pytest.mark.parametrize("given", [{}, {"GLIBC_TUNABLES": "mine"}], ids=["default", "given"])
+def test_a_shard_without_a_gpu_has_large_pages_unless_told_otherwise(launcher: Launcher, given: dict[str, str]):
+    shard, router = seen_and_ended(launcher.start(env=given), "shard-0", "router")
+    assert router["env"].get("GLIBC_TUNABLES") == given.get("GLIBC_TUNABLES")
+    found = shard["env"]["GLIBC_TUNABLES"]
+    assert found == "mine" if given else "glibc.malloc.hugetlb=1" in found
+
+
 @pytest.mark.parametrize("name", [None, "mine"])
 def test_shards_and_router_send_traces_to_the_same_place(launcher: Launcher, name: str | None):
     named = [] if name is None else ["--otlp-service-name", name]
@@ -69,6 +79,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
         *["--rope-factor", "2", "--enable-prefill-logprobs", "--disable-custom-kernels", "--disable-flashinfer"],
         *["--cuda-memory-fraction", "0.5", "--huggingface-hub-cache", "/cache", "--trust-remote-code"],
         *["--watermark-gamma", "0.25", "--watermark-delta", "1.5", "--deterministic", "--quantize", "eetq"],
+        *["--kv-cache-dtype", "fp8_e5m2"],
         *["--max-mixed-tokens", "77"],
         *["--lora-adapters", "law=/adapters/law", "--lora-ids", "a;owner/b", "--lora-dir", "/adapters"],
         *["--max-device-loras", "3", "--max-lora-rank", "8", "--max-cpu-loras", "9"],
@@ -82,6 +93,7 @@ def test_shards_are_told_what_was_asked_for(launcher: Launcher):
     assert value(argv, "--max-mixed-tokens") == "77"
     assert "--deterministic" in argv and value(argv, "--lora-ids") == "a;owner/b"
     assert value(argv, "--quantize") == "eetq"
+    assert value(argv, "--kv-cache-dtype") == "fp8_e5m2"
     expected = {
         "MAX_TOTAL_TOKENS": "200",
         "MAX_BATCH_SIZE": "8",

@@ -55,6 +55,16 @@ def test_a_shard_that_dies_while_loading_ends_all_and_is_quoted(launcher: Launch
     assert READY not in out
 
 
+def test_the_router_starts_while_shards_load(launcher: Launcher):
+    running = launcher.start(behaviour={"shards": "late"})
+    assert running.seen("router")["env"]["AWAIT_SHARDS"] == "true"
+    assert not (running.folder / "socket-0").exists()
+    (running.folder / "go").touch()
+    text = running.read_until(READY)
+    assert running.end(signal.SIGTERM)[0] == 0
+    assert text.index(" load ") < text.index(" warmup ")
+
+
 def test_a_shard_killed_while_serving_ends_all_and_is_quoted(launcher: Launcher):
     running = launcher.start("--num-shard", "2")
     running.read_until(READY)

@@ -19,7 +19,10 @@ from mocks.fake_adapters import FakeAdapters
 from text_generation_protocol.kvrun_v1.adapters_pb2_grpc import add_AdaptersServicer_to_server
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
-from text_generation_server.rpc.wire_v3 import EXTENSIONS
+from text_generation_server.images.content import content_ids
+from text_generation_server.images.placing import ImagePlacer, load_placer
+from text_generation_server.rpc.wire_v3 import EXTENSIONS, IMAGES
+from text_generation_server.tokenization.adapter import TokenizerAdapter
 
 PROBE_ID = 2**64 - 1
 BOS, EOS = "<s>", "</s>"
@@ -33,14 +36,16 @@ CHAT_TEMPLATE = (
 """What a chat becomes: each role in brackets before its text."""
 
 
-def save_tokenizer(directory: Path, template: str | None = CHAT_TEMPLATE) -> tokenizers.Tokenizer:
-    """A tokenizer of bytes, which puts a token before every text, as a model directory."""
+def save_tokenizer(
+    directory: Path, template: str | None = CHAT_TEMPLATE, added: Sequence[str] = ()
+) -> tokenizers.Tokenizer:
+    """A tokenizer of bytes, which puts a token before every text, as a model directory. added: special tokens."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: i for i, character in enumerate(alphabet)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens([tokenizers.AddedToken(text, special=True) for text in (BOS, EOS)])
+    tokenizer.add_special_tokens([tokenizers.AddedToken(text, special=True) for text in (BOS, EOS, *added)])
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, len(alphabet))]
     )
@@ -50,8 +55,8 @@ def save_tokenizer(directory: Path, template: str | None = CHAT_TEMPLATE) -> tok
 
 
 def next_letter(ids: Sequence[int]) -> str:
-    """The text that follows a sequence of ids: a letter."""
-    return chr(ord("a") + zlib.crc32(b"".join(token.to_bytes(2, "big") for token in ids)) % 26)
+    """The text that follows a sequence of ids: a letter. Those of images' contents are long and negative."""
+    return chr(ord("a") + zlib.crc32(b"".join((token % 2**16).to_bytes(2, "big") for token in ids)) % 26)
 
 
 @dataclass(eq=False)
@@ -82,6 +87,7 @@ class FakeShard:
     is what was not expected. fail_after: prompt → tokens after which it fails alone.
     prefill_room: told beside every batch, unless None. loads: its calls for adapters, None for none.
     says: the texts of every answer's tokens, instead of letters; `special`: which of them are special tokens.
+    images: whether it takes them, by the files of the directory where its socket is.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -107,6 +113,7 @@ class FakeShard:
     says: Sequence[str] = ()
     special: Sequence[str] = ()
     extensions: Sequence[str] = EXTENSIONS
+    images: bool = False
 
     def __post_init__(self) -> None:
         self.running = asyncio.Event()
@@ -123,10 +130,13 @@ class FakeShard:
         self.slots: dict[int, int] = {}
         self._seen: set[int] = set()
         self._busy = False
+        self._placer: ImagePlacer | None = None
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
         """Serve on `socket`-rank."""
+        directory = self.socket.parent
+        self._placer = load_placer(directory, TokenizerAdapter.load(directory)) if self.images else None
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         add_TextGenerationServiceServicer_to_server(self, self._server)
         if self.loads is not None:
@@ -166,7 +176,7 @@ class FakeShard:
             support_resuming=self.resuming,
             tells_prefill_room=self.prefill_room is not None,
             vocab_size=self.vocab_size,
-            request_extensions=self.extensions,
+            request_extensions=[*self.extensions, *([IMAGES] if self.images else [])],
         )
 
     async def Health(self, _: Any, context: Any) -> Any:
@@ -249,9 +259,7 @@ class FakeShard:
             field.name for part in (wire, wire.parameters, wire.stopping_parameters) for field, _ in part.ListFields()
         }
         self._check(told & set(EXTENSIONS) <= set(self.extensions), "a field that this shard did not say it knows")
-        prompt = self.tokenizer.encode(wire.inputs, add_special_tokens=wire.add_special_tokens).ids
-        if wire.prompt_ids:
-            prompt = list(wire.prompt_ids)
+        prompt = self._prompt(wire)
         prompt = prompt[:1] + prompt[1:][-(wire.truncate - 1) :] if len(prompt) > wire.truncate else prompt
         prompt += wire.generated_ids
         self._check(self.resuming or not (wire.resumable or wire.generated_ids), "this shard does not resume requests")
@@ -270,12 +278,28 @@ class FakeShard:
         self._check(held == prompt[: wire.cache_len], "the cached prefix is not in its slots")
         self._check(wire.parameters.temperature > 0 < wire.parameters.top_p, "parameters are not neutral")
         self._check(wire.truncate > 0, "truncation left open")
-        self._check(wire.input_chunks.chunks[0].text == wire.inputs, "chunks and inputs differ")
         rest = len(prompt) - wire.cache_len
         if wire.HasField("chunk_len"):
             self._check(self.chunking and last and 1 <= wire.chunk_len < rest, f"chunk of {wire.chunk_len} of {rest}")
         text = self.tokenizer.decode(wire.generated_ids)
         return Row(wire, prompt, wire.cache_len, wire.chunk_len if wire.HasField("chunk_len") else rest, text=text)
+
+    def _prompt(self, wire: Any) -> list[int]:
+        texts, files = [""], []
+        for chunk in wire.input_chunks.chunks:
+            if chunk.HasField("image"):
+                files.append(chunk.image.data)
+                texts.append("")
+            else:
+                texts[-1] += chunk.text
+        self._check("".join(texts) == wire.inputs, "chunks and inputs differ")
+        if wire.prompt_ids:
+            return list(wire.prompt_ids)
+        if not files or self._placer is None:
+            self._check(not files, "an image for a shard that takes none")
+            return list(self.tokenizer.encode(wire.inputs, add_special_tokens=wire.add_special_tokens).ids)
+        ids, images = self._placer.encode(texts, files, wire.truncate, wire.add_special_tokens)
+        return list(content_ids(ids, [(placed.image.digest, placed.positions) for placed in images]))
 
     async def _step(self, response: Any, batch_id: int, rows: list[Row], joined: bool) -> Any:
         """One step of all rows."""

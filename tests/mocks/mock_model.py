@@ -179,7 +179,7 @@ class MockModel:
         self.vocab_size = VOCAB_SIZE
         self.max_positions = max_positions
         self.records = True
-        self.encoder = None
+        self.encoder = self.reader = None
         self.fail_on = fail_on
         self.logits_of = logits
         self.sizes: list[int] = []

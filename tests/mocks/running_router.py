@@ -68,13 +68,14 @@ async def running_router(
     keep_alive_s: float = 15.0,
     options: dict[str, Any] | None = None,
     template: str | None = CHAT_TEMPLATE,
+    added: Sequence[str] = (),
     **shard: Any,
 ) -> AsyncIterator[RunningRouter]:
     """Start shards with the switches `shard` and a router with `options`; afterwards nothing may have been violated.
 
-    template: the model's chat template.
+    template: the model's chat template. added: tokens of its tokenizer beside the usual ones.
     """
-    tokenizer = save_tokenizer(directory, template)
+    tokenizer = save_tokenizer(directory, template, added)
     shards = [FakeShard(tokenizer, directory / "s", rank, world_size, **shard) for rank in range(world_size)]
     for one in shards:
         await one.start()

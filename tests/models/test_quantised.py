@@ -104,6 +104,11 @@ FORMATS = {
     "int8": QuantisedModel(
         in_bytes(torch.int8, (1, 0)), compressed("int-quantized", num_bits=8, strategy="channel", **dynamic("int"))
     ),
+    "modelopt": QuantisedModel(
+        in_bytes(FLOAT8, (0, 0), shape=()),
+        {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]}},
+        "hf_quant_config.json",
+    ),
     "float8": QuantisedModel(
         in_bytes(FLOAT8, (0, 0), shape=(1,)),
         compressed("float-quantized", num_bits=8, type="float", strategy="tensor", **dynamic("float")),
@@ -259,6 +264,8 @@ def test_bfloat16_is_float32_up_to_rounding(quantised_of):
         (None, compressed("pack-quantized", num_bits=3, group_size=32), "num_bits is 3"),
         (None, compressed("pack-quantized"), "strategy is 'group', .* with a size"),
         (None, {**compressed("pack-quantized"), "kv_cache_scheme": {"num_bits": 8}}, "kv_cache_scheme is"),
+        (None, {"quant_method": "fp8", "kv_cache_scheme": {"type": "float", "dynamic": True}}, "kv_cache_scheme is"),
+        (None, {"quant_method": "fp8", "kv_cache_scheme": "dynamic"}, "kv_cache_scheme is 'dynamic'"),
         (None, {"quant_method": "fp8", "weight_block_size": [128]}, "weight_block_size is"),
         (None, {"quantization": {"group_size": 64, "bits": 4}}, "quantization is .*; this one is by MLX"),
         ("awq", GPTQ, "--quantize is awq, but the checkpoint is quantised by gptq"),

@@ -39,7 +39,15 @@ def adapters_of(oracle_of, tmp_path_factory):
 def world(request, oracle_of, adapters_of, tmp_path_factory):
     """What each of so many ranks answers; one group of processes computes all cases."""
     oracles = {case.name: oracle_of(case.name) for case in CASES}
-    models = {name: Asked(oracle.directory, oracle.reference.sequences) for name, oracle in oracles.items()}
+    models = {
+        name: Asked(
+            oracle.directory,
+            oracle.reference.sequences,
+            images=oracle.reference.images,
+            prompts=[*map(len, oracle.reference.prompts)],
+        )
+        for name, oracle in oracles.items()
+    }
     for name, adapters in adapters_of.items():
         models[f"{name} adapted"] = Asked(oracles[name].directory, oracles[name].reference.sequences, adapters)
     return answers_of(request.param, models, DECODED, tmp_path_factory.mktemp("ranks"))

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 
 from oracles.case import VOCAB_SIZE, Case, unchanged
 from oracles.driver import source_of
+from oracles.pictures import features_of, placed
+from text_generation_server.images.types import PlacedImage
 
 PROMPT_LENS = (5, 17, 1, 11)
 ANSWER_LEN = 24
@@ -24,11 +26,16 @@ SEED = 11
 
 @dataclass(frozen=True)
 class Reference:
-    """Prompts, greedy answers, and the logits [len(prompt) + ANSWER_LEN, vocab] that follow each position."""
+    """Prompts, greedy answers, and the logits [len(prompt) + ANSWER_LEN, vocab] that follow each position.
+
+    images: of each prompt. features: of each image of each prompt [tokens, hidden].
+    """
 
     prompts: list[list[int]]
     answers: list[list[int]]
     logits: list[Tensor]
+    images: list[list[PlacedImage]]
+    features: list[list[Tensor]]
 
     @property
     def spans(self) -> list[int]:
@@ -46,8 +53,13 @@ def build(case: Case, directory: Path) -> Reference:
     torch.manual_seed(SEED)
     config = AutoConfig.for_model(case.model_type, **case.config)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if case.pictures is not None:
+        kind = AutoModelForImageTextToText
     model = kind.from_config(config, attn_implementation=case.attention, dtype=torch.float32).eval()
-    _randomise(model, case.plain_norms)
+    randomise(model, case.plain_norms)
+    if case.pictures is not None:
+        with torch.no_grad():  # an answer with it would ask transformers for one image more
+            model.get_output_embeddings().weight[case.pictures.token] = 0.0
     model.save_pretrained(directory, max_shard_size=case.shards)
     if case.checkpoint is not unchanged:
         file = directory / "model.safetensors"
@@ -58,7 +70,7 @@ def build(case: Case, directory: Path) -> Reference:
     return _ask(model, case)
 
 
-def _randomise(model: torch.nn.Module, plain_norms: bool) -> None:
+def randomise(model: torch.nn.Module, plain_norms: bool) -> None:
     """A fresh model's norms are 1 and its biases 0, which would hide half of all mistakes."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -77,18 +89,26 @@ def _ask(model: Any, case: Case) -> Reference:
     """Greedy answers. Every forward has the final length: transformers lets some rotations depend on it."""
     drawn = random.Random(0)
     prompts = [[drawn.randrange(3, VOCAB_SIZE) for _ in range(count)] for count in PROMPT_LENS]
-    answers, logits = [], []
+    answers, logits, images, features = [], [], [], []
     for row, prompt in enumerate(prompts):
+        shown: list[PlacedImage] = []
+        if case.pictures is not None:
+            prompts[row], shown = prompt, _ = placed(model, case.pictures, prompt, row)
+        images.append(shown)
+        prepared = [one.image for one in shown]
+        features.append(features_of(model, case.pictures, prepared) if case.pictures and shown else [])
         source = torch.tensor([source_of(row)]) if model.config.is_encoder_decoder else None
         ask = case.forward if source is None else partial(_decoded_logits, source)
         ask(model, torch.tensor([[0]]))  # takes a rotation that grew with the last prompt back
+        if case.pictures is not None:
+            ask = partial(case.pictures.logits, prepared, len(prompt))
         tokens = list(prompt)
         for _ in range(ANSWER_LEN):
             tokens.append(int(_padded_logits(model, ask, prompt, tokens)[-1].argmax()))
         answers.append(tokens[len(prompt) :])
         logits.append(_padded_logits(model, ask, prompt, tokens))
     assert len({token for answer in answers for token in answer}) > 3, "an answer of one token shows little"
-    return Reference(prompts, answers, logits)
+    return Reference(prompts, answers, logits, images, features)
 
 
 def _decoded_logits(source: Tensor, model: Any, token_ids: Tensor) -> Tensor:

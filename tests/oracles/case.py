@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from oracles.pictures import Pictures
+
 VOCAB_SIZE = 97
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": VOCAB_SIZE}
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
@@ -44,6 +46,7 @@ class Case:
     forward: how the model is asked, where plain asking gives another answer than the architecture's.
     tolerance: of logits, absolute; random weights of some kinds make them large.
     shares: whether slots tell all of a prompt, so that another sequence may take them over.
+    pictures: how it is shown images, None where it takes none.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Case:
     forward: Callable[[Any, Tensor], Tensor] = plain_logits
     tolerance: float = 1e-4
     shares: bool = True
+    pictures: Pictures | None = None
 
     def __str__(self) -> str:
         return self.name

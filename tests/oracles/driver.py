@@ -3,13 +3,16 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.layout import Block, RowLayout
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import allocate
-from text_generation_server.models.step import ServedModel, SourceInput, StepBuilder, forward
+from text_generation_server.images.types import PlacedImage
+from text_generation_server.models.step import FEATURE, ImageInput, ServedModel, SourceInput, StepBuilder, forward
+from text_generation_server.specs.vision import Sight
 
 SOURCE_LENS = (9, 3, 21, 1)
 
@@ -24,7 +27,7 @@ class Driver:
     """A model with a cache whose slots are dealt out in random order. spans: length that each row may reach.
 
     adapters: the place of each row's adapter, none for steps without any. sources: what an encoder reads for each row;
-    those of `source_of` if none are given.
+    those of `source_of` if none are given. images: of each row. prompts: lengths, where all of a prompt sees all of it.
     """
 
     def __init__(
@@ -33,6 +36,8 @@ class Driver:
         spans: Sequence[int] = (64, 64, 64, 64),
         adapters: Sequence[int] = (),
         sources: Sequence[Sequence[int]] = (),
+        images: Sequence[Sequence[PlacedImage]] = (),
+        prompts: Sequence[int] = (),
     ) -> None:
         self.model = model
         self.spans = spans
@@ -51,11 +56,47 @@ class Driver:
                 # What was never written must never count, whatever it happens to be.
                 tensor.fill_(torch.nan)
             state.admit(torch.arange(rows, device=self.device))
+        self.prompts = prompts if model.reader is not None and model.reader.sight is Sight.PROMPTS else ()
+        self._features: dict[tuple[int, int], int] = {}
+        self._mutual: list[tuple[int, int, int]] = []
+        self._read([(row, image) for row, shown in enumerate(images) for image in shown])
         if model.encoder is not None:
             ids = self._tensor([token for source in sources for token in source])
             lens = [*map(len, sources)]
             with torch.inference_mode():
                 model.encoder(SourceInput(range(rows), lens, ids, self._tensor(slots[rows * max_len :])), self.states)
+
+    def _read(self, images: Sequence[tuple[int, PlacedImage]]) -> None:
+        """Let the model read the images of rows, whose features go to places in random order."""
+        if not images or self.model.reader is None:
+            return
+        if self.model.reader.sight is Sight.IMAGES:
+            self._mutual = [(row, image.positions[0], image.positions[-1] + 1) for row, image in images]
+        places = np.random.default_rng(2).permutation(sum(image.image.tokens for _, image in images))
+        inputs, first = [], 0
+        for row, placed in images:
+            inputs.append(ImageInput(placed.image, places[first : first + placed.image.tokens]))
+            first += placed.image.tokens
+            for position, place in zip(placed.positions, inputs[-1].places, strict=True):
+                self._features[row, position] = int(place)
+        with torch.inference_mode():
+            self.model.reader(inputs, self.states)
+
+    def _inputs(self, row: int, tokens: Sequence[int]) -> Iterator[int]:
+        """The row's next tokens, and features where its images stand."""
+        for position, token in enumerate(tokens, self.lens[row]):
+            place = self._features.get((row, position))
+            yield token if place is None else FEATURE - place
+
+    def _blocks(self, index: int, row: int, tokens: Sequence[int]) -> Iterator[Block]:
+        """Of a row's next tokens."""
+        begin = self.lens[row]
+        if self.prompts and begin < self.prompts[row]:
+            yield Block(index, 0, self.prompts[row])
+        for of_row, start, end in self._mutual:
+            if of_row == row and start < begin + len(tokens) and end > begin:
+                assert end <= begin + len(tokens), "a block is cut"
+                yield Block(index, start, end)
 
     def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
         """Compute these tokens of these rows in one step; returns the logits [tokens, vocab] of each."""
@@ -69,15 +110,17 @@ class Driver:
             query_lens=[len(tokens) for _, tokens in work],
             seq_lens=[self.lens[row] + len(tokens) for row, tokens in work],
             block_table=self.slots,
+            blocks=[block for index, (row, tokens) in enumerate(work) for block in self._blocks(index, row, tokens)],
         )
         positions = [self.lens[row] + offset for row, tokens in work for offset in range(len(tokens))]
         rows = [row for row, tokens in work for _ in tokens]
         step = self._build(
-            self._tensor([token for _, tokens in work for token in tokens]),
+            self._tensor(ids := [token for row, tokens in work for token in self._inputs(row, tokens)]),
             self._tensor(positions),
             self._tensor(rows),
             self.model.prepare(layout),
             logit_rows=self._tensor(wanted),
+            pictured=min(ids) < 0,
         )
         with torch.inference_mode():
             logits = forward(self.model, step).cpu()

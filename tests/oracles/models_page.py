@@ -19,6 +19,14 @@ from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
 from text_generation_server.specs.seq2seq import Seq2SeqSpec
+from text_generation_server.specs.vision import (
+    MlpProjector,
+    PerceiverProjector,
+    PooledProjector,
+    ProjectorSpec,
+    ShuffledProjector,
+    Sight,
+)
 
 HEAD = """\
 # Models
@@ -37,6 +45,9 @@ transformers has none, with a model of equal arithmetic): logits at every positi
 | window | layers in which a query sees the newest keys only | all of them |
 | backend | attention backends that serve the row; recurrences need none, encoders and what attends to them have one of their own | all of them, with `sdpa`; on a CUDA device `tests/gpu/test_gpu_parity.py` |
 
+Images are compared first as features, then as what stands in prompts beside others without any (`test_vision.py`, and all of the above). A step has all
+positions of an image that see each other; that chunks end before or behind it is in `tests/engine/test_engine_images.py`.
+
 How many ranks a published model can be cut over follows from its own heads: Falcon 7B has 71 and GPT-2 XL 25, which 2 and 4
 do not divide; the launcher says what fits.
 
@@ -46,6 +57,20 @@ TABLE = """\
 | models | `model_type` | cases | parity | TP | chunks | prefix | window | backend |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
+
+IMAGES = """
+## Images
+
+| models | tower | projector | order | positions of an image |
+| --- | --- | --- | --- | --- |
+"""
+
+SIGHTS = {
+    Sight.CAUSAL: "causal",
+    Sight.IMAGES: "see each other",
+    Sight.PROMPTS: "all of the prompt sees all of it",
+}
+
 
 OTHER_BACKENDS = {RecurrentSpec: "none", Seq2SeqSpec: "gathered"}
 """Of what is no decoder."""
@@ -79,7 +104,17 @@ def page() -> str:
     """The whole page."""
     rows = [(row, list(cases)) for row, cases in groupby(CASES, key=lambda case: case.row)]
     table = "".join(_row(row, cases) for row, cases in rows)
-    return HEAD + TABLE + table + OTHERS + "".join(_others()) + CASE_HEAD + "".join(_cases())
+    return (
+        HEAD
+        + TABLE
+        + table
+        + IMAGES
+        + "".join(_readers(rows))
+        + OTHERS
+        + "".join(_others())
+        + CASE_HEAD
+        + "".join(_cases())
+    )
 
 
 def _row(row: str, cases: Sequence[Case]) -> str:
@@ -93,7 +128,7 @@ def _row(row: str, cases: Sequence[Case]) -> str:
         ", ".join(case.name for case in cases),
         "yes",
         "2, 4 (copies)" if copies else "2, 4",
-        "yes",
+        "off" if any(_whole(spec) for spec in decoders) else "yes",
         *(
             (_prefix(decoders), _window(decoders), "sdpa")
             if decoders
@@ -103,9 +138,40 @@ def _row(row: str, cases: Sequence[Case]) -> str:
     return f"| {' | '.join(columns)} |\n"
 
 
+def _readers(rows: Sequence[tuple[str, Sequence[Case]]]) -> Iterator[str]:
+    for row, cases in rows:
+        spec = spec_of(cases[0])
+        if isinstance(spec, DecoderSpec) and spec.vision is not None:
+            vision = spec.vision
+            tower = "CLIP's" if vision.tower.names.class_token else "SigLIP's"
+            positions = ", positions by fraction" if vision.tower.by_fraction else ""
+            order = (
+                "tiles one after the other" if vision.packing is None else "the whole, then a map of tiles, row by row"
+            )
+            sight = SIGHTS[vision.sight]
+            yield f"| {row} | {tower}{positions} | {_projector(vision.projector)} | {order} | {sight} |\n"
+
+
+def _projector(spec: ProjectorSpec) -> str:
+    match spec:
+        case MlpProjector():
+            return "two layers, of each patch"
+        case PooledProjector():
+            return "the mean of a square of patches"
+        case ShuffledProjector():
+            return "one layer, of each patch" if spec.side == 1 else "a square of patches, side by side"
+        case PerceiverProjector():
+            return "a perceiver, as many of each tile"
+
+
 def _prefix(specs: Sequence[DecoderSpec]) -> str:
-    shares = {not (spec.ssd_layers or any(_depends_on_span(spec))) for spec in specs}
+    shares = {not (spec.ssd_layers or any(_depends_on_span(spec)) or _whole(spec)) for spec in specs}
     return {frozenset({True}): "yes", frozenset({False}): "off"}.get(frozenset(shares), "yes; off if so scaled")
+
+
+def _whole(spec: DecoderSpec) -> bool:
+    """Whether prompts can be neither cut nor shared."""
+    return spec.vision is not None and spec.vision.sight is Sight.PROMPTS
 
 
 def _depends_on_span(spec: DecoderSpec) -> Iterator[bool]:

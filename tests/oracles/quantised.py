@@ -143,7 +143,7 @@ def packed(bits: int = 4, size: int = 32, *, symmetric: bool = True, act_order: 
 
 
 def in_bytes(
-    dtype: torch.dtype, block: tuple[int, int], last: str = "weight_scale", shape: Sequence[int] = ()
+    dtype: torch.dtype, block: tuple[int, int], last: str = "weight_scale", shape: Sequence[int] | None = None
 ) -> Writer:
     """A writer of a byte a weight, with a scale for each block; 0 outputs or inputs: all. shape: of the scales."""
     most = 127 if dtype is torch.int8 else 448
@@ -157,7 +157,7 @@ def in_bytes(
         spread = scales[rows][:, columns]
         values = (weight / spread).round() if dtype is torch.int8 else weight / spread
         codes = values.clamp(-most, most).to(dtype)
-        return {"weight": codes, last: scales.reshape(shape) if shape else scales}, codes.float() * spread
+        return {"weight": codes, last: scales if shape is None else scales.reshape(shape)}, codes.float() * spread
 
     return write
 

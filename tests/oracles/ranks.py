@@ -12,6 +12,7 @@ from torch import Tensor
 from oracles.driver import Driver
 from oracles.lora import place
 from text_generation_server.distributed.group import join_group
+from text_generation_server.images.types import PlacedImage
 from text_generation_server.models.loading import ModelOptions, load_model
 
 PATIENCE_S = 240.0
@@ -19,11 +20,16 @@ PATIENCE_S = 240.0
 
 @dataclass(frozen=True)
 class Asked:
-    """A saved model, token sequences, and adapters to it; their places by row are 0, 1, …, the last, 0, 1, …"""
+    """A saved model, token sequences with their images and the lengths of their prompts, and adapters to it.
+
+    The adapters' places by row are 0, 1, …, the last, 0, 1, …
+    """
 
     directory: Path
     sequences: Sequence[Sequence[int]]
     adapters: Sequence[Path] = ()
+    images: Sequence[Sequence[PlacedImage]] = ()
+    prompts: Sequence[int] = ()
 
     @property
     def numbers(self) -> list[int]:
@@ -74,7 +80,9 @@ def _run(
         model = load_model(asked.directory, ModelOptions(torch.float32, device), group, lambda _done, _total: None)
         place(model, asked.adapters)
         spans = [len(row) for row in asked.sequences]
-        answers[name] = Driver(model, spans, asked.numbers).follow(asked.sequences, decoded)
+        answers[name] = Driver(model, spans, asked.numbers, images=asked.images, prompts=asked.prompts).follow(
+            asked.sequences, decoded
+        )
     mine = torch.tensor([10 + rank])
     gathered = group.all_gather_last(mine).tolist()
     exchanged = (group.broadcast(mine).tolist(), gathered, group.min(10 + rank))

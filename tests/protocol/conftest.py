@@ -13,6 +13,7 @@ from text_generation_protocol.v2 import generate_pb2_grpc as grpc_v2
 from text_generation_protocol.v3 import generate_pb2_grpc as grpc_v3
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.types import ShardInfo
+from text_generation_server.images.placing import ImagePlacer
 from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.service import EngineService, ServingEngine, Shard
@@ -82,16 +83,21 @@ def start_shard(tmp_path: Path) -> Iterator[StartShard]:
     running: list[tuple[RunningShard, ShardServer]] = []
 
     def start(
-        engine: ServingEngine, *, prefill_logprobs: bool = True, name: str = "tgi", tracing: Tracing | None = None
+        engine: ServingEngine,
+        *,
+        prefill_logprobs: bool = True,
+        name: str = "tgi",
+        tracing: Tracing | None = None,
+        images: ImagePlacer | None = None,
     ) -> RunningShard:
         path = socket_path(tmp_path / name, 0)
         loop = EngineLoop(engine)
         loop.start()
         tokenizer, fatal = BosTokenizer(), threading.Event()
-        about = Shard(INFO, (socket_url(path),))
-        v2, v3 = (
-            EngineService(wire, about, loop, PromptEncoder(tokenizer)) for wire in (WireV2(), WireV3(prefill_logprobs))
-        )
+        takes_images = images is not None
+        about = Shard(INFO, (socket_url(path),), takes_images=takes_images)
+        wires = WireV2(takes_images), WireV3(prefill_logprobs, takes_images)
+        v2, v3 = (EngineService(wire, about, loop, PromptEncoder(tokenizer, images)) for wire in wires)
         server = ShardServer(path, v2, v3, fatal.set, tracing)
         server.start()
         options = [("grpc.max_send_message_length", -1)]

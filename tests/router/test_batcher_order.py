@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from text_generation_router.batcher import Batcher, BatchPolicy
 from text_generation_router.blocks import BlockAllocator
 from text_generation_router.entry import Timeline
+from text_generation_router.inbox import Inbox
 from text_generation_router.metrics import Metrics
 from text_generation_router.queue import WaitingQueue
 from text_generation_router.traces import GenerationTrace
@@ -116,9 +117,10 @@ class Scene:
             sampling=Sampling(seed=1),
             max_new_tokens=10,
         )
-        entry = self.batcher.submit(request, Timeline(0.0), GenerationTrace())
+        inbox = Inbox()
+        entry = self.batcher.submit(request, Timeline(0.0), GenerationTrace(), inbox.push)
         if read:
-            self.readers.append(asyncio.ensure_future(self._read(entry)))
+            self.readers.append(asyncio.ensure_future(self._read(inbox)))
         return entry
 
     async def answer(self, tokens: dict[int, bool], batch: Batch | None) -> None:
@@ -134,9 +136,9 @@ class Scene:
         for _ in range(10):
             await asyncio.sleep(0)
 
-    async def _read(self, entry) -> None:
+    async def _read(self, inbox) -> None:
         while True:
-            generation = await entry.next()
+            generation = await inbox.next()
             self.log.append(f"token of {generation.request_id}")
 
 

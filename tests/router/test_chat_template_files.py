@@ -77,8 +77,10 @@ def test_an_option_goes_before_the_files_of_the_model(tmp_path):
 
 def test_a_model_may_have_no_template_or_one_that_nothing_can_read(tmp_path):
     assert ChatTemplate.load(tmp_path, None) is None
-    write(tmp_path, {"chat_template.json": json.dumps({"chat_template": "a processor's"})})
-    assert ChatTemplate.load(tmp_path, None) is not None
+    for place in ("processor_config.json", "chat_template.json"):
+        write(tmp_path, {place: json.dumps({"chat_template": f"of {place}"})})
+        template = ChatTemplate.load(tmp_path, None)
+        assert template is not None and template.text == f"of {place}"
     write(tmp_path, {"chat_template.jinja": "{% if %}"})
     broken = ChatTemplate.load(tmp_path, None)
     assert broken is not None and broken.broken is not None

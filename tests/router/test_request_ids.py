@@ -7,7 +7,7 @@ import pytest
 from loguru import logger
 
 from mocks.running_router import running_router
-from text_generation_router.entry import Entry
+from text_generation_router.inbox import Inbox
 from text_generation_router.log import set_up_logging
 
 
@@ -66,7 +66,7 @@ async def test_every_answer_has_one_and_failures_are_logged_under_it(directory, 
 @pytest.fixture
 def breaking(monkeypatch):
     """Let the second step of a request raise what no client may read."""
-    next_step, steps = Entry.next, []
+    next_step, steps = Inbox.next, []
 
     async def broken(entry):
         steps.append(entry)
@@ -74,7 +74,7 @@ def breaking(monkeypatch):
             raise RuntimeError("secret of /home")
         return await next_step(entry)
 
-    monkeypatch.setattr(Entry, "next", broken)
+    monkeypatch.setattr(Inbox, "next", broken)
 
 
 @pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/v1/completions"])

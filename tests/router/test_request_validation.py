@@ -8,7 +8,7 @@ from mocks.running_router import running_router
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_router.adapters import Adapters
 from text_generation_router.errors import InvalidInput, Overloaded
-from text_generation_router.inference import Permits
+from text_generation_router.permits import Permits
 from text_generation_router.schemas import GenerateParameters, GenerateRequest, JsonGrammar
 from text_generation_router.tokenizer import PromptTokenizer, load_backend
 from text_generation_router.types import TokenLimits
@@ -301,12 +301,14 @@ async def test_seeds_differ_unless_given(validator):
     assert len(seeds) == 5
 
 
-def test_permits_are_tried_and_come_back():
+async def test_permits_are_tried_and_come_back():
     permits = Permits(2)
-    with permits.held(1):
-        with pytest.raises(Overloaded), permits.held(2):
-            pass
-        with permits.held(1), pytest.raises(Overloaded), permits.held(1):
-            pass
-    with permits.held(2):
+    async with permits.held(1):
+        with pytest.raises(Overloaded):
+            async with permits.held(2):
+                pass
+        async with permits.held(1):
+            with pytest.raises(Overloaded):
+                permits.take(1)
+    async with permits.held(2):
         pass

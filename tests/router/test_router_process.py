@@ -98,6 +98,21 @@ async def test_a_signal_lets_running_requests_finish(shard, start, number):
     assert process.returncode == 0 and errors == b""
 
 
+async def test_it_waits_for_a_shard_that_still_loads_if_it_is_told_to(directory, monkeypatch, start):
+    monkeypatch.setenv("AWAIT_SHARDS", "true")
+    process = await start(free_port())
+    answer = asyncio.ensure_future(ready(process))
+    await asyncio.wait((answer,), timeout=1.0)
+    assert not answer.done()
+    shard = FakeShard(save_tokenizer(directory), directory / "s")
+    await shard.start()
+    await answer
+    process.terminate()
+    await process.communicate()
+    assert process.returncode == 0
+    await shard.stop()
+
+
 async def test_a_lost_shard_ends_it_with_one(shard, start):
     process = await start(free_port())
     await ready(process)

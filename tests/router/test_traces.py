@@ -25,8 +25,9 @@ def of(collector) -> dict[str, str]:
     return {"otlp_endpoint": collector.endpoint, "otlp_service_name": "mine"}
 
 
-async def test_a_request_is_traced_from_its_client_to_the_shards(directory, collector):
-    async with running_router(directory, options=of(collector)) as router:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_request_is_traced_from_its_client_to_the_shards(directory, collector, workers):
+    async with running_router(directory, options=of(collector) | {"router_workers": workers}) as router:
         body = {"inputs": "Hello", "parameters": {"max_new_tokens": 3, "seed": 2**63, "do_sample": True}}
         await router.client.post("/generate", json=body, headers=HEADERS)
         told = [

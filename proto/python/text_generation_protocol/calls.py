@@ -53,11 +53,13 @@ def request(
     stop_token_ids: Sequence[int] = (),
     min_new_tokens: int = 0,
     ignore_eos: bool = False,
+    chunks: Sequence[str | tuple[bytes, str]] = (),
     **fields: Any,
 ) -> pb.Request:
     """A request of at most `truncate` prompt tokens, special ones among them unless `fields` say otherwise.
 
-    The text is there twice: shards read either field. fields: of pb.Request, the request's id and place among them.
+    The text is there twice: shards read either field. chunks: its parts, if images are between them: each a text, or a
+    file and its content type. fields: of pb.Request, the request's id and place among them.
     """
     stopping = pb.StoppingCriteriaParameters(
         max_new_tokens=max_new_tokens,
@@ -68,12 +70,19 @@ def request(
     )
     return pb.Request(
         inputs=text,
-        input_chunks=pb.Input(chunks=[pb.InputChunk(text=text)]),
+        input_chunks=pb.Input(chunks=[_chunk(part) for part in chunks or (text,)]),
         truncate=truncate,
         parameters=chooser,
         stopping_parameters=stopping,
         **{"add_special_tokens": True} | fields,
     )
+
+
+def _chunk(part: str | tuple[bytes, str]) -> pb.InputChunk:
+    if isinstance(part, str):
+        return pb.InputChunk(text=part)
+    data, kind = part
+    return pb.InputChunk(image=pb.Image(data=data, mimetype=kind))
 
 
 def batch(batch_id: int, requests: Sequence[pb.Request], max_tokens: int | None = None) -> pb.Batch:

@@ -13,6 +13,9 @@ from text_generation_server.modelfiles import JsonObject, read_bytes, read_objec
 DEFAULT, TOOL_USE = "default", "tool_use"
 """Names of templates: the one that is taken, and the one instead of it where there are tools."""
 
+_PROCESSORS = ("chat_template.json", "processor_config.json")
+"""Where models with images have had theirs, if nowhere else."""
+
 _KEY = "chat_template"
 _ENDING = ".jinja"
 
@@ -30,7 +33,8 @@ def find_templates(folder: Path, config: JsonObject, config_first: bool) -> Mapp
     in_config = _named(config)
     if config_first and in_config:
         return in_config
-    return _files(folder) or in_config or _named(read_optional_object(folder / "chat_template.json"))
+    beside = (read_optional_object(folder / name) for name in _PROCESSORS)
+    return _files(folder) or in_config or next(filter(None, map(_named, beside)), {})
 
 
 def special_tokens(folder: Path, config: JsonObject, config_first: bool) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from text_generation_router.chat.messages import as_object
+from text_generation_router.chat.pictures import SHOWN
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.chat.tools import Tool
 
@@ -53,10 +54,13 @@ def _as_text(messages: Sequence[Message]) -> Sequence[Message]:
     told: list[Message] = []
     for message in messages:
         if message.get("role") in ("tool", "function"):
-            if told and told[-1].get("role") == "user":
-                told[-1] = _with_text(told[-1], "\n" + _text(message.get("content")))
+            content = message.get("content")
+            if not told or told[-1].get("role") != "user":
+                told.append({"role": "user", "content": _parts(content) if _shows(content) else _text(content)})
+            elif _shows(content):
+                told[-1] = {**told[-1], "content": [*_parts(told[-1].get("content")), *_parts("\n"), *_parts(content)]}
             else:
-                told.append({"role": "user", "content": _text(message.get("content"))})
+                told[-1] = _with_text(told[-1], "\n" + _text(content))
         elif message.get("tool_calls"):
             told.append(_without_calls(message))
         else:
@@ -87,6 +91,15 @@ def _with_text(message: Message, text: str) -> Message:
     if isinstance(content, list):
         return {**message, "content": [*content, {"type": "text", "text": text}]}
     return {**message, "content": _text(content) + text}
+
+
+def _shows(content: Any) -> bool:
+    """Whether there is an image."""
+    return isinstance(content, list) and SHOWN in content
+
+
+def _parts(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [{"type": "text", "text": _text(content)}]
 
 
 def _text(content: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import nodes
 
+from text_generation_router.chat.pictures import SHOWN
 from text_generation_router.errors import InvalidInput
 from text_generation_server.errors import excerpt
 
@@ -36,13 +37,16 @@ def content_format(template: nodes.Template) -> ContentFormat:
     return ContentFormat.BOTH if asks else ContentFormat.PARTS
 
 
-def prepared(messages: Iterable[Mapping[str, Any]], form: ContentFormat, objects: bool) -> list[Message]:
+def prepared(
+    messages: Iterable[Mapping[str, Any]], form: ContentFormat, objects: bool, image_mark: str = ""
+) -> list[Message]:
     """New messages with everything where a template looks for it.
 
     Keys without a value are left out, reasoning has all its names, and arguments of tool calls are objects, or their
-    JSON where `objects` is false. Raises InvalidInput for a part of content that is no text.
+    JSON where `objects` is false. image_mark: the text that stands for an image where a template shows texts.
+    Raises InvalidInput for a part of content that is no text.
     """
-    return [_prepared(message, form, objects) for message in messages]
+    return [_prepared(message, form, objects, image_mark) for message in messages]
 
 
 def calls_tools(messages: Iterable[Mapping[str, Any]]) -> bool:
@@ -56,7 +60,7 @@ def ends_with_answer(messages: Sequence[Mapping[str, Any]]) -> bool:
     return last.get("role") == "assistant" and bool(last.get("content")) and not last.get("tool_calls")
 
 
-def _prepared(message: Mapping[str, Any], form: ContentFormat, objects: bool) -> Message:
+def _prepared(message: Mapping[str, Any], form: ContentFormat, objects: bool, image_mark: str) -> Message:
     new = {key: value for key, value in message.items() if value is not None}
     reasoning = next((new[name] for name in _REASONING if name in new), None)
     if reasoning is not None:
@@ -64,18 +68,18 @@ def _prepared(message: Mapping[str, Any], form: ContentFormat, objects: bool) ->
     if "content" in new:
         # Most templates that take parts want a tool's answer as a text; vLLM and SGLang join it too.
         joined = new.get("role") == "tool" and form is ContentFormat.BOTH
-        new["content"] = _content(new["content"], ContentFormat.TEXT if joined else form)
+        new["content"] = _content(new["content"], ContentFormat.TEXT if joined else form, image_mark)
     if isinstance(new.get("tool_calls"), Sequence):
         new["tool_calls"] = [_tool_call(call, objects) for call in new["tool_calls"]]
     return new
 
 
-def _content(content: Any, form: ContentFormat) -> Any:
+def _content(content: Any, form: ContentFormat, image_mark: str) -> Any:
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if form is ContentFormat.PARTS else content
     if not isinstance(content, Sequence):
         return content
-    texts = [_text(part) for part in content]
+    texts = [image_mark if part == SHOWN else _text(part) for part in content]
     if form is ContentFormat.TEXT:
         return "".join(texts)  # as text-generation-inference joins them
     return [dict(part) if isinstance(part, Mapping) else part for part in content]

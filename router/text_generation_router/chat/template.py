@@ -18,7 +18,7 @@ from text_generation_router.chat.files import (
     read_template,
     special_tokens,
 )
-from text_generation_router.chat.messages import ContentFormat, calls_tools, content_format, prepared
+from text_generation_router.chat.messages import ContentFormat, Message, calls_tools, content_format, prepared
 from text_generation_router.chat.prefill import cut_at_mark, mark_end
 from text_generation_router.chat.sandbox import Sandbox
 from text_generation_router.errors import ApiError, InvalidInput, StartError, TemplateFailed
@@ -98,11 +98,12 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         extra: Mapping[str, Any] = MappingProxyType({}),
+        image_mark: str = "",
     ) -> str:
         """The prompt, with every special token that it needs: add none to it.
 
         continue_final_message: end with the text of the last message, for the model to go on with, instead of the
-        beginning of an answer. extra: further variables of the template.
+        beginning of an answer. extra: further variables of the template. image_mark: as for `prepared`.
         Takes up to a second for the longest conversations, and is bounded (`sandbox.BUDGET`). Raises
         TemplateFailed with the template's own words, InvalidInput for what no template is shown.
         """
@@ -121,7 +122,7 @@ class ChatTemplate:
         if isinstance(compiled, str):
             raise TemplateFailed(compiled)
         try:
-            return _rendered(compiled, messages, variables, continue_final_message)
+            return _rendered(compiled, messages, variables, continue_final_message, image_mark)
         except ApiError:
             raise
         except Exception as error:  # templates raise what they like
@@ -138,25 +139,26 @@ def _compiled(name: str, text: str, sandbox: Sandbox) -> _Compiled | str:
 
 
 def _rendered(
-    compiled: _Compiled, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any], continues: bool
-) -> str:
-    """The text, with arguments of tool calls as objects, or for a template that puts texts together as JSON."""
-    try:
-        return _rendered_with(compiled, messages, variables, continues, objects=True)
-    except TypeError:
-        if not calls_tools(messages):
-            raise
-        return _rendered_with(compiled, messages, variables, continues, objects=False)
-
-
-def _rendered_with(
     compiled: _Compiled,
     messages: Sequence[Mapping[str, Any]],
     variables: Mapping[str, Any],
     continues: bool,
-    objects: bool,
+    image_mark: str,
 ) -> str:
-    made = prepared(messages, compiled.form, objects)
+    """The text, with arguments of tool calls as objects, or for a template that puts texts together as JSON."""
+
+    def rendered(objects: bool) -> str:
+        return _rendered_with(compiled, prepared(messages, compiled.form, objects, image_mark), variables, continues)
+
+    try:
+        return rendered(objects=True)
+    except TypeError:
+        if not calls_tools(messages):
+            raise
+        return rendered(objects=False)
+
+
+def _rendered_with(compiled: _Compiled, made: list[Message], variables: Mapping[str, Any], continues: bool) -> str:
     last = mark_end(made) if continues else ""
     text = compiled.template.render({**variables, "messages": made})
     text.encode()  # half a character, which JSON can write, is no text

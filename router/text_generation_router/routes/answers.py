@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from text_generation_router.chat.events import Content
-from text_generation_router.entry import Timeline
+from text_generation_router.entry import Timeline, Times
 from text_generation_router.errors import InvalidInput
-from text_generation_router.inference import Completion, Times
+from text_generation_router.inference import Completion
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
 from text_generation_router.routes.asked import Asked, Choice, End, Step, Tops, Usage
@@ -22,7 +22,7 @@ from text_generation_router.routes.headers import STREAM, compute_headers, timin
 from text_generation_router.routes.reading import Reading, read_whole
 from text_generation_router.routes.services import Services
 from text_generation_router.routes.texts import ending
-from text_generation_router.streaming import EventStream, until_disconnect
+from text_generation_router.streaming import Events, EventStream, until_disconnect
 from text_generation_router.types import GeneratedText, Generation, Token, ValidRequest
 
 B = TypeVar("B", bound=BaseModel)
@@ -67,33 +67,34 @@ class Answerer:
         """The generations, those of a prompt together."""
         services = self._services
         services.validator.check_batch(len(asked.prompts), asked.choices)
-        with services.permits.held(len(asked.prompts) * asked.choices):
+        async with services.permits.held(len(asked.prompts) * asked.choices):
             return await services.inference.complete_all(await self.requests(asked), timeline)
 
-    async def _events(self, asked: Asked, timeline: Timeline) -> AsyncGenerator[str, None]:
+    async def _events(self, asked: Asked, timeline: Timeline) -> AsyncGenerator[Events, None]:
         services, writer = self._services, asked.writer
         services.validator.check_batch(len(asked.prompts), asked.choices)
-        with services.permits.held(len(asked.prompts) * asked.choices):
+        async with services.permits.held(len(asked.prompts) * asked.choices):
             requests = await self.requests(asked)
             prompt_tokens = sum(len(request.input_ids) for request in requests[:: asked.choices])
             choices = [_StreamedChoice(asked, request) for request in requests]
             begun = False
             async with aclosing(services.inference.stream_all(requests, timeline)) as generations:
                 async for index, generation in generations:
-                    if not begun:  # with the first token: until then an error has a status of its own
-                        begun = True
-                        for event in writer.begin(prompt_tokens):
-                            yield event
+                    # The beginning with the first token: until then an error has a status of its own.
+                    told = [] if begun else [*writer.begin(prompt_tokens)]
+                    begun = True
                     for step in choices[index].steps(generation):
-                        for event in writer.step(index, step):
-                            yield event
-        for event in writer.end(Usage(prompt_tokens, sum(choice.generated_tokens for choice in choices))):
-            yield event
+                        told += writer.step(index, step)
+                    yield told
+        yield writer.end(Usage(prompt_tokens, sum(choice.generated_tokens for choice in choices)))
 
     async def requests(self, asked: Asked) -> list[ValidRequest]:
         """Every generation, those of a prompt together, which differ in their seeds alone."""
         validator, adapter = self._services.validator, await self._services.names.adapter(asked.model)
-        valid = [await validator.validate(prompt, asked.special_tokens, adapter) for prompt in asked.prompts]
+        valid = [
+            await validator.validate(prompt, asked.special_tokens, adapter, asked.image_urls)
+            for prompt in asked.prompts
+        ]
         if asked.echo and "prefill_top_n_tokens" in validator.extensions:
             valid = [replace(request, prefill_top_n_tokens=asked.top) for request in valid]
         return [_with_seed(request, choice) for request in valid for choice in range(asked.choices)]
@@ -127,11 +128,13 @@ class _StreamedChoice:
 
     def _step(self, generation: Generation) -> Step:
         final, offset, end = generation.generated_text, self._offset, None
-        self._offset += sum([len(token.text) for token in generation.tokens if not token.special])
+        for token in generation.tokens:
+            if not token.special:
+                self._offset += len(token.text)
         if final is not None:
             self.generated_tokens = final.generated_tokens
             end = _end(final, self._stops, len(self._request.input_ids))
-        top_tokens = [tied[: self._top] for tied in generation.top_tokens]
+        top_tokens = [tied[: self._top] for tied in generation.top_tokens] if generation.top_tokens else ()
         return Step(self._reading.step(generation), generation.tokens, top_tokens, offset, end)
 
 

@@ -94,6 +94,7 @@ class Asked:
     prompts: one a text. choices: how many answers to each; told: how many of them the client gets, the likeliest,
     None for all. model: which the client named, if any. special_tokens: whether the tokenizer puts them around the
     prompts. form: how the answers are read. echo: whether prompts are told too; scored: with log-probabilities.
+    image_urls: of the images that stand where the only prompt has marks; None where they are in the texts.
     """
 
     writer: Writer
@@ -106,6 +107,7 @@ class Asked:
     told: int | None = None
     echo: bool = False
     scored: bool = False
+    image_urls: Sequence[str] | None = None
 
     @property
     def top(self) -> int:

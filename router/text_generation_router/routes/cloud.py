@@ -102,7 +102,7 @@ class CloudRoutes:
             return Response(json.dumps({"predictions": predictions}, ensure_ascii=False), media_type=JSON)
 
     async def _predictions(self, body: VertexBody, timeline: Timeline) -> list[str]:
-        with self._services.permits.held(len(body.instances)):
+        async with self._services.permits.held(len(body.instances)):
             asked = [await self._generation(instance) for instance in body.instances]
             requests = [one.request for one in asked]
             completions = await self._services.inference.complete_all(requests, timeline)

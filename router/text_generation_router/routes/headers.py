@@ -1,6 +1,6 @@
 """The headers of generations, the same on every API. Knows no route."""
 
-from text_generation_router.inference import Times
+from text_generation_router.entry import Times
 
 STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 

@@ -118,7 +118,7 @@ class KServeRoutes:
             raise InvalidInput(
                 f"`outputs` must be as many as `inputs`. Given: {len(body.outputs)} and {len(body.inputs)}"
             )
-        with services.permits.held(len(body.inputs)):
+        async with services.permits.held(len(body.inputs)):
             requests = [await services.validator.validate(_request(tensor, body)) for tensor in body.inputs]
             return await services.inference.complete_all(requests, timeline)
 

@@ -1,6 +1,6 @@
 """What the `model` of a request may be, and what it then means. Knows no API."""
 
-from text_generation_router.adapters import Adapters
+from text_generation_router.backend import AdapterNames
 from text_generation_router.errors import NoSuchModel
 
 _ANY = ("tgi", "dummy")
@@ -10,7 +10,7 @@ _ANY = ("tgi", "dummy")
 class ModelNames:
     """The model's name, and its adapters'. strict: others mean nothing, rather than the model."""
 
-    def __init__(self, base: str, adapters: Adapters, strict: bool) -> None:
+    def __init__(self, base: str, adapters: AdapterNames, strict: bool) -> None:
         self._base = base
         self._adapters = adapters
         self._strict = strict

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from text_generation_router import render
-from text_generation_router.entry import Timeline
-from text_generation_router.inference import Completion, Times
+from text_generation_router.entry import Timeline, Times
+from text_generation_router.inference import Completion
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
 from text_generation_router.routes.answer_schemas import Generated, GeneratedList, StreamEvent
@@ -18,7 +18,7 @@ from text_generation_router.routes.endpoint import EVENTS, JSON, Endpoint
 from text_generation_router.routes.headers import STREAM, compute_headers, timing_headers
 from text_generation_router.routes.services import Services
 from text_generation_router.schemas import GenerateRequest
-from text_generation_router.streaming import EventStream, until_disconnect
+from text_generation_router.streaming import Events, EventStream, until_disconnect
 
 EXAMPLE = {"inputs": "What is deep learning?", "parameters": {"max_new_tokens": 20}}
 
@@ -86,7 +86,7 @@ class NativeRoutes:
     async def _complete(self, body: GenerateRequest, timeline: Timeline) -> list[Completion]:
         services = self._services
         count = services.validator.check_form(body.parameters, stream=False)
-        with services.permits.held(count):
+        async with services.permits.held(count):
             valid = await services.validator.validate(body)
             if count == 1:
                 return [await services.inference.complete(valid, timeline)]
@@ -99,10 +99,10 @@ class NativeRoutes:
         events = self._events(body, timeline, full_text)
         return EventStream(events, STREAM | self._headers(body), self._services.keep_alive_s, whole)
 
-    async def _events(self, body: GenerateRequest, timeline: Timeline, full_text: bool) -> AsyncGenerator[str, None]:
+    async def _events(self, body: GenerateRequest, timeline: Timeline, full_text: bool) -> AsyncGenerator[Events, None]:
         services, parameters = self._services, body.parameters
         services.validator.check_form(parameters, stream=True)
-        with services.permits.held(1):
+        async with services.permits.held(1):
             valid = await services.validator.validate(body)
             index = 1
             async with aclosing(services.inference.stream(valid, timeline)) as generations:
@@ -112,8 +112,7 @@ class NativeRoutes:
                         text = (body.inputs if full_text else "") + generation.generated_text.text
                         if parameters.details:
                             details = render.stream_details(generation.generated_text, len(valid.input_ids))
-                    for event in render.stream_tokens(index, generation, text, details):
-                        yield event
+                    yield render.stream_tokens(index, generation, text, details)
                     index += len(generation.tokens)
 
     def _headers(self, body: GenerateRequest) -> dict[str, str]:

@@ -21,7 +21,8 @@ class Reading:
 
     def step(self, generation: Generation) -> Sequence[Event]:
         """What a step tells."""
-        text = _visible(generation.tokens, self._marks)
+        tokens = generation.tokens
+        text = tokens[0].text if len(tokens) == 1 and not tokens[0].special else _visible(tokens, self._marks)
         if self._marks:
             self._texts.append(text)
         final = generation.generated_text

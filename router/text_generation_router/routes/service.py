@@ -1,10 +1,12 @@
 """Everything about the server rather than a generation: health, info, metrics."""
 
 import json
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from text_generation_router.backend import Exposition
 from text_generation_router.routes.answer_schemas import Info
 from text_generation_router.routes.endpoint import TEXT, Endpoint
 from text_generation_router.routes.services import Services
@@ -44,6 +46,15 @@ class ServiceRoutes:
         """What is served, and its limits."""
         return Response(json.dumps(self._services.info), media_type="application/json")
 
-    async def metrics(self, _: Request) -> Response:
+    async def metrics(self, request: Request) -> Response:
         """Figures for Prometheus."""
-        return Response(self._services.metrics.registry.text(), media_type="text/plain; version=0.0.4")
+        return await figures_route(self._services.figures)(request)
+
+
+def figures_route(figures: Exposition) -> Callable[[Request], Awaitable[Response]]:
+    """What answers with them."""
+
+    async def answer(_: Request) -> Response:
+        return Response(await figures.text(), media_type="text/plain; version=0.0.4")
+
+    return answer

@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from text_generation_router.adapters import Adapters
-from text_generation_router.batcher import Batcher
+from text_generation_router.backend import AdapterNames, Admission, Exposition, Health
 from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.template import ChatTemplate
-from text_generation_router.health import HealthCheck
-from text_generation_router.inference import Inference, Permits
+from text_generation_router.inference import Inference
 from text_generation_router.metrics import Metrics
 from text_generation_router.routes.naming import ModelNames
-from text_generation_router.shards import ShardedClient
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.validation import Validator
 
@@ -26,18 +23,17 @@ class Services:
     payload_limit: bytes. keep_alive_s: silence, in seconds, after which a stream gets a comment.
     """
 
-    shards: ShardedClient
-    batcher: Batcher
-    adapters: Adapters
+    adapters: AdapterNames
     names: ModelNames
-    health: HealthCheck
+    health: Health
     validator: Validator
     inference: Inference
     tokenizer: PromptTokenizer
     template: ChatTemplate | None
     dialect: Dialect
-    permits: Permits
+    permits: Admission
     metrics: Metrics
+    figures: Exposition
     info: dict[str, Any]
     full_text_by_default: bool
     compute_type: str

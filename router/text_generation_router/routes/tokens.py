@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from text_generation_router.chat.fitting import fitted
 from text_generation_router.chat.messages import ends_with_answer
+from text_generation_router.chat.pictures import without_images
 from text_generation_router.errors import InvalidInput, TemplateFailed
 from text_generation_router.outcome import counted
 from text_generation_router.responses import read_json
@@ -86,6 +87,8 @@ class TokenRoutes:
         template = self._services.template
         if template is None:
             raise TemplateFailed("template not found")
+        if without_images(body.messages, taken=True)[1]:
+            raise InvalidInput("`messages` has images, which are no text; /v1/messages/count_tokens counts them")
         continues = body.continue_final_message
         if continues is None:
             continues = ends_with_answer(body.messages)

@@ -11,6 +11,7 @@ from text_generation_server.architectures.dbrx import dbrx
 from text_generation_server.architectures.falcon import falcon
 from text_generation_server.architectures.gemma import gemma
 from text_generation_server.architectures.gemma2 import gemma2, gemma3
+from text_generation_server.architectures.gemma3_vision import gemma3_vision
 from text_generation_server.architectures.glm import glm, glm4
 from text_generation_server.architectures.gpt2 import gpt2
 from text_generation_server.architectures.gpt_bigcode import gpt_bigcode
@@ -18,7 +19,10 @@ from text_generation_server.architectures.gpt_neox import gpt_neox
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
 from text_generation_server.architectures.granite_hybrid import granite_hybrid
+from text_generation_server.architectures.idefics2 import idefics2
+from text_generation_server.architectures.idefics3 import idefics3
 from text_generation_server.architectures.llama import llama
+from text_generation_server.architectures.llava_next import llava_next
 from text_generation_server.architectures.mamba import falcon_mamba, mamba
 from text_generation_server.architectures.mamba2 import mamba2
 from text_generation_server.architectures.mistral import mistral
@@ -27,6 +31,7 @@ from text_generation_server.architectures.mpt import mpt
 from text_generation_server.architectures.olmo import olmo
 from text_generation_server.architectures.olmo2 import olmo2
 from text_generation_server.architectures.opt import opt
+from text_generation_server.architectures.paligemma import paligemma
 from text_generation_server.architectures.phi import phi
 from text_generation_server.architectures.phi3 import phi3
 from text_generation_server.architectures.qwen2 import qwen2
@@ -58,6 +63,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "falcon_mamba": falcon_mamba,
     "gemma": gemma,
     "gemma2": gemma2,
+    "gemma3": gemma3_vision,
     "gemma3_text": gemma3,
     "glm": glm,
     "glm4": glm4,
@@ -67,7 +73,10 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "gptj": gptj,
     "granite": granite,
     "granitemoehybrid": granite_hybrid,
+    "idefics2": idefics2,
+    "idefics3": idefics3,
     "llama": llama,
+    "llava_next": llava_next,
     "mamba": mamba,
     "mamba2": mamba2,
     "ministral": mistral,
@@ -78,6 +87,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "olmo": olmo,
     "olmo2": olmo2,
     "opt": opt,
+    "paligemma": paligemma,
     "phi": phi,
     "phi3": phi3,
     "qwen2": qwen2,
@@ -85,6 +95,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
     "smollm3": smollm3,
+    "smolvlm": idefics3,
     "stablelm": stablelm,
     "starcoder2": starcoder2,
     "t5": t5,

@@ -9,6 +9,7 @@ from loguru import logger
 from torch import Tensor
 
 from text_generation_server.cache.layout import DecodePreparation, RowLayout, TokenPreparation
+from text_generation_server.cache.narrow import UNSCALED, KVScales
 from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.errors import UnsupportedModel
 
@@ -41,11 +42,16 @@ class AttentionVariant:
 
 @dataclass(frozen=True, slots=True)
 class LayerAttention:
-    """One layer's attention: its place in the cache, its variant (an index), and the scale of its scores."""
+    """One layer's attention: its place in the cache, its variant (an index), and the scale of its scores.
+
+    scale: of products with keys as the cache holds them. scales: what keys and values are divided by to be held; a plan
+    answers with values as they are held, and whoever asked multiplies.
+    """
 
     layer: int
     variant: int
     scale: float
+    scales: KVScales = UNSCALED
 
 
 class AttentionPlan(Protocol):

@@ -171,5 +171,5 @@ class FlashInferAttention:
             "logits_soft_cap": variant.softcap,
             "sm_scale": 1.0,
             "q_data_type": self._state.dtype,
-            "kv_data_type": self._state.dtype,
+            "kv_data_type": self._state.held,
         }

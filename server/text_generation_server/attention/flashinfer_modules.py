@@ -24,7 +24,7 @@ HEAD_DIMS = (64, 128, 256)
 """Of its kernels, the smallest first. Heads in between get zeros."""
 
 HOPPER = 9
-"""The major architecture that FA3 is for."""
+"""The major architecture that FA3 is for; with queries of 16 bits it takes no keys of 8."""
 
 LAST_LINES, LINE_LENGTH = 12, 200
 """What is quoted of a compiler: its commands are thousands of characters long."""
@@ -62,13 +62,14 @@ def modules_of(shape: AttentionShape) -> list[Module]:
     for window, softcap in dict.fromkeys((v.window is not None, v.softcap is not None) for v in shape.variants):
         words = f"{str(state.dtype).removeprefix('torch.')}, heads of {head_dim}"
         words += ", windows" * window + ", soft cap" * softcap
-        arguments = (*[state.dtype] * 3, torch.int32, head_dim, head_dim, 0, window, softcap)
+        words += "" if state.narrow is None else f", cache in {str(state.narrow).removeprefix('torch.')}"
+        arguments = (state.dtype, state.held, state.dtype, torch.int32, head_dim, head_dim, 0, window, softcap)
         if shape.heads == state.kv_heads:
             modules.append(Module(f"decode ({words})", gen_batch_decode_module(*arguments)))
-        if majors != {HOPPER}:
+        if majors != {HOPPER} or state.narrow is not None:
             spec = _gen_batch_prefill_primary_module("fa2", *arguments, False)
             modules.append(Module(f"FA2, prefill ({words})", spec))
-        if HOPPER in majors:
+        if HOPPER in majors and state.narrow is None:
             modules.append(Module(f"FA3, prefill ({words})", gen_batch_prefill_module("fa3", *arguments, False)))
     return modules
 

@@ -102,8 +102,8 @@ class GatheredPlan:
         out = q.new_empty(q.shape)
         for group in self._groups:
             rows, keys = group.slots.shape
-            held = cache.gathered(layer.layer, group.slots.flatten())
-            kv = held.reshape(*held.shape[:2], rows, keys, -1).transpose(1, 2)  # [2, B, H, S, d]
+            held = cache.gather(layer.layer, group.slots.flatten())
+            kv = held.view(2, -1, rows, keys, q.shape[-1]).transpose(1, 2)  # [2, B, H, S, d]
             queries = q[group.tokens].view(rows, -1, *q.shape[1:]).transpose(1, 2)  # [B, H, t, d]
             mask = group.mask()
             mask = None if mask is None else mask.to(q.dtype)

@@ -7,8 +7,9 @@ Dimensions: T tokens of the step, t of some rows, S keys, H and K query and key/
 d head_dim.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Protocol
 
@@ -32,6 +33,9 @@ QUERY_BLOCK = 256
 
 MANY_KEYS = 1024
 """Keys of a decode step, of all rows together, from which separate products beat the fused attention."""
+
+Gather = Callable[[Tensor], Tensor]
+"""A layer's `PagedCache.gather`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,8 @@ class RowGroup(Protocol):
     def tokens(self) -> slice | Tensor:
         """As an index into them."""
 
-    def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
-        """Queries [t, K, g, d] over a layer's cache [2 · K, slots, d], to [t, H · d]."""
+    def run(self, q: Tensor, gather: Gather, scale: float) -> Tensor:
+        """Queries [t, K, g, d] over keys and values that `gather` finds for slots [S]: [2 · K, S, d]. To [t, H · d]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +90,21 @@ class DecodeRows:
     mask: Tensor | None
     softcap: float | None
 
-    def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
+    def run(self, q: Tensor, gather: Gather, scale: float) -> Tensor:
         """See `RowGroup`."""
         rows, kv_heads, _, head_dim = q.shape
-        keys, values = pool.index_select(1, self.slots).view(2, kv_heads, rows, -1, head_dim)
+        keys, values = gather(self.slots).view(2, kv_heads, rows, -1, head_dim)
         q = q.transpose(0, 1)
         if self.softcap is not None:
-            out = _attend_capped(q, keys, values, self.mask, scale, self.softcap)
+            out = attend_capped(q, keys, values, self.mask, scale, self.softcap)
         elif self.slots.numel() < MANY_KEYS and q.device.type == "cpu":
-            out = _attend_fused(q, keys, values, self.mask, scale)
+            out = attend_fused(q, keys, values, self.mask, scale)
         else:
             out = _attend_in_products(q, keys, values, self.mask, scale)
         return out.transpose(0, 1).reshape(rows, -1)
 
 
-def _attend_fused(
+def attend_fused(
     q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, causal: bool = False
 ) -> Tensor:
     """[…, t, d] over […, S, d] in one call: the least overhead, but slow for few queries over many keys.
@@ -126,9 +130,7 @@ def _attend_in_products(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | 
     return torch.bmm(scores.softmax(-1), values).view(shape)
 
 
-def _attend_capped(
-    q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, softcap: float
-) -> Tensor:
+def attend_capped(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, softcap: float) -> Tensor:
     """[…, t, d] over […, S, d], which no fused operator does: scores in the type of q, their softmax in float32."""
     scores = torch.matmul(q, keys.transpose(-1, -2)).mul_(scale / softcap).tanh_().mul_(softcap)
     if bias is not None:
@@ -155,10 +157,10 @@ class PromptRow:
     softcap: float | None
     blocks: tuple[QueryBlock, ...]
 
-    def run(self, q: Tensor, pool: Tensor, scale: float) -> Tensor:
+    def run(self, q: Tensor, gather: Gather, scale: float) -> Tensor:
         """See `RowGroup`."""
         tokens, kv_heads, group, head_dim = q.shape
-        kv = pool.index_select(1, self.slots).view(2, kv_heads, 1, -1, head_dim).expand(-1, -1, group, -1, -1)
+        kv = gather(self.slots).view(2, kv_heads, 1, -1, head_dim).expand(-1, -1, group, -1, -1)
         q = q.permute(1, 2, 0, 3)  # [K, g, t, d]
         outs = [self._attend(block, q, kv, scale) for block in self.blocks]
         out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
@@ -168,8 +170,8 @@ class PromptRow:
         keys, values = kv[:, :, :, block.keys]
         bias = block.mask if self.slopes is None or block.mask is None else self.slopes * block.mask
         if self.softcap is not None:
-            return _attend_capped(q[:, :, block.queries], keys, values, bias, scale, self.softcap)
-        return _attend_fused(q[:, :, block.queries], keys, values, bias, scale, causal=block.mask is None)
+            return attend_capped(q[:, :, block.queries], keys, values, bias, scale, self.softcap)
+        return attend_fused(q[:, :, block.queries], keys, values, bias, scale, causal=block.mask is None)
 
 
 class SdpaPlan:
@@ -182,15 +184,15 @@ class SdpaPlan:
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
-        pool = cache.layer(layer.layer)
+        gather = partial(cache.gather, layer.layer)
         tokens, heads, head_dim = q.shape
-        q = q.view(tokens, len(pool) // 2, -1, head_dim)
+        q = q.view(tokens, cache.kv_heads, -1, head_dim)
         parts = self._parts[layer.variant]
         if len(parts) == 1:
-            return parts[0].run(q, pool, layer.scale)
+            return parts[0].run(q, gather, layer.scale)
         out = q.new_empty(tokens, heads * head_dim)
         for part in parts:
-            out[part.tokens] = part.run(q[part.tokens], pool, layer.scale)
+            out[part.tokens] = part.run(q[part.tokens], gather, layer.scale)
         return out
 
     def _row_slots(self, index: int, first: int) -> Tensor:

@@ -53,15 +53,15 @@ class TokenwisePlan:
 
     def run(self, q: Tensor, layer: LayerAttention, cache: PagedCache) -> Tensor:
         """See `AttentionPlan`."""
-        pool, bias = cache.layer(layer.layer), self._biases[layer.variant]
-        kv_heads, head_dim = len(pool) // 2, q.shape[-1]
+        bias = self._biases[layer.variant]
+        kv_heads, head_dim = cache.kv_heads, q.shape[-1]
         q = q.view(len(q), kv_heads, -1, head_dim)
         out = q.new_empty(q.shape)
         token = 0
         for queries in self._queries:
             oldest = bias.first_visible(queries.first)
             slots = self._slot_table[queries.row, oldest : queries.past]
-            keys, values = pool.index_select(1, slots).view(2, kv_heads, -1, head_dim)
+            keys, values = cache.gather(layer.layer, slots).view(2, kv_heads, -1, head_dim)
             for position in range(queries.first, queries.past):
                 seen = slice(bias.first_visible(position) - oldest, position + 1 - oldest)
                 out[token] = _attend(q[token], keys[:, seen], values[:, seen], bias, layer.scale)

@@ -10,6 +10,17 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Positions [start, end) of a row that see each other. row: its index in the step, which computes all of them but
+    those that it has computed before.
+    """
+
+    row: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class RowLayout:
     """The rows of one step, R of them, as the host knows them and on the device.
 
@@ -18,6 +29,7 @@ class RowLayout:
     seq_lens: keys that the last of them sees.
     block_table: [rows, positions] int64 on the device, the slot of each position of each row.
     device_rows, device_seq_lens: [R] int64. cu_seqlens_q: [R + 1] int64, from 0.
+    blocks: of positions that see each other; all others see what is before them.
     """
 
     rows: Sequence[int]
@@ -27,13 +39,23 @@ class RowLayout:
     device_rows: Tensor
     device_seq_lens: Tensor
     cu_seqlens_q: Tensor
+    blocks: Sequence[Block] = ()
 
     @classmethod
-    def of(cls, rows: Sequence[int], query_lens: Sequence[int], seq_lens: Sequence[int], block_table: Tensor) -> Self:
+    def of(
+        cls,
+        rows: Sequence[int],
+        query_lens: Sequence[int],
+        seq_lens: Sequence[int],
+        block_table: Tensor,
+        blocks: Sequence[Block] = (),
+    ) -> Self:
         """A layout whose numbers are copied to the slot table's device one by one."""
         lists = rows, seq_lens, [*accumulate(query_lens, initial=0)]
-        copies = (torch.tensor(numbers, dtype=torch.int64, device=block_table.device) for numbers in lists)
-        return cls(rows, query_lens, seq_lens, block_table, *copies)
+        device_rows, device_lens, ends = (
+            torch.tensor(numbers, dtype=torch.int64, device=block_table.device) for numbers in lists
+        )
+        return cls(rows, query_lens, seq_lens, block_table, device_rows, device_lens, ends, blocks)
 
 
 class DecodePreparation(Protocol):

@@ -1,8 +1,8 @@
 """Remembers which prompt prefix each cache slot holds, so that a router's claim of a cached prefix can be checked.
 
-A tag is the chained hash of the adapter's content and all prompt tokens up to the slot's position. Routers may claim
-prefixes that were never computed, or not from these tokens (docs/protocol.md#prefixes); what does not match is computed
-again.
+A tag is the chained hash of the adapter's content and of all prompt tokens and images up to the slot's position.
+Routers may claim prefixes that were never computed, or not from these tokens (docs/protocol.md#prefixes); what does not
+match is computed again.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,13 @@ UNKNOWN = 0
 class PrefixTags:
     """The tag of every position of a prompt, 64-bit signed, never `UNKNOWN`; made as far as they are asked for.
 
-    salt: what keys and values depend on beside the tokens: the adapter's content, None for none.
+    salt: what keys and values depend on beside the prompt: the adapter's content, None for none. prompt: a number
+    for what they depend on at each position: a token, or an image.
     Making them takes a third of a microsecond a token, in which a device can do better than wait.
     """
 
-    def __init__(self, salt: str | None, prompt_ids: Sequence[int]) -> None:
-        self._prompt_ids = prompt_ids
+    def __init__(self, salt: str | None, prompt: Sequence[int]) -> None:
+        self._prompt = prompt
         self._last = hash(salt) if salt else 1
         self._made = np.empty(0, dtype=np.int64)
 
@@ -31,7 +32,7 @@ class PrefixTags:
         """The tags of at least the first `end` positions."""
         if end > len(self._made):
             more, tag = [], self._last
-            for token in self._prompt_ids[len(self._made) : end]:
+            for token in self._prompt[len(self._made) : end]:
                 tag = hash((tag, token)) or 1
                 more.append(tag)
             self._last = tag

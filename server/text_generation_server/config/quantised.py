@@ -10,8 +10,15 @@ METHOD = "quant_method"
 _SECTIONS = {"quantization_config": None, "compression_config": "compressed-tensors"}
 """Keys of config.json, and the method where none is named."""
 
-_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
-"""Files of older writers, likewise."""
+_FILES = {
+    "quantize_config.json": ("gptq", None),
+    "quant_config.json": ("awq", None),
+    "hf_quant_config.json": ("modelopt", "quantization"),
+}
+"""Files of some writers, likewise, and the key under which all is."""
+
+_METHOD_WITH_ALGORITHMS = "modelopt"
+"""Whose sections may name a `quant_algo` alone."""
 
 
 def quantisation_of(directory: Path, config: ConfigDict) -> ConfigDict | None:
@@ -26,17 +33,44 @@ def quantisation_of(directory: Path, config: ConfigDict) -> ConfigDict | None:
         if config.get(key) is None:
             continue
         section = config.section(key)
-        if section.get("quant_algo") is not None:
-            raise section.refusal("quant_algo", section.get("quant_algo"), f"{METHOD}")
-        named = section.get(METHOD) or method
+        algorithm = None if section.get("quant_algo") is None else _METHOD_WITH_ALGORITHMS
+        named = section.get(METHOD) or algorithm or method
         if named is None:
             raise config.refusal(key, config.get(key), f"{METHOD} in it, or a model that is not quantised")
         return section.replaced(quant_method=named)
-    for name, method in _FILES.items():
+    for name, (usual, inner) in _FILES.items():
         if values := read_optional_object(directory / name).values:
             found = ConfigDict(values, str(directory / name))
-            return found.replaced(quant_method=found.get(METHOD) or method)
+            found = found if inner is None else found.section(inner)
+            return found.replaced(quant_method=found.get(METHOD) or usual)
     return None
+
+
+_KV_ALGORITHM = "kv_cache_quant_algo"
+
+
+def says_narrow_keys(found: ConfigDict) -> bool:
+    """Whether keys and values are to be kept in 8 bits of float, with one scale for those of a layer.
+
+    By `kv_cache_scheme`, an object as compressed-tensors and ModelOpt write it, or AutoFP8's word; or by
+    `kv_cache_quant_algo` of older ModelOpt. Raises UnsupportedModel for any other scheme.
+    """
+    key = "kv_cache_scheme"
+    if found.get(key) is None and found.get(_KV_ALGORITHM) is not None:
+        if found.get(_KV_ALGORITHM) != "FP8":
+            raise found.refusal(_KV_ALGORITHM, found.get(_KV_ALGORITHM), "FP8, or none")
+        return True
+    said = found.get(key)
+    if not said or said == "static":
+        return bool(said)
+    expected = "8 bits of float, a scale for each layer that is in the checkpoint, or none"
+    if not isinstance(said, dict):
+        raise found.refusal(key, said, expected)
+    usual = {"type": "int", "num_bits": 8, "strategy": "tensor", "dynamic": False, "symmetric": True}
+    asked = usual | {name: said[name] for name in usual if said.get(name) is not None}
+    if asked != usual | {"type": "float"}:
+        raise found.refusal(key, said, expected)
+    return True
 
 
 def refuse_quantised(directory: Path, config: ConfigDict) -> None:

@@ -35,6 +35,7 @@ from text_generation_server.engine.warmup import LIVENESS_ROWS, CacheSizer
 from text_generation_server.errors import InvalidRequest, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.sampling.params import WatermarkParams
+from text_generation_server.specs.vision import Sight
 from text_generation_server.tokenization.adapter import Tokenizer
 
 SEAT_PATIENCE_S = 0.05
@@ -56,6 +57,8 @@ class EngineSettings:
     graphs: numbers of rows for which decode steps are recorded, where the device can.
     max_mixed_tokens: of a step that goes on with answers beside prompts, which bounds how long they wait for a token.
     start: the token that answers begin behind where the model's encoder reads the prompts; None where it has none.
+    feature_places: places for features of images, 0 where the model takes none. sight: which positions see what is
+    behind them.
     """
 
     max_rows: int
@@ -71,6 +74,8 @@ class EngineSettings:
     max_mixed_tokens: int = 1024
     start: int | None = None
     all_rows: bool = False
+    feature_places: int = 0
+    sight: Sight = Sight.CAUSAL
 
 
 class Engine:
@@ -161,6 +166,8 @@ class Engine:
             shares_prefixes=self.settings.shares_prefixes,
             speculate=self.settings.speculate,
             start=self.settings.start,
+            feature_places=self.settings.feature_places,
+            sight=self.settings.sight,
         )
         sizes = sizes_up_to(rows, graphs)
         command = AllocateCache(limits.all_slots, rows + LIVENESS_ROWS, max(max_len, SCRATCH_SLOTS), sizes)
@@ -336,6 +343,8 @@ class Engine:
         """Read one step's results; rows that left since its launch ran for nothing."""
         output = step.output.result()
         self.pool.tags.settle(step.writes)
+        for features in step.features:
+            features.ready = True
         for sequence, scores in zip(step.scored, output.prompt_scores, strict=True):
             sequence.prompt_logprobs.extend(scores.logprobs)
             sequence.prompt_top.extend(scores.top)

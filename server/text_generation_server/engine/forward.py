@@ -14,7 +14,7 @@ from text_generation_server.device.copies import upload
 from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.plan import StepPlan
 from text_generation_server.engine.token_arrays import logit_rows, token_arrays
-from text_generation_server.models.step import ServedModel, StepBuilder, StepInput
+from text_generation_server.models.step import NEWEST, ServedModel, StepBuilder, StepInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,10 @@ class StepForward:
 
     def _input(self, plan: StepPlan, build: StepBuilder) -> tuple[StepInput, Tensor, Tensor | None]:
         """Tokens that the plan brings, and where it brings none the row's newest; and which logits are wanted."""
+        arrays = token_arrays(plan)
         ids, positions, row_of, rows, seq_lens, ends, at = upload(
             self._device,
-            *token_arrays(plan),
+            *arrays,
             plan.rows,
             plan.seq_lens,
             [*accumulate(plan.query_lens, initial=0)],
@@ -81,9 +82,11 @@ class StepForward:
         )
         if None in plan.prompts:
             ids = build.token_ids(ids, row_of)
-        layout = RowLayout(plan.rows, plan.query_lens, plan.seq_lens, self._rows.block_table, rows, seq_lens, ends)
+        lens = plan.query_lens, plan.seq_lens
+        layout = RowLayout(plan.rows, *lens, self._rows.block_table, rows, seq_lens, ends, plan.blocks)
         prepared = self._model.prepare(layout)
-        return build(ids, positions, row_of, prepared, at if len(ids) > self._whole else None), rows, at
+        pictured = bool(arrays[0].min() < NEWEST)
+        return build(ids, positions, row_of, prepared, at if len(ids) > self._whole else None, pictured), rows, at
 
     @property
     def _device(self) -> torch.device:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from text_generation_server.cache.places import HeldFeatures
 from text_generation_server.cache.tags import PromptWrites
 from text_generation_server.device.stream import Pending
 from text_generation_server.engine.scoring import PromptScores
@@ -30,6 +31,7 @@ class LaunchedStep:
     writes: prompt tokens that others can share once the step has succeeded.
     drafted: guesses of each choosing sequence; it has one more row of the output.
     has_prompts: whether it computes any of a prompt.
+    features: that it makes, and others can read once it has succeeded.
     """
 
     sequences: list[Sequence]
@@ -39,3 +41,4 @@ class LaunchedStep:
     scored: list[Sequence]
     output: Pending[StepOutput]
     has_prompts: bool
+    features: list[HeldFeatures]

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from text_generation_server.cache.layout import Block
+from text_generation_server.models.step import ImageInput
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -34,6 +37,9 @@ class StepPlan:
     drafted: guesses among the inputs of each of them; with n guesses a row chooses after each of its last n + 1 inputs.
     scored: indices into `rows` of the rows whose prompt tokens get log-probabilities, and how many positions of each.
     adapted: whether one of the rows has an adapter.
+    images: of rows that are new, which are read before anything else. blocks: positions that see each other.
+
+    Where an image stands, a prompt has the place of a feature in place of a token (`models/step.py`).
     """
 
     rows: tuple[int, ...]
@@ -45,6 +51,8 @@ class StepPlan:
     drafted: tuple[int, ...]
     scored: tuple[tuple[int, int], ...] = ()
     adapted: bool = False
+    images: tuple[ImageInput, ...] = ()
+    blocks: tuple[Block, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,29 +5,34 @@ Host only, no tensors.
 
 from dataclasses import dataclass
 
+from text_generation_server.cache.layout import Block
+from text_generation_server.cache.places import HeldFeatures
 from text_generation_server.engine.plan import Admission, StepPlan
 from text_generation_server.engine.sequence import Sequence
+from text_generation_server.models.step import ImageInput
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """A plan, the sequences behind its choosing and scored rows."""
+    """A plan, the sequences behind its choosing and scored rows, and the features that it makes."""
 
     plan: StepPlan
     choosing: list[Sequence]
     scored: list[Sequence]
+    features: list[HeldFeatures]
 
 
 def prefill_chunks(sequences: list[Sequence], most_tokens: int) -> list[int]:
     """How many tokens each sequence computes next: one and its guesses, or a chunk of its prompt.
 
-    A step has at most `most_tokens`, but at least one a sequence. Who came first is served first.
+    A step has at most `most_tokens`, but at least one a sequence, and blocks are not cut. Who came first is served
+    first.
     """
     budget = most_tokens - len(sequences)
     chunks = []
     for sequence in sequences:
         if sequence.remaining_prompt:
-            chunks.append(1 + max(min(sequence.next_chunk - 1, budget), 0))
+            chunks.append(sequence.uncut(1 + max(min(sequence.next_chunk - 1, budget), 0)))
             budget -= chunks[-1] - 1
         else:
             chunks.append(1 + len(sequence.draft))
@@ -38,13 +43,18 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
     """Plan each sequence's next `step_tokens` tokens."""
     query_lens, seq_lens, prompts = [], [], []
     admissions, chooses, scored = [], [], []
+    blocks: list[Block] = []
+    images: dict[HeldFeatures, ImageInput] = {}
     for index, sequence in enumerate(sequences):
         start, tokens, prompt = sequence.computed, sequence.step_tokens, sequence.request.prompt_ids
         if not sequence.admitted:
             source = sequence.source
             read = (source.ids, source.slots) if source is not None else ()
             admissions.append(Admission(sequence.row, sequence.slots, sequence.place, *read))
-        prompts.append(prompt[start : start + tokens] if start < len(prompt) else sequence.verified_input)
+            images.update(sequence.shown.unread() if sequence.shown is not None else ())
+        prompts.append(sequence.inputs[start : start + tokens] if start < len(prompt) else sequence.verified_input)
+        if sequence.blocks and start < len(prompt):
+            blocks += [Block(index, a, b) for a, b in sequence.blocks if a < start + tokens and b > start]
         query_lens.append(tokens)
         seq_lens.append(start + tokens)
         if sequence.request.prefill_logprobs and (score := min(start + tokens, len(prompt) - 1) - start) > 0:
@@ -61,5 +71,7 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         drafted=tuple(len(sequences[i].draft) for i in chooses),
         scored=tuple(scored),
         adapted=any(s.place for s in sequences),
+        images=tuple(images.values()),
+        blocks=tuple(blocks),
     )
-    return PlannedStep(plan, [sequences[i] for i in chooses], [sequences[i] for i, _ in scored])
+    return PlannedStep(plan, [sequences[i] for i in chooses], [sequences[i] for i, _ in scored], list(images))

@@ -10,12 +10,14 @@ from text_generation_server.adapters.known import KnownAdapter
 from text_generation_server.adapters.registry import AdapterRegistry
 from text_generation_server.adapters.sources import AdapterSource
 from text_generation_server.cache.blocks import LocalBlocks
+from text_generation_server.cache.places import FeaturePlaces
 from text_generation_server.cache.references import SlotReferences
 from text_generation_server.cache.rows import FreeRows
 from text_generation_server.cache.tags import PrefixTags, PromptPart, PromptWrites, SlotTags
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
 from text_generation_server.engine.sequence import Sequence, Source
+from text_generation_server.engine.shown import ShownImages
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request
 from text_generation_server.errors import InvalidRequest
@@ -23,6 +25,7 @@ from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
 from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.sampling.sampler import TokenCounts
+from text_generation_server.specs.vision import Sight
 from text_generation_server.tokenization.adapter import Tokenizer
 
 SCRATCH_SLOTS = 64
@@ -36,6 +39,8 @@ class PoolLimits:
     shares_prefixes: whether a request may take over what another computed for the same prompt tokens.
     speculate: most tokens guessed at once.
     start: the token that answers begin behind where an encoder reads the prompts; None where answers continue them.
+    feature_places: places for features of images, 0 where the model takes none. sight: which positions see what is
+    behind them.
     """
 
     num_slots: int
@@ -46,6 +51,8 @@ class PoolLimits:
     shares_prefixes: bool
     speculate: int = 0
     start: int | None = None
+    feature_places: int = 0
+    sight: Sight = Sight.CAUSAL
 
     @property
     def all_slots(self) -> int:
@@ -68,6 +75,7 @@ class SequencePool:
         self.rows = FreeRows(limits.max_rows)
         self.blocks = LocalBlocks(limits.num_slots, limits.block_size)
         self.tags = SlotTags(limits.all_slots)
+        self.features = FeaturePlaces(limits.feature_places)
         self._tokenizer = tokenizer
         self._counts = counts
         self._grammars = grammars
@@ -105,7 +113,7 @@ class SequencePool:
 
     def release(self, sequence: Sequence) -> None:
         """Take back everything the sequence holds; steps in flight may still touch it, later ones come after them."""
-        sequence.released = True
+        sequence.leave()
         if sequence.row != self._health_row:
             self.rows.release(sequence.row)
         if sequence.local_slots:
@@ -133,41 +141,52 @@ class SequencePool:
     def _admit(self, request: Request, found: Mapping[str, AdapterSource]) -> Sequence:
         self._check_ids(request)
         if request.id == HEALTH_REQUEST_ID:
+            request = replace(request, images=())
             return self._sequence(_fitted(request, len(self._scratch)), self._health_row, self._scratch, (), 0, None)
         if request.slots is not None:
             request = _fitted(request, len(request.slots))
         self._check(request)
+        shown = ShownImages.hold(request, self.features)
+        try:
+            return self._adapted(request, found, shown)
+        except Exception:
+            if shown is not None:
+                shown.let_go(len(request.prompt_ids))
+            raise
+
+    def _adapted(self, request: Request, found: Mapping[str, AdapterSource], shown: ShownImages | None) -> Sequence:
+        """The request with its adapter, if it names one."""
         try:
             adapter = self._adapters.hold(request.adapter, found.get(request.adapter or ""))
         except InvalidRequest as error:
             raise InvalidRequest(f"request {request.id}: {error}") from error
         try:
-            return self._placed(request, adapter)
+            return self._placed(request, adapter, shown)
         except Exception:
             if adapter is not None:
                 self._adapters.let_go(adapter, seated=False)
             raise
 
-    def _placed(self, request: Request, adapter: KnownAdapter | None) -> Sequence:
+    def _placed(self, request: Request, adapter: KnownAdapter | None, shown: ShownImages | None) -> Sequence:
         """The request with the router's slots, or slots of its own."""
         if request.slots is None:
-            return self._with_local_slots(request, adapter)
+            return self._with_local_slots(request, adapter, shown)
         tags, limit = None, 0
         if adapter is None or adapter.salt is not None:
-            tags = PrefixTags(None if adapter is None else adapter.salt, request.prompt_ids)
+            tags = PrefixTags(None if adapter is None else adapter.salt, request.content)
             limit = min(request.cache_len, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
         slots = np.array(request.slots, dtype=np.int64)
         cache_len = 0 if tags is None else self.tags.matching(slots, tags, limit)
-        return self._sequence(request, self.rows.take(), slots, (), cache_len, adapter, tags)
+        return self._sequence(request, self.rows.take(), slots, (), cache_len, adapter, tags, shown)
 
-    def _with_local_slots(self, request: Request, adapter: KnownAdapter | None) -> Sequence:
+    def _with_local_slots(self, request: Request, adapter: KnownAdapter | None, shown: ShownImages | None) -> Sequence:
         slots = self.blocks.acquire(_tokens_needed(request))
         try:
             row = self.rows.take()
         except Exception:
             self.blocks.release(slots)
             raise
-        return self._sequence(request, row, np.array(slots, dtype=np.int64), slots, 0, adapter)
+        return self._sequence(request, row, np.array(slots, dtype=np.int64), slots, 0, adapter, shown=shown)
 
     def _sequence(
         self,
@@ -178,6 +197,7 @@ class SequencePool:
         cache_len: int,
         adapter: KnownAdapter | None,
         tags: PrefixTags | None = None,
+        shown: ShownImages | None = None,
     ) -> Sequence:
         slots, source = slots[: _tokens_needed(request)], None
         if self.limits.start is not None:
@@ -202,7 +222,19 @@ class SequencePool:
             stop=stop,
             text=TextRule(text, stopping.stop_sequences, stopping.min_new_tokens - request.generated),
             drafts=self._drafts(request),
+            shown=shown,
+            blocks=self._blocks(request, shown),
         )
+
+    def _blocks(self, request: Request, shown: ShownImages | None) -> list[tuple[int, int]]:
+        """First positions and ends of what sees all of itself."""
+        match self.limits.sight:
+            case Sight.CAUSAL:
+                return []
+            case Sight.IMAGES:
+                return [] if shown is None else shown.spans
+            case Sight.PROMPTS:
+                return [(0, len(request.prompt_ids) - request.generated)]
 
     def _sampling(self, request: Request, stop: IdRule) -> SamplingParams:
         """How its tokens are chosen: as it says, and none too early that ends it."""
@@ -278,11 +310,18 @@ def _apart(
 
 
 def _fitted(request: Request, slots: int) -> Request:
-    """The request, its prompt cut on the left where the router counted fewer tokens (docs/protocol.md#slots)."""
-    room = slots - request.stopping.max_new_tokens + 1
-    if room >= len(request.prompt_ids):
+    """The request as it fits where the router counted fewer tokens (docs/protocol.md#slots).
+
+    Its prompt is cut on the left; one with images is left whole, as their places say what is seen, and answers are
+    shorter.
+    """
+    stopping, prompt = request.stopping, len(request.prompt_ids)
+    room = slots - stopping.max_new_tokens + 1
+    if room >= prompt:
         return request
-    if room <= request.generated:
+    if request.images and slots >= prompt:
+        return replace(request, stopping=replace(stopping, max_new_tokens=slots - prompt + 1))
+    if request.images or room <= request.generated:
         raise InvalidRequest(
             f"request {request.id}: {slots} slots cannot hold a prompt and {request.stopping.max_new_tokens} "
             "new tokens; allocate prompt + max_new_tokens - 1"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from text_generation_server.adapters.known import KnownAdapter
 from text_generation_server.cache.tags import PrefixTags
 from text_generation_server.engine.drafts import NgramDrafts
+from text_generation_server.engine.shown import ShownImages
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import Request
 from text_generation_server.grammar.state import GrammarState
@@ -38,17 +39,21 @@ class Sequence:
     itself; until it is `seated` there, the sequence waits, and `place` is where it is on the device. `step_tokens` is
     the number of tokens its next step computes, `draft` those among them that are guesses. `drafts` makes guesses, None
     for sequences that take one token a step. `sampling`: how its tokens are chosen, `samples`: whether they are drawn.
+    `shown`: images in its prompt, None for none; `inputs`: the prompt, with features where images stand. `blocks`:
+    first positions and ends of parts of it whose positions see each other, which one step computes.
     """
 
     __slots__ = (
         "adapter",
         "admitted",
+        "blocks",
         "cache_len",
         "computed",
         "counts_rows",
         "draft",
         "drafts",
         "grammar",
+        "inputs",
         "local_slots",
         "output_ids",
         "place",
@@ -61,6 +66,7 @@ class Sequence:
         "samples",
         "sampling",
         "seated",
+        "shown",
         "slots",
         "source",
         "step_tokens",
@@ -86,6 +92,8 @@ class Sequence:
         text: TextRule,
         drafts: NgramDrafts | None = None,
         source: Source | None = None,
+        shown: ShownImages | None = None,
+        blocks: Ordered[tuple[int, int]] = (),
     ) -> None:
         self.request = request
         self.sampling = sampling
@@ -93,6 +101,9 @@ class Sequence:
         self.row = row
         self.slots = slots
         self.source = source
+        self.shown = shown
+        self.blocks = blocks
+        self.inputs = request.prompt_ids if shown is None else shown.inputs
         self.local_slots = local_slots
         self.adapter = adapter
         self.seated = adapter is None
@@ -115,6 +126,7 @@ class Sequence:
         self.prompt_top: list[list[tuple[int, float]]] = [[]] * unscored if request.prefill_top_n else []
         self.step_tokens = self.next_chunk
         self.released = False
+        self._let_go_images()
 
     @property
     def held_slots(self) -> NDArray[np.int64]:
@@ -133,13 +145,21 @@ class Sequence:
         assert self.adapter is not None
         self.seated, self.place = True, self.adapter.place
         if self.tags is None and self.request.slots is not None:
-            self.tags = PrefixTags(self.adapter.salt, self.request.prompt_ids)
+            self.tags = PrefixTags(self.adapter.salt, self.request.content)
 
     @property
     def next_chunk(self) -> int:
         """Prompt tokens that its next step computes if there is room: the rest, or at first what its router wants."""
         rest, chunk = self.remaining_prompt, self.request.chunk
-        return rest if chunk is None or self.admitted else min(max(chunk, 1), rest)
+        return rest if chunk is None or self.admitted else self.uncut(min(max(chunk, 1), rest))
+
+    def uncut(self, tokens: int) -> int:
+        """So many of its next tokens, or fewer, or if need be more, that none of its blocks is cut behind them."""
+        past = self.computed + tokens
+        for start, end in self.blocks:
+            if start < past < end:
+                return (start if start > self.computed else end) - self.computed
+        return tokens
 
     @property
     def wants_step(self) -> bool:
@@ -180,3 +200,16 @@ class Sequence:
         self.admitted = True
         self.computed += self.step_tokens
         self.sampled += self.remaining_prompt == 0
+        if self.shown is not None:
+            self._let_go_images()
+
+    def leave(self) -> None:
+        """It holds nothing from now on."""
+        self.released = True
+        if self.shown is not None:
+            self.shown.let_go(len(self.inputs))
+
+    def _let_go_images(self) -> None:
+        """Features are needed until the step that computes the last position of their image is launched."""
+        if self.shown is not None:
+            self.shown.let_go(self.computed)

@@ -70,7 +70,9 @@ class StepLauncher:
         has_prompts = any(sequence.remaining_prompt for sequence in sequences)
         for sequence in sequences:
             sequence.advance()
-        return LaunchedStep(sequences, writes, step.choosing, step.plan.drafted, step.scored, output, has_prompts)
+        return LaunchedStep(
+            sequences, writes, step.choosing, step.plan.drafted, step.scored, output, has_prompts, step.features
+        )
 
     def _sampling_input(self, step: PlannedStep) -> SamplingInput:
         choices = [

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from text_generation_server.adapters.sources import AdapterSource
+from text_generation_server.images.content import content_ids
+from text_generation_server.images.types import PlacedImage
 from text_generation_server.sampling.params import SamplingParams
 
 HEALTH_REQUEST_ID = 2**64 - 1
@@ -45,7 +47,8 @@ class Request:
     `slots` are the router's cache slots, position by position, or None when the engine allocates.
     The first `cache_len` positions are believed to be in those slots already; `chunk` caps the prompt tokens of the
     first step. The last `generated` ids of the prompt are this request's own, from earlier stays. With
-    `prefill_logprobs`, `prefill_top_n` of the best tokens are told for each place of the prompt.
+    `prefill_logprobs`, `prefill_top_n` of the best tokens are told for each place of the prompt. Where `images` stand,
+    features of theirs are computed with in place of the tokens that are there.
     """
 
     id: int
@@ -60,6 +63,14 @@ class Request:
     cache_len: int = 0
     chunk: int | None = None
     generated: int = 0
+    images: tuple[PlacedImage, ...] = ()
+
+    @property
+    def content(self) -> tuple[int, ...]:
+        """What its prompt's keys and values depend on at each position: ids, and images where they stand."""
+        if not self.images:
+            return self.prompt_ids
+        return content_ids(self.prompt_ids, ((placed.image.digest, placed.positions) for placed in self.images))
 
     @property
     def generated_ids(self) -> tuple[int, ...]:

@@ -120,9 +120,11 @@ class CacheSizer:
             self._position_limit or command.max_prefill_tokens + PROBE_NEW_TOKENS,
             len(request.prompt_ids) + PROBE_NEW_TOKENS,
         )
+        kept = limit - PROBE_NEW_TOKENS
         return replace(
             request,
-            prompt_ids=request.prompt_ids[-(limit - PROBE_NEW_TOKENS) :],
+            prompt_ids=request.prompt_ids[-kept:],
+            images=request.images if len(request.prompt_ids) <= kept else (),
             sampling=replace(request.sampling, grammar=""),
             stopping=replace(request.stopping, max_new_tokens=PROBE_NEW_TOKENS, ignore_eos=True, stop_sequences=()),
             slots=None,

@@ -27,6 +27,8 @@ def activate(x: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
         y = tl.where(x < 0.0, 0.0, x)  # keeps a NaN
     elif KIND == "gelu":
         y = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    elif KIND == "gelu_sigmoid":
+        y = x * tl.sigmoid(1.702 * x)
     else:
         tl.static_assert(KIND == "gelu_tanh")
         # (1 + tanh(u)) / 2 is the logistic function of 2u.

@@ -5,6 +5,7 @@ Knows neither frequencies nor who holds a slot.
 Dimensions: T tokens, H query and K key/value heads, d head_dim, of which the first dim are rotated.
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -23,6 +24,32 @@ MANY = 4096
 
 
 @triton.jit
+def _put(
+    numbers: tl.tensor,
+    places: tl.tuple,
+    column: tl.tensor,
+    mask: tl.tensor,
+    is_query: tl.tensor,
+    is_key: tl.tensor,
+    scales: tl.tuple,
+    MOST: tl.constexpr,
+) -> None:
+    """Store columns [n] of heads [h, n] where queries, keys or values go; `places` are pointers [h, 1] for each kind.
+
+    scales: that keys and values are divided by where the cache is narrow and holds up to MOST, which is 0 elsewhere.
+    """
+    query, key, value = places
+    if MOST == 0:
+        tl.store(tl.where(is_query, query, tl.where(is_key, key, value)) + column, numbers, mask=mask)
+    else:
+        tl.store(query + column, numbers, mask=mask & is_query)
+        wide = numbers.to(tl.float32) / tl.where(is_key, scales[0], scales[1])
+        # Bounded by hand: conversions beyond the range differ between devices. What is no number stays none.
+        wide = tl.clamp(wide, -MOST, MOST, propagate_nan=tl.PropagateNan.ALL)
+        tl.store(tl.where(is_key, key, value) + column, wide.to(key.dtype.element_ty), mask=mask & (is_query == 0))
+
+
+@triton.jit
 def _rotate_and_write(
     qkv: tl.tensor,
     cos: tl.tensor,
@@ -36,11 +63,14 @@ def _rotate_and_write(
     key_head: tl.int64,
     value_slot: tl.int64,
     value_head: tl.int64,
+    key_scale: float,
+    value_scale: float,
     HEAD_DIM: tl.constexpr,
     HALF: tl.constexpr,
     PAIRS: tl.constexpr,
     REST: tl.constexpr,
     HEADS: tl.constexpr,
+    MOST: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
     token = tl.program_id(0).to(tl.int64)
@@ -51,9 +81,10 @@ def _rotate_and_write(
         gdc_wait()
     slot = tl.load(slots + token)
     source = qkv + (token * (heads + 2 * kv_heads) + head) * HEAD_DIM
+    is_query, is_key = head < heads, (head >= heads) & (head < heads + kv_heads)
     key = keys + slot * key_slot + (head - heads) * key_head
     value = values + slot * value_slot + (head - heads - kv_heads) * value_head
-    target = tl.where(head < heads, source, tl.where(head < heads + kv_heads, key, value))
+    places, scales = (source, key, value), (key_scale, value_scale)
     if HALF > 0:
         pair = tl.arange(0, PAIRS)[None, :]
         mask = held & (pair < HALF)
@@ -65,24 +96,35 @@ def _rotate_and_write(
         s = tl.load(sin + angle, mask=pair < HALF).to(tl.float32)
         x, y = left.to(tl.float32), right.to(tl.float32)
         rotated = head < heads + kv_heads
-        tl.store(target + pair, tl.where(rotated, (x * c - y * s).to(left.dtype), left), mask=mask)
-        tl.store(target + HALF + pair, tl.where(rotated, (y * c + x * s).to(left.dtype), right), mask=mask)
+        left = tl.where(rotated, (x * c - y * s).to(left.dtype), left)
+        right = tl.where(rotated, (y * c + x * s).to(left.dtype), right)
+        _put(left, places, pair, mask, is_query, is_key, scales, MOST)
+        _put(right, places, HALF + pair, mask, is_query, is_key, scales, MOST)
     if HEAD_DIM > 2 * HALF:
         rest = 2 * HALF + tl.arange(0, REST)[None, :]
         mask = held & (head >= heads) & (rest < HEAD_DIM)
-        tl.store(target + rest, tl.load(source + rest, mask=mask), mask=mask)
+        _put(tl.load(source + rest, mask=mask), places, rest, mask, is_query, is_key, scales, MOST)
 
 
 def rotate_and_write(
-    qkv: Tensor, kv_heads: int, cos: Tensor | None, sin: Tensor | None, keys: Tensor, values: Tensor, slots: Tensor
+    qkv: Tensor,
+    kv_heads: int,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    slots: Tensor,
+    key_scale: float = 1.0,
+    value_scale: float = 1.0,
 ) -> None:
     """One layer's work between its first projection and its attention.
 
     Args:
         qkv: [T, H + 2 · K, d], contiguous. Queries are rotated in place; what becomes of its keys is not defined.
         cos, sin: [T, 1, dim] as in `layers.rotary.Angles`, contiguous; None rotates nothing.
-        keys, values: [slots, K, d], any strides but 1 between the numbers of a head; the dtype of qkv.
+        keys, values: [slots, K, d], any strides but 1 between the numbers of a head; in the dtype of qkv or 8 bits.
         slots: [T] int64, where each token's keys and values go.
+        key_scale, value_scale: what those of 8 bits are divided by before they are rounded.
     """
     tokens, all_heads, head_dim = qkv.shape
     half = 0 if cos is None else cos.shape[-1] // 2
@@ -92,12 +134,13 @@ def rotate_and_write(
     _rotate_and_write[(tokens, triton.cdiv(all_heads, block))](
         *(qkv, cos, sin, keys, values, slots),
         *(all_heads - 2 * kv_heads, kv_heads),
-        *(keys.stride(0), keys.stride(1), values.stride(0), values.stride(1)),
+        *(keys.stride(0), keys.stride(1), values.stride(0), values.stride(1), key_scale, value_scale),
         HEAD_DIM=head_dim,
         HALF=half,
         PAIRS=triton.next_power_of_2(max(half, 1)),
         REST=triton.next_power_of_2(max(head_dim - 2 * half, 1)),
         HEADS=block,
+        MOST=0 if keys.dtype is qkv.dtype else torch.finfo(keys.dtype).max,
         PDL=pdl,
         launch_pdl=pdl,
         num_warps=4 if many else 1,

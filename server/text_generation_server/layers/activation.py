@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import cache
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,11 +16,16 @@ def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
+def _gelu_sigmoid(x: Tensor) -> Tensor:
+    return torch.sigmoid(1.702 * x).mul_(x)
+
+
 _FUNCTIONS: Mapping[Activation, Elementwise] = {
     Activation.SILU: F.silu,
     Activation.RELU: F.relu,
     Activation.GELU: F.gelu,
     Activation.GELU_TANH: _gelu_tanh,
+    Activation.GELU_SIGMOID: _gelu_sigmoid,
 }
 
 

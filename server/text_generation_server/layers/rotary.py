@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from text_generation_server.cache.narrow import UNSCALED, KVScales
 from text_generation_server.cache.paged import PagedCache
 from text_generation_server.layers.frequencies import attention_factor, frequencies
 from text_generation_server.specs.rope import RopeSpec
@@ -49,17 +50,25 @@ def rotate(heads: Tensor, angles: Angles) -> None:
 
 
 def rotate_and_write(
-    qkv: Tensor, kv_heads: int, angles: Angles | None, cache: PagedCache, layer: int, slots: Tensor
+    qkv: Tensor,
+    kv_heads: int,
+    angles: Angles | None,
+    cache: PagedCache,
+    layer: int,
+    slots: Tensor,
+    scales: KVScales = UNSCALED,
 ) -> None:
     """Rotate queries and keys of [T, H + 2 · kv_heads, head_dim], and put keys and values into their slots [T].
 
     Queries are rotated in place; what is left of the keys is not said. Without angles nothing is rotated.
+    scales: of the layer, where the cache is narrow.
     """
     if qkv.is_cuda:
         from text_generation_server.kernels import rotary  # only there is Triton sure to be installed
 
         cos, sin = (None, None) if angles is None else (angles.cos, angles.sin)
-        return rotary.rotate_and_write(qkv, kv_heads, cos, sin, cache.keys(layer), cache.values(layer), slots)
+        places = cache.keys(layer), cache.values(layer), slots
+        return rotary.rotate_and_write(qkv, kv_heads, cos, sin, *places, scales.key, scales.value)
     if angles is not None:
         rotate(qkv[:, :-kv_heads], angles)
-    cache.write(layer, slots, qkv[:, -2 * kv_heads :])
+    cache.write(layer, slots, qkv[:, -2 * kv_heads :], scales)

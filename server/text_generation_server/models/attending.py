@@ -9,6 +9,7 @@ from text_generation_server.attention.base import AttentionBackend
 from text_generation_server.cache.layout import DecodePreparation, RowLayout, TokenPreparation
 from text_generation_server.cache.paged import PagedSpec
 from text_generation_server.cache.states import StateSpec
+from text_generation_server.models.step import Reader
 
 
 class AttendingModel:
@@ -17,11 +18,12 @@ class AttendingModel:
     __slots__ = ()
 
     encoder = None
+    reader: Reader | None = None
     kv: PagedSpec
     attention: AttentionBackend
 
     @property
-    def states(self) -> Sequence[StateSpec]:
+    def states(self) -> tuple[StateSpec, ...]:
         """See `ServedModel`."""
         return (self.kv,)
 

@@ -9,10 +9,13 @@ from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.weights.layout import Heads
 
 
-def attention_shape(spec: DecoderSpec, mine: Heads, dtype: torch.dtype, device: torch.device) -> AttentionShape:
-    """For a rank with these heads."""
+def attention_shape(
+    spec: DecoderSpec, mine: Heads, dtype: torch.dtype, device: torch.device, narrow: torch.dtype | None = None
+) -> AttentionShape:
+    """For a rank with these heads. narrow: see `PagedSpec`."""
     variants = tuple(dict.fromkeys(layer_variants(spec, mine)))
-    state = PagedSpec(len(spec.attending), len(mine.kv), spec.attention.head_dim, dtype, device)
+    sizes = len(spec.attending), len(mine.kv), spec.attention.head_dim
+    state = PagedSpec(*sizes, dtype, device, narrow=narrow)
     return AttentionShape(variants, len(mine.query), state)
 
 

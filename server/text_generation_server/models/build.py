@@ -26,22 +26,30 @@ from text_generation_server.models.decoder import (
 from text_generation_server.models.hybrid import HybridDecoder, RecurrentBranch
 from text_generation_server.models.layerwise import build_layers
 from text_generation_server.models.tensors import StoredLinear, TensorReader
+from text_generation_server.models.vision.build import ReaderBuilder
 from text_generation_server.specs.decoder import DecoderSpec, Wiring
 from text_generation_server.weights.layout import Partition
 
 
 class DecoderBuilder:
-    """Builds the decoder of one rank. backend: names the attention.
+    """Builds the decoder of one rank. backend: names the attention. narrow: see `PagedSpec`.
 
     Raises:
         UnsupportedModel: these ranks cannot divide the model, or the backend cannot compute it.
     """
 
-    def __init__(self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel, backend: str) -> None:
+    def __init__(
+        self,
+        spec: DecoderSpec,
+        reader: TensorReader,
+        group: TensorParallel,
+        backend: str,
+        narrow: torch.dtype | None = None,
+    ) -> None:
         self._spec = spec
         self._reader = reader
         self._group = group
-        self._attention = AttentionBuilder(spec, reader, group, backend)
+        self._attention = AttentionBuilder(spec, reader, group, backend, narrow)
         self._mlp = MlpBuilder(spec, reader, group)
         self._ssd_layers = sorted(spec.ssd_layers)
         self._ssd = None
@@ -66,6 +74,8 @@ class DecoderBuilder:
         spec, reader, attention = self._spec, self._reader, self._attention
         # First, because these are the largest tensors: while they are read, little else is in memory.
         table = self._ends.table()
+        vision = spec.vision
+        images = None if vision is None else ReaderBuilder(vision, reader, self._group, spec.hidden_size).build()
         decoder = Decoder(
             kv=attention.state,
             attention=attention.backend,
@@ -78,6 +88,8 @@ class DecoderBuilder:
             linears=reader.linears,
             final_norm=self._norm(spec.names.final_norm),
             projection=self._projection(spec.names.embedding_out, self._embedding_size, spec.hidden_size),
+            reader=images,
+            features=None if images is None else images.features,
         )
         return decoder if self._ssd is None else HybridDecoder.of(decoder, self._ssd.state)
 

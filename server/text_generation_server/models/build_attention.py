@@ -3,54 +3,74 @@
 Query heads are cut over ranks; with fewer key/value heads than ranks, ranks hold copies.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from text_generation_server.attention.base import LayerAttention, create_backend
+from text_generation_server.attention.blockwise import BlockwiseAttention
+from text_generation_server.cache.narrow import UNSCALED, KVScales
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.qk_norm import AllHeadsRmsNorm, HeadLayerNorm, HeadRmsNorm, QkNorm
 from text_generation_server.layers.rotary import Rotary
 from text_generation_server.models.attention_shape import attention_shape, layer_variants
 from text_generation_server.models.decoder import SelfAttention
+from text_generation_server.models.kv_form import read_scales, tell_narrow
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.specs.decoder import DecoderSpec, NormKind, QkNormScope, QkNormSpec
 from text_generation_server.specs.names import QkvLayout
+from text_generation_server.specs.rope import RopeSpec
+from text_generation_server.specs.vision import Sight
 from text_generation_server.weights.layout import half_split_order, head_places, heads_of, qkv_places, qkv_sizes
 
 ROTATED_BY_LENGTH = "it rotates the same prompt differently in longer requests"
+WHOLE_PROMPT = "what it keeps of each token follows from the whole prompt"
 """Why keys of a prompt are not shared."""
 
 
 class AttentionBuilder:
     """What all layers share is made at once, each layer's own when asked for.
 
-    backend: computes attention, and the name it is chosen by. state: what the cache holds for it; its heads may be
-    wider than the model's. rotaries: the kinds of rotation among the layers.
+    backend: computes attention, and the name it is chosen by. narrow: see `PagedSpec`. state: what the cache holds for
+    it; its heads may be wider than the model's. rotaries: the kinds of rotation among the layers.
 
     Raises:
         UnsupportedModel: these ranks cannot divide the heads, or the backend cannot compute them.
     """
 
-    def __init__(self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel, backend: str) -> None:
-        attention = spec.attention
+    def __init__(
+        self, spec: DecoderSpec, reader: TensorReader, group: TensorParallel, backend: str, narrow: torch.dtype | None
+    ) -> None:
+        attention, layers = spec.attention, spec.attending
         self._spec = spec
         self._reader = reader
         self._group = group
         self._heads = heads_of(attention.heads, attention.kv_heads, group.rank, group.world_size)
-        shape = attention_shape(spec, self._heads, reader.dtype, reader.device)
+        shape = attention_shape(spec, self._heads, reader.dtype, reader.device, narrow)
         self._variant_of = [shape.variants.index(variant) for variant in layer_variants(spec, self._heads)]
         self.backend = create_backend(backend, shape)
-        ropes = dict.fromkeys(rope for layer in spec.attending if (rope := attention.rope_of(layer)) is not None)
+        sight = Sight.CAUSAL if spec.vision is None else spec.vision.sight
+        if sight is not Sight.CAUSAL:
+            self.backend = BlockwiseAttention(self.backend, shape, windows=sight is Sight.IMAGES)
+        ropes = dict.fromkeys(rope for layer in layers if (rope := attention.rope_of(layer)) is not None)
         self._ropes = list(ropes)
         self.rotaries = [Rotary(rope, reader.dtype, reader.device) for rope in ropes]
         self.state = replace(
             shape.state,
             slot_major=self.backend.slot_major,
             head_dim=self.backend.head_dim,
-            unshared=ROTATED_BY_LENGTH if any(rope.depends_on_span for rope in ropes) else "",
+            unshared=self._unshared(ropes, sight),
         )
+        first = (self._scales(spec.names.layer.format(layer) + ".") for layer in layers[:1])
+        tell_narrow(self.state, any(scales != UNSCALED for scales in first))
+
+    @staticmethod
+    def _unshared(ropes: Iterable[RopeSpec], sight: Sight) -> str:
+        if sight is Sight.PROMPTS:
+            return WHOLE_PROMPT
+        return ROTATED_BY_LENGTH if any(rope.depends_on_span for rope in ropes) else ""
 
     def layer(self, prefix: str, layer: int) -> SelfAttention:
         """The attention of a layer whose tensors' names start with `prefix`."""
@@ -65,16 +85,26 @@ class AttentionBuilder:
         places = qkv_places(*shape, self._heads, order, head_dim)
         out = StoredLinear(prefix + self._spec.names.attention_out, hidden, spec.heads * spec.head_dim)
         out_places = head_places(0, self._heads.query, spec.head_dim, head_dim)
+        scales = self._scales(prefix)
         return SelfAttention(
             self._reader.column(stored, places, spec.qkv_bias),
             self._reader.row(out, out_places, spec.out_bias, self._group),
             kv_heads=self.state.kv_heads,
             head_dim=head_dim,
-            layer=LayerAttention(self._spec.attending.index(layer), self._variant_of[layer], spec.scale_of(layer)),
+            layer=self._of_layer(layer, scales),
             rotary=None if rope is None else self._ropes.index(rope),
             qk_norm=None if spec.qk_norm is None else self._qk_norm(spec.qk_norm, prefix, order),
             clip=spec.clip_qkv,
         )
+
+    def _of_layer(self, layer: int, scales: KVScales) -> LayerAttention:
+        place, scale = self._spec.attending.index(layer), self._spec.attention.scale_of(layer) * scales.key
+        return LayerAttention(place, self._variant_of[layer], scale, scales)
+
+    def _scales(self, prefix: str) -> KVScales:
+        names, _ = self._qkv_names(prefix)
+        every = tuple(prefix + name for name in names)
+        return read_scales(self._reader.checkpoint, every, self.state.narrow is not None)
 
     def _qkv_names(self, prefix: str) -> tuple[tuple[str, ...], QkvLayout]:
         names = self._spec.names

@@ -61,16 +61,18 @@ def build_dense_mlp(
     up: Sequence[str],
     down: str,
     wide: TensorReader | None = None,
+    outputs: int | None = None,
 ) -> DenseMlp:
     """An MLP whose linears have these whole names: gate and up, or one for both, gate first, or the one.
 
     wide: reads the last linear, to answer in float32; None where that answers as the others do.
+    outputs: how many there are, if not as many as inputs.
     """
     size = spec.inner_size * (2 if spec.gated and len(up) == 1 else 1)
     mine = partition_of(spec.inner_size, group.rank, group.world_size)
     places = up_places(len(up), spec.gated, spec.inner_size, mine)
     first = reader.column([StoredLinear(name, size, hidden) for name in up], places, spec.bias)
-    inner, last = _inner(first, spec), StoredLinear(down, hidden, spec.inner_size)
+    inner, last = _inner(first, spec), StoredLinear(down, outputs or hidden, spec.inner_size)
     linear = (wide or reader).row(last, [Place(0, mine.rows, mine.padded)], spec.bias, group)
     return DenseMlp(inner if wide is None else lambda x, step: inner(x, step).float(), linear)
 

@@ -17,6 +17,7 @@ from text_generation_server.layers.norm import Identity, Norm, Rounded
 from text_generation_server.models.build_ends import EndsBuilder, build_norm
 from text_generation_server.models.build_mlp import build_dense_mlp
 from text_generation_server.models.decoder import BranchNorms, DenseMlp, SelfAttention, SequentialBlock
+from text_generation_server.models.kv_form import tell_narrow
 from text_generation_server.models.layerwise import build_layers
 from text_generation_server.models.seq2seq import CrossAttention, CrossBlock, Encoder, Seq2SeqModel
 from text_generation_server.models.tensors import StoredLinear, TensorReader
@@ -27,12 +28,17 @@ from text_generation_server.weights.layout import block_rows, head_places, heads
 class Seq2SeqBuilder:
     """Builds the model of one rank. Sums that are beyond float16, of layers and of MLPs, are in float32 there.
 
+    narrow: see `PagedSpec`.
+
     Raises:
         UnsupportedModel: these ranks cannot divide the heads.
     """
 
-    def __init__(self, spec: Seq2SeqSpec, reader: TensorReader, group: TensorParallel) -> None:
+    def __init__(
+        self, spec: Seq2SeqSpec, reader: TensorReader, group: TensorParallel, narrow: torch.dtype | None = None
+    ) -> None:
         self._spec = spec
+        self._narrow = narrow
         self._reader = reader
         self._group = group
         self._wide = reader.widened() if reader.dtype is torch.float16 else None
@@ -45,13 +51,15 @@ class Seq2SeqBuilder:
             UnsupportedModel: the checkpoint is not what the spec says.
         """
         spec, reader, names = self._spec, self._reader, self._spec.names
-        sizes = {"vocab_size": spec.vocab_size, "width": spec.hidden_size}
-        ends = EndsBuilder(reader, self._group, **sizes, embedding=names.embedding, head=names.head)
+        width = {"vocab_size": spec.vocab_size, "width": spec.hidden_size}
+        ends = EndsBuilder(reader, self._group, **width, embedding=names.embedding, head=names.head)
         table = ends.table()
         for name in names.unused:
             reader.checkpoint.leave(name)
         embedding = ends.embedding(table)
-        kv = PagedSpec(spec.decoder_layers, len(self._mine), spec.head_dim, reader.dtype, reader.device)
+        sizes = spec.decoder_layers, len(self._mine), spec.head_dim
+        kv = PagedSpec(*sizes, reader.dtype, reader.device, narrow=self._narrow)
+        tell_narrow(kv, scaled=False)
         biases = self._bias(names.decoder, causal=True), self._bias(names.encoder, causal=False)
         attention = CrossingAttention(kv, *biases)
         return Seq2SeqModel(

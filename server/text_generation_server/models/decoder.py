@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.attention.base import AttentionBackend, AttentionPlan, LayerAttention
+from text_generation_server.cache.features import Features, FeaturesSpec
 from text_generation_server.cache.paged import PagedCache, PagedSpec
+from text_generation_server.cache.states import StateSpec
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from text_generation_server.layers.linear import (
@@ -27,7 +29,7 @@ from text_generation_server.layers.norm import Norm
 from text_generation_server.layers.qk_norm import QkNorm
 from text_generation_server.layers.rotary import Angles, Rotary, rotate_and_write
 from text_generation_server.models.attending import AttendingModel
-from text_generation_server.models.step import StepInput, at_least_one
+from text_generation_server.models.step import FEATURE, Reader, StepInput, at_least_one
 
 HiddenState = tuple[Tensor, Tensor]
 """The last branch's output, and the residual stream that it is yet to be added to."""
@@ -95,8 +97,10 @@ class SelfAttention:
         if self._qk_norm is not None:
             self._qk_norm(qkv[:, : -self._kv_heads])
         angles = None if self._rotary is None else step.angles[self._rotary]
-        rotate_and_write(qkv, self._kv_heads, angles, step.cache, self._layer.layer, step.slot_mapping)
-        return step.attention.run(qkv[:, : -2 * self._kv_heads], self._layer, step.cache)
+        layer = self._layer
+        rotate_and_write(qkv, self._kv_heads, angles, step.cache, layer.layer, step.slot_mapping, layer.scales)
+        attended = step.attention.run(qkv[:, : -2 * self._kv_heads], layer, step.cache)
+        return attended if layer.scales.value == 1.0 else attended.mul_(layer.scales.value)
 
 
 class Mlp(Protocol):
@@ -251,8 +255,13 @@ class Embedding:
         self._tokens, self._scale, self._projection = tokens, scale, projection
         self._positions, self._norm = positions, norm
 
-    def __call__(self, token_ids: Tensor, positions: Tensor) -> Tensor:
-        """[T] and [T] to [T, hidden], a new tensor."""
+    def __call__(self, step: StepInput) -> Tensor:
+        """Those of a step's tokens [T, hidden], a new tensor."""
+        if step.pictured:
+            return _with_features(self._of(step.token_ids.clamp(min=0), step.positions), step)
+        return self._of(step.token_ids, step.positions)
+
+    def _of(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         x = self._tokens(token_ids)
         if self._scale != 1.0:
             x = x.mul_(self._scale)
@@ -263,10 +272,16 @@ class Embedding:
         return self._norm(x)
 
 
+def _with_features(x: Tensor, step: StepInput) -> Tensor:
+    """The embeddings [T, hidden], and in place of some of them the features of images that stand there."""
+    places, pool = FEATURE - step.token_ids, cast(Features, step.states[-1]).pool
+    return torch.where((places >= 0)[:, None], pool[places.clamp(min=0)], x)
+
+
 @dataclass(frozen=True, slots=True)
 class Decoder(AttendingModel):
-    """One rank of a decoder; satisfies `ServedModel`. kv: its one state. linears: what adapters may
-    change in its layers, in any order.
+    """One rank of a decoder; satisfies `ServedModel`. kv: what it keeps of tokens. linears: what adapters may change in
+    its layers, in any order. reader: of images, None where it takes none; `features` is what that leaves.
     """
 
     kv: PagedSpec
@@ -281,10 +296,17 @@ class Decoder(AttendingModel):
     projection: LinearKernel | None
     head: ParallelLMHead
     records: bool = True
+    reader: Reader | None = None
+    features: FeaturesSpec | None = None
+
+    @property
+    def states(self) -> tuple[StateSpec, ...]:
+        """See `ServedModel`."""
+        return (self.kv,) if self.features is None else (self.kv, self.features)
 
     def hidden(self, step: StepInput) -> Tensor:
         """See `ServedModel`."""
-        delta = self.embedding(step.token_ids, step.positions)
+        delta = self.embedding(step)
         residual = torch.zeros_like(delta)
         tokens = LinearStep(step.adapters)
         layer_step = self.layer_step(step, tokens)

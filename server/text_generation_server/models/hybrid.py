@@ -75,7 +75,7 @@ class HybridDecoder(Decoder):
         return cls(**{each.name: getattr(decoder, each.name) for each in fields(decoder)}, recurrent=recurrent)
 
     @property
-    def states(self) -> Sequence[StateSpec]:
+    def states(self) -> tuple[StateSpec, ...]:
         """See `ServedModel`."""
         return self.kv, self.recurrent
 

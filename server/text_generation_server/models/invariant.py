@@ -17,7 +17,7 @@ from torch import Tensor
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.states import StateSpec, allocate
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.models.step import ServedModel, StepInput
+from text_generation_server.models.step import Reader, ServedModel, StepInput
 
 SIZES = (16, 8, 4, 2, 1)
 """Tokens of a piece, if they prove to be interchangeable. Larger ones save little, since 16 tokens share the reading of
@@ -76,6 +76,11 @@ class InvariantModel:
     def max_positions(self) -> int | None:
         """See `ServedModel`."""
         return self.model.max_positions
+
+    @property
+    def reader(self) -> Reader | None:
+        """See `ServedModel`."""
+        return self.model.reader
 
     def prepare(self, layout: RowLayout) -> object:
         """See `ServedModel`."""

@@ -9,6 +9,7 @@ from loguru import logger
 
 from text_generation_server.architectures.registry import ModelSpec, has_architecture, read_spec
 from text_generation_server.attention.base import AUTO, TOKENWISE
+from text_generation_server.choices import KvCacheDtype
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.config.quantised import quantisation_of, refuse_quantised
 from text_generation_server.config.rope import override_scaling
@@ -18,6 +19,7 @@ from text_generation_server.models.build import DecoderBuilder
 from text_generation_server.models.build_recurrent import RecurrentBuilder
 from text_generation_server.models.build_seq2seq import Seq2SeqBuilder
 from text_generation_server.models.invariant import ONE_BY_ONE, SIZES, invariant
+from text_generation_server.models.kv_form import narrow_type
 from text_generation_server.models.positions import log_positions
 from text_generation_server.models.step import ServedModel
 from text_generation_server.models.tensors import TensorReader
@@ -28,6 +30,7 @@ from text_generation_server.quantization.tuning import MatmulTuner
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
 from text_generation_server.specs.seq2seq import Seq2SeqSpec
+from text_generation_server.specs.vision import Sight
 from text_generation_server.weights.checkpoint import Checkpoint, Progress, SavedCheckpoint
 from text_generation_server.weights.random import RandomCheckpoint
 
@@ -43,6 +46,7 @@ class ModelOptions:
     kernel_choices: file that remembers which matrix kernels are fastest on a GPU, None to measure at each start.
     quantize: what a plain checkpoint's linears are made into, or a quantised one's method, which it says itself.
     deterministic: makes a token's numbers independent of what else is in its step, on a CPU; `attention` is not asked.
+    kv_cache_dtype: what keys and values are kept as.
     """
 
     dtype: torch.dtype
@@ -55,6 +59,7 @@ class ModelOptions:
     kernel_choices: Path | None = None
     deterministic: bool = False
     quantize: str | None = None
+    kv_cache_dtype: KvCacheDtype = KvCacheDtype.AUTO
 
 
 def load_model(directory: Path, options: ModelOptions, group: TensorParallel, progress: Progress) -> ServedModel:
@@ -72,6 +77,10 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
         model = load_model(directory, plain, group, progress)
         if model.encoder is not None:
             raise UnsupportedModel("--deterministic is not for models with an encoder: leave it out")
+        if model.reader is not None and model.reader.sight is not Sight.CAUSAL:
+            raise UnsupportedModel(
+                "--deterministic is not for models whose tokens see what is behind them: leave it out"
+            )
         return invariant(model, group, SIZES if _token_by_token(directory) else ONE_BY_ONE)
     config = ConfigDict.load(directory / "config.json")
     if not has_architecture(config):
@@ -85,20 +94,31 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
     log_positions(spec.max_positions)
     logger.debug("not read from config.json: {}", ", ".join(config.unread()))
     found = quantisation_of(directory, config)
+    narrow = narrow_type(options.kv_cache_dtype, found, options.device)
+    if isinstance(spec, RecurrentSpec) and options.kv_cache_dtype is not KvCacheDtype.AUTO:
+        raise UnsupportedModel(
+            f"--kv-cache-dtype {options.kv_cache_dtype} is for models with attention, and this one keeps no keys and "
+            "values: leave it out"
+        )
     checkpoint: Checkpoint = (
         RandomCheckpoint(options.dtype, options.device, progress)
         if options.random_weights
-        else SavedCheckpoint(directory, spec.names.family_prefix, progress, quantised=found is not None)
+        else _saved(directory, spec, progress, quantised=found is not None)
     )
     tuner = MatmulTuner(options.kernel_choices, options.device) if options.device.type == "cuda" else None
     dense = DenseScheme(options.dtype, options.device, tuner)
     scheme = scheme_of(found or told_by(checkpoint), options.quantize, dense)
-    model = _build(spec, checkpoint, scheme, dense, group, options.attention)
+    model = _build(spec, checkpoint, scheme, dense, group, options.attention, narrow)
     checkpoint.check_consumed()
     if tuner is not None:
         logger.info("Weights take {:.2f} GB on this rank", torch.cuda.memory_allocated(options.device) / 1e9)
         tuner.tune()
     return model
+
+
+def _saved(directory: Path, spec: ModelSpec, progress: Progress, quantised: bool) -> SavedCheckpoint:
+    aliases = spec.names.aliases if isinstance(spec, DecoderSpec) else ()
+    return SavedCheckpoint(directory, spec.names.family_prefix, progress, quantised, aliases)
 
 
 def _build(
@@ -108,16 +128,17 @@ def _build(
     dense: DenseScheme,
     group: TensorParallel,
     attention: str,
+    narrow: torch.dtype | None,
 ) -> ServedModel:
     transposed = isinstance(spec, DecoderSpec) and spec.names.conv1d
     reader = TensorReader(checkpoint, scheme, dense, transposed)
     match spec:
         case DecoderSpec():
-            return DecoderBuilder(spec, reader, group, attention).build()
+            return DecoderBuilder(spec, reader, group, attention, narrow).build()
         case RecurrentSpec():
             return RecurrentBuilder(spec, reader, group).build()
         case Seq2SeqSpec():
-            return Seq2SeqBuilder(spec, reader, group).build()
+            return Seq2SeqBuilder(spec, reader, group, narrow).build()
 
 
 def _token_by_token(directory: Path) -> bool:
@@ -153,6 +174,6 @@ def _through_transformers(
             )
     from text_generation_server.models.generic.loading import load_generic  # transformers takes seconds to import
 
-    return load_generic(
-        directory, model_type, options.dtype, options.device, options.attention, options.trust_remote_code, progress
-    )
+    narrow = narrow_type(options.kv_cache_dtype, None, options.device)
+    placed = options.dtype, options.device, options.attention
+    return load_generic(directory, model_type, *placed, options.trust_remote_code, progress, narrow)

@@ -146,6 +146,7 @@ class RecurrentModel:
     mixing: str = "a recurrence"
     records: bool = True
     encoder: None = None
+    reader: None = None
 
     @property
     def states(self) -> tuple[RecurrentStateSpec]:

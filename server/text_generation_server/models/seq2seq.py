@@ -107,6 +107,7 @@ class Seq2SeqModel:
     final_norm: Norm
     head: ParallelLMHead
     linears: tuple[()] = ()
+    reader: None = None
 
     @property
     def records(self) -> bool:

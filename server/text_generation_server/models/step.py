@@ -4,23 +4,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from text_generation_server.cache.layout import DecodePreparation, RowLayout, TokenPreparation
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State, StateSpec
+from text_generation_server.images.types import PreparedImage
 from text_generation_server.layers.linear import Adaptable
+from text_generation_server.specs.vision import Sight
 
 NEWEST = -1
 """In place of a token: the last one that its row chose, which never leaves the device."""
+
+FEATURE = NEWEST - 1
+"""In place of a token: the feature of an image at place 0; FEATURE − p is the one at place p."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
     """One forward over T tokens of several sequences, laid end to end.
 
-    token_ids: [T] int64.
+    token_ids: [T] int64; where `pictured`, some may be features of images instead.
     positions: [T] int64, of each token in its sequence.
     rows: [T] int64, the row of each token's sequence: where whatever is kept by row is found.
     spans: [T] int64, positions that each token's sequence may reach in all.
@@ -40,6 +47,7 @@ class StepInput:
     prepared: object
     states: Sequence[State]
     adapters: Tensor | None = None
+    pictured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,25 @@ class SourceEncoder(Protocol):
         """Leave in the model's states what its later steps need."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageInput:
+    """An image of a sequence that is being admitted. places: [tokens] int64, where its features go, in their order."""
+
+    image: PreparedImage
+    places: NDArray[np.int64]
+
+
+class Reader(Protocol):
+    """Reads images, once, and leaves the features that stand for tokens at their positions."""
+
+    @property
+    def sight(self) -> Sight:
+        """Which positions see what is behind them, so that a step has to have all of it (`RowLayout.blocks`)."""
+
+    def __call__(self, images: Sequence[ImageInput], states: Sequence[State]) -> None:
+        """Leave the features in the model's states. Not none."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepBuilder:
     """Where every step's input is put together: eager ones, recorded ones, and those that are run by hand.
@@ -87,6 +114,7 @@ class StepBuilder:
         rows: Tensor,
         prepared: object,
         logit_rows: Tensor | None = None,
+        pictured: bool = False,
     ) -> StepInput:
         """A step of tokens [T] at these positions [T] of these rows [T], all int64; for the rest see `StepInput`."""
         return StepInput(
@@ -99,6 +127,7 @@ class StepBuilder:
             prepared=prepared,
             states=self.states,
             adapters=self.table.adapters[rows] if self.adapted else None,
+            pictured=pictured,
         )
 
     def newest(self, rows: Tensor) -> Tensor:
@@ -148,6 +177,10 @@ class ServedModel(Protocol):
     @property
     def encoder(self) -> SourceEncoder | None:
         """What reads prompts; None where a prompt is the beginning of its answer."""
+
+    @property
+    def reader(self) -> Reader | None:
+        """What reads images; None where it takes none."""
 
     def prepare(self, layout: RowLayout) -> object:
         """What it needs to know of one step beyond its tokens, for `StepInput.prepared`."""

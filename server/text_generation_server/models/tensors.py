@@ -55,6 +55,11 @@ class TensorReader:
         wide = DenseScheme(torch.float32, self.device)
         return TensorReader(self.checkpoint, wide, wide, self._transposed)
 
+    def plain(self) -> "TensorReader":
+        """What reads parts of the same checkpoint that are plain in every form of it, and take no adapters."""
+        plain = DenseScheme(self.dtype, self.device)
+        return TensorReader(self.checkpoint, plain, plain, False)
+
     def column(self, stored: Sequence[StoredLinear], places: Sequence[Place], has_bias: bool) -> ColumnParallelLinear:
         """One linear from pieces of linears of the same input: the outputs of a rank."""
         matrices = [self._matrix(linear) for linear in stored]
@@ -102,10 +107,20 @@ class TensorReader:
         part = matrix.select_out(mine.rows).pad(mine.padded, stored.inputs)
         return part.finish(self._head_bias(bias, stored.outputs, mine))
 
-    def whole(self, stored: StoredLinear) -> LinearKernel:
-        """A linear without bias that every rank holds whole. Never transposed."""
+    def whole(self, stored: StoredLinear, has_bias: bool = False) -> LinearKernel:
+        """A linear that every rank holds whole. Never transposed."""
         weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))
-        return self._plain.matrix(weight).finish(None)
+        return self._plain.matrix(weight).finish(
+            self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None
+        )
+
+    def convolution(self, name: str, shape: tuple[int, int, int, int], has_bias: bool) -> LinearKernel:
+        """A convolution [out, channels, height, width] of patches that do not overlap, as a linear of them.
+
+        Every rank holds it whole.
+        """
+        weight = self.checkpoint.view(f"{name}.weight", shape).flatten(1)
+        return self._plain.matrix(weight).finish(self.vector(f"{name}.bias", shape[0]) if has_bias else None)
 
     def small(self, stored: StoredLinear, other: str = "") -> ColumnParallelLinear:
         """A linear without bias and of few outputs that every rank has whole, plain in every form. other: its name."""

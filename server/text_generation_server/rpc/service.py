@@ -57,21 +57,23 @@ class EngineCalls(Alive, Protocol):
 class Shard:
     """What a shard says of itself. urls: the sockets that routers must call. adapters: those that have names now.
 
-    expects_adapters: requests may name adapters that have none yet.
+    expects_adapters: requests may name adapters that have none yet. takes_images: prompts may have them.
     """
 
     info: ShardInfo
     urls: tuple[str, ...]
     adapters: Callable[[], tuple[str, ...]] = tuple
     expects_adapters: bool = False
+    takes_images: bool = False
 
     def now(self) -> ShardInfo:
         """Its description with the adapters of this moment.
 
-        Other routers' prefix trees know no adapters, and would let one request overwrite what another reads.
+        Other routers' prefix trees know neither adapters nor images, and would let one request overwrite what another
+        reads.
         """
         names = self.adapters()
-        by_adapter = self.info.prefix_caching and (self.expects_adapters or bool(names))
+        by_adapter = self.info.prefix_caching and (self.expects_adapters or self.takes_images or bool(names))
         return replace(
             self.info,
             adapters=names,

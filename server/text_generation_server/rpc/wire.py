@@ -1,9 +1,9 @@
 """Messages to engine types and back, where both protocol versions agree. Knows no engine, sockets or tokenizer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from loguru import logger
 
@@ -25,6 +25,7 @@ from text_generation_server.engine.types import (
 )
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.grammar.grammar_type import GrammarType
+from text_generation_server.images.types import PlacedImage
 from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.sampling.sanitise import sanitised
 
@@ -46,24 +47,37 @@ DISPENSABLE: dict[str, Callable[[Message], int]] = {
 class Prompt:
     """A prompt's text; `truncate` > 0 keeps that many tokens from its end, special ones included.
 
-    ids: the prompt itself, where it came as ids.
+    ids: the prompt itself, where it came as ids. images: what follows the text, each as its file or URL and the text
+    behind it.
     """
 
     text: str
     truncate: int
     add_special_tokens: bool
     ids: tuple[int, ...] = ()
+    images: tuple[tuple[bytes | str, str], ...] = ()
+
+    def without_images(self) -> "Prompt":
+        """The same with its texts alone."""
+        return replace(self, text=self.text + "".join(text for _, text in self.images), images=())
 
 
-Encoded = tuple[int, ...] | InvalidRequest
-"""A prompt's ids, or why it has none."""
+class EncodedPrompt(NamedTuple):
+    """A prompt's ids, and what it shows."""
+
+    ids: tuple[int, ...]
+    images: tuple[PlacedImage, ...] = ()
+
+
+Encoded = EncodedPrompt | InvalidRequest
+"""A prompt as the engine takes it, or why it cannot."""
 
 Encode = Callable[[Sequence[Prompt]], Sequence[Encoded]]
 """Makes ids of prompts."""
 
 
-def ids_of(encoded: Encoded) -> tuple[int, ...]:
-    """A prompt's ids. Raises InvalidRequest where there are none."""
+def readable(encoded: Encoded) -> EncodedPrompt:
+    """The prompt. Raises InvalidRequest where there is none."""
     if isinstance(encoded, InvalidRequest):
         raise encoded
     return encoded
@@ -84,20 +98,16 @@ class Wire(ABC):
         """A Request's prompt."""
 
     @abstractmethod
-    def check_served(self, message: Message) -> None:
-        """Raises InvalidRequest for a Request with something in it that no model here can take."""
-
-    @abstractmethod
-    def request(self, message: Message, prompt_ids: tuple[int, ...]) -> Request:
+    def request(self, message: Message, prompt: EncodedPrompt) -> Request:
         """Request."""
 
     def prefill_command(self, message: Message, encode: Encode) -> PrefillCommand:
         """PrefillRequest; requests that cannot be read are refused alone."""
         requests, refused = [], []
-        for item, encoded in self._with_ids(message.batch.requests, encode):
+        messages = message.batch.requests
+        for item, encoded in zip(messages, encode([self.prompt(one) for one in messages]), strict=True):
             try:
-                self.check_served(item)
-                requests.append(self.request(item, ids_of(encoded)))
+                requests.append(self.request(item, readable(encoded)))
             except InvalidRequest as error:
                 refused.append(RefusedRequest(item.id, f"request {item.id}: {error}"))
         return PrefillCommand(message.batch.id, tuple(requests), self.joined_batch(message), tuple(refused))
@@ -126,12 +136,10 @@ class Wire(ABC):
     def cached_batch(self, batch: BatchView) -> Message:
         """CachedBatch."""
 
-    def _with_ids(self, messages: Iterable[Message], encode: Encode) -> Iterator[tuple[Message, Encoded]]:
-        return zip(messages, encode([self.prompt(message) for message in messages]), strict=True)
-
-    def _requests(self, messages: Iterable[Message], encode: Encode) -> tuple[Request, ...]:
-        """All of them. Raises InvalidRequest if one cannot be read."""
-        return tuple(self.request(item, ids_of(encoded)) for item, encoded in self._with_ids(messages, encode))
+    def _warmup_requests(self, messages: Sequence[Message], encode: Encode) -> tuple[Request, ...]:
+        """All of them, without the image that routers always send. Raises InvalidRequest if one cannot be read."""
+        encoded = encode([self.prompt(message).without_images() for message in messages])
+        return tuple(self.request(item, readable(one)) for item, one in zip(messages, encoded, strict=True))
 
     def discovery(self, urls: list[str]) -> Message:
         """ServiceDiscoveryResponse."""

@@ -9,8 +9,10 @@ from text_generation_server.engine.types import (
     WarmupCommand,
     WarmupResult,
 )
+from text_generation_server.images.markdown import split
 from text_generation_server.rpc.wire import (
     Encode,
+    EncodedPrompt,
     Prompt,
     Wire,
     sampling_params,
@@ -25,8 +27,10 @@ NO_ADAPTER = "empty"
 class WireV2(Wire):
     """Messages of the package generate.v2."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: bool = False) -> None:
+        """images: whether the model takes any; otherwise what looks like one is text."""
         super().__init__(pb)
+        self._images = images
 
     def info(self, info: ShardInfo) -> pb.InfoResponse:
         """InfoResponse: the router counts blocks of 16 whatever it is told, so there is nothing to tell."""
@@ -40,21 +44,23 @@ class WireV2(Wire):
 
     def prompt(self, message: pb.Request) -> Prompt:
         """A Request's prompt."""
-        return Prompt(message.inputs, message.truncate, add_special_tokens=True)
+        if not self._images:
+            return Prompt(message.inputs, message.truncate, add_special_tokens=True)
+        (first, *texts), urls = split(message.inputs)
+        images = tuple(zip(urls, texts, strict=True))
+        return Prompt(first, message.truncate, add_special_tokens=True, images=images)
 
-    def check_served(self, message: pb.Request) -> None:
-        """All of it is text."""
-
-    def request(self, message: pb.Request, prompt_ids: tuple[int, ...]) -> Request:
+    def request(self, message: pb.Request, prompt: EncodedPrompt) -> Request:
         """Request; kv.run's image-generation fields are not for language models and pass unread."""
         return Request(
             id=message.id,
-            prompt_ids=prompt_ids,
+            prompt_ids=prompt.ids,
             sampling=sampling_params(message.parameters),
             stopping=stopping_params(message.stopping_parameters),
             prefill_logprobs=message.prefill_logprobs,
             top_n_tokens=message.top_n_tokens,
             adapter=None if message.lora_id in ("", NO_ADAPTER) else message.lora_id,
+            images=prompt.images,
         )
 
     def joined_batch(self, message: pb.PrefillRequest) -> None:
@@ -69,7 +75,7 @@ class WireV2(Wire):
     def warmup_command(self, message: pb.WarmupRequest, encode: Encode) -> WarmupCommand:
         """WarmupRequest."""
         return WarmupCommand(
-            requests=self._requests(message.batch.requests, encode),
+            requests=self._warmup_requests(message.batch.requests, encode),
             max_prefill_tokens=message.max_prefill_tokens,
             max_input_tokens=message.max_input_length or None,
             max_total_tokens=message.max_total_tokens or None,

@@ -9,9 +9,9 @@ from text_generation_server.engine.types import (
     WarmupCommand,
     WarmupResult,
 )
-from text_generation_server.errors import InvalidRequest
 from text_generation_server.rpc.wire import (
     Encode,
+    EncodedPrompt,
     Prompt,
     Wire,
     sampling_params,
@@ -33,13 +33,18 @@ EXTENSIONS = (
 )
 """What is read of requests that other shards of this protocol do not know (docs/protocol.md#extensions)."""
 
+IMAGES = "images"
+"""What is told beside them where the model takes images."""
+
 
 class WireV3(Wire):
     """Messages of the package generate.v3. Prompt log-probabilities are given only where the operator allows them."""
 
-    def __init__(self, prefill_logprobs: bool) -> None:
+    def __init__(self, prefill_logprobs: bool, images: bool = False) -> None:
+        """images: whether the model takes any, which is told."""
         super().__init__(pb)
         self._prefill_logprobs = prefill_logprobs
+        self._extensions = (*EXTENSIONS, IMAGES) if images else EXTENSIONS
 
     def info(self, info: ShardInfo) -> pb.InfoResponse:
         """InfoResponse."""
@@ -57,24 +62,20 @@ class WireV3(Wire):
             vocab_size=info.vocab_size,
             adapter_ids=info.adapters,
             prefix_caching_by_adapter=info.prefix_caching_by_adapter,
-            request_extensions=EXTENSIONS,
+            request_extensions=self._extensions,
         )
 
     def prompt(self, message: pb.Request) -> Prompt:
         """A Request's prompt."""
-        return Prompt(prompt_text(message), message.truncate, message.add_special_tokens, tuple(message.prompt_ids))
+        text, images = _text_and_images(message)
+        rest = message.truncate, message.add_special_tokens, tuple(message.prompt_ids)
+        return Prompt(text, *rest, images)
 
-    def check_served(self, message: pb.Request) -> None:
-        """Images are passed over in a Warmup only, where routers always send one."""
-        kinds = {chunk.WhichOneof("chunk") for chunk in message.input_chunks.chunks}
-        if "image" in kinds:
-            raise InvalidRequest("the prompt has an image, and this model takes text only: leave it out")
-
-    def request(self, message: pb.Request, prompt_ids: tuple[int, ...]) -> Request:
+    def request(self, message: pb.Request, prompt: EncodedPrompt) -> Request:
         """Request; slots say all that blocks say, and more. What it generated before comes after its prompt."""
         return Request(
             id=message.id,
-            prompt_ids=(*prompt_ids, *message.generated_ids),
+            prompt_ids=(*prompt.ids, *message.generated_ids),
             sampling=_sampling(message.parameters),
             stopping=stopping_params(
                 message.stopping_parameters,
@@ -90,6 +91,7 @@ class WireV3(Wire):
             cache_len=message.cache_len,
             chunk=message.chunk_len if message.HasField("chunk_len") else None,
             generated=len(message.generated_ids),
+            images=prompt.images,
         )
 
     def joined_batch(self, message: pb.PrefillRequest) -> int | None:
@@ -105,7 +107,7 @@ class WireV3(Wire):
     def warmup_command(self, message: pb.WarmupRequest, encode: Encode) -> WarmupCommand:
         """WarmupRequest; routers up to 2.4.0 set both limits always, 0 among them."""
         return WarmupCommand(
-            requests=self._requests(message.batch.requests, encode),
+            requests=self._warmup_requests(message.batch.requests, encode),
             max_prefill_tokens=message.max_prefill_tokens,
             max_input_tokens=message.max_input_tokens or None,
             max_total_tokens=message.max_total_tokens or None,
@@ -146,9 +148,16 @@ def _sampling(message: pb.NextTokenChooserParameters) -> SamplingParams:
     )
 
 
-def prompt_text(message: pb.Request) -> str:
-    """The text chunks joined, without images; `inputs` where there are no chunks."""
+def _text_and_images(message: pb.Request) -> tuple[str, tuple[tuple[bytes, str], ...]]:
+    """The chunks of text before the first image, and each image with those behind it; `inputs` without chunks."""
     chunks = message.input_chunks.chunks
     if not chunks:
-        return message.inputs
-    return "".join(chunk.text for chunk in chunks if chunk.WhichOneof("chunk") == "text")
+        return message.inputs, ()
+    texts, files = [""], list[bytes]()
+    for chunk in chunks:
+        if chunk.WhichOneof("chunk") == "image":
+            files.append(chunk.image.data)
+            texts.append("")
+        else:
+            texts[-1] += chunk.text
+    return texts[0], tuple(zip(files, texts[1:], strict=True))

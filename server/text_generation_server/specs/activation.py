@@ -11,6 +11,7 @@ class Activation(StrEnum):
     RELU = "relu"
     GELU = "gelu"
     GELU_TANH = "gelu_tanh"
+    GELU_SIGMOID = "gelu_sigmoid"
 
 
 ACTIVATION_NAMES: Mapping[str, Activation] = {
@@ -21,5 +22,6 @@ ACTIVATION_NAMES: Mapping[str, Activation] = {
     "gelu_new": Activation.GELU_TANH,
     "gelu_fast": Activation.GELU_TANH,
     "gelu_pytorch_tanh": Activation.GELU_TANH,
+    "quick_gelu": Activation.GELU_SIGMOID,
 }
 """As config files call them."""

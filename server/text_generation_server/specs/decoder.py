@@ -12,6 +12,7 @@ from text_generation_server.specs.alibi import AlibiSpec
 from text_generation_server.specs.names import CheckpointNames
 from text_generation_server.specs.rope import RopeSpec
 from text_generation_server.specs.ssd import SsdSpec
+from text_generation_server.specs.vision import VisionSpec
 
 
 class NormKind(Enum):
@@ -195,6 +196,7 @@ class DecoderSpec:
     embedding_scale: multiplies embeddings, rounded to their dtype first. embedding_size: their width, if not the
     hidden state's. branch_scale: multiplies what each branch of a sequential layer adds.
     ssd: what layers of `ssd_layers` have in place of attention; these are sequential.
+    vision: what reads images for it, None where it takes none.
     """
 
     vocab_size: int
@@ -214,6 +216,7 @@ class DecoderSpec:
     branch_scale: float = 1.0
     ssd: SsdSpec | None = None
     ssd_layers: frozenset[int] = frozenset()
+    vision: VisionSpec | None = None
 
     @property
     def attending(self) -> tuple[int, ...]:

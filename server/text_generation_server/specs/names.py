@@ -1,6 +1,6 @@
 """Where a checkpoint has a decoder's tensors, and in which order their rows are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 
@@ -50,6 +50,7 @@ class CheckpointNames:
     q_norm, k_norm: with a place for the head's number if there is a tensor a head.
     embedding_in, embedding_out: linears between embeddings of another width and the hidden state.
     conv1d: linears of layers are stored [in, out].
+    aliases: beginnings of names, and what some checkpoints have in their place.
     """
 
     family_prefix: str
@@ -75,3 +76,13 @@ class CheckpointNames:
     embedding_out: str = ""
     conv1d: bool = False
     moe: MoeNames | None = None
+    aliases: tuple[tuple[str, str], ...] = ()
+
+    def within(self, prefix: str, head: str) -> "CheckpointNames":
+        """The same tensors where they are part of another model's, under this prefix in place of the family's."""
+        inside = {key: prefix + name.removeprefix(self.family_prefix) for key in _WHOLE if (name := getattr(self, key))}
+        return replace(self, family_prefix="", head=head, **inside)
+
+
+_WHOLE = ("embedding", "layer", "final_norm", "positions", "embedding_norm", "embedding_in", "embedding_out")
+"""Those that are not relative to a layer, but for the head."""

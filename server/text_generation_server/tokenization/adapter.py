@@ -99,6 +99,10 @@ class TokenizerAdapter:
         """The tokens that a model of so many ids does not know, and how the vocabulary calls them."""
         return {token_id: text for token_id, text in self._backend.spellings().items() if token_id >= vocab_size}
 
+    def id_of(self, token: str) -> int | None:
+        """The id of a token's text, if there is such a token."""
+        return self._backend.id_of(token)
+
     def _id_set(self, token: str | None) -> frozenset[int]:
-        token_id = None if token is None else self._backend.id_of(token)
+        token_id = None if token is None else self.id_of(token)
         return frozenset() if token_id is None else frozenset({token_id})

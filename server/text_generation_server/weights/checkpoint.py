@@ -49,7 +49,7 @@ class SavedCheckpoint:
     """All tensors of a model directory.
 
     family_prefix: a prefix of the names asked for that some checkpoints of the family leave out.
-
+    aliases: other beginnings of names, and what some checkpoints have in their place.
     quantised: whether its config.json says so.
 
     Raises:
@@ -63,9 +63,10 @@ class SavedCheckpoint:
         family_prefix: str = "",
         progress: Progress = lambda _done, _total: None,
         quantised: bool = False,
+        aliases: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._directory = directory
-        self._prefix = family_prefix
+        self._aliases = ((family_prefix, ""), *aliases) if family_prefix else tuple(aliases)
         self._progress = progress
         files = [TensorFile(directory / name, quantised) for name in weight_files(directory).names]
         self._homes = {name: file for file in files for name in file.tensors}
@@ -75,7 +76,7 @@ class SavedCheckpoint:
         self._lock = Lock()
 
     def has(self, name: str) -> bool:
-        """Whether the tensor is there, under this name or without the family's prefix."""
+        """Whether the tensor is there, under this name or another that stands for it."""
         return self._find(name) is not None
 
     def view(
@@ -131,8 +132,8 @@ class SavedCheckpoint:
         return name in self._homes and is_derived(name, len(self._homes[name].tensors[name].shape))
 
     def _candidates(self, name: str) -> list[str]:
-        short = name.removeprefix(self._prefix)
-        return [name] if short == name else [name, short]
+        others = (other + name[len(ours) :] for ours, other in self._aliases if name.startswith(ours))
+        return [name, *others]
 
     def _find(self, name: str) -> str | None:
         return next((candidate for candidate in self._candidates(name) if candidate in self._homes), None)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -113,6 +114,18 @@ def test_modules_are_made_for_type_size_windows_and_soft_caps(played):
         "decode (bfloat16, heads of 128)",
         "FA3, prefill (bfloat16, heads of 128, windows, soft cap)",
     )
+
+
+def test_a_cache_of_8_bits_has_modules_of_its_own(played):
+    """FA3 takes none beside queries of 16 bits."""
+    played.TARGET_CUDA_ARCHS = {HOPPER}
+    shape = shape_of()
+    narrow = replace(shape, state=replace(shape.state, narrow=torch.float8_e4m3fn))
+    decode, prefill = (module.spec for module in modules_of(narrow))
+    types = (torch.bfloat16, torch.float8_e4m3fn, torch.bfloat16, torch.int32)
+    assert (decode.kind, decode.arguments[:4]) == ("decode", types)
+    assert (prefill.kind, prefill.arguments[:5]) == ("primary", ("fa2", *types))
+    assert "cache in float8_e4m3fn" in modules_of(narrow)[0].title
 
 
 def test_what_is_missing_is_compiled_with_a_line_each(played, tmp_path):

@@ -15,6 +15,9 @@ LOUD = ("model_type", "head_dim", "num_key_value_heads")
 OURS = ("max_position_embeddings", "tie_word_embeddings")
 """Without these keys a length is unbounded, and the checkpoint says whether there is a head."""
 
+NO_MODEL = ("gemma3",)
+"""What such a config leaves out makes no model: images would have more tokens than patches."""
+
 
 def spec_without(values, key):
     """None where the key has to be there."""
@@ -24,7 +27,10 @@ def spec_without(values, key):
         return None
 
 
-@pytest.mark.parametrize("model_type", [name for name in ARCHITECTURES if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES])
+TRIED = [name for name in ARCHITECTURES if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and name not in NO_MODEL]
+
+
+@pytest.mark.parametrize("model_type", TRIED)
 def test_a_key_left_out_means_its_default(model_type):
     values = AutoConfig.for_model(model_type).to_dict()
     whole = read_spec(ConfigDict(values))

@@ -77,6 +77,13 @@ def test_lines_that_report_on_no_phase_are_shown(extra: dict[str, object]):
     assert "hello" in out.getvalue()
 
 
+def test_what_a_child_adds_to_a_line_is_there_in_json():
+    out = io.StringIO()
+    line = log_line(extra={"phase": "loaded", "seconds": 1.5})
+    StartUp(console(out, json_lines=True)).stdout_of("shard-0")(line)
+    assert json.loads(out.getvalue())["fields"] == {"message": "hello", "phase": "loaded", "seconds": 1.5}
+
+
 @pytest.mark.parametrize("json_lines", [True, False])
 def test_a_routers_line_is_shown_as_it_is_or_as_text_with_its_request(json_lines: bool):
     out = io.StringIO()

@@ -2,7 +2,7 @@
 
 from text_generation_server.errors import InvalidRequest
 from text_generation_server.rpc.prompts import PromptEncoder
-from text_generation_server.rpc.wire import Prompt
+from text_generation_server.rpc.wire import EncodedPrompt, Prompt
 
 
 class Words:
@@ -22,7 +22,8 @@ def encoded(*prompts, always_special=False):
     tokenizer = Words()
     encode = PromptEncoder(tokenizer)
     encode.always_special = always_special
-    return encode([Prompt(*prompt) for prompt in prompts]), tokenizer.calls
+    found = encode([Prompt(*prompt) for prompt in prompts])
+    return [one.ids if isinstance(one, EncodedPrompt) else one for one in found], tokenizer.calls
 
 
 def test_prompts_of_one_kind_are_encoded_together():

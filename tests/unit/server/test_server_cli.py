@@ -105,6 +105,13 @@ def test_weights_have_a_source(run, served, load_format):
     assert run("serve", "model", "--load-format", "magic").exit_code == 2
 
 
+@pytest.mark.parametrize("kept", ["auto", "fp8_e4m3fn", "fp8_e4m3", "fp8_e5m2"])
+def test_keys_and_values_are_kept_in_a_type(run, served, kept):
+    assert run("serve", "model", "--kv-cache-dtype", kept).exit_code == 7
+    assert served[0].options.kv_cache_dtype == kept
+    assert run("serve", "model", "--kv-cache-dtype", "fp8").exit_code == 2
+
+
 def test_speculation_has_a_depth(run, served):
     assert run("serve", "model", "--speculate", "3").exit_code == 7
     assert served[0].options.speculate == 3
@@ -114,7 +121,6 @@ def test_speculation_has_a_depth(run, served):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--kv-cache-dtype", "fp8_e4m3fn"),
         ("--diffusion",),
     ],
     ids=lambda arguments: arguments[0],

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from text_generation_router.chat.pictures import image_part
 from text_generation_router.errors import InvalidInput
 from text_generation_server.errors import excerpt
 
@@ -28,7 +29,7 @@ def _chat_messages(message: Mapping[str, Any]) -> Iterator[Message]:
             results = [block for block in blocks if block["type"] == "tool_result"]
             yield from map(_tool_answer, results)
             if rest := [block for block in blocks if block["type"] != "tool_result"]:
-                yield {"role": "user", "content": _joined(rest, "messages")}
+                yield {"role": "user", "content": _content(rest)}
         case "system":
             yield {"role": "system", "content": _joined(blocks, "messages")}
         case _:
@@ -59,7 +60,7 @@ def _call(block: Block) -> Message:
 
 
 def _tool_answer(block: Block) -> Message:
-    content = _joined(_blocks(block.get("content"), "messages"), "messages")
+    content = _content(_blocks(block.get("content"), "messages"))
     return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": content}
 
 
@@ -72,6 +73,29 @@ def _blocks(content: Any, field: str) -> list[Block]:
     raise InvalidInput(f"`{field}` has content that is neither a text nor blocks with a `type`")
 
 
+def _content(blocks: Sequence[Block]) -> str | list[Message]:
+    """What a message has: texts are joined, and images stay apart."""
+    if not any(block["type"] == "image" for block in blocks):
+        return _joined(blocks, "messages")
+    return [_image(block) if block["type"] == "image" else _text_part(block) for block in blocks]
+
+
+def _text_part(block: Block) -> Message:
+    return {"type": "text", "text": _text(block, "messages")}
+
+
+def _image(block: Block) -> Message:
+    source = block.get("source")
+    match source:
+        case {"type": "base64", "media_type": str(kind), "data": str(data)}:
+            return image_part(f"data:{kind};base64,{data}")
+        case {"type": "url", "url": str(url)}:
+            return image_part(url)
+    raise InvalidInput(
+        "`messages` has an image without a `source` of type base64, with `media_type` and `data`, or of type url"
+    )
+
+
 def _joined(blocks: Iterable[Block], field: str) -> str:
     """The texts of blocks that are texts, a line each."""
     return "\n".join(_text(block, field) for block in blocks)
@@ -82,5 +106,5 @@ def _text(block: Block, field: str) -> str:
         return text
     raise InvalidInput(
         f"`{field}` has a block of type {excerpt(block['type'])}, which is not taken: expected "
-        "text, tool_use or tool_result"
+        "text, image, tool_use or tool_result"
     )

@@ -45,10 +45,11 @@ class MessageRoutes:
     async def count_tokens(self, request: Request) -> Response:
         """How many tokens a conversation is, in Anthropic's shape."""
         body = await read_json(request, CountBody, self._services.payload_limit)
-        (prompt,) = (await asyncio.to_thread(self._ask, body)).prompts
-        ids = await self._services.tokenizer.encode(prompt.inputs, truncate=0, add_special_tokens=False)
-        return Response(json.dumps({"input_tokens": len(ids)}), media_type=JSON)
+        asked = await asyncio.to_thread(self._ask, body)
+        read = await self._services.validator.prompts.read(asked.prompts[0].inputs, 0, False, asked.image_urls)
+        return Response(json.dumps({"input_tokens": len(read.ids)}), media_type=JSON)
 
     def _ask(self, body: CountBody) -> Asked:
         services = self._services
-        return ask_chat(chat_body(body), services.template, services.dialect, MessageWriter(body.model))
+        writer, mark = MessageWriter(body.model), services.validator.prompts.image_mark
+        return ask_chat(chat_body(body), services.template, services.dialect, writer, image_mark=mark)

@@ -1,6 +1,6 @@
 """`/v1/chat/completions`: conversations, made prompts by the model's chat template. Knows not how they are run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from starlette.responses import Response
 from text_generation_router.chat.dialect import Dialect
 from text_generation_router.chat.fitting import fitted
 from text_generation_router.chat.messages import ends_with_answer
+from text_generation_router.chat.pictures import Message, without_images
 from text_generation_router.chat.reader import PLAIN
 from text_generation_router.chat.template import ChatTemplate
 from text_generation_router.chat.tools import Tools, offered_tools
@@ -50,7 +51,8 @@ class ChatRoutes:
         """What a chat asks for. Raises ApiError."""
         services, style = self._services, self._style
         writer = style.chat(body, services.info)
-        asked = ask_chat(body, services.template, services.dialect, writer, style.chat_tokens)
+        mark = services.validator.prompts.image_mark
+        asked = ask_chat(body, services.template, services.dialect, writer, style.chat_tokens, mark)
         (prompt,) = asked.prompts
         given = style.penalties(prompt.parameters)
         return replace(asked, prompts=[prompt.model_copy(update={"given": given})])
@@ -62,8 +64,12 @@ def ask_chat(
     dialect: Dialect,
     writer: Writer,
     default_tokens: int | None = None,
+    image_mark: str | None = None,
 ) -> Asked:
-    """What a chat asks for. May take long for a long conversation. Raises ApiError."""
+    """What a chat asks for. May take long for a long conversation. Raises ApiError.
+
+    image_mark: what stands for an image in prompts; None if the model takes none.
+    """
     if body.top_logprobs and not body.logprobs:
         raise InvalidInput("`top_logprobs` needs `logprobs` to be true")
     limits = {body.max_tokens, body.max_completion_tokens} - {None}
@@ -72,7 +78,8 @@ def ask_chat(
     tools = dialect.callable(offered_tools(body.tools, body.tool_choice, body.parallel_tool_calls))
     grammar = _grammar(body, tools)
     request = prompt_request(body, "", next(iter(limits), default_tokens), body.top_logprobs, grammar)
-    prompt = _prompt(body, template, tools)
+    messages, image_urls = without_images(body.messages, image_mark is not None)
+    prompt = _prompt(body, messages, template, tools, image_mark or "")
     form = dialect.form(prompt, tools) if tools or writer.tells_reasoning else PLAIN
     if grammar is not None:
         prompt = dialect.without_reasoning(prompt)
@@ -80,7 +87,8 @@ def ask_chat(
     # The template has written the special tokens that the model wants.
     request = request.model_copy(update={"inputs": prompt})
     choices = 1 if body.n is None else body.n
-    return Asked(writer, [request], body.model, choices, bool(body.stream), special_tokens=False, form=form)
+    given: dict[str, Any] = {"special_tokens": False, "form": form, "image_urls": image_urls}
+    return Asked(writer, [request], body.model, choices, bool(body.stream), **given)
 
 
 def _grammar(body: ChatBody, tools: Tools | None) -> AnyGrammar | None:
@@ -91,19 +99,22 @@ def _grammar(body: ChatBody, tools: Tools | None) -> AnyGrammar | None:
     return JsonGrammar(type="json", value=tools.grammar()) if tools is not None and tools.forced else asked
 
 
-def _prompt(body: ChatBody, template: ChatTemplate | None, tools: Tools | None) -> str:
+def _prompt(
+    body: ChatBody, messages: Sequence[Message], template: ChatTemplate | None, tools: Tools | None, image_mark: str
+) -> str:
     """The conversation as the model reads it."""
-    for message in body.messages:
+    for message in messages:
         if not isinstance(message.get("role"), str):
             raise InvalidInput("`messages` has a message without a `role`, expected a text such as user")
     if template is None:
         raise TemplateFailed(_NO_TEMPLATE)
     offered = None if tools is None else tools.offered
     return template.render(
-        fitted(body.messages, template, offered, body.tool_prompt),
+        fitted(messages, template, offered, body.tool_prompt),
         tools=offered,
-        continue_final_message=ends_with_answer(body.messages),
+        continue_final_message=ends_with_answer(messages),
         extra={**_effort(body.reasoning_effort, template), **(body.chat_template_kwargs or {})},
+        image_mark=image_mark,
     )
 
 

@@ -50,6 +50,7 @@ class Rendering:
         self._whole = f'{{"id":"{id}","object":"{shape.whole}",{facts},"choices":['
         self._chunk = f'{{"id":"{id}","object":"{shape.chunk}",{facts},"choices":['
         self._end = '],"usage":null}' if usage else "]}"
+        self._nothing_more = f',"logprobs":null,"finish_reason":null}}{self._end}'
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> str:
         """See `Writer`."""
@@ -66,6 +67,11 @@ class Rendering:
 
     def step(self, index: int, step: Step) -> Sequence[str]:
         """See `Writer`. A choice may have a chunk before its first event, and has one after its last."""
+        events = step.events
+        if len(events) == 1 and not (self._logprobs or step.end) and index in self._begun:  # as nearly all are
+            content = self._shape.delta(events[0])
+            if content is not None and type(events[0]) is not CallBegin:
+                return (f'{self._chunk}{{"index":{index},{content}{self._nothing_more}',)
         chunks = [] if index in self._begun else self._opened(index, step)
         contents = [content for event in step.events if (content := self._shape.delta(event)) is not None]
         if self._logprobs:

@@ -68,7 +68,7 @@ class TokenGraphs:
         None if no graph is for it.
         """
         tokens = sum(plan.query_lens)
-        for graph in self._graphs:
+        for graph in self._graphs if not plan.blocks else ():
             if graph.inputs.shape[1] >= tokens and graph.plan.suits(plan.query_lens, plan.seq_lens):
                 self._fill(graph.inputs, plan, tokens)
                 graph.plan.prepare(plan.rows, plan.query_lens, plan.seq_lens)
@@ -85,4 +85,5 @@ class TokenGraphs:
 
     def _hidden(self, inputs: Tensor, plan: TokenPreparation) -> Tensor:
         _, positions, rows = inputs
-        return self._model.hidden(self._build(self._ids(inputs), positions, rows, plan))
+        pictured = self._model.reader is not None
+        return self._model.hidden(self._build(self._ids(inputs), positions, rows, plan, pictured=pictured))

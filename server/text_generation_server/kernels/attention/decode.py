@@ -15,6 +15,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.attention.merge import is_last, leave, merged
+from text_generation_server.kernels.attention.narrow import suited
 from text_generation_server.kernels.attention.scores import LOG2_E, Rule
 from text_generation_server.kernels.attention.sizes import DECODE_STAGES, DecodeTile, KVSplit
 from text_generation_server.kernels.attention.walk import fresh, walk, walk_by_sums
@@ -157,7 +158,7 @@ def _decode(
     member, column = tl.program_id(0) % blocks * BLOCK_G + tl.arange(0, BLOCK_G), tl.arange(0, BLOCK_D)[None, :]
     head, here = kv_head * GROUP + member, member < GROUP
     held = here[:, None] & (column < HEAD_DIM)
-    query = tl.load(q + token * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
+    query = suited(tl.load(q + token * q_token + head[:, None] * q_head + column, mask=held, other=0.0), kv)
     slope = None if slopes is None else tl.load(slopes + head, mask=here, other=0.0)
     # Heads behind the last are the last again.
     bias = None if biases is None else biases + tl.minimum(head, KV_HEADS * GROUP - 1) * (2 * farthest + 1) + farthest
@@ -197,7 +198,7 @@ def decode(
 
     Args:
         q: [T, H, d], each head contiguous.
-        kv: [slots, 2, K, d], contiguous: a layer's keys and values.
+        kv: [slots, 2, K, d], contiguous: a layer's keys and values, in the type of q or in 8 bits.
         rows, seq_lens: [B] int64, of the table; keys that each sees. A row without keys is passed over.
         table: [all rows, positions] int64, the slot of each position of each row.
         rule: what scores are subject to.
@@ -210,7 +211,7 @@ def decode(
     heads, head_dim = q.shape[1:]
     kv_heads, count = kv.shape[2], rows.shape[0]
     out = q.new_empty(len(q), heads * head_dim) if out is None else out
-    tile = DecodeTile.of(heads // kv_heads, head_dim)
+    tile = DecodeTile.of(heads // kv_heads, head_dim, kv.itemsize == 1)
     blocks = kv_heads * triton.cdiv(heads // kv_heads, tile.heads)
     stores: tuple[Tensor | None, ...] = (None, None, None)
     if split.parts > 1:

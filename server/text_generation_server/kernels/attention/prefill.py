@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from text_generation_server.kernels.attention.narrow import suited
 from text_generation_server.kernels.attention.scores import EVERYTHING, LOG2_E, Rule
 from text_generation_server.kernels.attention.sizes import PrefillTile, padded_width
 from text_generation_server.kernels.attention.walk import fresh, walk
@@ -76,7 +77,7 @@ def _attend(
     at = before + row // GROUP
     column = tl.arange(0, BLOCK_D)[None, :]
     held = stored[:, None] & (column < HEAD_DIM)
-    query = tl.load(q + token[:, None] * q_token + head[:, None] * q_head + column, mask=held, other=0.0)
+    query = suited(tl.load(q + token[:, None] * q_token + head[:, None] * q_head + column, mask=held, other=0.0), kv)
     slope = None if slopes is None else tl.load(slopes + head)[:, None]
     bias = None if biases is None else (biases + head * (2 * farthest + 1) + farthest)[:, None]
     # All rows see the keys up to the first one's; the last sees those up to `end`.
@@ -163,7 +164,7 @@ def prefill(
 
     Args:
         q: [T, H, d], each head contiguous.
-        kv: [slots, 2, K, d], contiguous: a layer's keys and values.
+        kv: [slots, 2, K, d], contiguous: a layer's keys and values, in the type of q or in 8 bits.
         blocks: [any, 5] int64, see `blocks_of`.
         count: [1] int64, how many of the blocks are to be computed.
         table: [all rows, positions] int64, the slot of each position of each row.

@@ -67,11 +67,11 @@ class DecodeTile:
     merged: tuple[int, int]
 
     @classmethod
-    def of(cls, group: int, head_dim: int) -> "DecodeTile":
-        """For groups of query heads of a key head."""
+    def of(cls, group: int, head_dim: int, narrow: bool = False) -> "DecodeTile":
+        """For groups of query heads of a key head. narrow: keys of 8 bits, of which twice as many are in flight."""
         width = padded_width(head_dim)
         heads = 1 if group == 1 else FEW_HEADS if group <= FEW_HEADS else MANY_HEADS
-        keys = max(16, (4096 if group == 1 else 8192) // width)
+        keys = max(16, (4096 if group == 1 else 16384 if narrow else 8192) // width)
         merged_heads = min(heads, triton.next_power_of_2(group))
         splits = max(1, MERGED_NUMBERS // (merged_heads * width))
         return cls(heads, keys, width, (merged_heads, splits))

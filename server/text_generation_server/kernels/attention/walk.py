@@ -6,20 +6,20 @@ Knows neither which queries these are nor how keys are split.
 import triton
 import triton.language as tl
 
+from text_generation_server.kernels.attention.narrow import halves, load_halves
 from text_generation_server.kernels.attention.scores import LOWEST, ruled
 
 
 @triton.jit
 def load_block(
     keys: tl.tensor, slot: tl.tensor, SLOT: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr
-) -> tuple[tl.tensor, tl.tensor]:
-    """Keys and values [N, BLOCK_D] of slots [N], with zeros behind d numbers. SLOT: numbers of a slot."""
+) -> tl.tensor:
+    """Keys or values [N, BLOCK_D] of slots [N], with zeros behind d numbers. SLOT: numbers of a slot."""
     column = tl.arange(0, BLOCK_D)[None, :]
     place = keys + slot[:, None] * SLOT + column
     if BLOCK_D == HEAD_DIM:
-        return tl.load(place), tl.load(place + SLOT // 2)
-    held = column < HEAD_DIM
-    return tl.load(place, mask=held, other=0.0), tl.load(place + SLOT // 2, mask=held, other=0.0)
+        return tl.load(place)
+    return tl.load(place, mask=column < HEAD_DIM, other=0.0)
 
 
 @triton.jit
@@ -56,7 +56,7 @@ def walk(
     """Go on from a state, which is the same three as `fresh` makes, with keys [begin, end).
 
     Args:
-        query: [M, d].
+        query: [M, d], as `suited`.
         at: [M] the position of each query.
         source: where the head's keys are in the first slot, and the row's slots.
         slope: [M, 1]. bias: [M, 1], see `ruled`.
@@ -65,11 +65,14 @@ def walk(
     """
     most, total, values = state
     keys, slots = source
+    narrow: tl.constexpr = keys.dtype.element_ty.primitive_bitwidth == 8
+    if narrow:
+        even, odd = halves(values)
     for start in tl.range(begin, end, BLOCK_N, num_stages=STAGES):
         position = start + tl.arange(0, BLOCK_N)
         # Positions behind the last are the last again, whose value is a number, and get no weight.
         slot = tl.load(slots + (tl.minimum(position, end - 1) if MASKED else position))
-        key, value = load_block(keys, slot, SLOT, HEAD_DIM, query.shape[1])
+        key = load_block(keys, slot, SLOT, HEAD_DIM, query.shape[1]).to(query.dtype)
         ahead = at[:, None] - position[None, :]
         score = ruled(tl.dot(query, key.T, input_precision="ieee") * scale, ahead, slope, softcap, bias, farthest)
         if MASKED:
@@ -81,8 +84,17 @@ def walk(
         fade = tl.exp2(most - greater)
         weight = tl.exp2(score - greater[:, None])
         total = total * fade + tl.sum(weight, 1)
-        values = tl.dot(weight.to(value.dtype), value, values * fade[:, None], input_precision="ieee")
+        if narrow:
+            left, right = load_halves(keys + SLOT // 2, slot, SLOT, HEAD_DIM, query.shape[1], query.dtype)
+            weight = weight.to(query.dtype)
+            even = tl.dot(weight, left, even * fade[:, None], input_precision="ieee")
+            odd = tl.dot(weight, right, odd * fade[:, None], input_precision="ieee")
+        else:
+            value = load_block(keys + SLOT // 2, slot, SLOT, HEAD_DIM, query.shape[1])
+            values = tl.dot(weight.to(value.dtype), value, values * fade[:, None], input_precision="ieee")
         most = greater
+    if narrow:
+        values = tl.interleave(even, odd)
     return most, total, values
 
 
@@ -116,7 +128,8 @@ def walk_by_sums(
     for start in tl.range(begin, end, BLOCK_N, num_stages=STAGES):
         position = start + tl.arange(0, BLOCK_N)
         slot = tl.load(slots + tl.minimum(position, end - 1))
-        key, value = load_block(keys, slot, SLOT, HEAD_DIM, query.shape[0])
+        key = load_block(keys, slot, SLOT, HEAD_DIM, query.shape[0])
+        value = load_block(keys + SLOT // 2, slot, SLOT, HEAD_DIM, query.shape[0])
         score = ruled(tl.sum(key.to(tl.float32) * query[None, :], 1), newest - position, slope, softcap, bias, farthest)
         score = tl.where(position < end, score, float("-inf"))
         greater = tl.maximum(most, score)

@@ -22,8 +22,9 @@ from text_generation_server.models.generic.bridge import PROBING, Call, Note, at
 from text_generation_server.models.generic.model import GenericModel
 from text_generation_server.models.generic.probe import attention_calls
 from text_generation_server.models.generic.selftest import check_answers
+from text_generation_server.models.kv_form import tell_narrow
 from text_generation_server.models.positions import log_positions
-from text_generation_server.specs.decoder import DIFFERENT_HEAD
+from text_generation_server.specs.decoder import DIFFERENT_HEAD, PositionLimit
 from text_generation_server.weights.checkpoint import SavedCheckpoint
 from text_generation_server.weights.files import weight_files
 
@@ -38,10 +39,12 @@ def load_generic(
     attention: str,
     trust_remote_code: bool,
     progress: Callable[[int, int], None],
+    narrow: torch.dtype | None = None,
 ) -> GenericModel:
     """The model, on one rank.
 
-    `trust_remote_code` lets transformers run Python code of the directory.
+    `trust_remote_code` lets transformers run Python code of the directory. narrow: see `PagedSpec`; the model is tried
+    without it.
 
     Raises:
         UnsupportedModel: transformers cannot build it, or it attends in a way that ours does not; says which.
@@ -55,8 +58,13 @@ def load_generic(
     note = Note()
     attach(model, note)
     layers = config.get_text_config().num_hidden_layers
-    served = _served(model, note, attention_calls(model, note, device, layers), dtype, device, attention)
+    shape = _shape(note, attention_calls(model, note, device, layers), dtype, device)
+    served = _served(model, note, shape, attention)
+    log_positions(_positions(model))
     check_answers(model, served)
+    if narrow is not None:
+        served = _served(model, note, replace(shape, state=replace(shape.state, narrow=narrow)), attention)
+        tell_narrow(served.kv, scaled=False)
     progress(size, size)
     logger.warning(
         "model_type {} has no architecture of its own here: it runs through transformers' own code with our paged "
@@ -122,12 +130,12 @@ def _warn_of_another_head(model: Any) -> None:
         logger.warning(DIFFERENT_HEAD, names.get(id(head.weight), "head"), names.get(id(embedding.weight), "embedding"))
 
 
-def _served(
-    model: Any, note: Note, calls: list[Call], dtype: torch.dtype, device: torch.device, attention: str
-) -> GenericModel:
-    config = model.config.get_text_config()
-    positions = read_max_positions(ConfigDict(config.to_dict()), *POSITION_KEYS)
-    log_positions(positions)
+def _positions(model: Any) -> PositionLimit | None:
+    return read_max_positions(ConfigDict(model.config.get_text_config().to_dict()), *POSITION_KEYS)
+
+
+def _shape(note: Note, calls: list[Call], dtype: torch.dtype, device: torch.device) -> AttentionShape:
+    """What the model asks of a backend; which of its variants each layer has is put into the note."""
     heads, kv_heads, head_dim, _ = calls[0].shape
     variants = [AttentionVariant(call.window, None, call.softcap) for call in calls]
     distinct = list(dict.fromkeys(variants))
@@ -135,15 +143,19 @@ def _served(
         LayerAttention(call.layer, distinct.index(variant), call.scale)
         for call, variant in zip(calls, variants, strict=True)
     )
-    state = PagedSpec(len(calls), kv_heads, head_dim, dtype, device)
-    backend = create_backend(attention, AttentionShape(tuple(distinct), heads, state))
-    note.padding = backend.head_dim - head_dim
+    return AttentionShape(tuple(distinct), heads, PagedSpec(len(calls), kv_heads, head_dim, dtype, device))
+
+
+def _served(model: Any, note: Note, shape: AttentionShape, attention: str) -> GenericModel:
+    positions = _positions(model)
+    backend = create_backend(attention, shape)
+    note.padding = backend.head_dim - shape.state.head_dim
     return GenericModel(
         model=model,
         note=note,
-        kv=replace(state, slot_major=backend.slot_major, head_dim=backend.head_dim),
+        kv=replace(shape.state, slot_major=backend.slot_major, head_dim=backend.head_dim),
         attention=backend,
-        vocab_size=config.vocab_size,
+        vocab_size=model.config.get_text_config().vocab_size,
         max_positions=None if positions is None else positions.tokens,
         picks_logits="logits_to_keep" in inspect.signature(model.forward).parameters,
     )

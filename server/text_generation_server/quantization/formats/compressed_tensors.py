@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from text_generation_server.config.configdict import ConfigDict
+from text_generation_server.config.quantised import says_narrow_keys
 from text_generation_server.quantization.bits import PackedNumbers
 from text_generation_server.quantization.bytes import ByteLinear
 from text_generation_server.quantization.coded import Coded
@@ -91,12 +92,12 @@ class CompressedTensors:
     @classmethod
     def of(cls, config: ConfigDict, dense: DenseScheme) -> "CompressedTensors":
         """By a quantization_config or compression_config. Raises UnsupportedModel."""
-        for key in ("sparsity_config", "kv_cache_scheme", "transform_config"):
+        for key in ("sparsity_config", "transform_config"):
             if config.get(key):
                 raise config.refusal(key, config.get(key), "a model without it")
         groups, form = config.section("config_groups"), config.text("format", default="dense")
         found = tuple(Group.of(groups.section(key), form) for key in groups.sections())
-        if not found:
+        if not found and not says_narrow_keys(config):
             raise config.refusal("config_groups", config.get("config_groups"), "a group of linears")
         return cls(found, _patterns(config, "ignore", ()), dense)
 

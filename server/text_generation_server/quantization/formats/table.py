@@ -21,6 +21,7 @@ FORMATS: Mapping[str, Callable[[ConfigDict, DenseScheme], Format]] = {
     "compressed-tensors": CompressedTensors.of,
     "fp8": Fp8.of,
     "gptq": Gptq.of,
+    "modelopt": Fp8.of_algorithm,
 }
 """Of checkpoints, by their `quant_method`."""
 

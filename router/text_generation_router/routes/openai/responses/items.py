@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from text_generation_router.chat.pictures import image_part
 from text_generation_router.errors import InvalidInput
 from text_generation_server.errors import excerpt
 
@@ -40,7 +41,7 @@ class _Conversation:
             case "function_call":
                 self._call(item)
             case "function_call_output":
-                content = _text(item.get("output"))
+                content = _content(item.get("output"))
                 self.messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
             case kind:
                 raise InvalidInput(
@@ -49,7 +50,7 @@ class _Conversation:
                 )
 
     def speak(self, role: str, text: str) -> None:
-        """A message; what systems say in a row is one."""
+        """A message of text; what systems say in a row is one."""
         last = self.messages[-1] if self.messages else None
         if role == "system" and last is not None and last["role"] == "system":
             last["content"] += f"\n\n{text}"
@@ -57,15 +58,17 @@ class _Conversation:
             self.messages.append({"role": role, "content": text})
 
     def _message(self, item: Mapping[str, Any]) -> None:
-        role, text = item.get("role"), _text(item.get("content"))
+        role, content = item.get("role"), item.get("content")
+        if role == "user":
+            self.messages.append({"role": "user", "content": _content(content)})
+            return
+        text = _text(content)
         match role:
             case "assistant":
                 answer = self._answer()
                 if "content" in answer or "tool_calls" in answer:
                     self.messages.append(answer := {"role": "assistant"})
                 answer["content"] = text
-            case "user":
-                self.speak("user", text)
             case "system" | "developer":
                 self.speak("system", text)
             case _:
@@ -90,6 +93,24 @@ class _Conversation:
         if not self.messages or self.messages[-1]["role"] != "assistant":
             self.messages.append({"role": "assistant"})
         return self.messages[-1]
+
+
+def _content(content: Any) -> str | list[Message]:
+    """What a message has: texts are joined, and images stay apart."""
+    if not isinstance(content, list) or not any(map(_is_image, content)):
+        return _text(content)
+    return [_image(part) if _is_image(part) else {"type": "text", "text": _part(part, _TEXTS)} for part in content]
+
+
+def _is_image(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "input_image"
+
+
+def _image(part: Mapping[str, Any]) -> Message:
+    url = part.get("image_url")
+    if not isinstance(url, str):
+        raise InvalidInput("`input` has an input_image without an `image_url`; files of an account are not kept here")
+    return image_part(url)
 
 
 def _text(content: Any, kinds: Sequence[str] = _TEXTS) -> str:

@@ -37,4 +37,5 @@ class ResponseRoutes:
     def _ask(self, body: ResponsesBody) -> Asked:
         services = self._services
         writer = ResponseWriter(body, body.model or services.info["model_id"])
-        return ask_chat(chat_body(body), services.template, services.dialect, writer)
+        mark = services.validator.prompts.image_mark
+        return ask_chat(chat_body(body), services.template, services.dialect, writer, image_mark=mark)

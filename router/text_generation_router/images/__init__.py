@@ -1,0 +1,1 @@
+"""Images of requests: got, checked, counted, and handed on as files."""

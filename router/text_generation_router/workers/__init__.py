@@ -1,0 +1,1 @@
+"""Several processes that answer HTTP before one that makes batches."""

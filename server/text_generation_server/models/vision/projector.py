@@ -1,0 +1,53 @@
+"""From a tower's features to the decoder's width. Knows neither specs nor checkpoints."""
+
+from math import isqrt
+
+from torch import Tensor
+
+from text_generation_server.layers.linear import LinearKernel
+from text_generation_server.layers.norm import Norm
+from text_generation_server.models.decoder import DenseMlp
+from text_generation_server.models.vision.tower import TOKENS
+
+
+class PatchProjector:
+    """Each patch by itself."""
+
+    def __init__(self, mlp: DenseMlp) -> None:
+        self._mlp = mlp
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """[N, n, width] to [N, n, hidden]."""
+        return self._mlp(features.flatten(0, 1), TOKENS).view(*features.shape[:2], -1)
+
+
+class SquaresProjector:
+    """The mean of each square of patches, so many in a row, normalised and multiplied by a matrix [width, hidden]."""
+
+    def __init__(self, pooled: int, norm: Norm, weight: Tensor) -> None:
+        self._pooled = pooled
+        self._norm = norm
+        self._weight = weight
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """[N, n, width] to [N, n / pooled², hidden]."""
+        tiles, count, width = features.shape
+        side = isqrt(count) // self._pooled
+        squares = features.view(tiles, side, self._pooled, side, self._pooled, width)
+        means = squares.mean((2, 4)).view(-1, width)
+        return (self._norm(means) @ self._weight).view(tiles, side * side, -1)
+
+
+class ShuffledProjector:
+    """Each square of patches, so many in a row, side by side, multiplied together."""
+
+    def __init__(self, side: int, linear: LinearKernel) -> None:
+        self._side = side
+        self._linear = linear
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """[N, n, width] to [N, n / side², hidden]."""
+        tiles, count, width = features.shape
+        side = isqrt(count) // self._side
+        squares = features.view(tiles, side, self._side, side, self._side, width).transpose(2, 3)
+        return self._linear(squares.reshape(tiles * side * side, -1)).view(tiles, side * side, -1)

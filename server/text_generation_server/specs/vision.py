@@ -1,0 +1,166 @@
+"""What reads images for a decoder is, as data: `models/vision/` runs a spec.
+
+A tower makes features of the patches of an image's tiles, a projector brings them to the decoder's width, packing puts
+those of an image in the order of its positions. Where a field's value comes from is said by the architecture that
+sets it.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from text_generation_server.specs.activation import Activation
+
+
+class Sight(Enum):
+    """Which positions see others that are behind them."""
+
+    CAUSAL = auto()
+    """None."""
+    IMAGES = auto()
+    """Those of an image, the rest of it, within windows."""
+    PROMPTS = auto()
+    """Those of a prompt, all of it, whatever windows there are: the answer alone is causal, and within windows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowerNames:
+    """Where a tower's tensors are. Names without `.weight` and `.bias`; those of layers are relative to `layer`.
+
+    layer: has a place for the layer's number. qkv: queries, keys, values. class_token, before, after: the whole name of
+    a tensor, and of norms before and after all layers; empty where there is none. unused: names of tensors of
+    checkpoints that nothing reads.
+    """
+
+    patches: str
+    positions: str
+    layer: str
+    norm1: str
+    qkv: tuple[str, str, str]
+    out: str
+    norm2: str
+    up: str
+    down: str
+    class_token: str = ""
+    before: str = ""
+    after: str = ""
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TowerSpec:
+    """A vision transformer (arXiv 2010.11929): in every layer x += attention(n1(x)); x += mlp(n2(x)), all with biases.
+
+    layers: of the checkpoint. taken: numbers of layers, counted from 1, whose outputs are the features, side by side; 0
+    is what the first layer reads. No layer behind the last of them is run. eps: of its norms, which have biases too.
+    patch_bias: whether the product that embeds patches has one. by_fraction: tiles may be of other sizes, and a patch
+    has the learned position that is as far in the table's rows and columns as it is in the tile's (NaViT).
+    """
+
+    hidden_size: int
+    layers: int
+    heads: int
+    image_size: int
+    patch_size: int
+    channels: int
+    inner_size: int
+    activation: Activation
+    eps: float
+    names: TowerNames
+    taken: tuple[int, ...]
+    patch_bias: bool = False
+    by_fraction: bool = False
+
+    @property
+    def side(self) -> int:
+        """Patches in a row of a tile, and rows of them."""
+        return self.image_size // self.patch_size
+
+    @property
+    def width(self) -> int:
+        """Of a patch's features."""
+        return self.hidden_size * len(self.taken)
+
+
+@dataclass(frozen=True, slots=True)
+class MlpProjector:
+    """second(act(first(x))), of each patch. first, second: names without suffix."""
+
+    first: str
+    second: str
+    activation: Activation
+    bias: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PooledProjector:
+    """norm(mean(x)) · weight, of squares of patches.
+
+    pooled: patches in a row of such a square. norm: the name of a root mean square norm of 1 + weight, with `eps`.
+    weight: the whole name of a matrix [in, out].
+    """
+
+    pooled: int
+    norm: str
+    eps: float
+    weight: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffledProjector:
+    """linear(x), of squares of patches side by side, row by row. side: patches in a row of such a square.
+
+    linear: its name without suffix.
+    """
+
+    side: int
+    linear: str
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PerceiverProjector:
+    """A gated MLP of each patch, then so many `latents` a tile that look at its patches and at each other, in layers.
+
+    inner_size, activation: of the MLP. depth: layers; eps: of their norms. layer_activation: of their own gated MLPs,
+    four times as wide as the decoder. All names begin with `prefix`.
+    """
+
+    inner_size: int
+    activation: Activation
+    latents: int
+    depth: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    layer_activation: Activation
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class TilePacking:
+    """The first tile is the whole image; the others, where there are any, are cut from one that is larger.
+
+    Those are laid out as one map of patches, of which what only fills the image up to the tiles is cut off, and each of
+    its rows gets `newline` behind it, a tensor of the checkpoint (LLaVA-NeXT's "anyres").
+    """
+
+    newline: str
+
+
+ProjectorSpec = MlpProjector | PooledProjector | ShuffledProjector | PerceiverProjector
+
+
+@dataclass(frozen=True, slots=True)
+class VisionSpec:
+    """What reads images for a decoder.
+
+    packing: None where the features of an image's tiles stand one after the other. ragged: whether
+    tiles are of sizes of their own, which an image's grid tells.
+    """
+
+    tower: TowerSpec
+    projector: ProjectorSpec
+    packing: TilePacking | None = None
+    sight: Sight = Sight.CAUSAL
+    ragged: bool = False
