@@ -77,7 +77,7 @@ def test_rows_that_do_not_fit_are_told_of(make_engine):
 
 
 MAMBA = {"model_type": "mamba", "vocab_size": VOCAB_SIZE, "hidden_size": 16, "num_hidden_layers": 2}
-MAMBA2 = {**MAMBA, "model_type": "mamba2", "num_heads": 4, "head_dim": 8}
+MAMBA2 = {**MAMBA, "model_type": "mamba2", "num_heads": 4, "head_dim": 8, "n_groups": 2}
 T5 = {
     "model_type": "t5", "vocab_size": VOCAB_SIZE, "d_model": 16, "d_ff": 24, "d_kv": 4, "num_heads": 3, "num_layers": 2,
 }  # fmt: skip
