@@ -136,7 +136,9 @@ def test_decode_of_other_heads(device, heads, head_dim, dtype):
 
 def twin_of(rows, bias, causal):
     """What torch's operators make of the same numbers, of which gathered slots are attended to."""
-    spec = PagedSpec(1, rows.kv_heads, rows.kv.shape[-1], rows.kv.dtype, torch.device("cpu"), slot_major=True)
+    narrow = None if rows.kv.dtype == rows.q.dtype else rows.kv.dtype
+    shape = 1, rows.kv_heads, rows.kv.shape[-1]
+    spec = PagedSpec(*shape, rows.q.dtype, torch.device("cpu"), slot_major=True, narrow=narrow)
     cache = spec.allocate(len(rows.kv), 1, 1)
     cache.layer(0).copy_(rows.kv)
     plan = GatheredPlan(rows.table.cpu(), rows.rows, rows.query_lens, rows.seq_lens, bias, causal)
@@ -148,19 +150,23 @@ def drawn_bias(heads, most=20):
     return RelativeBias(torch.randn(heads, 2 * most + 1, generator=torch.Generator().manual_seed(1)))
 
 
-def test_decode_with_biases_by_distance(device):
-    rows, bias = Rows(device, (3, 3), 16, [1, 1, 1], [1, 300, 37]), drawn_bias(3)
+NARROW = torch.float8_e4m3fn, torch.float8_e5m2
+
+
+@pytest.mark.parametrize("held", (None, *NARROW), ids=str)
+def test_decode_with_biases_by_distance(device, held):
+    rows, bias = Rows(device, (3, 3), 16, [1, 1, 1], [1, 300, 37], held=held), drawn_bias(3)
     scored = Rule.of(None, None, None, device, bias.before.to(device)), SCALE, KVSplit(3, 1), rows.arrived
     numbers = (torch.tensor(of_rows, device=device) for of_rows in (rows.rows, rows.seq_lens))
     got = decode(rows.q, rows.kv, *numbers, rows.table, *scored)
     assert_near(got.cpu(), twin_of(rows, bias, causal=True))
 
 
-@pytest.mark.parametrize("biased", [True, False])
-def test_an_encoder_s_tokens_see_each_other(device, biased):
+@pytest.mark.parametrize(("biased", "held"), [(True, None), (False, None), (True, NARROW[0])])
+def test_an_encoder_s_tokens_see_each_other(device, biased, held):
     """Those behind them too, with biases by distance."""
     lens, bias = [37, 1, 70], drawn_bias(3) if biased else None
-    rows = Rows(device, (3, 3), 16, lens, lens)
+    rows = Rows(device, (3, 3), 16, lens, lens, held=held)
     biases = None if bias is None else bias.before.to(device)
     got = rows.prefilled(None, scored=Rule.of(None, None, None, device, biases, causal=False))
     assert_near(got.cpu(), twin_of(rows, bias, causal=False))
@@ -220,9 +226,6 @@ def test_prefill_of_other_heads(device, head_dim, dtype):
 def test_long_blocks_come_first():
     blocks = blocks_of([(4, 0, 40, 40), (2, 40, 1, 90)], group=1, size=16)
     assert blocks == [(2, 40, 1, 90, 0), (4, 0, 40, 40, 32), (4, 0, 40, 40, 16), (4, 0, 40, 40, 0)]
-
-
-NARROW = torch.float8_e4m3fn, torch.float8_e5m2
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)

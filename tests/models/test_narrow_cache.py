@@ -120,6 +120,22 @@ def test_an_encoder_reads_through_the_same_cache(oracle):
     assert_near(got, expected, oracle.reference.logits)
 
 
+@pytest.mark.parametrize("oracle", ["granite-hybrid"], indirect=True)
+def test_a_hybrid_has_it_in_its_layers_with_attention(oracle):
+    """Whose keys are not rotated: they are as the linears make them."""
+    model = AutoModelForCausalLM.from_pretrained(oracle.directory, dtype=torch.float32, attn_implementation="eager")
+    for name, module in model.named_modules():
+        if name.endswith(("self_attn.k_proj", "self_attn.v_proj")):
+            module.register_forward_hook(lambda _module, _input, output: rounded(output, E4M3))
+    with torch.inference_mode():
+        expected = [model(torch.tensor([ids]), use_cache=False).logits[0] for ids in oracle.reference.sequences]
+    served = loaded(oracle.directory, E4M3)
+    kept = bytes_per_slot(loaded(oracle.directory, KvCacheDtype.AUTO).states)
+    assert 4 * bytes_per_slot(served.states) == kept
+    got = Driver(served, oracle.reference.spans).follow(oracle.reference.sequences, 6)
+    assert_near(got, expected, oracle.reference.logits)
+
+
 def with_scales(oracle, folder, names, scales, **config):
     """The model with tensors of scales, `names` of keys' and values', and more in its config."""
     shutil.copytree(oracle.directory, folder, dirs_exist_ok=True)
