@@ -100,11 +100,11 @@ async def test_a_signal_lets_running_requests_finish(shard, start, number):
 
 async def test_it_waits_for_a_shard_that_still_loads_if_it_is_told_to(directory, monkeypatch, start):
     monkeypatch.setenv("AWAIT_SHARDS", "true")
+    shard = FakeShard(save_tokenizer(directory), directory / "s")  # the model's files are read while it waits
     process = await start(free_port())
     answer = asyncio.ensure_future(ready(process))
     await asyncio.wait((answer,), timeout=1.0)
     assert not answer.done()
-    shard = FakeShard(save_tokenizer(directory), directory / "s")
     await shard.start()
     await answer
     process.terminate()
