@@ -88,6 +88,7 @@ class FakeShard:
     prefill_room: told beside every batch, unless None. loads: its calls for adapters, None for none.
     says: the texts of every answer's tokens, instead of letters; `special`: which of them are special tokens.
     images: whether it takes them, by the files of the directory where its socket is.
+    max_batch_size: requests that it says it has room for.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -102,6 +103,7 @@ class FakeShard:
     adapters: Sequence[str] = ()
     loads: FakeAdapters | None = None
     max_total_tokens: int | None = None
+    max_batch_size: int | None = None
     keep_finished: bool = False
     eos_after: int | None = None
     pad: str = ""
@@ -193,6 +195,7 @@ class FakeShard:
             max_supported_total_tokens=self.num_slots,
             max_input_tokens=request.max_input_tokens or total - 1,
             max_total_tokens=total,
+            max_batch_size=self.max_batch_size,
         )
 
     async def ClearCache(self, request: Any, context: Any) -> Any:

@@ -177,8 +177,17 @@ async def test_every_rank_is_asked_and_their_tokens_are_put_together(directory):
         assert one == other
 
 
-async def test_no_more_requests_run_than_a_batch_may_hold(directory):
-    async with running_router(directory, options={"max_batch_size": 3}) as router:
+@pytest.mark.parametrize(
+    "most",
+    [
+        {"options": {"max_batch_size": 3}},
+        {"max_batch_size": 3},
+        {"max_batch_size": 3, "options": {"router_workers": 2, "max_batch_size": 5}},
+    ],
+    ids=("asked for", "room", "room, by workers"),
+)
+async def test_no_more_requests_run_than_a_batch_may_hold(directory, most):
+    async with running_router(directory, **most) as router:
         sizes = []
         answers = [asyncio.ensure_future(router.generate(f"prompt {i}", max_new_tokens=10)) for i in range(9)]
         while not all(answer.done() for answer in answers):
