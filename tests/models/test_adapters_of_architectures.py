@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from oracles.case import unchanged
 from oracles.driver import Driver
@@ -23,9 +23,8 @@ def merged_logits(case, directory):
     """What transformers answers with merged weights; where it cannot read the files, our model without adapters."""
     if case.checkpoint is unchanged and case.written is None:
         more = {key: case.config[key] for key in ("experts_implementation",) if key in case.config}
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, attn_implementation=case.attention, dtype=torch.float32, **more
-        )
+        kind = AutoModelForCausalLM if case.pictures is None else AutoModelForImageTextToText
+        model = kind.from_pretrained(directory, attn_implementation=case.attention, dtype=torch.float32, **more)
         with torch.inference_mode():
             return case.forward(model.eval(), torch.tensor([TOKENS]))
     model = load_model(directory, FLOAT32, SingleRank(), lambda _done, _total: None)
