@@ -8,6 +8,7 @@ import torch
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.layers.alibi import alibi_slopes, spec_slopes
 from text_generation_server.layers.frequencies import frequencies
+from text_generation_server.layers.linear import ColumnParallelLinear, LinearStep
 from text_generation_server.layers.moe import Router
 from text_generation_server.layers.norm import FEW_TOKENS, OffsetRmsNorm, RmsNorm
 from text_generation_server.layers.rotary import Rotary, rotate
@@ -99,7 +100,8 @@ def test_experts_are_those_of_each_token(normalise):
     up, down, x = torch.randn(5, 8, 12), torch.randn(5, 12, 4), torch.randn(7, 12)
     router = torch.cat((torch.randn(4, 12), torch.zeros(1, 12)))
     x[:, 0], router[:4, 0] = 1.0, 20.0
-    got = DenseExperts(up, Activation.SILU, down)(x, *Router(router, 2, normalise)(x))
+    linear = ColumnParallelLinear(PlainLinear(router, None), ())
+    got = DenseExperts(up, Activation.SILU, down)(x, *Router(linear, 2, normalise)(x, LinearStep(None)))
     for token, answer in zip(x, got, strict=True):
         weights, experts = (router @ token).softmax(0).topk(2)
         if normalise is not None:
