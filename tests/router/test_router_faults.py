@@ -14,15 +14,18 @@ async def test_a_failed_decode_ends_its_requests_and_no_others(directory):
     async with running_router(directory) as router:
         router.shard.failures["Decode"] = "out of memory"
         answers = await asyncio.gather(*(router.generate(f"prompt {i}", max_new_tokens=5) for i in range(3)))
-        assert {answer.status_code for answer in answers} == {424}
-        assert answers[0].json() == {
+        failed = [answer for answer in answers if answer.status_code != 200]  # not who came after that decode
+        assert {answer.status_code for answer in failed} == {424}
+        assert failed[0].json() == {
             "error": "Request failed during generation: Server error",
             "error_type": "generation",
         }
-        assert router.shard.steps()[-1] == "ClearCache"
+        for i, answer in enumerate(answers):
+            assert answer in failed or answer.json()["generated_text"] == router.text(f"prompt {i}", 5)
+        assert router.shard.steps().count("ClearCache") == 2  # the first when it came
         assert (await router.generate("next", max_new_tokens=3)).json()["generated_text"] == router.text("next", 3)
         await router.until_idle()
-        assert await router.metric('tgi_request_failure{err="generation"}') == 3
+        assert await router.metric('tgi_request_failure{err="generation"}') == len(failed)
         assert await router.metric('tgi_batch_inference_failure{method="decode"}') == 1
 
 
