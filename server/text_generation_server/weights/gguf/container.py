@@ -1,7 +1,7 @@
 """The GGUF container, versions 2 and 3: metadata, tensor directory, tensor rows. Knows no model and no tokenizer.
 
 Layout (ggml's gguf.md): magic, version, two counts, the metadata pairs, the tensor directory, padding, tensor data.
-What blocks of numbers hold, the format's own package says; why its reader is not used: docs/architecture.md.
+What blocks of numbers hold, the format's own package says; why its reader is not used: docs/libraries.md.
 """
 
 import math
