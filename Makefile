@@ -7,6 +7,8 @@ TORCH ?= $(LOCKED_TORCH)
 LOCK ?= $(if $(filter $(LOCKED_TORCH),$(TORCH)),requirements/lock.txt)
 # What `make test-newest` installs; a build that pip finds.
 NEWEST_TORCH ?= torch
+# Test processes. More than processors, as many tests wait for servers.
+TEST_WORKERS ?= 3
 HOST ?= 127.0.0.1
 PORT ?= 3000
 
@@ -62,7 +64,7 @@ types: $(INSTALLED) ## check types
 	$(BIN)/mypy $(PACKAGES)
 
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest --quiet
+	$(BIN)/python -m pytest --quiet --numprocesses $(TEST_WORKERS) --dist loadfile
 
 test-newest: ## run the tests with the newest of everything, in a virtual environment of its own
 	rm -rf $(VENV)-newest
