@@ -17,7 +17,8 @@ def _gelu_tanh(x: Tensor) -> Tensor:
 
 
 def _gelu_sigmoid(x: Tensor) -> Tensor:
-    return torch.sigmoid(1.702 * x).mul_(x)
+    wide = x.float()  # rounded once, as torch's own functions are
+    return torch.sigmoid(1.702 * wide).mul_(wide).to(x.dtype)
 
 
 _FUNCTIONS: Mapping[Activation, Elementwise] = {
