@@ -4,6 +4,7 @@ Traps: the norm before the layers is written `pre_layrnorm`; the last layer and 
 even where nothing reads them.
 """
 
+from text_generation_server.architectures.tower_config import tower_of
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.vision import TowerNames, TowerSpec
 
@@ -23,16 +24,11 @@ def clip_tower(config: ConfigDict, prefix: str, wanted: tuple[int, ...]) -> Towe
     taken = tuple(number if number >= 0 else layers + 1 + number for number in wanted)
     if not all(0 <= number <= layers for number in taken):
         raise config.refusal("num_hidden_layers", layers, f"as many as there are in {list(wanted)}, which are taken")
-    return TowerSpec(
-        hidden_size=config.integer("hidden_size", default=768),
-        layers=layers,
-        heads=config.integer("num_attention_heads", default=12),
-        image_size=config.integer("image_size", default=224),
-        patch_size=config.integer("patch_size", default=32),
-        channels=config.integer("num_channels", default=3),
-        inner_size=config.integer("intermediate_size", default=3072),
-        activation=config.activation("hidden_act", default="quick_gelu"),
-        eps=config.number("layer_norm_eps", default=1e-5),
+    return tower_of(
+        config,
+        patch_size=32,
+        activation="quick_gelu",
+        eps=1e-5,
         names=TowerNames(
             class_token=f"{prefix}embeddings.class_embedding",
             patches=f"{prefix}embeddings.patch_embedding",

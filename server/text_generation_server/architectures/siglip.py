@@ -3,6 +3,7 @@
 Trap: files may have a pooling head that nothing reads.
 """
 
+from text_generation_server.architectures.tower_config import tower_of
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.vision import TowerNames, TowerSpec
 
@@ -16,16 +17,11 @@ _HEAD = (
 def siglip_tower(config: ConfigDict, prefix: str) -> TowerSpec:
     """The tower of a `vision_config`, whose names begin with `prefix`."""
     layers = config.integer("num_hidden_layers", default=12)
-    return TowerSpec(
-        hidden_size=config.integer("hidden_size", default=768),
-        layers=layers,
-        heads=config.integer("num_attention_heads", default=12),
-        image_size=config.integer("image_size", default=224),
-        patch_size=config.integer("patch_size", default=16),
-        channels=config.integer("num_channels", default=3),
-        inner_size=config.integer("intermediate_size", default=3072),
-        activation=config.activation("hidden_act", default="gelu_pytorch_tanh"),
-        eps=config.number("layer_norm_eps", default=1e-6),
+    return tower_of(
+        config,
+        patch_size=16,
+        activation="gelu_pytorch_tanh",
+        eps=1e-6,
         names=TowerNames(
             patches=f"{prefix}embeddings.patch_embedding",
             positions=f"{prefix}embeddings.position_embedding",
