@@ -5,10 +5,10 @@ import torch
 import triton.language as tl
 
 from text_generation_server.kernels.matmul.packed import Code
-from text_generation_server.kernels.matmul.packed_tile import MAGIC, pair_instructions
+from text_generation_server.kernels.matmul.packed_tile import MAGIC, pair_instructions, table_instructions
 
 TYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
-ARITHMETIC = {"fma": lambda a, b, c: a * b + c, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b}
+ARITHMETIC = {"sub": lambda a, b: a - b, "mul": lambda a, b: a * b}
 
 
 def logic(table, *words):
@@ -31,9 +31,23 @@ def as_word(numbers, dtype):
     return low | high << 16
 
 
-def run(text, dtype, word, offset):
-    """The result of instructions on a word of two codes and one of two offsets."""
-    registers = {"$1": word, "$2": offset}
+def chosen(low, high, selectors):
+    """`prmt`: four of the eight bytes of two words, each by three bits, or its sign's copies if a fourth is set."""
+    bytes_of = (low | high << 32).to_bytes(8, "little")
+    found = []
+    for at in range(4):
+        selector = selectors >> 4 * at & 15
+        byte = bytes_of[selector & 7]
+        found.append(byte if selector < 8 else 255 * (byte >> 7))
+    return int.from_bytes(bytes(found), "little")
+
+
+BITS = {"mov": lambda a: a, "shr": int.__rshift__, "shl": int.__lshift__, "and": int.__and__, "prmt": chosen}
+
+
+def run(text, dtype, registers):
+    """What instructions leave in registers, by name, that had numbers and codes before."""
+    registers = dict(registers)
     value = lambda name: registers[name] if name in registers else int(name, 0)  # noqa: E731
     for line in text.strip("{} ").split(";")[1:-1]:
         name, _, operands = line.strip().partition(" ")
@@ -45,25 +59,39 @@ def run(text, dtype, word, offset):
         elif kind == "lop3":
             registers[target] = logic(words[3], *words[:3])
         else:
-            operation = {"mov": lambda a: a, "shr": int.__rshift__, "shl": int.__lshift__, "and": int.__and__}[kind]
-            registers[target] = operation(*words) & 0xFFFFFFFF
-    return as_numbers(registers["$0"], dtype)
+            registers[target] = BITS[kind](*words) & 0xFFFFFFFF
+    return registers
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("code", Code)
 def test_every_code_at_every_place_becomes_its_number(code, dtype):
-    """Whatever else is in the words."""
+    """Whatever else is in the words; integers of 4 bits with a number on top."""
     count, mask = 1 << code.bits, (1 << code.bits) - 1
     codes = torch.arange(count, dtype=torch.uint8)
-    numbers = codes.double() - 8 if code is Code.INT4 else codes.view(code.dtype).double()
-    offset = as_word(torch.full((2,), -MAGIC[dtype] - 8.0, dtype=torch.float64), dtype) if code is Code.INT4 else 0
-    for slab in range(16 // code.bits):
-        text, shift = pair_instructions(code.value, slab, TYPES[dtype]), code.bits * slab
+    numbers = codes.double() + MAGIC[dtype] if code is Code.INT4 else codes.view(code.dtype).double()
+    for place in range(16 // code.bits):
+        text, shift = pair_instructions(code.value, place, TYPES[dtype]), code.bits * place
         for at in range(count):
             other = at ^ 5
             if not bool(numbers[[at, other]].isfinite().all()):
                 continue
             noise = (0x9E3779B9 * (at + 1)) & 0xFFFFFFFF & ~(mask << shift | mask << shift + 16)
-            got = run(text, dtype, noise | at << shift | other << shift + 16, offset)
+            word = noise | at << shift | other << shift + 16
+            got = as_numbers(run(text, dtype, {"$1": word, "$2": shift})["$0"], dtype)
             assert got.tolist() == numbers[[at, other]].tolist()
+
+
+def test_codes_are_looked_up_in_a_table():
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randint(1 << 16, (16,), generator=generator).tolist()
+    words = {}
+    for first, shift in ((5, 0), (13, 8)):
+        for four in range(4):
+            bytes_of = bytes(table[4 * four + at] >> shift & 255 for at in range(4))
+            words[f"${first + 2 * four}"] = int.from_bytes(bytes_of, "little")
+    for word in torch.randint(1 << 32, (64,), generator=generator).tolist():
+        found = run(table_instructions(), None, words | {"$4": word})
+        for place in range(4):
+            low, high = (table[word >> 4 * place + half & 15] for half in (0, 16))
+            assert found[f"${place}"] == low | high << 16

@@ -24,6 +24,9 @@ MAX_CANDIDATES = 12
 WARP_GROUP_OUTPUTS = 64
 """Outputs a program from which weights are the left operand, as the instructions of whole warp groups want it."""
 
+LEAST_OUTPUTS = 16
+"""Of a program whose warps have units of their own, and of each half of those that are gated."""
+
 LEAST_SIZE = {4: 32, 8: 64}
 """By bits, of what shares a scale where few of them are multiplied: as many as are at one place of a unit's words."""
 
@@ -39,6 +42,7 @@ class KernelKind(Enum):
     CUBLAS = "cublas"
     GEMV = "gemv"
     DOT = "dot"
+    WARPS = "warps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,13 @@ _PACKED_TILES = (
     KernelConfig(KernelKind.DOT, 128, 128, 4, 4),
 )
 
+_WARP_TILES = (
+    KernelConfig(KernelKind.WARPS, 64, 512, 4, 3),
+    KernelConfig(KernelKind.WARPS, 64, 1024, 8, 3),
+    KernelConfig(KernelKind.WARPS, 128, 512, 4, 3),
+    KernelConfig(KernelKind.WARPS, 32, 512, 4, 4),
+)
+
 _WIDE_PACKED_TILES = (
     KernelConfig(KernelKind.DOT, 128, 128, 8, 4),
     KernelConfig(KernelKind.DOT, 128, 128, 8, 3),
@@ -152,15 +163,17 @@ def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfi
     if rows > MAX_ROWS or k % 16 or form.size < LEAST_SIZE[form.bits]:
         return []
     found: list[KernelConfig] = []
-    for tile in _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES:
+    tiles = _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES
+    if form.bits == 4 and rows <= NARROW_ROWS and n >= 2 * LEAST_OUTPUTS:
+        tiles = *_WARP_TILES, *_PACKED_TILES[:2]
+    for tile in tiles:
         shared = (tile.block_n * form.bits // 8 + 2 * block_rows(rows)) * tile.block_k * tile.stages
         if tile.block_n // 2 <= n and shared <= _SHARED_BYTES:
-            blocks, units = -(-n // tile.block_n), -(-k // tile.block_k)
+            blocks, steps = -(-n // tile.block_n), -(-k // tile.block_k)
             splits = 1
-            while blocks * splits < 0.9 * _MULTIPROCESSORS and units >= 4 * splits:
+            while blocks * splits < 0.9 * _MULTIPROCESSORS and steps >= 4 * splits:
                 splits *= 2
-            counts = (splits, 2 * splits, 4 * splits) if rows <= NARROW_ROWS else (splits, 2 * splits)
-            found += [replace(tile, splits=count) for count in counts if count == 1 or units >= 2 * count]
+            found += [replace(tile, splits=count) for count in (splits, 2 * splits) if count == 1 or steps >= 2 * count]
     return found[:MAX_CANDIDATES]
 
 

@@ -1,11 +1,15 @@
 """Weights of 4 or 8 bits as kernels read them, and what they stand for. Imports no Triton; knows no checkpoint.
 
-Inputs are taken in units of 128, all outputs of a unit side by side, so that a program reads contiguous memory. A unit
-is four slabs of 32 inputs with codes of 4 bits, or two of 64 with codes of 8: word c of an output has the codes of
-input c of each, the first slab's in its last bits. So the codes of neighbours in a slab are at the same place of
-neighbours' words, and few instructions make floating-point numbers of two of them. Codes of 8 bits have all units of an
-output side by side instead: so they are also a matrix [N, K] of bytes, for products that take such, with inputs in the
-order of `byte_order`.
+Inputs are taken in units of 128, all outputs of a unit side by side, so that a program reads contiguous memory. Codes
+of neighbours are at the same place of neighbours' words, so that few instructions make floating-point numbers of two.
+
+Codes of 4 bits are in the order in which tensor cores want them of each thread: of an output's inputs 32 i + 8 p + 2 c
++ e with i, p, c below 4 and e below 2, word 8 c + 2 i + e has those with c, i and e, the one with p in bits from 4 p
+on. A thread has one c and reads its 32 codes at once.
+
+With codes of 8 bits a unit is two slabs of 64: word c of an output has input c of both, the first slab's in its last
+bits. All units of an output are side by side: so they are also a matrix [N, K] of bytes, for products that take such,
+with inputs in the order of `byte_order`.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +24,6 @@ from torch import Tensor
 from text_generation_server.kernels.matmul.config import Form
 
 UNIT = 128
-WORD = 16
 SIZES = (128, 64, 32, 16)
 """Inputs that may share a scale."""
 
@@ -131,14 +134,14 @@ def multiply(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
 
 def packed(codes: Tensor, code: Code) -> Tensor:
     """Codes [N, 128 · U] to words [U, N, 32 or 64] int16."""
-    count = WORD // code.bits
-    slabs = codes.view(torch.uint8).view(len(codes), -1, count, UNIT // count).transpose(0, 1)
     if code.bits == 8:
-        return slabs.transpose(0, 1).transpose(2, 3).contiguous().view(torch.int16)[..., 0].transpose(0, 1)
-    words = slabs[:, :, 0].to(torch.int16).contiguous()
-    for slab in range(1, count):
-        words |= slabs[:, :, slab].to(torch.int16) << code.bits * slab
-    return words
+        slabs = codes.view(torch.uint8).view(len(codes), -1, 2, UNIT // 2)
+        return slabs.transpose(2, 3).contiguous().view(torch.int16)[..., 0].transpose(0, 1)
+    places = codes.view(len(codes), -1, 4, 4, 4, 2).permute(3, 1, 0, 4, 2, 5)  # p, unit, output, c, i, e
+    words = places[0].to(torch.int16, memory_format=torch.contiguous_format)
+    for place in range(1, 4):
+        words |= places[place].to(torch.int16) << 4 * place
+    return words.flatten(2)
 
 
 def byte_order(units: int, device: torch.device) -> Tensor:
@@ -148,6 +151,9 @@ def byte_order(units: int, device: torch.device) -> Tensor:
 
 def unpacked(words: Tensor, code: Code) -> Tensor:
     """Words [U, n, …] to codes [n, 128 · U], of the type that they are."""
-    words, mask = words.transpose(0, 1), (1 << code.bits) - 1
-    slabs = [(words >> shift & mask).to(torch.uint8) for shift in range(0, WORD, code.bits)]
-    return torch.stack(slabs, -2).view(code.dtype).reshape(len(words), -1)
+    if code.bits == 8:
+        slabs = [(words.transpose(0, 1) >> shift & 255).to(torch.uint8) for shift in (0, 8)]
+        return torch.stack(slabs, -2).view(code.dtype).reshape(words.shape[1], -1)
+    every = words.transpose(0, 1).unflatten(2, (4, 4, 2))  # n, unit, c, i, e
+    places = torch.stack([(every >> 4 * place & 15).to(torch.uint8) for place in range(4)])
+    return places.permute(1, 2, 4, 0, 3, 5).reshape(words.shape[1], -1)

@@ -12,7 +12,13 @@ import triton.language as tl
 from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.matmul.gemv import no_tensors, one_more
 from text_generation_server.kernels.matmul.packed import UNIT, Code, PackedWeight
-from text_generation_server.kernels.matmul.packed_tile import MAGIC, tile
+from text_generation_server.kernels.matmul.packed_tile import (
+    MAGIC,
+    beside,
+    bytes_of_table,
+    of_eight_bits,
+    of_four_bits,
+)
 
 
 @triton.jit
@@ -58,6 +64,8 @@ def sums_of_units(
     """
     UNIT: tl.constexpr = 128
     PARTS: tl.constexpr = UNIT // SIZE
+    ACROSS: tl.constexpr = SIZE // 16  # words that a thread has for each group
+    in_bytes = bytes_of_table(table if PAIRS else None, inputs)
     k = tl.arange(0, SIZE)[None, :]
     total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     for unit in tl.range(first, last, num_stages=STAGES):
@@ -65,7 +73,8 @@ def sums_of_units(
         next_scale = of_groups(scales, following, of_w, group_stride, PARTS)
         next_zero = next_scale if zeros is None else of_groups(zeros, following, of_w, group_stride, PARTS)
         row_of_unit = row_of_w + unit * unit_stride
-        packed = tl.load(row_of_unit + tl.arange(0, WIDTH)[None, :], eviction_policy="evict_first")
+        if CODE != "int4":
+            packed = tl.load(row_of_unit + tl.arange(0, WIDTH)[None, :], eviction_policy="evict_first")
         for part in tl.static_range(PARTS):
             if zeros is None:
                 offset = tl.full((BLOCK_N, 1), -ZERO - MAGIC, dtype)
@@ -74,8 +83,18 @@ def sums_of_units(
             place = unit * UNIT + part * SIZE + k
             held = is_row[:, None] & (place < inputs) if TAIL else is_row[:, None]
             values = tl.load(row_of_x + place, mask=held, other=0.0)
-            numbers = tile(packed, tl.broadcast_to(offset, (BLOCK_N, WIDTH)), table, part, SIZE // WIDTH, CODE, PAIRS)
-            if CODE != "int4" and (zeros is not None or ZERO != 0):
+            if CODE == "int4":
+                places = tl.arange(0, 4)[:, None] * 8 + part * ACROSS + tl.arange(0, ACROSS)[None, :]
+                packed = tl.load(row_of_unit[:, None] + places[None, :, :], eviction_policy="evict_first")
+                packed = tl.reshape(packed, (BLOCK_N, 4, ACROSS // 2, 2))
+                numbers = of_four_bits(packed, table, in_bytes, dtype, PAIRS, True)
+                numbers = tl.reshape(tl.permute(numbers, (0, 2, 3, 1, 4)), (BLOCK_N, SIZE))
+            elif PARTS == 1:
+                left = of_eight_bits(packed, 0, CODE, dtype, PAIRS)
+                numbers = beside(left, of_eight_bits(packed, 1, CODE, dtype, PAIRS))
+            else:
+                numbers = of_eight_bits(packed, part, CODE, dtype, PAIRS)
+            if zeros is not None or ZERO + MAGIC != 0:
                 numbers += offset
             sums = tl.dot(numbers, values.T)
             total += sums * scale[part].to(tl.float32)[:, None]
@@ -93,6 +112,6 @@ def constants(weight: PackedWeight) -> dict[str, Any]:
         "WIDTH": weight.words.shape[2],
         "CODE": weight.code.value,
         "ZERO": weight.zero,
-        "MAGIC": MAGIC[weight.dtype] if pairs and weight.code is Code.INT4 else 0,
+        "MAGIC": MAGIC[weight.dtype] if pairs and weight.code is Code.INT4 and weight.table is None else 0,
         "PAIRS": pairs,
     }

@@ -6,23 +6,27 @@ import torch
 import triton
 import triton.language as tl
 
+from text_generation_server.kernels.matmul.gemv import no_tensors, one_more
+
 MAGIC = {torch.bfloat16: 128, torch.float16: 1024}
 """Numbers whose last four bits count ones, so that a code in their place is added to them."""
 
-_AND_OR, _AND_XOR = "0xEA", "0x6A"
-"""Tables of `lop3` for (a & b) | c and (a & b) ^ c."""
+_AND_OR, _AND_XOR, _CHOOSE = "0xEA", "0x6A", "0xCA"
+"""Tables of `lop3` for (a & b) | c, (a & b) ^ c, and b where a has ones, else c."""
 
 
 @triton.constexpr_function
 def pair_instructions(code: str, slab: int, dtype: Any) -> str:
-    """Instructions that make two numbers of the codes at one place of two words, $1; integers of 4 bits plus $2."""
+    """Instructions that make two numbers of the codes at one place of two words, $1.
+
+    Integers of 4 bits are those from bit $2 on, plus `MAGIC`; others are those of a slab, counted from 0.
+    """
     brain = dtype == tl.bfloat16
     kind = "bf16x2" if brain else "f16x2"
     begin, end = "{ .reg .b32 t, u, v; ", " }"
     if code == "int4":
-        magic, one = ("0x43004300", "0x3F803F80") if brain else ("0x64006400", "0x3C003C00")
-        body = f"shr.b32 t, $1, {4 * slab}; mov.b32 u, {one}; lop3.b32 t, t, 0x000f000f, {magic}, {_AND_OR}; "
-        return f"{begin}{body}fma.rn.{kind} $0, t, u, $2;{end}"
+        magic = "0x43004300" if brain else "0x64006400"
+        return f"{begin}shr.b32 t, $1, $2; lop3.b32 $0, t, 0x000f000f, {magic}, {_AND_OR};{end}"
     shifted = f"shr.b32 t, $1, {8 * slab}; "
     if code == "int8" and brain:  # 128 + seven bits, less 128 or 256
         body = f"lop3.b32 u, t, 0x007f007f, 0x43004300, {_AND_OR}; lop3.b32 v, t, 0x00800080, 0x43004300, {_AND_OR}; "
@@ -39,52 +43,123 @@ def pair_instructions(code: str, slab: int, dtype: Any) -> str:
     return f"{begin}{body}mov.b32 v, {power}; mul.rn.{kind} $0, t, v;{end}"
 
 
+@triton.constexpr_function
+def four_instructions(dtype: Any) -> str:
+    """Instructions that make eight numbers plus `MAGIC` of the codes of two words, $4: pairs, one for each place."""
+    magic = "0x43004300" if dtype == tl.bfloat16 else "0x64006400"
+    body = "".join(
+        f"shr.b32 t, $4, {4 * place}; lop3.b32 ${place}, t, 0x000f000f, {magic}, {_AND_OR}; " for place in range(4)
+    )
+    return "{ .reg .b32 t; " + body + "}"
+
+
+@triton.constexpr_function
+def table_instructions() -> str:
+    """Instructions that look up the eight codes of two words, $4, in a table of 16-bit numbers.
+
+    $5, $7, $9, $11: the numbers' first bytes, four a register; $13 and on: their second ones. The results are pairs of
+    the words' numbers, one for each place. `prmt` chooses four of eight bytes at a time, by three bits; a code's fourth
+    chooses between the results for both halves of the table.
+    """
+    body = "and.b32 s, $4, 0x77777777; shl.b32 u, $4, 4; "
+    # Of places 0 and 1, and then of 2 and 3: three bits of four codes, and all bits of a byte as the fourth.
+    for bytes_of, fourths, first in (("0x0020", "0xAE8C", 0), ("0x0031", "0xBF9D", 2)):
+        body += f"prmt.b32 t, s, s, {bytes_of}; prmt.b32 m, $4, u, {fourths}; "
+        for name, at in (("l", 5), ("h", 13)):
+            body += f"prmt.b32 a, ${at}, ${at + 2}, t; prmt.b32 b, ${at + 4}, ${at + 6}, t; "
+            body += f"lop3.b32 {name}, m, b, a, {_CHOOSE}; "
+        body += f"prmt.b32 ${first}, l, h, 0x6240; prmt.b32 ${first + 1}, l, h, 0x7351; "
+    return "{ .reg .b32 s, t, u, m, a, b, l, h; " + body + "}"
+
+
 @triton.jit
-def _slab(
-    words: tl.tensor, offset: tl.tensor, table: tl.tensor, AT: tl.constexpr, CODE: tl.constexpr, PAIRS: tl.constexpr
-) -> tl.tensor:
-    """The numbers [N, 32 or 64] of a slab; those of 4 bits plus an offset, or from a table."""
+def bytes_of_table(table: tl.tensor, rows: int) -> tl.tuple:
+    """Of a table of 16 numbers the first and then the second bytes, four a word [1, 4, 1, 1]; nothing of none.
+
+    rows: any number that is not negative. Were these the program's own numbers instead of each thread's, they would be
+    copied to where threads need them before each use.
+    """
+    firsts = no_tensors()
+    seconds = no_tensors()
     if table is not None:
-        numbers = tl.load(table + ((words >> 4 * AT) & 15).to(tl.int32))
-    elif PAIRS:
-        numbers = tl.inline_asm_elementwise(
-            pair_instructions(CODE, AT, offset.dtype),
-            "=r,r,r",
-            [words, offset],
-            dtype=offset.dtype,
-            is_pure=True,
-            pack=2,
-        )
-    elif CODE == "int4":
-        numbers = ((words >> 4 * AT) & 15).to(offset.dtype) + offset
-    elif CODE == "int8":
-        numbers = (words >> 8 * AT).to(tl.int8).to(offset.dtype)
+        pairs = table.to(tl.pointer_type(tl.int32), bitcast=True)
+        pairs += tl.reshape(tl.arange(0, 4), (1, 4, 1, 1)) * (rows >> 31)
+        for four in tl.static_range(4):
+            a = tl.load(pairs + 2 * four)
+            b = tl.load(pairs + 2 * four + 1)
+            first = (a & 0xFF) | ((a >> 8) & 0xFF00) | ((b & 0xFF) << 16) | ((b & 0xFF0000) << 8)
+            second = ((a >> 8) & 0xFF) | ((a >> 16) & 0xFF00) | ((b & 0xFF00) << 8) | (b >> 24 << 24)
+            firsts = one_more(firsts, first)
+            seconds = one_more(seconds, second)
+    return firsts + seconds
+
+
+@triton.jit
+def of_four_bits(
+    words: tl.tensor,
+    table: tl.tensor,
+    in_bytes: tl.tuple,
+    dtype: tl.constexpr,
+    PAIRS: tl.constexpr,
+    JOINED: tl.constexpr,
+) -> tl.tensor:
+    """Words [X, C, I, 2] to numbers [X, C, I, 4, 2], by place; not from a table plus `MAGIC` if by PAIRS.
+
+    in_bytes: `bytes_of_table`, for PAIRS. JOINED: whether places are put together, or told apart by shifts: for which
+    of them Triton moves nothing between threads depends on the product.
+    """
+    shape: tl.constexpr = words.shape
+    if PAIRS and (JOINED or table is not None):
+        if table is None:
+            a, b, c, d = tl.inline_asm_elementwise(
+                four_instructions(dtype),
+                "=r,=r,=r,=r,r",
+                [words],
+                dtype=(dtype.value, dtype.value, dtype.value, dtype.value),
+                is_pure=True,
+                pack=2,
+            )
+        else:
+            a, b, c, d = tl.inline_asm_elementwise(
+                table_instructions(),
+                "=r,=r,=r,=r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r,r",
+                (words,) + in_bytes,  # noqa: RUF005 (Triton unpacks no tuples)
+                dtype=(dtype.value, dtype.value, dtype.value, dtype.value),
+                is_pure=True,
+                pack=2,
+            )
+        places = tl.permute(tl.join(tl.join(a, c), tl.join(b, d)), (0, 1, 2, 4, 5, 3))
+        numbers = tl.reshape(places, (shape[0], shape[1], shape[2], 4, 2))
     else:
-        numbers = (words >> 8 * AT).to(tl.int8).to(tl.float8e4nv, bitcast=True).to(offset.dtype)
+        every = tl.reshape(words, (shape[0], shape[1], shape[2], 1, 2))
+        every, shift = tl.broadcast(every, tl.reshape(tl.arange(0, 4) * 4, (1, 1, 1, 4, 1)))
+        if PAIRS:
+            numbers = tl.inline_asm_elementwise(
+                pair_instructions("int4", 0, dtype), "=r,r,r,r", [every, shift], dtype=dtype.value, is_pure=True, pack=2
+            )
+        else:
+            codes = (every.to(tl.int32) >> shift) & 15
+            numbers = codes.to(dtype) if table is None else tl.load(table + codes)
     return numbers
 
 
 @triton.jit
-def _beside(left: tl.tensor, right: tl.tensor) -> tl.tensor:
+def of_eight_bits(
+    words: tl.tensor, AT: tl.constexpr, CODE: tl.constexpr, dtype: tl.constexpr, PAIRS: tl.constexpr
+) -> tl.tensor:
+    """The numbers [N, 64] of a slab of words [N, 64]."""
+    if PAIRS:
+        numbers = tl.inline_asm_elementwise(
+            pair_instructions(CODE, AT, dtype), "=r,r", [words], dtype=dtype.value, is_pure=True, pack=2
+        )
+    elif CODE == "int8":
+        numbers = (words >> 8 * AT).to(tl.int8).to(dtype)
+    else:
+        numbers = (words >> 8 * AT).to(tl.int8).to(tl.float8e4nv, bitcast=True).to(dtype)
+    return numbers
+
+
+@triton.jit
+def beside(left: tl.tensor, right: tl.tensor) -> tl.tensor:
     """[N, k] twice to [N, 2 k]."""
     return tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), (left.shape[0], 2 * left.shape[1]))
-
-
-@triton.jit
-def tile(
-    words: tl.tensor,
-    offset: tl.tensor,
-    table: tl.tensor,
-    PART: tl.constexpr,
-    SLABS: tl.constexpr,
-    CODE: tl.constexpr,
-    PAIRS: tl.constexpr,
-) -> tl.tensor:
-    """The numbers of a group of 1, 2 or 4 slabs."""
-    numbers = _slab(words, offset, table, SLABS * PART, CODE, PAIRS)
-    if SLABS >= 2:
-        numbers = _beside(numbers, _slab(words, offset, table, SLABS * PART + 1, CODE, PAIRS))
-    if SLABS == 4:
-        right = _beside(_slab(words, offset, table, 2, CODE, PAIRS), _slab(words, offset, table, 3, CODE, PAIRS))
-        numbers = _beside(numbers, right)
-    return numbers

@@ -35,7 +35,7 @@ def _unpack(
     inside = n < outputs
     packed = tl.load(words + unit * unit_stride + n.to(tl.int64) * row_stride + c, mask=inside)
     for slab in tl.static_range(UNIT // WIDTH):
-        k = unit * UNIT + slab * WIDTH + c
+        k = unit * UNIT + (c % 8 // 2 * 32 + slab * 8 + c // 8 * 2 + c % 2 if CODE == "int4" else slab * WIDTH + c)
         group = k // SIZE * outputs + n
         if CODE == "int4":
             codes = (packed >> 4 * slab) & 15
