@@ -14,7 +14,8 @@ from text_generation_server.kernels.matmul.config import KernelConfig, block_row
 from text_generation_server.kernels.matmul.dot import fetch, sum_of_splits
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.kernels.matmul.packed import PackedWeight
-from text_generation_server.kernels.matmul.packed_sums import constants, of_groups, sums_of_units
+from text_generation_server.kernels.matmul.packed_sums import of_groups, sums_of_units
+from text_generation_server.kernels.matmul.packed_tile import constants
 from text_generation_server.specs.activation import Activation
 
 UNITS_AHEAD = 4

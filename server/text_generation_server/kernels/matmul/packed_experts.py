@@ -11,7 +11,8 @@ from torch import Tensor
 
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.kernels.matmul.packed import PackedWeight
-from text_generation_server.kernels.matmul.packed_sums import constants, of_groups, sums_of_units
+from text_generation_server.kernels.matmul.packed_sums import of_groups, sums_of_units
+from text_generation_server.kernels.matmul.packed_tile import constants
 from text_generation_server.specs.activation import Activation
 
 BLOCK_M, BLOCK_N, STAGES, WARPS = 16, 64, 4, 4

@@ -4,16 +4,11 @@ Codes less their zeros are whole numbers, which 16-bit types hold exactly; produ
 scale is applied, in float32. The weights are the left operand, straight from registers; scales are read one unit ahead.
 """
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
-from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.matmul.gemv import no_tensors, one_more
-from text_generation_server.kernels.matmul.packed import UNIT, Code, PackedWeight
 from text_generation_server.kernels.matmul.packed_tile import (
-    MAGIC,
     beside,
     bytes_of_table,
     of_eight_bits,
@@ -101,17 +96,3 @@ def sums_of_units(
         scale = next_scale
         zero = next_zero
     return total
-
-
-def constants(weight: PackedWeight) -> dict[str, Any]:
-    """What the sums over units are compiled for."""
-    pairs = overlaps(weight.device)
-    return {
-        "TAIL": weight.inputs % UNIT != 0,
-        "SIZE": min(weight.size, UNIT),
-        "WIDTH": weight.words.shape[2],
-        "CODE": weight.code.value,
-        "ZERO": weight.zero,
-        "MAGIC": MAGIC[weight.dtype] if pairs and weight.code is Code.INT4 and weight.table is None else 0,
-        "PAIRS": pairs,
-    }

@@ -6,7 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
+from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.matmul.gemv import no_tensors, one_more
+from text_generation_server.kernels.matmul.packed import UNIT, Code, PackedWeight
 
 MAGIC = {torch.bfloat16: 128, torch.float16: 1024}
 """Numbers whose last four bits count ones, so that a code in their place is added to them."""
@@ -163,3 +165,17 @@ def of_eight_bits(
 def beside(left: tl.tensor, right: tl.tensor) -> tl.tensor:
     """[N, k] twice to [N, 2 k]."""
     return tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), (left.shape[0], 2 * left.shape[1]))
+
+
+def constants(weight: PackedWeight) -> dict[str, Any]:
+    """What kernels are compiled for."""
+    pairs = overlaps(weight.device) and weight.dtype in MAGIC
+    return {
+        "TAIL": weight.inputs % UNIT != 0,
+        "SIZE": min(weight.size, UNIT),
+        "WIDTH": weight.words.shape[2],
+        "CODE": weight.code.value,
+        "ZERO": weight.zero,
+        "MAGIC": MAGIC[weight.dtype] if pairs and weight.code is Code.INT4 and weight.table is None else 0,
+        "PAIRS": pairs,
+    }

@@ -19,8 +19,7 @@ from text_generation_server.kernels.matmul.dot import fetch
 from text_generation_server.kernels.matmul.gate import let_through
 from text_generation_server.kernels.matmul.gemv import no_tensors, one_more
 from text_generation_server.kernels.matmul.packed import PackedWeight
-from text_generation_server.kernels.matmul.packed_sums import constants
-from text_generation_server.kernels.matmul.packed_tile import bytes_of_table, of_four_bits
+from text_generation_server.kernels.matmul.packed_tile import bytes_of_table, constants, of_four_bits
 from text_generation_server.specs.activation import Activation
 
 BYTES_AHEAD = 1 << 15
@@ -248,9 +247,9 @@ def packed_warps(
     arrived: Tensor,
     kind: Activation | None = None,
 ) -> Tensor:
-    """x [m, K], rows each contiguous, of a 16-bit type, times weight [N, K] of 4 bits in groups of 32 or more. bias: [N].
+    """x [m, K], rows each contiguous, of a 16-bit type, times weight [N, K] of 4 bits in groups of 32 or more.
 
-    With an activation act(gate) · other [m, N / 2], see `gate`; at least 16 outputs. arrived: see `dot`.
+    bias: [N]. With an activation act(gate) · other [m, N / 2], see `gate`; at least 16 outputs. arrived: see `dot`.
     """
     rows, (sums, inputs) = x.shape[0], weight.shape
     outputs, made = (sums, choice.block_n) if kind is None else (sums // 2, choice.block_n // 2)

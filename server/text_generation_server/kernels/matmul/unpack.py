@@ -6,6 +6,13 @@ import triton.language as tl
 from torch import Tensor
 
 from text_generation_server.kernels.matmul.packed import UNIT, PackedWeight
+from text_generation_server.kernels.matmul.packed_tile import (
+    beside,
+    bytes_of_table,
+    constants,
+    of_eight_bits,
+    of_four_bits,
+)
 
 BLOCK_N = 32
 """Outputs of a program, each of one unit's inputs."""
@@ -22,34 +29,40 @@ def _unpack(
     unit_stride: int,
     row_stride: int,
     inputs: int,
+    TAIL: tl.constexpr,
     SIZE: tl.constexpr,
     WIDTH: tl.constexpr,
     CODE: tl.constexpr,
     ZERO: tl.constexpr,
+    MAGIC: tl.constexpr,
+    PAIRS: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ) -> None:
     UNIT: tl.constexpr = 128
+    dtype: tl.constexpr = y.dtype.element_ty
     unit = tl.program_id(1)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
-    c = tl.arange(0, WIDTH)[None, :]
     inside = n < outputs
-    packed = tl.load(words + unit * unit_stride + n.to(tl.int64) * row_stride + c, mask=inside)
-    for slab in tl.static_range(UNIT // WIDTH):
-        k = unit * UNIT + (c % 8 // 2 * 32 + slab * 8 + c // 8 * 2 + c % 2 if CODE == "int4" else slab * WIDTH + c)
-        group = k // SIZE * outputs + n
-        if CODE == "int4":
-            codes = (packed >> 4 * slab) & 15
-            values = codes.to(tl.float32) if table is None else tl.load(table + codes).to(tl.float32)
-        elif CODE == "int8":
-            values = (packed >> 8 * slab).to(tl.int8).to(tl.float32)
-        else:
-            values = (packed >> 8 * slab).to(tl.int8).to(tl.float8e4nv, bitcast=True).to(tl.float32)
-        if zeros is None:
-            values -= ZERO
-        else:
-            values -= tl.load(zeros + group, mask=inside).to(tl.float32)
-        values *= tl.load(scales + group, mask=inside).to(tl.float32)
-        tl.store(y + n.to(tl.int64) * inputs + k, values.to(y.dtype.element_ty), mask=inside & (k < inputs))
+    row = words + unit * unit_stride + n.to(tl.int64) * row_stride
+    packed = tl.load(row + tl.arange(0, WIDTH)[None, :], mask=inside, other=0)
+    if CODE == "int4":
+        in_bytes = bytes_of_table(table if PAIRS else None, inputs)
+        packed = tl.reshape(packed, (BLOCK_N, 4, 4, 2))
+        numbers = of_four_bits(packed, table, in_bytes, dtype, PAIRS, True)
+        numbers = tl.reshape(tl.permute(numbers, (0, 2, 3, 1, 4)), (BLOCK_N, UNIT))
+    else:
+        left = of_eight_bits(packed, 0, CODE, dtype, PAIRS)
+        numbers = beside(left, of_eight_bits(packed, 1, CODE, dtype, PAIRS))
+    k = unit * UNIT + tl.arange(0, UNIT)[None, :]
+    group = k // SIZE * outputs + n
+    values = numbers.to(tl.float32)
+    if zeros is None:
+        values -= ZERO + MAGIC
+    else:
+        values -= tl.load(zeros + group, mask=inside).to(tl.float32) + MAGIC
+    values *= tl.load(scales + group, mask=inside).to(tl.float32)
+    held = inside & (k < inputs) if TAIL else inside
+    tl.store(y + n.to(tl.int64) * inputs + k, values.to(dtype), mask=held)
 
 
 def unpack(weight: PackedWeight) -> Tensor:
@@ -58,10 +71,7 @@ def unpack(weight: PackedWeight) -> Tensor:
     y = torch.empty(outputs, inputs, dtype=weight.dtype, device=weight.device)
     _unpack[(triton.cdiv(outputs, BLOCK_N), triton.cdiv(inputs, UNIT))](
         *(weight.words, weight.scales, weight.zeros, weight.table, y, outputs, *weight.words.stride()[:2], inputs),
-        SIZE=weight.size,
-        WIDTH=weight.words.shape[2],
-        CODE=weight.code.value,
-        ZERO=weight.zero,
+        **constants(weight) | {"SIZE": weight.size},
         BLOCK_N=BLOCK_N,
         num_warps=4,
     )
