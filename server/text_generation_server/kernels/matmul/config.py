@@ -3,7 +3,7 @@
 Everywhere in this package y[m, n] = sum over k of x[m, k] · w[n, k] with few rows m, so that reading w takes the time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -163,7 +163,7 @@ def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfi
     if rows > MAX_ROWS or k % 16 or form.size < LEAST_SIZE[form.bits]:
         return []
     found: list[KernelConfig] = []
-    tiles = _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES
+    tiles: Sequence[KernelConfig] = _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES
     if form.bits == 4 and rows <= NARROW_ROWS and n >= 2 * LEAST_OUTPUTS:
         tiles = *_WARP_TILES, *_PACKED_TILES[:2]
     for tile in tiles:

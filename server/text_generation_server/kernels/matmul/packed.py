@@ -154,6 +154,6 @@ def unpacked(words: Tensor, code: Code) -> Tensor:
     if code.bits == 8:
         slabs = [(words.transpose(0, 1) >> shift & 255).to(torch.uint8) for shift in (0, 8)]
         return torch.stack(slabs, -2).view(code.dtype).reshape(words.shape[1], -1)
-    every = words.transpose(0, 1).unflatten(2, (4, 4, 2))  # n, unit, c, i, e
+    every = words.transpose(0, 1).reshape(words.shape[1], len(words), 4, 4, 2)  # output, unit, c, i, e
     places = torch.stack([(every >> 4 * place & 15).to(torch.uint8) for place in range(4)])
     return places.permute(1, 2, 4, 0, 3, 5).reshape(words.shape[1], -1)
