@@ -10,13 +10,13 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.dependent_launch import overlaps
-from text_generation_server.kernels.matmul.config import KernelConfig
+from text_generation_server.kernels.matmul.config import KernelConfig, KernelKind
 from text_generation_server.kernels.matmul.dot import fetch
 from text_generation_server.kernels.matmul.gate import let_through
 from text_generation_server.kernels.matmul.gemv import no_tensors, one_more
 from text_generation_server.kernels.matmul.packed import UNIT, PackedWeight
 from text_generation_server.kernels.matmul.packed_tile import constants
-from text_generation_server.kernels.matmul.warp_sums import TILE, sums_of_warps, tile_starts
+from text_generation_server.kernels.matmul.warp_sums import TILE, sums_ahead, sums_of_warps, tile_starts
 from text_generation_server.specs.activation import Activation
 
 BYTES_AHEAD = 1 << 15
@@ -98,6 +98,7 @@ def _packed_warps(
     ZERO: tl.constexpr,
     MAGIC: tl.constexpr,
     SPLIT: tl.constexpr,
+    DIRECT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     TILES: tl.constexpr,
     WARPS: tl.constexpr,
@@ -112,15 +113,22 @@ def _packed_warps(
     steps = (units + WARPS - 1) // WARPS
     first = tl.program_id(1) * steps // splits
     last = (tl.program_id(1) + 1) * steps // splits
+    end = tl.minimum(last * WARPS, units)
     starts = tile_starts(block, outputs, TILES, KIND)
-    if PDL:
-        _fetch_ahead(words, starts, first * WARPS, tl.minimum(last * WARPS, units), unit_stride, AHEAD, TILES, KIND)
-        gdc_launch_dependents()
-        gdc_wait()
-    sums = sums_of_warps(
-        *(x, words, scales, zeros, table, starts, first, last, x_stride, rows, inputs, units, unit_stride),
-        *(group_stride, y.dtype.element_ty, TAIL, UNEVEN, PARTS, ZERO, MAGIC, BLOCK_M, TILES, WARPS, STAGES, PAIRS),
-    )
+    if DIRECT:
+        sums = sums_ahead(
+            *(x, words, scales, zeros, table, starts, first * WARPS, end, x_stride, rows, inputs, unit_stride),
+            *(group_stride, y.dtype.element_ty, TAIL, PARTS, ZERO, MAGIC, BLOCK_M, TILES, WARPS, STAGES, PAIRS, PDL),
+        )
+    else:
+        if PDL:
+            _fetch_ahead(words, starts, first * WARPS, end, unit_stride, AHEAD, TILES, KIND)
+            gdc_launch_dependents()
+            gdc_wait()
+        sums = sums_of_warps(
+            *(x, words, scales, zeros, table, starts, first, last, x_stride, rows, inputs, units, unit_stride),
+            *(group_stride, y.dtype.element_ty, TAIL, UNEVEN, PARTS, ZERO, MAGIC, BLOCK_M, TILES, WARPS, STAGES, PAIRS),
+        )
     n, m = tl.arange(0, TILE), tl.arange(0, BLOCK_M)
     held = (m < rows)[None, :] & (n >= 0)[:, None]
     if SPLIT:
@@ -167,6 +175,7 @@ def packed_warps(
         UNEVEN=units % choice.warps != 0,
         PARTS=UNIT // compiled["SIZE"],
         SPLIT=splits > 1,
+        DIRECT=choice.kernel is KernelKind.GEMV,
         BLOCK_M=block_m,
         TILES=choice.block_n // TILE.value,
         WARPS=choice.warps,
