@@ -7,6 +7,7 @@ scale is applied, in float32. The weights are the left operand, straight from re
 import triton
 import triton.language as tl
 
+from text_generation_server.kernels.matmul.dot import fetch
 from text_generation_server.kernels.matmul.gemv import no_tensors, one_more
 from text_generation_server.kernels.matmul.packed_tile import (
     beside,
@@ -23,6 +24,26 @@ def of_groups(values: tl.tensor, first: tl.tensor, of_w: tl.tensor, stride: int,
     for part in tl.static_range(PARTS):
         found = one_more(found, tl.load(values + (first * PARTS + part) * stride + of_w))
     return found
+
+
+@triton.jit
+def fetch_groups(
+    values: tl.tensor,
+    first: tl.tensor,
+    end: tl.tensor,
+    start: tl.tensor,
+    stride: int,
+    OUTPUTS: tl.constexpr,
+    COUNT: tl.constexpr,
+) -> None:
+    """Into the L2 cache, if there are any, scales or zeros of COUNT groups from the first on, none from the end on.
+
+    Nothing else reads them far enough ahead: a program that waited for the memory at each unit would do little else.
+    """
+    if values is not None:
+        groups = tl.minimum(first + tl.arange(0, COUNT), end - 1)[:, None]
+        aligned = (values + groups * stride + start).to(tl.int64) & -16
+        fetch(aligned, OUTPUTS * values.dtype.element_ty.primitive_bitwidth // 8, 1)
 
 
 @triton.jit

@@ -7,7 +7,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.matmul.config import KernelConfig, KernelKind
@@ -15,6 +14,7 @@ from text_generation_server.kernels.matmul.dot import fetch
 from text_generation_server.kernels.matmul.gate import let_through
 from text_generation_server.kernels.matmul.gemv import no_tensors, one_more
 from text_generation_server.kernels.matmul.packed import UNIT, PackedWeight
+from text_generation_server.kernels.matmul.packed_sums import fetch_groups
 from text_generation_server.kernels.matmul.packed_tile import constants
 from text_generation_server.kernels.matmul.warp_sums import TILE, sums_ahead, sums_of_warps, tile_starts
 from text_generation_server.specs.activation import Activation
@@ -29,19 +29,25 @@ LEAST_ROWS = 8
 @triton.jit
 def _fetch_ahead(
     words: tl.tensor,
+    scales: tl.tensor,
+    zeros: tl.tensor,
     starts: tl.tuple,
     first: tl.tensor,
     end: tl.tensor,
     unit_stride: int,
+    group_stride: int,
+    PARTS: tl.constexpr,
     AHEAD: tl.constexpr,
     TILES: tl.constexpr,
     KIND: tl.constexpr,
 ) -> None:
-    """The weights of AHEAD units from the first on, and of none from the end on."""
+    """The weights of AHEAD units from the first on, and four times as many scales; of none from the end on."""
     SIDE: tl.constexpr = TILES if KIND is None else TILES // 2  # tiles that lie side by side
     units = tl.minimum(first + tl.arange(0, AHEAD), end - 1)[:, None]
     for at in tl.static_range(0, TILES, SIDE):
         fetch(words + units * unit_stride + starts[at] * 32, SIDE * TILE * 64, 1)
+        fetch_groups(scales, first * PARTS, end * PARTS, starts[at], group_stride, SIDE * TILE, 4 * AHEAD * PARTS)
+        fetch_groups(zeros, first * PARTS, end * PARTS, starts[at], group_stride, SIDE * TILE, 4 * AHEAD * PARTS)
 
 
 @triton.jit
@@ -99,6 +105,7 @@ def _packed_warps(
     MAGIC: tl.constexpr,
     SPLIT: tl.constexpr,
     DIRECT: tl.constexpr,
+    DEPTH: tl.constexpr,
     BLOCK_M: tl.constexpr,
     TILES: tl.constexpr,
     WARPS: tl.constexpr,
@@ -122,12 +129,14 @@ def _packed_warps(
         )
     else:
         if PDL:
-            _fetch_ahead(words, starts, first * WARPS, end, unit_stride, AHEAD, TILES, KIND)
-            gdc_launch_dependents()
-            gdc_wait()
+            _fetch_ahead(
+                *(words, scales, zeros, starts, first * WARPS, end, unit_stride, group_stride),
+                *(PARTS, AHEAD, TILES, KIND),
+            )
         sums = sums_of_warps(
             *(x, words, scales, zeros, table, starts, first, last, x_stride, rows, inputs, units, unit_stride),
             *(group_stride, y.dtype.element_ty, TAIL, UNEVEN, PARTS, ZERO, MAGIC, BLOCK_M, TILES, WARPS, STAGES, PAIRS),
+            *(DEPTH, PDL),
         )
     n, m = tl.arange(0, TILE), tl.arange(0, BLOCK_M)
     held = (m < rows)[None, :] & (n >= 0)[:, None]
@@ -176,6 +185,7 @@ def packed_warps(
         PARTS=UNIT // compiled["SIZE"],
         SPLIT=splits > 1,
         DIRECT=choice.kernel is KernelKind.GEMV,
+        DEPTH=1,
         BLOCK_M=block_m,
         TILES=choice.block_n // TILE.value,
         WARPS=choice.warps,

@@ -35,7 +35,7 @@ def _of_groups(values: tl.tensor, place: tl.tensor, held: tl.tensor, stride: int
         found = tl.permute(tl.join(found, odd), (2, 3, 0, 1))
     elif PARTS == 2:
         found = tl.permute(found, (2, 0, 1))
-    return tl.reshape(found, (PARTS * place.shape[0], place.shape[1])).to(tl.float32)
+    return tl.reshape(found, (PARTS * place.shape[0], place.shape[1]))
 
 
 @triton.jit
@@ -90,6 +90,28 @@ def tile_starts(block: tl.tensor, outputs: int, TILES: tl.constexpr, KIND: tl.co
 
 
 @triton.jit
+def _of_tiles(
+    scales: tl.tensor,
+    zeros: tl.tensor,
+    starts: tl.tuple,
+    unit: tl.tensor,
+    group_stride: int,
+    PARTS: tl.constexpr,
+    TILES: tl.constexpr,
+) -> tuple[tl.tuple, tl.tuple]:
+    """Scales and zeros of each tile's units [S]."""
+    n = tl.arange(0, TILE)
+    scale = no_tensors()
+    zero = no_tensors()
+    for at in tl.static_range(TILES):
+        place = (unit * PARTS * group_stride)[:, None] + starts[at] + n[None, :]
+        scale = one_more(scale, _of_groups(scales, place, None, group_stride, PARTS))
+        if zeros is not None:
+            zero = one_more(zero, _of_groups(zeros, place, None, group_stride, PARTS))
+    return scale, zero
+
+
+@triton.jit
 def sums_of_warps(
     x: tl.tensor,
     words: tl.tensor,
@@ -116,6 +138,8 @@ def sums_of_warps(
     WARPS: tl.constexpr,
     STAGES: tl.constexpr,
     PAIRS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    PDL: tl.constexpr,
 ) -> tl.tuple:
     """[16, BLOCK_M] float32 of each tile, over units from WARPS · first to before WARPS · last."""
     UNIT: tl.constexpr = 128
@@ -130,17 +154,18 @@ def sums_of_warps(
     in_bytes = bytes_of_table(table if PAIRS else None, rows)
     on_top = tl.full((PARTS * WARPS, TILE, UNIT // PARTS), -MAGIC - ZERO if zeros is None else 1, dtype)
     totals = no_tensors()
-    scale = no_tensors()
-    unit = first * WARPS + warp
-    if UNEVEN:
-        unit = tl.minimum(unit, units - 1)
-    for at in tl.static_range(TILES):
+    for _ in tl.static_range(TILES):
         totals = one_more(totals, tl.zeros((PARTS * WARPS, TILE, BLOCK_M), tl.float32))
-        place = (unit * PARTS * group_stride)[:, None] + starts[at] + n[None, :]
-        scale = one_more(scale, _of_groups(scales, place, None, group_stride, PARTS))
+    ahead = no_tensors()
+    for step in tl.static_range(DEPTH):
+        unit = tl.minimum(tl.minimum(first + step, last - 1) * WARPS + warp, units - 1)
+        ahead = one_more(ahead, _of_tiles(scales, zeros, starts, unit, group_stride, PARTS, TILES))
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
     for step in tl.range(first, last, num_stages=STAGES):
         unit = step * WARPS + warp
-        following = tl.minimum(step + 1, last - 1) * WARPS + warp
+        following = tl.minimum(step + DEPTH, last - 1) * WARPS + warp
         held = (m < rows)[None, :, None]
         if TAIL:
             held &= unit[:, None, None] * UNIT + k[None, None, :] < inputs
@@ -159,19 +184,19 @@ def sums_of_warps(
         if SHIFTED:
             before = tl.dot(on_top, values)
         more = no_tensors()
-        next_scale = no_tensors()
+        scale, zero = ahead[0]
+        behind = no_tensors()
+        for later in tl.static_range(1, DEPTH):
+            behind = one_more(behind, ahead[later])
+        ahead = one_more(behind, _of_tiles(scales, zeros, starts, following, group_stride, PARTS, TILES))
         for at in tl.static_range(TILES):
-            place = (following * PARTS * group_stride)[:, None] + starts[at] + n[None, :]
-            next_scale = one_more(next_scale, _of_groups(scales, place, None, group_stride, PARTS))
             packed = tl.load(row_of_unit + starts[at] * WIDTH, eviction_policy="evict_first")
             numbers = _numbers(packed, table, in_bytes, dtype, PARTS, PAIRS)
             begin = before
             if zeros is not None:
-                place = (unit * PARTS * group_stride)[:, None] + starts[at] + n[None, :]
-                begin *= (-MAGIC - _of_groups(zeros, place, None, group_stride, PARTS))[:, :, None]
-            more = one_more(more, totals[at] + tl.dot(numbers, values, begin) * scale[at][:, :, None])
+                begin *= (-MAGIC - zero[at].to(tl.float32))[:, :, None]
+            more = one_more(more, totals[at] + tl.dot(numbers, values, begin) * scale[at].to(tl.float32)[:, :, None])
         totals = more
-        scale = next_scale
     sums = no_tensors()
     for at in tl.static_range(TILES):
         sums = one_more(sums, tl.sum(totals[at], 0))
@@ -322,8 +347,10 @@ def sums_ahead(
                 numbers = _numbers(packed[at], table, in_bytes, dtype, PARTS, PAIRS)
                 begin = before
                 if zeros is not None:
-                    begin *= (-MAGIC - zero[at])[:, :, None]
-                more = one_more(more, totals[at] + tl.dot(numbers, values, begin) * scale[at][:, :, None])
+                    begin *= (-MAGIC - zero[at].to(tl.float32))[:, :, None]
+                more = one_more(
+                    more, totals[at] + tl.dot(numbers, values, begin) * scale[at].to(tl.float32)[:, :, None]
+                )
             totals = more
         every = new
     sums = no_tensors()
