@@ -62,7 +62,7 @@ def operands(device, rows, weight):
 
 def choices(form):
     """Kernels that multiply weights of a form, alone and with others that share the inputs."""
-    kernels = (DOT, WARPS, replace(WARPS, kernel=KernelKind.GEMV)) if form.startswith("int4") else (DOT,)
+    kernels = (DOT, WARPS) if form.startswith("int4") else (DOT,)
     return *kernels, *(replace(kernel, splits=2) for kernel in kernels), CUBLAS
 
 

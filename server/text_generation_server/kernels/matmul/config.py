@@ -21,6 +21,9 @@ MOST_SUMS = 8
 
 MAX_CANDIDATES = 12
 
+MAX_PACKED_CANDIDATES = 15
+"""Of weights of few bits, where who is fastest is harder to tell."""
+
 WARP_GROUP_OUTPUTS = 64
 """Outputs a program from which weights are the left operand, as the instructions of whole warp groups want it."""
 
@@ -133,9 +136,8 @@ _PACKED_TILES = (
 
 _WARP_TILES = (
     KernelConfig(KernelKind.WARPS, 64, 512, 4, 3),
-    KernelConfig(KernelKind.WARPS, 64, 1024, 8, 3),
-    KernelConfig(KernelKind.WARPS, 128, 512, 4, 3),
     KernelConfig(KernelKind.WARPS, 32, 512, 4, 4),
+    KernelConfig(KernelKind.WARPS, 32, 1024, 8, 3),
 )
 
 _WIDE_PACKED_TILES = (
@@ -165,7 +167,7 @@ def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfi
     found: list[KernelConfig] = []
     tiles: Sequence[KernelConfig] = _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES
     if form.bits == 4 and rows <= NARROW_ROWS and n >= 2 * LEAST_OUTPUTS:
-        tiles = *_WARP_TILES, *_PACKED_TILES[:2]
+        tiles = *_WARP_TILES, _PACKED_TILES[1], _PACKED_TILES[2]
     for tile in tiles:
         shared = (tile.block_n * form.bits // 8 + 2 * block_rows(rows)) * tile.block_k * tile.stages
         if tile.block_n // 2 <= n and shared <= _SHARED_BYTES:
@@ -173,8 +175,9 @@ def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfi
             splits = 1
             while blocks * splits < 0.9 * _MULTIPROCESSORS and steps >= 4 * splits:
                 splits *= 2
-            found += [replace(tile, splits=count) for count in (splits, 2 * splits) if count == 1 or steps >= 2 * count]
-    return found[:MAX_CANDIDATES]
+            counts = (splits, 2 * splits, 4 * splits) if rows <= NARROW_ROWS else (splits, 2 * splits)
+            found += [replace(tile, splits=count) for count in counts if count == 1 or steps >= 2 * count]
+    return found[:MAX_PACKED_CANDIDATES]
 
 
 def _fits(tile: KernelConfig, rows: int, n: int, k: int) -> bool:

@@ -43,7 +43,7 @@ class SmallBatchLinear:
             product = _by_library(x, weight, bias)
             return product if kind is None else activation.gated(product, kind)
         if isinstance(weight, PackedWeight):
-            if choice.kernel in (KernelKind.WARPS, KernelKind.GEMV):
+            if choice.kernel is KernelKind.WARPS:
                 return packed_warps(x, weight, bias, choice, self._arrived, kind)
             return packed_dot(x, weight, bias, choice, self._arrived, kind)
         if choice.kernel is KernelKind.GEMV:

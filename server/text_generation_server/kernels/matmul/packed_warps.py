@@ -9,14 +9,14 @@ import triton.language as tl
 from torch import Tensor
 
 from text_generation_server.kernels.dependent_launch import overlaps
-from text_generation_server.kernels.matmul.config import KernelConfig, KernelKind
+from text_generation_server.kernels.matmul.config import KernelConfig
 from text_generation_server.kernels.matmul.dot import fetch
 from text_generation_server.kernels.matmul.gate import let_through
 from text_generation_server.kernels.matmul.gemv import no_tensors, one_more
 from text_generation_server.kernels.matmul.packed import UNIT, PackedWeight
 from text_generation_server.kernels.matmul.packed_sums import fetch_groups
 from text_generation_server.kernels.matmul.packed_tile import constants
-from text_generation_server.kernels.matmul.warp_sums import TILE, sums_ahead, sums_of_warps, tile_starts
+from text_generation_server.kernels.matmul.warp_sums import TILE, sums_of_warps, tile_starts
 from text_generation_server.specs.activation import Activation
 
 BYTES_AHEAD = 1 << 15
@@ -104,8 +104,6 @@ def _packed_warps(
     ZERO: tl.constexpr,
     MAGIC: tl.constexpr,
     SPLIT: tl.constexpr,
-    DIRECT: tl.constexpr,
-    DEPTH: tl.constexpr,
     BLOCK_M: tl.constexpr,
     TILES: tl.constexpr,
     WARPS: tl.constexpr,
@@ -122,22 +120,16 @@ def _packed_warps(
     last = (tl.program_id(1) + 1) * steps // splits
     end = tl.minimum(last * WARPS, units)
     starts = tile_starts(block, outputs, TILES, KIND)
-    if DIRECT:
-        sums = sums_ahead(
-            *(x, words, scales, zeros, table, starts, first * WARPS, end, x_stride, rows, inputs, unit_stride),
-            *(group_stride, y.dtype.element_ty, TAIL, PARTS, ZERO, MAGIC, BLOCK_M, TILES, WARPS, STAGES, PAIRS, PDL),
+    if PDL:
+        _fetch_ahead(
+            *(words, scales, zeros, starts, first * WARPS, end, unit_stride, group_stride),
+            *(PARTS, AHEAD, TILES, KIND),
         )
-    else:
-        if PDL:
-            _fetch_ahead(
-                *(words, scales, zeros, starts, first * WARPS, end, unit_stride, group_stride),
-                *(PARTS, AHEAD, TILES, KIND),
-            )
-        sums = sums_of_warps(
-            *(x, words, scales, zeros, table, starts, first, last, x_stride, rows, inputs, units, unit_stride),
-            *(group_stride, y.dtype.element_ty, TAIL, UNEVEN, PARTS, ZERO, MAGIC, BLOCK_M, TILES, WARPS, STAGES, PAIRS),
-            *(DEPTH, PDL),
-        )
+    sums = sums_of_warps(
+        *(x, words, scales, zeros, table, starts, first, last, x_stride, rows, inputs, units, unit_stride),
+        *(group_stride, y.dtype.element_ty, TAIL, UNEVEN, PARTS, ZERO, MAGIC, BLOCK_M, TILES, WARPS, STAGES, PAIRS),
+        PDL,
+    )
     n, m = tl.arange(0, TILE), tl.arange(0, BLOCK_M)
     held = (m < rows)[None, :] & (n >= 0)[:, None]
     if SPLIT:
@@ -184,8 +176,6 @@ def packed_warps(
         UNEVEN=units % choice.warps != 0,
         PARTS=UNIT // compiled["SIZE"],
         SPLIT=splits > 1,
-        DIRECT=choice.kernel is KernelKind.GEMV,
-        DEPTH=1,
         BLOCK_M=block_m,
         TILES=choice.block_n // TILE.value,
         WARPS=choice.warps,

@@ -20,22 +20,17 @@ TILE = tl.constexpr(16)
 
 
 @triton.jit
-def _of_group(values: tl.tensor, place: tl.tensor, held: tl.tensor) -> tl.tensor:
-    return tl.load(values + place) if held is None else tl.load(values + place, mask=held, other=0.0)
-
-
-@triton.jit
-def _of_groups(values: tl.tensor, place: tl.tensor, held: tl.tensor, stride: int, PARTS: tl.constexpr) -> tl.tensor:
-    """Scales or zeros [PARTS · S, 16] float32; place [S, 16]: of the units' first groups. 0 of what is not held."""
-    found = _of_group(values, place, held)
+def _of_groups(values: tl.tensor, place: tl.tensor, stride: int, PARTS: tl.constexpr) -> tl.tensor:
+    """Scales or zeros [PARTS · S, 16] float32; place [S, 16]: of the units' first groups."""
+    found = tl.load(values + place)
     if PARTS >= 2:
-        found = tl.join(found, _of_group(values, place + (PARTS // 2) * stride, held))
+        found = tl.join(found, tl.load(values + place + (PARTS // 2) * stride))
     if PARTS == 4:
-        odd = tl.join(_of_group(values, place + stride, held), _of_group(values, place + 3 * stride, held))
+        odd = tl.join(tl.load(values + place + stride), tl.load(values + place + 3 * stride))
         found = tl.permute(tl.join(found, odd), (2, 3, 0, 1))
     elif PARTS == 2:
         found = tl.permute(found, (2, 0, 1))
-    return tl.reshape(found, (PARTS * place.shape[0], place.shape[1]))
+    return tl.reshape(found, (PARTS * place.shape[0], place.shape[1])).to(tl.float32)
 
 
 @triton.jit
@@ -91,24 +86,19 @@ def tile_starts(block: tl.tensor, outputs: int, TILES: tl.constexpr, KIND: tl.co
 
 @triton.jit
 def _of_tiles(
-    scales: tl.tensor,
-    zeros: tl.tensor,
+    values: tl.tensor,
     starts: tl.tuple,
     unit: tl.tensor,
     group_stride: int,
     PARTS: tl.constexpr,
     TILES: tl.constexpr,
-) -> tuple[tl.tuple, tl.tuple]:
-    """Scales and zeros of each tile's units [S]."""
-    n = tl.arange(0, TILE)
-    scale = no_tensors()
-    zero = no_tensors()
+) -> tl.tuple:
+    """Scales or zeros of each tile's units [S]."""
+    found = no_tensors()
     for at in tl.static_range(TILES):
-        place = (unit * PARTS * group_stride)[:, None] + starts[at] + n[None, :]
-        scale = one_more(scale, _of_groups(scales, place, None, group_stride, PARTS))
-        if zeros is not None:
-            zero = one_more(zero, _of_groups(zeros, place, None, group_stride, PARTS))
-    return scale, zero
+        place = (unit * PARTS * group_stride)[:, None] + starts[at] + tl.arange(0, TILE)[None, :]
+        found = one_more(found, _of_groups(values, place, group_stride, PARTS))
+    return found
 
 
 @triton.jit
@@ -138,14 +128,13 @@ def sums_of_warps(
     WARPS: tl.constexpr,
     STAGES: tl.constexpr,
     PAIRS: tl.constexpr,
-    DEPTH: tl.constexpr,
     PDL: tl.constexpr,
 ) -> tl.tuple:
     """[16, BLOCK_M] float32 of each tile, over units from WARPS · first to before WARPS · last."""
     UNIT: tl.constexpr = 128
     WIDTH: tl.constexpr = 32
     SHIFTED: tl.constexpr = zeros is not None or MAGIC + ZERO != 0
-    warp, n, m = tl.arange(0, WARPS), tl.arange(0, TILE), tl.arange(0, BLOCK_M)
+    warp, m = tl.arange(0, WARPS), tl.arange(0, BLOCK_M)
     half, eighth, word, k = tl.arange(0, 2), tl.arange(0, 8), tl.arange(0, WIDTH), tl.arange(0, UNIT)
     row_of_w = words + half[:, None, None, None] * (8 * WIDTH) + eighth[None, None, :, None] * WIDTH
     row_of_w += (warp * (0 if UNEVEN else unit_stride))[None, :, None, None] + word[None, None, None, :]
@@ -156,16 +145,14 @@ def sums_of_warps(
     totals = no_tensors()
     for _ in tl.static_range(TILES):
         totals = one_more(totals, tl.zeros((PARTS * WARPS, TILE, BLOCK_M), tl.float32))
-    ahead = no_tensors()
-    for step in tl.static_range(DEPTH):
-        unit = tl.minimum(tl.minimum(first + step, last - 1) * WARPS + warp, units - 1)
-        ahead = one_more(ahead, _of_tiles(scales, zeros, starts, unit, group_stride, PARTS, TILES))
+    unit = tl.minimum(first * WARPS + warp, units - 1)
+    scale = _of_tiles(scales, starts, unit, group_stride, PARTS, TILES)
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
     for step in tl.range(first, last, num_stages=STAGES):
         unit = step * WARPS + warp
-        following = tl.minimum(step + DEPTH, last - 1) * WARPS + warp
+        following = tl.minimum(step + 1, last - 1) * WARPS + warp
         held = (m < rows)[None, :, None]
         if TAIL:
             held &= unit[:, None, None] * UNIT + k[None, None, :] < inputs
@@ -184,175 +171,18 @@ def sums_of_warps(
         if SHIFTED:
             before = tl.dot(on_top, values)
         more = no_tensors()
-        scale, zero = ahead[0]
-        behind = no_tensors()
-        for later in tl.static_range(1, DEPTH):
-            behind = one_more(behind, ahead[later])
-        ahead = one_more(behind, _of_tiles(scales, zeros, starts, following, group_stride, PARTS, TILES))
+        next_scale = _of_tiles(scales, starts, following, group_stride, PARTS, TILES)
+        if zeros is not None:
+            zero = _of_tiles(zeros, starts, unit, group_stride, PARTS, TILES)
         for at in tl.static_range(TILES):
             packed = tl.load(row_of_unit + starts[at] * WIDTH, eviction_policy="evict_first")
             numbers = _numbers(packed, table, in_bytes, dtype, PARTS, PAIRS)
             begin = before
             if zeros is not None:
-                begin *= (-MAGIC - zero[at].to(tl.float32))[:, :, None]
-            more = one_more(more, totals[at] + tl.dot(numbers, values, begin) * scale[at].to(tl.float32)[:, :, None])
+                begin *= (-MAGIC - zero[at])[:, :, None]
+            more = one_more(more, totals[at] + tl.dot(numbers, values, begin) * scale[at][:, :, None])
         totals = more
-    sums = no_tensors()
-    for at in tl.static_range(TILES):
-        sums = one_more(sums, tl.sum(totals[at], 0))
-    return sums
-
-
-@triton.jit
-def _ahead(
-    row_of_w: tl.tensor,
-    scales: tl.tensor,
-    zeros: tl.tensor,
-    starts: tl.tuple,
-    unit: tl.tensor,
-    end: tl.tensor,
-    unit_stride: int,
-    group_stride: int,
-    PARTS: tl.constexpr,
-    TILES: tl.constexpr,
-) -> tuple[tl.tuple, tl.tuple, tl.tuple]:
-    """Words, scales and zeros of each tile's units [S]; scales are 0 of those from the end on."""
-    n = tl.arange(0, TILE)
-    is_there = unit < end
-    unit = tl.minimum(unit, end - 1)
-    words = no_tensors()
-    scale = no_tensors()
-    zero = no_tensors()
-    for at in tl.static_range(TILES):
-        row = row_of_w + (unit * unit_stride)[None, :, None, None] + starts[at] * 32
-        held = is_there[None, :, None, None]
-        words = one_more(words, tl.load(row, mask=held, other=0, eviction_policy="evict_first"))
-        place = (unit * PARTS * group_stride)[:, None] + starts[at] + n[None, :]
-        scale = one_more(scale, _of_groups(scales, place, is_there[:, None], group_stride, PARTS))
-        if zeros is not None:
-            zero = one_more(zero, _of_groups(zeros, place, is_there[:, None], group_stride, PARTS))
-    return words, scale, zero
-
-
-@triton.jit
-def _row_values(
-    row_of_x: tl.tensor,
-    place: tl.tensor,
-    unit: tl.tensor,
-    end: tl.tensor,
-    inputs: int,
-    TAIL: tl.constexpr,
-) -> tl.tensor:
-    """Rows [4, 4, S, M, 4, 2] of units, read as tensor cores want them of each thread. place: of inputs in a unit."""
-    start = (tl.minimum(unit, end - 1) * 128)[None, None, :, None, None, None]
-    if TAIL:
-        values = tl.load(row_of_x + start, mask=start + place < inputs, other=0.0)
-    else:
-        values = tl.load(row_of_x + start)
-    return values
-
-
-@triton.jit
-def sums_ahead(
-    x: tl.tensor,
-    words: tl.tensor,
-    scales: tl.tensor,
-    zeros: tl.tensor,
-    table: tl.tensor,
-    starts: tl.tuple,
-    first: tl.tensor,
-    end: tl.tensor,
-    x_stride: int,
-    rows: int,
-    inputs: int,
-    unit_stride: int,
-    group_stride: int,
-    dtype: tl.constexpr,
-    TAIL: tl.constexpr,
-    PARTS: tl.constexpr,
-    ZERO: tl.constexpr,
-    MAGIC: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    TILES: tl.constexpr,
-    WARPS: tl.constexpr,
-    AHEAD: tl.constexpr,
-    PAIRS: tl.constexpr,
-    PDL: tl.constexpr,
-) -> tl.tuple:
-    """[16, BLOCK_M] float32 of each tile, over units from first to before end; AHEAD steps are in registers."""
-    UNIT: tl.constexpr = 128
-    WIDTH: tl.constexpr = 32
-    SHIFTED: tl.constexpr = zeros is not None or MAGIC + ZERO != 0
-    warp, m = tl.arange(0, WARPS), tl.arange(0, BLOCK_M)
-    half, eighth, word, four, pair = (
-        tl.arange(0, 2),
-        tl.arange(0, 8),
-        tl.arange(0, WIDTH),
-        tl.arange(0, 4),
-        tl.arange(0, 2),
-    )
-    row_of_w = words + half[:, None, None, None] * (8 * WIDTH) + eighth[None, None, :, None] * WIDTH
-    row_of_w += word[None, None, None, :]
-    place = (four * 32)[:, None, None, None, None, None] + (four * 8)[None, :, None, None, None, None]
-    place += (four * 2)[None, None, None, None, :, None] + pair[None, None, None, None, None, :]
-    row_of_x = x + place + (tl.minimum(m, rows - 1) * x_stride)[None, None, None, :, None, None]
-    row_of_x += (warp * 0)[None, None, :, None, None, None]
-    every = no_tensors()
-    for step in tl.static_range(AHEAD):
-        unit = first + step * WARPS + warp
-        every = one_more(
-            every, _ahead(row_of_w, scales, zeros, starts, unit, end, unit_stride, group_stride, PARTS, TILES)
-        )
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
-    in_bytes = bytes_of_table(table if PAIRS else None, rows)
-    on_top = tl.full((PARTS * WARPS, TILE, UNIT // PARTS), -MAGIC - ZERO if zeros is None else 1, dtype)
-    totals = no_tensors()
-    for at in tl.static_range(TILES):
-        totals = one_more(totals, tl.zeros((PARTS * WARPS, TILE, BLOCK_M), tl.float32))
-    loaded = _row_values(row_of_x, place, first + warp, end, inputs, TAIL)
-    for group in tl.range(first, end, AHEAD * WARPS, num_stages=1):
-        new = no_tensors()
-        for step in tl.static_range(AHEAD):
-            unit = group + step * WARPS + warp
-            values = tl.reshape(loaded, (PARTS, 4 // PARTS, 2, 2, WARPS, BLOCK_M, 4, 2))
-            if table is None:
-                values = tl.permute(values, (0, 4, 1, 2, 3, 6, 7, 5))
-            else:
-                values = tl.permute(values, (0, 4, 1, 2, 6, 3, 7, 5))
-            values = tl.reshape(values, (PARTS * WARPS, UNIT // PARTS, BLOCK_M))
-            loaded = _row_values(row_of_x, place, unit + WARPS, end, inputs, TAIL)
-            packed, scale, zero = every[step]
-            new = one_more(
-                new,
-                _ahead(
-                    row_of_w,
-                    scales,
-                    zeros,
-                    starts,
-                    unit + AHEAD * WARPS,
-                    end,
-                    unit_stride,
-                    group_stride,
-                    PARTS,
-                    TILES,
-                ),
-            )
-            before = tl.zeros((PARTS * WARPS, TILE, BLOCK_M), tl.float32)
-            if SHIFTED:
-                before = tl.dot(on_top, values)
-            more = no_tensors()
-            for at in tl.static_range(TILES):
-                numbers = _numbers(packed[at], table, in_bytes, dtype, PARTS, PAIRS)
-                begin = before
-                if zeros is not None:
-                    begin *= (-MAGIC - zero[at].to(tl.float32))[:, :, None]
-                more = one_more(
-                    more, totals[at] + tl.dot(numbers, values, begin) * scale[at].to(tl.float32)[:, :, None]
-                )
-            totals = more
-        every = new
+        scale = next_scale
     sums = no_tensors()
     for at in tl.static_range(TILES):
         sums = one_more(sums, tl.sum(totals[at], 0))
