@@ -84,7 +84,7 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
         tokenizer = TokenizerAdapter.load(part.directory, config.options.trust_remote_code)
         warn_of_unknown_ids(tokenizer, part.model.vocab_size)
         engine = make_engine(config, part, tokenizer)
-        loop = EngineLoop(engine)
+        loop = EngineLoop(engine, Engine.use_pause)
         loop.start()
         files = AdapterFiles(config.adapters.directory, config.hub, logger.info)
         about = describe(config, part, lambda: engine.adapters.names)

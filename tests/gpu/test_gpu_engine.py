@@ -78,7 +78,7 @@ def requests(sampling):
     return [Request(row, prompt, sampling, stopping) for row, prompt in enumerate(prompts)]
 
 
-def answers(engine, sampling, at_once):
+def answers(engine, sampling, at_once, between_steps=lambda: None):
     """So many requests come in at once, and more while those before them are answered."""
     tokens = {}
     todo = requests(sampling)
@@ -87,6 +87,7 @@ def answers(engine, sampling, at_once):
         now, todo = todo[:at_once], todo[at_once:]
         coming = PrefillCommand(len(todo), tuple(now), cached) if now else None
         result = engine.decode([cached]) if coming is None else engine.prefill(coming)
+        between_steps()
         for generation in result.generations:
             tokens.setdefault(generation.request_id, []).extend(generation.tokens.ids)
     return tokens
@@ -128,4 +129,17 @@ def test_other_states_are_replayed(other, sampling, monkeypatch):
     for run_ahead in (False, True):
         engine = start(other, run_ahead=run_ahead)
         assert answers(engine, SAMPLINGS[sampling], 3) == plain
+        engine.runner.close()
+
+
+@pytest.mark.parametrize("run_ahead", [False, True])
+def test_sizes_that_are_recorded_while_requests_run_change_no_token(model, run_ahead):
+    at_once = 1 if model.kv.dtype is torch.float32 else 8
+    graphs = (1, 2, 3, 4, 5, 6, 7, 8)
+    early, late = start(model, run_ahead=run_ahead, graphs=graphs), start(model, run_ahead=run_ahead, graphs=graphs)
+    while early.use_pause():
+        pass
+    expected = answers(early, SAMPLINGS["temperature"], at_once)
+    assert answers(late, SAMPLINGS["temperature"], at_once, late.use_pause) == expected
+    for engine in (early, late):
         engine.runner.close()

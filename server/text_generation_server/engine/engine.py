@@ -32,7 +32,7 @@ from text_generation_server.engine.types import (
 )
 from text_generation_server.engine.waiting import WaitingSequences
 from text_generation_server.engine.warmup import LIVENESS_ROWS, CacheSizer
-from text_generation_server.errors import InvalidRequest, UnknownBatch
+from text_generation_server.errors import InvalidRequest, ModelError, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.sampling.params import WatermarkParams
 from text_generation_server.specs.vision import Sight
@@ -108,6 +108,7 @@ class Engine:
         self._launcher = StepLauncher(runner, settings.watermark)
         self._grammars = GrammarCompiler(tokenizer, runner.vocab_size)
         self._pool: SequencePool | None = None
+        self._records = False
         self.max_prefill_tokens = self._sizer.default_prefill_tokens
         self._batches: dict[int, Batch] = {}
         self._guessing = guessing or MeasuredGain(time.perf_counter)
@@ -172,7 +173,21 @@ class Engine:
         sizes = sizes_up_to(rows, graphs)
         command = AllocateCache(limits.all_slots, rows + LIVENESS_ROWS, max(max_len, SCRATCH_SLOTS), sizes)
         self.runner.allocate(command).result()
+        self._records = bool(graphs)
         self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars, self.adapters)
+
+    def use_pause(self) -> bool:
+        """Do a little of what need not be done at once: record a size of step. Whether anything is left.
+
+        Raises:
+            ModelError: it failed, and nobody knows what state the device is in.
+        """
+        if self._records:
+            try:
+                self._records = self.runner.record_more().result()
+            except Exception as error:
+                raise ModelError(f"a step could not be recorded: {error}") from error
+        return self._records
 
     def prefill(self, command: PrefillCommand) -> StepResult:
         """Admit the requests; run their first step, or have it run with the next of the cached batch that they join.

@@ -90,6 +90,11 @@ class Fitting:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordMore:
+    """Record a size of step that was left for later."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReserveAdapters:
     """Make the places for adapters, if they are not there; the ranks find together whether all could."""
 
@@ -109,5 +114,5 @@ class DropAdapter:
     key: int
 
 
-RankCommand = StepPlan | AllocateCache | MeasureMemory | ReserveAdapters | PutAdapter | DropAdapter
+RankCommand = StepPlan | AllocateCache | MeasureMemory | RecordMore | ReserveAdapters | PutAdapter | DropAdapter
 """What rank 0 sends to the other ranks."""

@@ -66,6 +66,7 @@ class Runner:
         self._held = 0, 0
         self._rows: RowTable | None = None
         self._forward: StepForward | None = None
+        self._recorded: RecordedSteps | None = None
 
     @property
     def counts(self) -> TokenCounts:
@@ -100,6 +101,10 @@ class Runner:
     def allocate(self, command: AllocateCache) -> Pending[None]:
         """Replace the cache, the row table and recorded steps, and start measuring the peak of what follows."""
         return self._stream.enqueue(self._allocate, command)
+
+    def record_more(self) -> Pending[bool]:
+        """Record a size of step that was left for later; whether any is left after that."""
+        return self._stream.enqueue(self._record_more)
 
     def fitting(self, command: MeasureMemory) -> Pending[Fitting]:
         """How many rows and slots a cache may have instead of the present one; the minimum over all ranks."""
@@ -139,7 +144,7 @@ class Runner:
 
     def _allocate(self, command: AllocateCache) -> Reader[None]:
         # Free first: old and new cache together may not fit.
-        self._rows = self._forward = None
+        self._rows = self._forward = self._recorded = None
         self._states, self._held = (), (0, 0)
         # A slot and a row more than asked for: those of the rows that pad recorded steps.
         sizes = command.num_slots + 1, command.num_rows + PADDING_ROWS
@@ -152,9 +157,13 @@ class Runner:
             recorded.record(command.graphs, self._make_recorder())
             self._chooser.rehearse(self._model.dtype)
         whole = TOKENS[-1] if self._make_recorder is not None else 0
-        self._forward = StepForward(self._model, states, rows, recorded, whole)
+        self._forward, self._recorded = StepForward(self._model, states, rows, recorded, whole), recorded
         self._memory.reset_peak()
         return lambda: None
+
+    def _record_more(self) -> Reader[bool]:
+        left = self._recorded is not None and self._recorded.record_more()
+        return lambda: left
 
     def _fitting(self, command: MeasureMemory) -> Reader[Fitting]:
         num_slots, num_rows = self._held
