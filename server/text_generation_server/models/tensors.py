@@ -206,7 +206,10 @@ class TensorReader:
         rows = self.checkpoint.view(f"{name}.weight", (size, width))[mine.rows]
         if self.device.type == "cpu":
             return rows
-        return self._own(F.pad(rows, (0, 0, 0, mine.padded - rows.shape[0])))
+        whole = torch.empty(mine.padded, width, dtype=self.dtype, device=self.device)
+        self._plain.upload(rows, whole[: len(rows)])
+        whole[len(rows) :] = 0
+        return whole
 
     def _head_bias(self, name: str | None, size: int, mine: Partition) -> Tensor | None:
         if name is None:
@@ -226,7 +229,9 @@ class TensorReader:
 
     def _own(self, view: Tensor) -> Tensor:
         """A copy that keeps no file mapped."""
-        return torch.empty(view.shape, dtype=self.dtype, device=self.device).copy_(view)
+        own = torch.empty(view.shape, dtype=self.dtype, device=self.device)
+        self._plain.upload(view, own)
+        return own
 
 
 def _slices(stored: Sequence[StoredLinear], places: Sequence[Place]) -> list[LinearSlice]:
