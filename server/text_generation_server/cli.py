@@ -1,6 +1,7 @@
 """The command `text-generation-server`: options in, exit code out. Knows no models, sockets or variables."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -104,8 +105,11 @@ def serve(
         log.configure(logger_level, json_output, config.ranks.rank)
     except InvalidSettings as error:
         _fail(error, USAGE_ERROR)
+    began = time.monotonic()
     from text_generation_server.serve import serve as run  # torch takes seconds to import
 
+    seconds = time.monotonic() - began
+    logger.bind(phase="imports", seconds=seconds).info("Imported PyTorch and the server in {:.1f} s", seconds)
     leave(run(config))
 
 

@@ -36,7 +36,7 @@ class Uploads:
 
     def __call__(self, source: Tensor, place: Tensor) -> None:
         """Fill `place`, of the same shape and any floating type, in steps of the first dimension."""
-        if source.device.type != "cpu" or place.device.type == "cpu" and self._pinned:
+        if source.device.type != "cpu" or (place.device.type == "cpu" and self._pinned):
             place.copy_(source)
             return
         for part, target in self._parts(source, place):
@@ -52,7 +52,7 @@ class Uploads:
             yield source, place
             return
         rows = max(1, self._block_bytes * len(source) // (source.numel() * source.element_size()))
-        for part, target in zip(source.split(rows), place.split(rows), strict=True):
+        for part, target in zip(torch.split(source, rows), torch.split(place, rows), strict=True):
             if len(source) > 1:
                 yield from self._parts(part, target)
             else:  # a single row that is longer than a block

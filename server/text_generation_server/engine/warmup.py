@@ -1,12 +1,16 @@
 """Sizes the cache: runs the largest prefill once, measures what is left, and says which limits fit."""
 
+import time
 from dataclasses import replace
 from typing import Protocol
+
+from loguru import logger
 
 from text_generation_server.engine.plan import Fitting, MeasureMemory
 from text_generation_server.engine.step_launcher import StepRunner
 from text_generation_server.engine.types import PrefillCommand, Request, StepResult, WarmupCommand, WarmupResult
 from text_generation_server.errors import InvalidRequest, NotEnoughMemory
+from text_generation_server.log import Progress
 
 LONGEST_UNSAID = 1 << 15
 """Tokens of a sequence where neither a model nor an operator says: every row has a place for each in a table."""
@@ -70,13 +74,21 @@ class CacheSizer:
         """
         self._check_positions(command)
         requests = tuple(self._probe(request, command) for request in command.requests[: self._max_rows])
+        began = time.monotonic()
         if requests:
             longest = max(len(r.prompt_ids) for r in requests) + PROBE_NEW_TOKENS
             blocks = sum(-(-(len(r.prompt_ids) + PROBE_NEW_TOKENS) // self._block_size) for r in requests)
             engine.resize(blocks * self._block_size, longest, (), len(requests))
+            progress = Progress("probe", "Trying the largest steps: {:.0f} of {:.0f}")
             engine.prefill(PrefillCommand(batch_id=0, requests=requests))
+            progress(1, 2)
             engine.decode([0])
+            progress(2, 2)
             engine.clear(None)
+            seconds = time.monotonic() - began
+            logger.bind(phase="probed", seconds=seconds).info(
+                "Tried {} prompts of {} tokens in {:.1f} s", len(requests), longest - PROBE_NEW_TOKENS, seconds
+            )
         return self._limits(self._fitting(), command)
 
     def unmeasured(self) -> WarmupResult:

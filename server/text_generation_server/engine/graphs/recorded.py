@@ -16,6 +16,7 @@ from text_generation_server.device.recorder import Recorder
 from text_generation_server.engine.graphs.decodes import DecodeGraphs
 from text_generation_server.engine.graphs.tokens import TOKENS, TokenGraphs
 from text_generation_server.engine.plan import StepPlan
+from text_generation_server.log import Progress
 from text_generation_server.models.step import ServedModel
 
 FAR_APART = 4
@@ -54,9 +55,10 @@ class RecordedSteps:
                 now, later = by_need(sizes)
                 first += [partial(kind.record, [size], recorder) for size in now]
                 self._later += [partial(kind.record, [size], recorder) for size in later]
+        progress = Progress("record", "Recording: {:.0f} of {:.0f} steps")
         for done, one in enumerate(first, 1):
             self._timed(one)
-            logger.bind(phase="record", done=done, total=len(first)).debug("Recorded {} of {} steps", done, len(first))
+            progress(done, len(first))
         if not self.plain.decodes:
             logger.warning("No step is recorded: {} cannot be replayed", self._mixing)
             self._later.clear()
@@ -77,7 +79,7 @@ class RecordedSteps:
         self._seconds += time.monotonic() - began
 
     def _tell(self, what_follows: str) -> None:
-        decodes, tokens = (sum(len(kind) for kind in kinds) for kinds in zip(*map(StepGraphs.kinds, self._wanted)))
+        decodes, tokens = (sum(map(len, kinds)) for kinds in zip(*(g.kinds() for g in self._wanted), strict=True))
         taken = self._memory.used_bytes() - self._before
         logger.bind(phase="graphs", seconds=self._seconds, bytes=taken).info(
             "Recorded {} steps of a token a row and {} of few tokens in {:.1f} s and {:.2f} GiB; {}",
