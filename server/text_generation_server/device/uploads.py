@@ -35,23 +35,23 @@ class Uploads:
         self._own = threading.local()
 
     def __call__(self, source: Tensor, place: Tensor) -> None:
-        """Fill `place`, of the same shape and any floating type, in steps of the first dimension."""
+        """Fill `place`, of the same shape; what is to be of another type is converted on the way into a block."""
         if source.device.type != "cpu" or (place.device.type == "cpu" and self._pinned):
             place.copy_(source)
             return
         for part, target in self._parts(source, place):
             block = self._next_block()
             block.wait()  # for the copy before last of this thread
-            staged = block.memory[: part.numel() * part.element_size()].view(part.dtype).view(part.shape)
+            staged = block.memory[: part.numel() * target.element_size()].view(target.dtype).view(part.shape)
             target.copy_(staged.copy_(part), non_blocking=True)
             block.wait = self._fence()
 
     def _parts(self, source: Tensor, place: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Pieces that fit into a block, and where they go."""
-        if source.numel() * source.element_size() <= self._block_bytes:
+        if place.nbytes <= self._block_bytes:
             yield source, place
             return
-        rows = max(1, self._block_bytes * len(source) // (source.numel() * source.element_size()))
+        rows = max(1, self._block_bytes * len(place) // place.nbytes)
         for part, target in zip(torch.split(source, rows), torch.split(place, rows), strict=True):
             if len(source) > 1:
                 yield from self._parts(part, target)
