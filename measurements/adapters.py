@@ -170,6 +170,8 @@ def start(
     engine = Engine(runner, tokenizer, settings, adapters.registry(runner))
     engine.max_prefill_tokens = max(prompts * tokens, rows * PROMPT)
     engine.resize(max(rows * (PROMPT + options.steps + 1), prompts * (tokens + 1)), length, settings.graphs)
+    while engine.use_pause():
+        pass
     return engine
 
 

@@ -29,6 +29,8 @@ def answers(model, adapters, asked, graphs):
     runner = Runner(model, SingleRank(), make_stream(CUDA), CudaRecorder, adapters.own)
     engine = Engine(runner, ByteTokenizer(), settings, adapters.registry(runner))
     engine.resize(4096, 128, graphs)
+    while engine.use_pause():
+        pass
     tokens = {}
     todo = [
         Request(row, tuple(range(3, 9 + row)), SamplingParams(), StoppingParams(16, ignore_eos=True), adapter=name)

@@ -56,7 +56,7 @@ def other(request, tmp_path_factory):
     return load_model(directory, ModelOptions(torch.float32, CUDA), SingleRank(), lambda _done, _total: None)
 
 
-def start(model, *, run_ahead=True, graphs=(1, 2, 4, 8)):
+def start(model, *, run_ahead=True, graphs=(1, 2, 4, 8), complete=True):
     settings = EngineSettings(
         max_rows=16,
         block_size=1,
@@ -68,6 +68,8 @@ def start(model, *, run_ahead=True, graphs=(1, 2, 4, 8)):
     )
     engine = Engine(Runner(model, SingleRank(), make_stream(CUDA), CudaRecorder), ByteTokenizer(), settings)
     engine.resize(4096, 512, graphs)
+    while complete and engine.use_pause():
+        pass
     return engine
 
 
@@ -134,12 +136,11 @@ def test_other_states_are_replayed(other, sampling, monkeypatch):
 
 @pytest.mark.parametrize("run_ahead", [False, True])
 def test_sizes_that_are_recorded_while_requests_run_change_no_token(model, run_ahead):
-    at_once = 1 if model.kv.dtype is torch.float32 else 8
+    if model.kv.dtype is not torch.float32:
+        pytest.skip("products of another size are rounded otherwise in 16 bits")
     graphs = (1, 2, 3, 4, 5, 6, 7, 8)
-    early, late = start(model, run_ahead=run_ahead, graphs=graphs), start(model, run_ahead=run_ahead, graphs=graphs)
-    while early.use_pause():
-        pass
-    expected = answers(early, SAMPLINGS["temperature"], at_once)
-    assert answers(late, SAMPLINGS["temperature"], at_once, late.use_pause) == expected
+    early, late = (start(model, run_ahead=run_ahead, graphs=graphs, complete=done) for done in (True, False))
+    expected = answers(early, SAMPLINGS["temperature"], 1)
+    assert answers(late, SAMPLINGS["temperature"], 1, late.use_pause) == expected
     for engine in (early, late):
         engine.runner.close()

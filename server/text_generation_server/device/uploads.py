@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from text_generation_server.device.current import on_device
+
 BLOCK_BYTES = 8 << 20
 """Enough that starting a copy takes no time beside it; every thread has two."""
 
@@ -39,12 +41,13 @@ class Uploads:
         if source.device.type != "cpu" or (place.device.type == "cpu" and self._pinned):
             place.copy_(source)
             return
-        for part, target in self._parts(source, place):
-            block = self._next_block()
-            block.wait()  # for the copy before last of this thread
-            staged = block.memory[: part.numel() * target.element_size()].view(target.dtype).view(part.shape)
-            target.copy_(staged.copy_(part), non_blocking=True)
-            block.wait = self._fence()
+        with on_device(place.device):
+            for part, target in self._parts(source, place):
+                block = self._next_block()
+                block.wait()  # for the copy before last of this thread
+                staged = block.memory[: part.numel() * target.element_size()].view(target.dtype).view(part.shape)
+                target.copy_(staged.copy_(part), non_blocking=True)
+                block.wait = self._fence()
 
     def _parts(self, source: Tensor, place: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Pieces that fit into a block, and where they go."""

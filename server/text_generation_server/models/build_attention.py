@@ -12,6 +12,7 @@ from torch import Tensor
 from text_generation_server.attention.base import AttentionBackend, LayerAttention, choose_backend
 from text_generation_server.attention.blockwise import BlockwiseAttention
 from text_generation_server.cache.narrow import UNSCALED, KVScales
+from text_generation_server.device.current import on_device
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.qk_norm import AllHeadsRmsNorm, HeadLayerNorm, HeadRmsNorm, QkNorm
 from text_generation_server.layers.rotary import Rotary
@@ -75,9 +76,8 @@ class AttentionBuilder:
         Raises:
             StartError: it lacks something on this machine.
         """
-        if self._reader.device.type == "cuda":
-            torch.cuda.set_device(self._reader.device)  # of this thread
-        plain = self._backend(self._shape)
+        with on_device(self._reader.device):
+            plain = self._backend(self._shape)
         if self._sight is Sight.CAUSAL:
             return plain
         return BlockwiseAttention(plain, self._shape, windows=self._sight is Sight.IMAGES)

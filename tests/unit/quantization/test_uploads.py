@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from text_generation_server.device.current import on_device
 from text_generation_server.device.uploads import Uploads
 
 BLOCK = 64
@@ -61,3 +62,24 @@ def test_threads_do_not_share_blocks():
     with ThreadPoolExecutor(4) as pool:
         for number, place in enumerate(pool.map(one, range(4))):
             assert (place == number).all()
+
+
+def test_what_a_thread_does_for_another_gpu_is_done_there(monkeypatch):
+    """A new thread's own GPU is the first: an event of it would wait for nothing that the second one fetches."""
+    entered = []
+
+    class Device:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            entered.append(self.device)
+
+        def __exit__(self, *_):
+            entered.append(None)
+
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    with on_device(torch.device("cuda", 1)):
+        assert entered == [torch.device("cuda", 1)]
+    with on_device(torch.device("cpu")):
+        assert entered == [torch.device("cuda", 1), None]
