@@ -29,6 +29,7 @@ from typing import Any
 
 from gpu_points import SHAPES, Shape
 from gpu_shards import free_port
+from surroundings import with_variables
 
 BUFFER_BYTES = 16 << 20
 PATIENCE_S = 900.0
@@ -96,7 +97,7 @@ def start(
     command += ["--port", str(port), "--hostname", "127.0.0.1", "--shard-uds-path", str(folder / "s")]
     command += ["--load-format", "dummy"] if dummy else []
     caches = {"XDG_CACHE_HOME": folder / "cache", "TRITON_CACHE_DIR": folder / "triton"} if options.cold else {}
-    environment = os.environ | {name: str(path) for name, path in caches.items()}
+    environment = with_variables(**caches)
     began = time.perf_counter()
     events = []
     with running([*command, *options.launch], environment) as process:
