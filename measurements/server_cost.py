@@ -58,6 +58,10 @@ class InstantRunner:
         """Enough."""
         return _done(Fitting(1 << 20, command.num_rows))
 
+    def record_more(self) -> Future[bool]:
+        """Nothing is recorded."""
+        return _done(False)
+
     def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Future[StepOutput]:
         """The text's next token of each row."""
         self._step += 1
