@@ -4,6 +4,7 @@ Knows nothing of requests, batches or stop rules. Everything it does to device s
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -25,7 +26,7 @@ from text_generation_server.device.memory import make_memory
 from text_generation_server.device.recorder import Recorder
 from text_generation_server.device.stream import Pending, Reader, Stream
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.engine.choosing import Chooser, SamplingInput
+from text_generation_server.engine.choosing import Chooser, SamplingInput, rehearse
 from text_generation_server.engine.forward import Forwarded, StepForward
 from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.graphs.tokens import TOKENS
@@ -62,6 +63,7 @@ class Runner:
         self._stream = stream
         self._memory = make_memory(model.device)
         self._chooser = Chooser(model.vocab_size, model.device)
+        self._rehearsed = self._rehearse() if self._make_recorder is not None else None
         self._states: tuple[State, ...] = ()
         self._held = 0, 0
         self._rows: RowTable | None = None
@@ -142,6 +144,14 @@ class Runner:
         """Finish the running step and drop those behind it."""
         self._stream.close()
 
+    def _rehearse(self) -> Future[None]:
+        """Have the kernels that choose tokens compiled while warm-up goes on."""
+        aside = ThreadPoolExecutor(1, "rehearsal")
+        try:
+            return aside.submit(rehearse, self.vocab_size, self._model.dtype, self.device)
+        finally:
+            aside.shutdown(wait=False)
+
     def _allocate(self, command: AllocateCache) -> Reader[None]:
         # Free first: old and new cache together may not fit.
         self._rows = self._forward = self._recorded = None
@@ -155,7 +165,8 @@ class Runner:
         recorded = RecordedSteps(self._model, states, rows, self._adapters.reserved)
         if self._make_recorder is not None and command.graphs:
             recorded.record(command.graphs, self._make_recorder())
-            self._chooser.rehearse(self._model.dtype)
+        if self._rehearsed is not None:
+            self._rehearsed.result()
         whole = TOKENS[-1] if self._make_recorder is not None else 0
         self._forward, self._recorded = StepForward(self._model, states, rows, recorded, whole), recorded
         self._memory.reset_peak()

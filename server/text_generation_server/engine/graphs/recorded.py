@@ -19,8 +19,11 @@ from text_generation_server.engine.plan import StepPlan
 from text_generation_server.log import Progress
 from text_generation_server.models.step import ServedModel
 
-FAR_APART = 4
-"""A step may run as one of up to so many times its rows or tokens while not all sizes are recorded."""
+ROWS_APART, TOKENS_APART = 2, 4
+"""A step may run as one of up to so many times its rows, or its tokens, while not all sizes are recorded.
+
+Attention of decode steps is compiled for every doubling of the rows, which is to be done before somebody waits.
+"""
 
 
 class RecordedSteps:
@@ -51,8 +54,11 @@ class RecordedSteps:
         self._seconds, self._before = 0.0, self._memory.used_bytes()
         first: list[Callable[[], None]] = []
         for graphs in self._wanted:
-            for kind, sizes in ((graphs.tokens, TOKENS), (graphs.decodes, decode_rows)):
-                now, later = by_need(sizes)
+            for kind, sizes, apart in (
+                (graphs.tokens, TOKENS, TOKENS_APART),
+                (graphs.decodes, decode_rows, ROWS_APART),
+            ):
+                now, later = by_need(sizes, apart)
                 first += [partial(kind.record, [size], recorder) for size in now]
                 self._later += [partial(kind.record, [size], recorder) for size in later]
         progress = Progress("record", "Recording: {:.0f} of {:.0f} steps")
@@ -127,14 +133,16 @@ class StepGraphs:
         return self.decodes, self.tokens
 
 
-def by_need(sizes: Sequence[int]) -> tuple[list[int], list[int]]:
+def by_need(sizes: Sequence[int], apart: int) -> tuple[list[int], list[int]]:
     """Sizes that must be there at once, the largest first, and then those that only save a part of a step.
 
-    >>> by_need([1, 2, 4, 8, 16, 24])
+    Of the first each is at least so many times the next one, but for the least of all.
+
+    >>> by_need([1, 2, 4, 8, 16, 24], 4)
     ([24, 4, 1], [16, 8, 2])
     """
     now: list[int] = []
     later: list[int] = []
     for size in sorted(sizes, reverse=True):
-        (later if now and size * FAR_APART > now[-1] and size > min(sizes) else now).append(size)
+        (later if now and size * apart > now[-1] and size > min(sizes) else now).append(size)
     return now, later
