@@ -18,10 +18,11 @@ from text_generation_server.cache.features import PLACES
 from text_generation_server.choices import LoadFormat
 from text_generation_server.distributed.group import TensorParallel, join_group
 from text_generation_server.engine.assemble import build_engine, build_follower
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.graphs.decodes import usual_sizes
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.ranks import follow
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.engine.types import ShardInfo
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.images.placing import ImagePlacer, load_placer
