@@ -22,19 +22,23 @@ class Pictures:
 
     token: what stands where features go. draw: an image of this height and width with random pixels; how many positions
     it fills is found out. given: what transformers' model takes for some images. types: makes those of tokens, from
-    their ids and the prompt's length, where transformers' model has to be told what sees what is behind it.
+    their ids and the prompt's length, where transformers' model has to be told what sees what is behind it. marks: the
+    name under which it has to be told which tokens are an image's, empty where it finds them by itself.
     """
 
     token: int
     draw: Drawn
     given: Callable[[Sequence[PreparedImage]], dict[str, Tensor]]
     types: Callable[[Tensor, int], Tensor] | None = None
+    marks: str = ""
 
     def logits(self, images: Sequence[PreparedImage], prompt: int, model: Any, token_ids: Tensor) -> Tensor:
         """What a model answers to [1, T] tokens with images: [T, vocab]. prompt: how many are no answer."""
         given = self.given(images) if images else {}
         if self.types is not None:
             given["token_type_ids"] = self.types(token_ids, prompt)
+        if self.marks:
+            given[self.marks] = (token_ids == self.token).int()
         logits: Tensor = model(token_ids, use_cache=False, **given).logits[0]
         return logits
 

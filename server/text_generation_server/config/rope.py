@@ -53,6 +53,11 @@ def read_rope(
     return RopeSpec(int(head_dim * partial), theta, _read_scaling(parameters, config), interleaved)
 
 
+def read_sections(config: ConfigDict, default: tuple[int, int, int]) -> tuple[int, ...]:
+    """`mrope_section`: pairs that turn by time, by row, by column."""
+    return _parameters(config).sizes("mrope_section", 3) or default
+
+
 def read_max_positions(config: ConfigDict, *keys: str, default: int | None = None) -> PositionLimit | None:
     """How many positions a rotary model is good for: those of its keys, or as many more as its scaling adds.
 
@@ -101,7 +106,7 @@ def _kind(parameters: ConfigDict) -> str:
 def _read_scaling(scaling: ConfigDict, config: ConfigDict) -> RopeScaling | None:
     kind = _kind(scaling)
     match kind:
-        case "default":
+        case "default" | "mrope":  # whose sections are `read_sections`'
             return None
         case "linear":
             return LinearScaling(scaling.number("factor"))

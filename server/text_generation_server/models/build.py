@@ -90,6 +90,7 @@ class DecoderBuilder:
             projection=self._projection(spec.names.embedding_out, self._embedding_size, spec.hidden_size),
             reader=images,
             features=None if images is None else images.features,
+            coordinates=None if images is None else images.coordinates,
         )
         return decoder if self._ssd is None else HybridDecoder.of(decoder, self._ssd.state)
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.attention.base import AttentionBackend, AttentionPlan, LayerAttention
+from text_generation_server.cache.coordinates import Coordinates, CoordinatesSpec
 from text_generation_server.cache.features import Features, FeaturesSpec
 from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.cache.states import StateSpec
@@ -282,6 +283,7 @@ def _with_features(x: Tensor, step: StepInput) -> Tensor:
 class Decoder(AttendingModel):
     """One rank of a decoder; satisfies `ServedModel`. kv: what it keeps of tokens. linears: what adapters may change in
     its layers, in any order. reader: of images, None where it takes none; `features` is what that leaves.
+    coordinates: of tokens, None where rotations turn by positions.
     """
 
     kv: PagedSpec
@@ -298,11 +300,12 @@ class Decoder(AttendingModel):
     records: bool = True
     reader: Reader | None = None
     features: FeaturesSpec | None = None
+    coordinates: CoordinatesSpec | None = None
 
     @property
     def states(self) -> tuple[StateSpec, ...]:
         """See `ServedModel`."""
-        return (self.kv,) if self.features is None else (self.kv, self.features)
+        return tuple(state for state in (self.kv, self.coordinates, self.features) if state is not None)
 
     def hidden(self, step: StepInput) -> Tensor:
         """See `ServedModel`."""
@@ -320,7 +323,10 @@ class Decoder(AttendingModel):
 
     def layer_step(self, step: StepInput, tokens: LinearStep) -> LayerStep:
         """What layers share of a step whose linears know this of its tokens."""
-        angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
+        turned = step.positions
+        if self.coordinates is not None:
+            turned = cast(Coordinates, step.states[1]).of(step.slot_mapping)
+        angles = [rotary.angles(turned, step.spans) for rotary in self.rotaries]
         attention, cache = cast(AttentionPlan, step.prepared), cast(PagedCache, step.states[0])
         return LayerStep(attention, cache, step.slot_mapping, angles, tokens, tokens)
 

@@ -114,13 +114,17 @@ class TensorReader:
             self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None
         )
 
-    def convolution(self, name: str, shape: tuple[int, int, int, int], has_bias: bool) -> LinearKernel:
+    def convolution(self, name: str, shape: tuple[int, int, int, int], has_bias: bool, frames: int = 0) -> LinearKernel:
         """A convolution [out, channels, height, width] of patches that do not overlap, as a linear of them.
 
+        frames: that it is of, [out, channels, frames, height, width], where all frames are to be the same; 0 for none.
         Every rank holds it whole.
         """
-        weight = self.checkpoint.view(f"{name}.weight", shape).flatten(1)
-        return self._plain.matrix(weight).finish(self.vector(f"{name}.bias", shape[0]) if has_bias else None)
+        whole = (*shape[:2], frames, *shape[2:]) if frames else shape
+        weight = self.checkpoint.view(f"{name}.weight", whole)
+        if frames:
+            weight = weight.float().sum(2)
+        return self._plain.matrix(weight.flatten(1)).finish(self.vector(f"{name}.bias", shape[0]) if has_bias else None)
 
     def small(self, stored: StoredLinear, other: str = "") -> ColumnParallelLinear:
         """A linear without bias and of few outputs that every rank has whole, plain in every form. other: its name."""

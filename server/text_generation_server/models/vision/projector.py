@@ -38,6 +38,21 @@ class SquaresProjector:
         return (self._norm(means) @ self._weight).view(tiles, side * side, -1)
 
 
+class MergedProjector:
+    """So many normalised patches in turn, side by side, through an MLP."""
+
+    def __init__(self, merged: int, norm: Norm, mlp: DenseMlp) -> None:
+        self._merged = merged
+        self._norm = norm
+        self._mlp = mlp
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """[N, n, width] to [N, n / merged, hidden]."""
+        tiles, count, width = features.shape
+        normed = self._norm(features.reshape(-1, width))
+        return self._mlp(normed.reshape(-1, self._merged * width), TOKENS).view(tiles, count // self._merged, -1)
+
+
 class ShuffledProjector:
     """Each square of patches, so many in a row, side by side, multiplied together."""
 

@@ -1,0 +1,54 @@
+"""Qwen2-VL and Qwen2.5-VL: images of any size, whose positions have rows and columns."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oracles.case import LLAMA, Case
+from oracles.pictures import Pictures, random_pixels
+from text_generation_server.images.types import PreparedImage
+
+_IMAGE, _PATCH = 100, 4
+_TOWER = {"depth": 2, "num_heads": 4, "patch_size": _PATCH, "spatial_merge_size": 2, "temporal_patch_size": 2}
+_TEXT = {
+    **LLAMA, "vocab_size": 101,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 2, 1]},
+}  # fmt: skip
+
+
+def _draw(random: np.random.Generator, size: tuple[int, int]) -> PreparedImage:
+    rows, columns = (2 * max(1, side // 6) for side in size)
+    pixels = random_pixels(random, rows * columns, 3 * _PATCH * _PATCH)
+    return PreparedImage(pixels, size, (1, rows, columns), 0, pixels.tobytes()[:16])
+
+
+def _given(images: Sequence[PreparedImage]) -> dict[str, Tensor]:
+    """Each patch twice, as frames of a film that stands still."""
+    patches = torch.cat([torch.from_numpy(image.pixels) for image in images]).view(-1, 3, 1, _PATCH * _PATCH)
+    grids = torch.tensor([image.grid for image in images])
+    return {"pixel_values": patches.expand(-1, -1, 2, -1).flatten(1), "image_grid_thw": grids}
+
+
+def _qwen(model_type: str, row: str, notes: str, tower: dict[str, object], **config: object) -> Case:
+    given = {
+        "text_config": _TEXT,
+        "vision_config": {**_TOWER, **tower},
+        "image_token_id": _IMAGE,
+        "video_token_id": 99,
+        "vision_start_token_id": 98,
+        **config,
+    }
+    pictures = Pictures(_IMAGE, _draw, _given, marks="mm_token_type_ids")
+    return Case(model_type, row, model_type, given, notes, tolerance=3e-4, pictures=pictures)
+
+
+CASES = (
+    _qwen("qwen2_vl", "Qwen2-VL", "rotations by time, row and column; images of any size",
+          {"embed_dim": 48, "hidden_size": 32, "mlp_ratio": 2}),
+    _qwen("qwen2_5_vl", "Qwen2.5-VL", "windows of patches, and what is left of them at the ends; a tied head",
+          {"hidden_size": 48, "out_hidden_size": 32, "intermediate_size": 37, "window_size": 16,
+           "fullatt_block_indexes": [1]},
+          tie_word_embeddings=True),
+)  # fmt: skip
