@@ -1,20 +1,21 @@
 """Qwen2-VL and Qwen2.5-VL: images of any size, whose positions have rows and columns."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from oracles.case import LLAMA, Case
+from oracles.case import LLAMA, Case, Tensors
 from oracles.pictures import Pictures, random_pixels
 from text_generation_server.images.types import PreparedImage
 
-_IMAGE, _PATCH = 100, 4
+_IMAGE, _PATCH, _SECTIONS = 100, 4, [1, 2, 1]
 _TOWER = {"depth": 2, "num_heads": 4, "patch_size": _PATCH, "spatial_merge_size": 2, "temporal_patch_size": 2}
 _TEXT = {
     **LLAMA, "vocab_size": 101,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 2, 1]},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": _SECTIONS},
 }  # fmt: skip
 
 
@@ -31,24 +32,44 @@ def _given(images: Sequence[PreparedImage]) -> dict[str, Tensor]:
     return {"pixel_values": patches.expand(-1, -1, 2, -1).flatten(1), "image_grid_thw": grids}
 
 
-def _qwen(model_type: str, row: str, notes: str, tower: dict[str, object], **config: object) -> Case:
+def _as_in_memory(tensors: Tensors) -> Tensors:
+    """Names as training programs save them that do not save by transformers."""
+    prefixes = {"visual.": "model.visual.", "model.": "model.language_model."}
+    return {
+        next((new + name.removeprefix(old) for old, new in prefixes.items() if name.startswith(old)), name): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _published(tower: dict[str, object]) -> dict[str, object]:
+    """config.json as the models' makers wrote it."""
+    text = {key: value for key, value in _TEXT.items() if key != "rope_parameters"}
+    rotation = {"rope_theta": 10000.0, "rope_scaling": {"type": "mrope", "mrope_section": _SECTIONS}}
+    vision = {**_TOWER, **tower, "in_chans": 3, "spatial_patch_size": _PATCH}
+    return {**text, **rotation, "model_type": "qwen2_vl", "rms_norm_eps": 1e-5, "vision_config": vision}
+
+
+def _qwen(model_type: str, row: str, notes: str, tower: dict[str, object], **of_case: Any) -> Case:
     given = {
         "text_config": _TEXT,
         "vision_config": {**_TOWER, **tower},
         "image_token_id": _IMAGE,
         "video_token_id": 99,
         "vision_start_token_id": 98,
-        **config,
+        **of_case.pop("config", {}),
     }
     pictures = Pictures(_IMAGE, _draw, _given, marks="mm_token_type_ids")
-    return Case(model_type, row, model_type, given, notes, tolerance=3e-4, pictures=pictures)
+    return Case(model_type, row, model_type, given, notes, tolerance=3e-4, pictures=pictures, **of_case)
 
+
+_SMALL = {"embed_dim": 48, "hidden_size": 32, "mlp_ratio": 2}
 
 CASES = (
-    _qwen("qwen2_vl", "Qwen2-VL", "rotations by time, row and column; images of any size",
-          {"embed_dim": 48, "hidden_size": 32, "mlp_ratio": 2}),
-    _qwen("qwen2_5_vl", "Qwen2.5-VL", "windows of patches, and what is left of them at the ends; a tied head",
+    _qwen("qwen2_vl", "Qwen2-VL", "rotations by time, row and column; images of any size; a config without parts",
+          _SMALL, written=_published(_SMALL)),
+    _qwen("qwen2_5_vl", "Qwen2.5-VL",
+          "windows of patches, and what is left of them at the ends; a tied head; names as in memory",
           {"hidden_size": 48, "out_hidden_size": 32, "intermediate_size": 37, "window_size": 16,
            "fullatt_block_indexes": [1]},
-          tie_word_embeddings=True),
+          config={"tie_word_embeddings": True}, checkpoint=_as_in_memory),
 )  # fmt: skip
