@@ -3,7 +3,17 @@
 import pytest
 import torch
 
+from mocks.byte_tokenizer import ByteTokenizer
+from mocks.guessing import AlwaysGuess
+from mocks.plain_recorder import PlainRecorder
+from oracles.build import ANSWER_LEN
 from oracles.table import CASES
+from text_generation_server.device.stream import ThreadStream
+from text_generation_server.distributed.group import SingleRank
+from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
+from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.serve import shares_prefixes, takes_chunks
 
 every_case = pytest.mark.parametrize("oracle", [case.name for case in CASES if case.pictures], indirect=True)
@@ -29,3 +39,36 @@ def test_features_of_each_image(oracle):
             assert len(features) == image.tokens
             rounding = max(1e-4, 5e-6 * float(features.abs().max()))
             torch.testing.assert_close(reader.read(image), features, atol=rounding, rtol=0.0)
+
+
+@pytest.mark.parametrize("graphs", [(), (1, 4)], ids=["eager", "replayed"])
+def test_coordinates_follow_chunks_prefixes_guesses_and_replays(oracle_of, graphs):
+    """The same requests in turn, the second time in slots that hold all but the last token of each prompt."""
+    oracle = oracle_of("qwen2_5_vl")
+    reference = oracle.reference
+    settings = EngineSettings(
+        max_rows=8, block_size=1, run_ahead=True, memory_fraction=0.1, position_limit=128, speculate=2, graphs=graphs,
+        feature_places=64,
+    )  # fmt: skip
+    runner = Runner(oracle.load(), SingleRank(), ThreadStream(), PlainRecorder)
+    engine = Engine(runner, ByteTokenizer(), settings, guessing=AlwaysGuess())
+    engine.resize(256, 64, graphs)
+    for cached in (False, True):
+        told: dict[int, list[int]] = {row: [] for row in range(4)}
+        requests = [
+            Request(
+                row, tuple(prompt), SamplingParams(), StoppingParams(ANSWER_LEN, ignore_eos=True), chunk=5,
+                slots=tuple(range(64 * row, 64 * row + reference.spans[row])),
+                images=tuple(images), cache_len=cached * (len(prompt) - 1),
+            )
+            for row, (prompt, images) in enumerate(zip(reference.prompts, reference.images, strict=True))
+        ]  # fmt: skip
+        result = engine.prefill(PrefillCommand(1, tuple(requests)))
+        while True:
+            for generation in result.generations:
+                told[generation.request_id] += generation.tokens.ids
+            if result.batch is None:
+                break
+            result = engine.decode([1])
+        assert [told[row] for row in range(4)] == reference.answers
+    engine.runner.close()
