@@ -79,7 +79,7 @@ def test_the_first_half_of_the_sines_is_negative(device):
 @pytest.mark.parametrize("tokens", (1, 7))
 def test_pairs_may_turn_by_different_coordinates(device, tokens):
     coordinates = torch.stack([drawn(tokens)[0] * factor for factor in (1, 2, 3)])
-    spec, axes = RopeSpec(12, 10000.0, sections=(1, 3, 2)), torch.tensor((0, 1, 1, 1, 2, 2))
+    spec, axes = RopeSpec(12, 10000.0, axes=(0, 1, 1, 2, 0, 2)), torch.tensor((0, 1, 1, 2, 0, 2))
     expected = Rotary(spec, torch.float32, CPU).angles(coordinates, coordinates[0])
     by_pair = frequencies(spec, CPU)(coordinates[0]).to(device)
     got = angles(coordinates.to(device), by_pair, 1.0, torch.float32, axes.to(device))

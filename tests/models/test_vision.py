@@ -41,10 +41,10 @@ def test_features_of_each_image(oracle):
             torch.testing.assert_close(reader.read(image), features, atol=rounding, rtol=0.0)
 
 
-@pytest.mark.parametrize("graphs", [(), (1, 4)], ids=["eager", "replayed"])
-def test_coordinates_follow_chunks_prefixes_guesses_and_replays(oracle_of, graphs):
+@pytest.mark.parametrize(("name", "graphs"), [("qwen2_5_vl", ()), ("qwen2_5_vl", (1, 4)), ("qwen3_vl", (1, 4))])
+def test_coordinates_follow_chunks_prefixes_guesses_and_replays(oracle_of, name, graphs):
     """The same requests in turn, the second time in slots that hold all but the last token of each prompt."""
-    oracle = oracle_of("qwen2_5_vl")
+    oracle = oracle_of(name)
     reference = oracle.reference
     settings = EngineSettings(
         max_rows=8, block_size=1, run_ahead=True, memory_fraction=0.1, position_limit=128, speculate=2, graphs=graphs,

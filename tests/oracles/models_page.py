@@ -27,6 +27,7 @@ from text_generation_server.specs.vision import (
     ProjectorSpec,
     ShuffledProjector,
     Sight,
+    StackedProjector,
     TowerSpec,
     VisionSpec,
 )
@@ -153,7 +154,8 @@ def _readers(rows: Sequence[tuple[str, Sequence[Case]]]) -> Iterator[str]:
 
 def _tower(spec: TowerSpec) -> str:
     if spec.packed is not None:
-        return f"rotated by rows and columns, {'in windows' if spec.packed.window else 'of any size'}"
+        how = "in windows" if spec.packed.window else "learned positions too" if spec.packed.side else "of any size"
+        return f"rotated by rows and columns, {how}"
     tower = "CLIP's" if spec.names.class_token else "SigLIP's"
     return tower + (", positions by fraction" if spec.by_fraction else "")
 
@@ -176,6 +178,8 @@ def _projector(spec: ProjectorSpec) -> str:
             return "a perceiver, as many of each tile"
         case MergedProjector():
             return "two layers, of a square of patches, side by side"
+        case StackedProjector():
+            return "the same, of several layers of the tower; all but the last are added behind the decoder's first"
 
 
 def _prefix(specs: Sequence[DecoderSpec]) -> str:

@@ -58,9 +58,10 @@ def placed(model: Any, pictures: Pictures, prompt: Sequence[int], row: int) -> t
 
 @torch.inference_mode()
 def features_of(model: Any, pictures: Pictures, images: Sequence[PreparedImage]) -> list[Tensor]:
-    """What transformers makes of each image, [tokens, hidden]."""
-    found = model.get_image_features(**pictures.given(images)).pooler_output
-    return [one.reshape(-1, one.shape[-1]) for one in found]
+    """What transformers makes of each image, [tokens, hidden]; what it adds behind layers comes first, side by side."""
+    found = model.get_image_features(**pictures.given(images))
+    parts = zip(*(found.get("deepstack_features") or []), found.pooler_output, strict=True)
+    return [torch.cat([part.reshape(-1, part.shape[-1]) for part in of_image], -1) for of_image in parts]
 
 
 def random_pixels(random: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:

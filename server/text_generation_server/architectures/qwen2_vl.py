@@ -11,7 +11,7 @@ from dataclasses import replace
 from text_generation_server.architectures.qwen2 import qwen2
 from text_generation_server.architectures.text_part import with_defaults
 from text_generation_server.config.configdict import ConfigDict
-from text_generation_server.config.rope import read_sections
+from text_generation_server.config.rope import read_axes
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.vision import MergedProjector, PackedSpec, TowerNames, TowerSpec, VisionSpec
 
@@ -59,22 +59,30 @@ def _with_tower(config: ConfigDict, tower_of: Callable[[ConfigDict], TowerSpec])
     if config.flag("tie_word_embeddings", default=False):
         text = text.replaced(tie_word_embeddings=True)
     text = with_defaults(text, TEXT)
-    spec = qwen2(text)
-    rope = spec.attention.rope
-    assert rope is not None
-    sections = read_sections(text, SECTIONS)
-    if sum(sections) != rope.dim // 2:
-        raise text.refusal("mrope_section", list(sections), f"three numbers with a sum of {rope.dim // 2}")
-    if rope.depends_on_span:
-        raise text.refusal("rope_type", "dynamic or longrope", "one that is the same for all lengths")
     tower = tower_of(config.section("vision_config"))
     assert tower.packed is not None
     merger = MergedProjector(tower.packed.merged**2, "visual.merger.ln_q", "visual.merger.mlp.0", "visual.merger.mlp.2")
+    return seeing(qwen2(text), VisionSpec(tower, merger, coordinates=True), text, SECTIONS)
+
+
+def seeing(
+    spec: DecoderSpec,
+    vision: VisionSpec,
+    text: ConfigDict,
+    sections: tuple[int, int, int],
+    interleaved: bool = False,
+) -> DecoderSpec:
+    """A decoder that reads images, and turns by their rows and columns. For the last two see `read_axes`."""
+    rope = spec.attention.rope
+    assert rope is not None
+    if rope.depends_on_span:
+        raise text.refusal("rope_type", "dynamic or longrope", "one that is the same for all lengths")
+    axes = read_axes(text, rope.dim // 2, sections, interleaved)
     return replace(
         spec,
-        attention=replace(spec.attention, rope=replace(rope, sections=sections)),
+        attention=replace(spec.attention, rope=replace(rope, axes=axes)),
         names=replace(spec.names, family_prefix="", aliases=ALIASES),
-        vision=VisionSpec(tower, merger, coordinates=True),
+        vision=vision,
     )
 
 

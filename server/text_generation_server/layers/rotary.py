@@ -1,6 +1,5 @@
 """Rotary position embeddings (arXiv 2104.09864): angles once a step, rotation in every layer. Knows no attention."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +26,12 @@ class Rotary:
         self._dtype = dtype
         self._frequencies = frequencies(spec, device)
         self._magnitude = attention_factor(spec)
-        self._axes = _axes(spec.sections, device) if spec.sections else None
+        self._axes = torch.tensor(spec.axes, device=device) if spec.axes else None
 
     def angles(self, positions: Tensor, spans: Tensor) -> Angles:
         """For tokens at these positions [T] of sequences that may reach these lengths [T].
 
-        Where the spec has sections: at these coordinates [3, T].
+        Where the spec has axes: at these coordinates [3, T].
         """
         return _angles(positions, self._frequencies(spans), self._magnitude, self._dtype, self._axes)
 
@@ -42,22 +41,17 @@ class AxialRotary:
 
     def __init__(self, dim: int, theta: float, device: torch.device) -> None:
         self._frequencies = axial_frequencies(dim, theta, device)
-        self._axes = _axes((dim // 4, dim // 4), device)
+        self._axes = torch.arange(2, device=device).repeat_interleave(dim // 4)
 
     def angles(self, places: Tensor) -> Angles:
         """For patches in these rows and columns [2, T] int64."""
         return _angles(places, self._frequencies, 1.0, torch.float32, self._axes)
 
 
-def _axes(sections: Sequence[int], device: torch.device) -> Tensor:
-    """[dim / 2] int64: by which of a token's coordinates each pair turns."""
-    return torch.repeat_interleave(torch.arange(len(sections)), torch.tensor(sections)).to(device)
-
-
 def _angles(
     positions: Tensor, frequencies: Tensor, magnitude: float, dtype: torch.dtype, axes: Tensor | None
 ) -> Angles:
-    """At positions [T], or with `axes` at coordinates [n, T]."""
+    """At positions [T], or with `axes` [dim / 2] at coordinates [n, T]."""
     if positions.is_cuda:
         from text_generation_server.kernels import angles as kernel  # only there is Triton sure to be installed
 

@@ -91,6 +91,7 @@ class DecoderBuilder:
             reader=images,
             features=None if images is None else images.features,
             coordinates=None if images is None else images.coordinates,
+            added=0 if vision is None else vision.added,
         )
         return decoder if self._ssd is None else HybridDecoder.of(decoder, self._ssd.state)
 

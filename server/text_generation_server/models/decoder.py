@@ -274,16 +274,27 @@ class Embedding:
 
 
 def _with_features(x: Tensor, step: StepInput) -> Tensor:
-    """The embeddings [T, hidden], and in place of some of them the features of images that stand there."""
+    """The embeddings [T, hidden], and in place of some of them the features of images that stand there.
+
+    The last `hidden` of a feature's numbers: those before are added behind layers.
+    """
     places, pool = FEATURE - step.token_ids, cast(Features, step.states[-1]).pool
-    return torch.where((places >= 0)[:, None], pool[places.clamp(min=0)], x)
+    return torch.where((places >= 0)[:, None], pool[places.clamp(min=0), -x.shape[1] :], x)
+
+
+def _features_behind(layer: int, x: Tensor, step: StepInput) -> Tensor:
+    """What images add behind a layer to the hidden state [T, hidden]: zeros where none stands."""
+    places, pool = FEATURE - step.token_ids, cast(Features, step.states[-1]).pool
+    found = pool[places.clamp(min=0), layer * x.shape[1] : (layer + 1) * x.shape[1]]
+    return found.masked_fill_((places < 0)[:, None], 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder(AttendingModel):
     """One rank of a decoder; satisfies `ServedModel`. kv: what it keeps of tokens. linears: what adapters may change in
     its layers, in any order. reader: of images, None where it takes none; `features` is what that leaves.
-    coordinates: of tokens, None where rotations turn by positions.
+    coordinates: of tokens, None where rotations turn by positions. added: behind how many of the first blocks images
+    add features; not behind the last.
     """
 
     kv: PagedSpec
@@ -301,6 +312,7 @@ class Decoder(AttendingModel):
     reader: Reader | None = None
     features: FeaturesSpec | None = None
     coordinates: CoordinatesSpec | None = None
+    added: int = 0
 
     @property
     def states(self) -> tuple[StateSpec, ...]:
@@ -314,8 +326,10 @@ class Decoder(AttendingModel):
         tokens = LinearStep(step.adapters)
         layer_step = self.layer_step(step, tokens)
         *blocks, last = self.blocks
-        for block in blocks:
+        for layer, block in enumerate(blocks):
             delta, residual = block(delta, residual, layer_step)
+            if layer < self.added and step.pictured:
+                residual.add_(_features_behind(layer, residual, step))
         outputs = tokens.narrowed(at_least_one(step.logit_rows))
         delta, residual = last(delta, residual, replace(layer_step, outputs=outputs))
         hidden = self.final_norm.of_sum(delta, residual)

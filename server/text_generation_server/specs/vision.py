@@ -55,7 +55,8 @@ class PackedSpec:
     merged: patches in a row of such a square. frames: that an embedding sees, of a film; an image stands still in all.
     theta: of the rotation that tells where a patch is, half of a head's pairs by its row, half by its column.
     window: squares in a row of a window, whose patches see each other; 0 where all see all, as they do in layers
-    `whole`, numbered from 0.
+    `whole`, numbered from 0. side: of a square of learned positions, which are stretched over all patches and added; 0
+    for none.
     """
 
     merged: int
@@ -63,6 +64,7 @@ class PackedSpec:
     theta: float
     window: int = 0
     whole: frozenset[int] = frozenset()
+    side: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +146,25 @@ class ShuffledProjector:
 class MergedProjector:
     """second(gelu(first(norm(x)))), of so many normalised patches in turn, side by side. norm: as the tower's are.
 
-    norm, first, second: names without suffix; all have biases, but for norms that have none.
+    norm, first, second: names without suffix; all have biases, but for norms that have none. norm_last: the norm is of
+    what is side by side, not of each patch.
     """
 
     merged: int
     norm: str
     first: str
     second: str
+    norm_last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StackedProjector:
+    """A projector for each layer of the tower that is taken (arXiv 2406.04334).
+
+    What the last makes stands for a token, what the others make is added behind the decoder's first layers, in order.
+    """
+
+    parts: tuple[MergedProjector, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +198,9 @@ class TilePacking:
     newline: str
 
 
-ProjectorSpec = MlpProjector | PooledProjector | ShuffledProjector | MergedProjector | PerceiverProjector
+ProjectorSpec = (
+    MlpProjector | PooledProjector | ShuffledProjector | MergedProjector | StackedProjector | PerceiverProjector
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +209,7 @@ class VisionSpec:
 
     packing: None where the features of an image's tiles stand one after the other. ragged: whether
     tiles are of sizes of their own, which an image's grid tells. coordinates: whether an image's positions have rows
-    and columns, which the decoder's rotations turn by (`RopeSpec.sections`); its patches are packed then.
+    and columns, which the decoder's rotations turn by (`RopeSpec.axes`); its patches are packed then.
     """
 
     tower: TowerSpec
@@ -202,3 +218,8 @@ class VisionSpec:
     sight: Sight = Sight.CAUSAL
     ragged: bool = False
     coordinates: bool = False
+
+    @property
+    def added(self) -> int:
+        """Behind how many of the decoder's first layers features are added."""
+        return len(self.projector.parts) - 1 if isinstance(self.projector, StackedProjector) else 0

@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL: images of any size, whose positions have rows and columns."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images of any size, whose positions have rows and columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -51,7 +51,7 @@ def _published(tower: dict[str, object]) -> dict[str, object]:
 
 def _qwen(model_type: str, row: str, notes: str, tower: dict[str, object], **of_case: Any) -> Case:
     given = {
-        "text_config": _TEXT,
+        "text_config": {**_TEXT, **of_case.pop("text", {})},
         "vision_config": {**_TOWER, **tower},
         "image_token_id": _IMAGE,
         "video_token_id": 99,
@@ -72,4 +72,9 @@ CASES = (
           {"hidden_size": 48, "out_hidden_size": 32, "intermediate_size": 37, "window_size": 16,
            "fullatt_block_indexes": [1]},
           config={"tie_word_embeddings": True}, checkpoint=_as_in_memory),
+    _qwen("qwen3_vl", "Qwen3-VL, dense",
+          "features of two layers; learned positions, stretched; rotations by time, row and column in turn",
+          {"hidden_size": 48, "out_hidden_size": 32, "intermediate_size": 37, "num_position_embeddings": 25,
+           "deepstack_visual_indexes": [0]},
+          text={"head_dim": 10, "rope_parameters": {**_TEXT["rope_parameters"], "mrope_section": [2, 1, 2]}}),
 )  # fmt: skip

@@ -18,13 +18,16 @@ class Arrangement:
     """Of tiles of n patches each. order: [n] int64, which patch comes where, and back: [n] int64, the reverse.
 
     angles: of each patch, in that order. windows: of patches that see each other where not all do, how many there are
-    of so many patches each, one after the other.
+    of so many patches each, one after the other. near, weights: [4, n] each, the learned positions that are nearest to
+    a patch, and how much each counts; None where none are learned.
     """
 
     order: Tensor
     back: Tensor
     angles: Angles
     windows: Sequence[tuple[int, int]]
+    near: Tensor | None = None
+    weights: Tensor | None = None
 
 
 class Arranging:
@@ -44,7 +47,28 @@ class Arranging:
         down, across = _places(rows, columns, merged)[:, patches]
         first, back, down, across = upload(self._device, patches, np.argsort(patches), down, across)
         angles = self._rotary.angles(torch.stack((down, across)))
-        return Arrangement(first, back, angles, [(len(some), some.shape[1] * merged**2) for some in squares])
+        windows = [(len(some), some.shape[1] * merged**2) for some in squares]
+        if not self._spec.side:
+            return Arrangement(first, back, angles, windows)
+        return Arrangement(first, back, angles, windows, *stretched(down, across, (rows, columns), self._spec.side))
+
+
+def stretched(down: Tensor, across: Tensor, grid: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
+    """Of a square of positions, `side` in a row, stretched over a grid: the four that are nearest to each patch, and
+    how much each counts, [4, n]. Corners lie on corners.
+    """
+    near, weights = [], []
+    for places, count in zip((down, across), grid, strict=True):
+        exact = places.float() * (side - 1) / max(count - 1, 1)
+        before = exact.long()
+        share = exact - before
+        near.append((before, (before + 1).clamp(max=side - 1)))
+        weights.append((1 - share, share))
+    corners = [(a, b) for a in range(2) for b in range(2)]
+    return (
+        torch.stack([near[0][a] * side + near[1][b] for a, b in corners]),
+        torch.stack([weights[0][a] * weights[1][b] for a, b in corners]),
+    )
 
 
 def windows_of(rows: int, columns: int, side: int) -> list[NDArray[np.int64]]:

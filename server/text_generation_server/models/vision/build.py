@@ -39,6 +39,7 @@ from text_generation_server.specs.vision import (
     PerceiverProjector,
     PooledProjector,
     ShuffledProjector,
+    StackedProjector,
     VisionSpec,
 )
 from text_generation_server.weights.layout import Heads, head_places, heads_of, qkv_places, qkv_sizes
@@ -70,7 +71,7 @@ class ReaderBuilder:
             self._build_tower(),
             self._projector(),
             self._packing(),
-            FeaturesSpec(self._width, self._reader.dtype, self._reader.device),
+            FeaturesSpec((1 + self._spec.added) * self._width, self._reader.dtype, self._reader.device),
             self._spec.sight,
             tiles=PATCHES if packed is not None else max(1, PATCHES // self._tower.side**2),
             patch_size=self._tower.patch_size if self._spec.ragged else None,
@@ -100,7 +101,9 @@ class ReaderBuilder:
         spec, names, reader = self._tower, self._tower.names, self._reader
         shape = spec.hidden_size, spec.channels, spec.patch_size, spec.patch_size
         if spec.packed is not None:
-            return PackedEmbedding(reader.convolution(names.patches, shape, spec.patch_bias, spec.packed.frames))
+            kernel = reader.convolution(names.patches, shape, spec.patch_bias, spec.packed.frames)
+            size = spec.packed.side**2, spec.hidden_size
+            return PackedEmbedding(kernel, reader.tensor(f"{names.positions}.weight", size) if size[0] else None)
         linear = reader.convolution(names.patches, shape, spec.patch_bias)
         class_token = reader.vector(names.class_token, spec.hidden_size)[None] if names.class_token else None
         count = spec.side**2 + (class_token is not None)
@@ -146,6 +149,8 @@ class ReaderBuilder:
                 )
             case MergedProjector():
                 return self._merged_projector(spec)
+            case StackedProjector():
+                return projector.StackedProjector([self._merged_projector(part) for part in spec.parts])
             case PerceiverProjector():
                 return PerceiverBuilder(spec, self._reader, self._group, self._tower.width, self._width).build()
 
@@ -158,12 +163,13 @@ class ReaderBuilder:
         )
 
     def _merged_projector(self, spec: MergedProjector) -> projector.MergedProjector:
-        inputs = spec.merged * self._tower.width
+        inputs = spec.merged * self._tower.hidden_size
         mlp = MlpSpec(inputs, Activation.GELU, gated=False, bias=True)
         linears = build_dense_mlp(
             self._reader, self._group, mlp, inputs, [spec.first], spec.second, outputs=self._width
         )
-        return projector.MergedProjector(spec.merged, self._norm(spec.norm), linears)
+        norm = self._norm(spec.norm, inputs if spec.norm_last else self._tower.hidden_size)
+        return projector.MergedProjector(spec.merged, norm, linears, spec.norm_last)
 
     def _packing(self) -> Packing:
         spec = self._spec.packing
@@ -171,6 +177,6 @@ class ReaderBuilder:
             return lambda features, _: features.flatten(0, 1)
         return TilePacking(self._reader.vector(spec.newline, self._width))
 
-    def _norm(self, name: str) -> Norm:
+    def _norm(self, name: str, size: int | None = None) -> Norm:
         norm = rms_norm(self._tower.eps) if self._tower.rms else layer_norm(self._tower.eps)
-        return build_norm(self._reader, norm, name, self._tower.hidden_size)
+        return build_norm(self._reader, norm, name, size or self._tower.hidden_size)

@@ -4,7 +4,7 @@ Dimensions: N tiles, n tokens of a tile, H heads of the rank, d head_dim. The hi
 `models/decoder.py`, with the tokens of all tiles laid end to end.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -73,14 +73,19 @@ def fractional_places(rows: int, columns: int, side: int) -> Tensor:
 
 
 class PackedEmbedding:
-    """Patches that come packed to tokens. Where they are, attention is told."""
+    """Patches that come packed to tokens in the order of their arrangement. positions: learned, None without any."""
 
-    def __init__(self, linear: LinearKernel) -> None:
+    def __init__(self, linear: LinearKernel, positions: Tensor | None) -> None:
         self._linear = linear
+        self._positions = positions
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor, arrangement: Arrangement) -> Tensor:
         """[N, n, numbers of a patch] to [N, n, hidden]."""
-        return self._linear(pixels.flatten(0, 1)).view(*pixels.shape[:2], -1)
+        x = self._linear(pixels.flatten(0, 1)).view(*pixels.shape[:2], -1)[:, arrangement.order]
+        if self._positions is None or arrangement.near is None or arrangement.weights is None:
+            return x
+        added = (self._positions[arrangement.near] * arrangement.weights[..., None]).sum(0)
+        return x.add_(added.to(x.dtype))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,7 @@ class Tower:
     extra: tokens before the patches' that are no features.
     """
 
-    embedding: Callable[[Tensor], Tensor]
+    embedding: PatchEmbedding | PackedEmbedding
     before: Norm
     blocks: Sequence[TowerBlock]
     after: Norm
@@ -160,10 +165,8 @@ class Tower:
         """[N, channels, height, width], or of packed patches [N, n, numbers of a patch] with their arrangement, to the
         features of patches [N, n - extra, width].
         """
-        x = self.embedding(pixels)
+        x = self._embedded(pixels, arrangement)
         tiles, tokens, hidden = x.shape
-        if arrangement is not None:
-            x = x[:, arrangement.order]
         step = TileStep(tiles, arrangement)
         delta = self.before(x.view(-1, hidden))
         residual = torch.zeros_like(delta)
@@ -175,3 +178,9 @@ class Tower:
         features = torch.cat([self.after(outputs[number]) for number in self.taken], -1)
         features = features.view(tiles, tokens, -1)
         return features[:, self.extra :] if arrangement is None else features[:, arrangement.back]
+
+    def _embedded(self, pixels: Tensor, arrangement: Arrangement | None) -> Tensor:
+        if isinstance(self.embedding, PatchEmbedding):
+            return self.embedding(pixels)
+        assert arrangement is not None
+        return self.embedding(pixels, arrangement)
