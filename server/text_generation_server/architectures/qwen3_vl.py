@@ -1,16 +1,22 @@
-"""Qwen3-VL, dense (2B to 32B): Qwen2-VL with learned positions too, and features of four layers of its tower.
+"""Qwen3-VL, dense and with experts: Qwen2-VL with learned positions too, and features of four layers of its tower.
 
 Checked against transformers 5.24. Traps: pairs turn by time, row and column in turn. Learned positions are stretched so
 that corners lie on corners. Norms of what merges patches are of patches for the last layer, of squares for the others.
+Experts are stacked, [in, out], but [out, in] where transformers saves a model that it has made; what the router says of
+the chosen ones sums to one, though no key asks for it. Whether the head is tied, the text part does not say.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from math import isqrt
 
 from text_generation_server.architectures.qwen2_vl import seeing
 from text_generation_server.architectures.qwen3 import qwen3
+from text_generation_server.architectures.qwen_moe import qwen3_moe
 from text_generation_server.architectures.text_part import with_defaults
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
+from text_generation_server.specs.names import MoeNames
 from text_generation_server.specs.vision import (
     MergedProjector,
     PackedSpec,
@@ -32,6 +38,7 @@ TEXT = {
 }
 SECTIONS = (24, 20, 20)
 
+_EXPERTS = MoeNames("mlp.gate", ("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", swapped=True)
 _NAMES = TowerNames(
     patches="visual.patch_embed.proj",
     positions="visual.pos_embed",
@@ -47,11 +54,23 @@ _NAMES = TowerNames(
 
 def qwen3_vl(config: ConfigDict) -> DecoderSpec:
     """The spec of a dense Qwen3-VL."""
-    text = config.section("text_config")
-    if config.flag("tie_word_embeddings", default=False):
-        text = text.replaced(tie_word_embeddings=True)
-    text = with_defaults(text, TEXT)
-    spec = qwen3(text)
+    return _seeing(config, qwen3)
+
+
+def qwen3_vl_moe(config: ConfigDict) -> DecoderSpec:
+    """The spec of a Qwen3-VL with experts."""
+    return _seeing(config, _with_experts)
+
+
+def _with_experts(text: ConfigDict) -> DecoderSpec:
+    spec = qwen3_moe(text.replaced(norm_topk_prob=True))
+    return replace(spec, names=replace(spec.names, moe=_EXPERTS))
+
+
+def _seeing(config: ConfigDict, decoder: Callable[[ConfigDict], DecoderSpec]) -> DecoderSpec:
+    tied = config.flag("tie_word_embeddings", default=False)
+    text = with_defaults(config.section("text_config").replaced(tie_word_embeddings=tied), TEXT)
+    spec = decoder(text)
     vision = _vision(config.section("vision_config"))
     if vision.added >= spec.num_layers:
         raise text.refusal("num_hidden_layers", spec.num_layers, f"more than the {vision.added} that images add to")

@@ -37,7 +37,7 @@ from text_generation_server.architectures.phi3 import phi3
 from text_generation_server.architectures.qwen2 import qwen2
 from text_generation_server.architectures.qwen2_vl import qwen2_5_vl, qwen2_vl
 from text_generation_server.architectures.qwen3 import qwen3
-from text_generation_server.architectures.qwen3_vl import qwen3_vl
+from text_generation_server.architectures.qwen3_vl import qwen3_vl, qwen3_vl_moe
 from text_generation_server.architectures.qwen_moe import qwen2_moe, qwen3_moe
 from text_generation_server.architectures.smollm3 import smollm3
 from text_generation_server.architectures.stablelm import stablelm
@@ -99,6 +99,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
     "qwen3_vl": qwen3_vl,
+    "qwen3_vl_moe": qwen3_vl_moe,
     "smollm3": smollm3,
     "smolvlm": idefics3,
     "stablelm": stablelm,

@@ -20,6 +20,7 @@ FAMILIES: Mapping[str, Callable[[ImageFiles], ImageFamily]] = {
     "qwen2_5_vl": qwen2_vl,
     "qwen2_vl": qwen2_vl,
     "qwen3_vl": qwen2_vl,
+    "qwen3_vl_moe": qwen2_vl,
     "smolvlm": idefics3,
 }
 

@@ -139,7 +139,8 @@ class TensorReader:
         no adapters change them.
         """
         apart, fused, inner = "{}" in names.down, len(names.up) == 1, spec.inner_size
-        read = self._experts_apart if apart else self._experts_stacked if fused else self._experts_together
+        stacked = self._experts_swapped if names.swapped else self._experts_stacked
+        read = self._experts_apart if apart else stacked if fused else self._experts_together
         if fused:
             both = read(prefix + names.up[0], spec.experts, 2 * inner, hidden_size)
             halves = [[m.select_out(slice(first, first + inner)) for m in both] for first in (0, inner)]
@@ -180,6 +181,13 @@ class TensorReader:
     def _experts_stacked(self, name: str, experts: int, outputs: int, inputs: int) -> list[Any]:
         """Parts of one tensor [experts, outputs, inputs]."""
         return [self._plain.matrix(one) for one in self.checkpoint.view(name, (experts, outputs, inputs))]
+
+    def _experts_swapped(self, name: str, experts: int, outputs: int, inputs: int) -> list[Any]:
+        """Parts of one tensor [experts, inputs, outputs], or of one [experts, outputs, inputs]."""
+        swapped = experts, inputs, outputs
+        stored = self.checkpoint.view(name, swapped, others=[(experts, outputs, inputs)])
+        matrices = [self._plain.matrix(one) for one in stored]
+        return [matrix.transpose() for matrix in matrices] if stored.shape == swapped else matrices
 
     def vector(self, name: str, size: int) -> Tensor:
         """A whole tensor [size]."""

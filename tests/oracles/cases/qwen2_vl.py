@@ -41,6 +41,11 @@ def _as_in_memory(tensors: Tensors) -> Tensors:
     }
 
 
+def _some_swapped(tensors: Tensors) -> Tensors:
+    """Experts of one layer as the models' makers saved them; of the other as transformers saves them."""
+    return {name: tensor.transpose(1, 2) if ".0.mlp.experts." in name else tensor for name, tensor in tensors.items()}
+
+
 def _published(tower: dict[str, object]) -> dict[str, object]:
     """config.json as the models' makers wrote it."""
     text = {key: value for key, value in _TEXT.items() if key != "rope_parameters"}
@@ -62,6 +67,10 @@ def _qwen(model_type: str, row: str, notes: str, tower: dict[str, object], **of_
     return Case(model_type, row, model_type, given, notes, tolerance=3e-4, pictures=pictures, **of_case)
 
 
+_STACKED = {
+    "hidden_size": 48, "out_hidden_size": 32, "intermediate_size": 37, "num_position_embeddings": 25,
+    "deepstack_visual_indexes": [0],
+}  # fmt: skip
 _SMALL = {"embed_dim": 48, "hidden_size": 32, "mlp_ratio": 2}
 
 CASES = (
@@ -72,9 +81,10 @@ CASES = (
           {"hidden_size": 48, "out_hidden_size": 32, "intermediate_size": 37, "window_size": 16,
            "fullatt_block_indexes": [1]},
           config={"tie_word_embeddings": True}, checkpoint=_as_in_memory),
-    _qwen("qwen3_vl", "Qwen3-VL, dense",
+    _qwen("qwen3_vl", "Qwen3-VL",
           "features of two layers; learned positions, stretched; rotations by time, row and column in turn",
-          {"hidden_size": 48, "out_hidden_size": 32, "intermediate_size": 37, "num_position_embeddings": 25,
-           "deepstack_visual_indexes": [0]},
-          text={"head_dim": 10, "rope_parameters": {**_TEXT["rope_parameters"], "mrope_section": [2, 1, 2]}}),
+          _STACKED, text={"head_dim": 10, "rope_parameters": {**_TEXT["rope_parameters"], "mrope_section": [2, 1, 2]}}),
+    _qwen("qwen3_vl_moe", "Qwen3-VL", "experts in stacked tensors, with inputs first, or outputs", _STACKED,
+          text={"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 19, "head_dim": 8},
+          config={"experts_implementation": "eager"}, checkpoint=_some_swapped),
 )  # fmt: skip
