@@ -1,5 +1,8 @@
 """What towers, projectors and packing make of images, against transformers in float32."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -8,11 +11,13 @@ from mocks.guessing import AlwaysGuess
 from mocks.plain_recorder import PlainRecorder
 from oracles.build import ANSWER_LEN
 from oracles.table import CASES
+from text_generation_server.cache.states import allocate
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.engine import Engine, EngineSettings
 from text_generation_server.engine.runner import Runner
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
+from text_generation_server.models.step import ImageInput
 from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.serve import shares_prefixes, takes_chunks
 
@@ -39,6 +44,19 @@ def test_features_of_each_image(oracle):
             assert len(features) == image.tokens
             rounding = max(1e-4, 5e-6 * float(features.abs().max()))
             torch.testing.assert_close(reader.read(image), features, atol=rounding, rtol=0.0)
+
+
+@every_case
+def test_images_of_one_size_are_read_together(oracle):
+    model, image = oracle.load(), oracle.reference.images[1][0].image
+    other = replace(image, pixels=np.ascontiguousarray(image.pixels[..., ::-1]))
+    states, places = allocate(model.states, 1, 1, 1), np.arange(2 * image.tokens)
+    with torch.inference_mode():
+        model.reader([ImageInput(image, places[::2]), ImageInput(other, places[1::2])], states)
+        for first, one in enumerate((image, other)):
+            features, found = model.reader.read(one), states[-1].pool[first : 2 * image.tokens : 2]
+            torch.testing.assert_close(found, features, atol=1e-3, rtol=1e-4)
+    assert not torch.allclose(features, model.reader.read(image), atol=0.1)
 
 
 @pytest.mark.parametrize(("name", "graphs"), [("qwen2_5_vl", ()), ("qwen2_5_vl", (1, 4)), ("qwen3_vl", (1, 4))])
