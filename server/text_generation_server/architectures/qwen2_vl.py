@@ -86,21 +86,29 @@ def seeing(
     )
 
 
-def _tower(config: ConfigDict) -> TowerSpec:
-    """The tower of a `vision_config` of Qwen2-VL."""
-    hidden = config.integer("embed_dim", default=1280)
-    layers = config.integer("depth", "num_hidden_layers", default=32)
+def packed_tower(
+    config: ConfigDict,
+    names: TowerNames,
+    *,
+    hidden_size: int,
+    inner_size: int,
+    activation: str,
+    layers: int = 32,
+    patch_size: int = 14,
+) -> TowerSpec:
+    """A tower by the words that all these share. activation, layers, patch_size: where the config does not tell."""
+    layers = config.integer("depth", "num_hidden_layers", default=layers)
     return TowerSpec(
-        hidden_size=hidden,
+        hidden_size=hidden_size,
         layers=layers,
         heads=config.integer("num_heads", "num_attention_heads", default=16),
         image_size=0,
-        patch_size=config.integer("patch_size", default=14),
+        patch_size=config.integer("patch_size", default=patch_size),
         channels=config.integer("in_channels", "in_chans", default=3),
-        inner_size=hidden * config.integer("mlp_ratio", default=4),
-        activation=config.activation("hidden_act", default="quick_gelu"),
+        inner_size=inner_size,
+        activation=config.activation("hidden_act", default=activation),
         eps=1e-6,
-        names=_NAMES,
+        names=names,
         taken=(layers,),
         packed=PackedSpec(
             merged=config.integer("spatial_merge_size", default=2),
@@ -110,17 +118,20 @@ def _tower(config: ConfigDict) -> TowerSpec:
     )
 
 
+def _tower(config: ConfigDict) -> TowerSpec:
+    """The tower of a `vision_config` of Qwen2-VL."""
+    hidden = config.integer("embed_dim", default=1280)
+    inner = hidden * config.integer("mlp_ratio", default=4)
+    return packed_tower(config, _NAMES, hidden_size=hidden, inner_size=inner, activation="quick_gelu")
+
+
 def _windowed_tower(config: ConfigDict) -> TowerSpec:
     """The tower of a `vision_config` of Qwen2.5-VL."""
-    hidden = config.integer("hidden_size", default=3584)
-    tower = _tower(config.replaced(embed_dim=hidden, hidden_act=config.text("hidden_act", default="silu")))
+    hidden, inner = config.integer("hidden_size", default=3584), config.integer("intermediate_size", default=3420)
+    tower = packed_tower(config, _GATED, hidden_size=hidden, inner_size=inner, activation="silu")
     assert tower.packed is not None
-    whole = config.numbers("fullatt_block_indexes") if config.get("fullatt_block_indexes") else (7, 15, 23, 31)
-    window = config.integer("window_size", default=112) // tower.packed.merged // tower.patch_size
-    return replace(
-        tower,
-        inner_size=config.integer("intermediate_size", default=3420),
-        names=_GATED,
-        rms=True,
-        packed=replace(tower.packed, window=window, whole=frozenset(map(int, whole))),
-    )
+    whole = (7, 15, 23, 31) if config.get("fullatt_block_indexes") is None else config.numbers("fullatt_block_indexes")
+    square = tower.packed.merged * tower.patch_size
+    window = config.integer("window_size", default=112, at_least=square) // square
+    packed = replace(tower.packed, window=window, whole=frozenset(map(int, whole)))
+    return replace(tower, rms=True, packed=packed)

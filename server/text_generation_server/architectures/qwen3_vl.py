@@ -10,21 +10,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import isqrt
 
-from text_generation_server.architectures.qwen2_vl import seeing
+from text_generation_server.architectures.qwen2_vl import packed_tower, seeing
 from text_generation_server.architectures.qwen3 import qwen3
 from text_generation_server.architectures.qwen_moe import qwen3_moe
 from text_generation_server.architectures.text_part import with_defaults
 from text_generation_server.config.configdict import ConfigDict
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.names import MoeNames
-from text_generation_server.specs.vision import (
-    MergedProjector,
-    PackedSpec,
-    StackedProjector,
-    TowerNames,
-    TowerSpec,
-    VisionSpec,
-)
+from text_generation_server.specs.vision import MergedProjector, StackedProjector, TowerNames, VisionSpec
 
 TEXT = {
     "vocab_size": 151936,
@@ -79,34 +72,26 @@ def _seeing(config: ConfigDict, decoder: Callable[[ConfigDict], DecoderSpec]) ->
 
 def _vision(config: ConfigDict) -> VisionSpec:
     """What a `vision_config` says."""
-    layers, merged = (
-        config.integer("depth", "num_hidden_layers", default=27),
-        config.integer("spatial_merge_size", default=2),
+    tower = packed_tower(
+        config,
+        _NAMES,
+        hidden_size=config.integer("hidden_size", default=1152),
+        inner_size=config.integer("intermediate_size", default=4304),
+        activation="gelu_pytorch_tanh",
+        layers=27,
+        patch_size=16,
     )
+    assert tower.packed is not None
+    layers, merged = tower.layers, tower.packed.merged
     found = config.get("deepstack_visual_indexes")
     stacked = [8, 16, 24] if found is None else found
     if not isinstance(stacked, list) or stacked != sorted(set(stacked)) or not set(stacked) <= set(range(layers - 1)):
         raise config.refusal("deepstack_visual_indexes", found, "numbers of layers before the last, in order")
-    learned = config.integer("num_position_embeddings", default=2304)
-    tower = TowerSpec(
-        hidden_size=config.integer("hidden_size", default=1152),
-        layers=layers,
-        heads=config.integer("num_heads", "num_attention_heads", default=16),
-        image_size=0,
-        patch_size=config.integer("patch_size", default=16),
-        channels=config.integer("in_channels", default=3),
-        inner_size=config.integer("intermediate_size", default=4304),
-        activation=config.activation("hidden_act", default="gelu_pytorch_tanh"),
-        eps=1e-6,
-        names=_NAMES,
+    tower = replace(
+        tower,
         taken=(*(layer + 1 for layer in stacked), layers),
         patch_bias=True,
-        packed=PackedSpec(
-            merged=merged,
-            frames=config.integer("temporal_patch_size", default=2),
-            theta=config.section("rope_parameters").number("rope_theta", default=10000.0),
-            side=isqrt(learned),
-        ),
+        packed=replace(tower.packed, side=isqrt(config.integer("num_position_embeddings", default=2304))),
     )
     added = tuple(_merger(merged, f"visual.deepstack_merger_list.{at}.", norm_last=True) for at in range(len(stacked)))
     return VisionSpec(tower, StackedProjector((*added, _merger(merged, "visual.merger."))), coordinates=True)
