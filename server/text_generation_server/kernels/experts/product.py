@@ -3,6 +3,9 @@
 Twin: `torch.nn.functional.linear` of each expert by itself, and `gated_activation` of it.
 """
 
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 import triton
 import triton.language as tl
@@ -13,11 +16,25 @@ from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.specs.activation import Activation
 
-BLOCK_N, BLOCK_K, STAGES, WARPS = 64, 128, 4, 4
-"""Outputs and inputs of a program's tile, and how it streams them."""
-
-LEAST_BLOCK, MOST_BLOCK = 16, 64
+LEAST_BLOCK, MOST_BLOCK = 16, 128
 """Pairs that a program multiplies at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertTile:
+    """Pairs, outputs and inputs of a program's tile, how many tiles of inputs are in flight, and its warps."""
+
+    pairs: int
+    outputs: int = 64
+    inputs: int = 128
+    stages: int = 4
+    warps: int = 4
+
+    @classmethod
+    def of(cls, pairs: int, experts: int) -> Self:
+        """Room for twice what an expert has if all are liked alike; wider where it is not the reading that counts."""
+        block = min(MOST_BLOCK, max(LEAST_BLOCK, triton.next_power_of_2(2 * pairs // experts)))
+        return cls(block) if block < MOST_BLOCK else cls(block, 128, 64, 4, 8)
 
 
 @triton.jit
@@ -55,7 +72,7 @@ def _product(
     of_w = weight_row(tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), outputs, BLOCK_N // 2, KIND)
     row_of_w = w + (expert.to(tl.int64) * of_expert + of_w)[:, None] * K
     k = tl.arange(0, BLOCK_K)[None, :]
-    for start in range(first, end, BLOCK_M):
+    for start in range(first + tl.program_id(2) * BLOCK_M, end, tl.num_programs(2) * BLOCK_M):
         at = start + tl.arange(0, BLOCK_M)
         is_pair = (at < end)[:, None]
         pair = tl.load(order + at, mask=at < end, other=0)
@@ -94,26 +111,23 @@ def product(
         order, ends: [P] and [E] int32, see `ordered`.
     """
     pairs, (number, every, inputs) = experts.numel(), weight.shape
-    outputs, made = (every, BLOCK_N) if kind is None else (every // 2, BLOCK_N // 2)
+    tile = ExpertTile.of(pairs, number)
+    outputs, made = (every, tile.outputs) if kind is None else (every // 2, tile.outputs // 2)
     y = torch.empty((pairs, outputs), dtype=x.dtype, device=x.device)
     pdl, by_pair = overlaps(x.device), pairs <= number
-    _product[(triton.cdiv(outputs, made), pairs if by_pair else number)](
+    spread = triton.cdiv(2 * pairs, number * tile.pairs)
+    _product[(triton.cdiv(outputs, made), pairs if by_pair else number, spread)](
         *(x, weight, y, experts, order, ends, x.stride(0), outputs, every),
         K=inputs,
         SHARED=shared,
         BY_PAIR=by_pair,
-        BLOCK_M=_block(pairs, number),
-        BLOCK_N=BLOCK_N,
-        BLOCK_K=BLOCK_K,
-        STAGES=STAGES,
+        BLOCK_M=tile.pairs,
+        BLOCK_N=tile.outputs,
+        BLOCK_K=tile.inputs,
+        STAGES=tile.stages,
         KIND=None if kind is None else kind.value,
         PDL=pdl,
         launch_pdl=pdl,
-        num_warps=WARPS,
+        num_warps=tile.warps,
     )
     return y
-
-
-def _block(pairs: int, experts: int) -> int:
-    """Twice what an expert has if all are liked alike."""
-    return min(MOST_BLOCK, max(LEAST_BLOCK, triton.next_power_of_2(2 * pairs // experts)))
