@@ -34,7 +34,7 @@ from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import Admission, AllocateCache, Fitting, MeasureMemory, StepPlan
 from text_generation_server.engine.scoring import HostScores
 from text_generation_server.errors import GenerationError, ModelError, NotEnoughMemory
-from text_generation_server.models.step import ServedModel, SourceInput
+from text_generation_server.models.step import ImagePlaces, ServedModel, SourceInput
 from text_generation_server.sampling.sampled import HostCopy, HostSampled
 from text_generation_server.sampling.sampler import TokenCounts
 
@@ -258,8 +258,10 @@ class Runner:
                     state.admit(rows)
                 if self._model.encoder is not None:
                     self._model.encoder(self._source(new), self._states)
-                if self._model.reader is not None and plan.images:
-                    self._model.reader(plan.images, self._states)
+                if self._model.reader is not None:
+                    self._model.reader.place([ImagePlaces(a.slots, a.images) for a in new], self._states)
+                    if plan.images:
+                        self._model.reader(plan.images, self._states)
             forwarded = self._forward(plan)
             sampled = self._choose(plan, forwarded, sampling, self._rows)
             scores = HostScores.start(forwarded.logits, sampling.scored) if sampling else None

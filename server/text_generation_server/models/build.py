@@ -92,6 +92,8 @@ class DecoderBuilder:
                 projection=self._projection(spec.names.embedding_out, self._embedding_size, spec.hidden_size),
                 reader=images,
                 features=None if images is None else images.features,
+                coordinates=None if images is None else images.coordinates,
+                added=0 if vision is None else vision.added,
                 attention=backend.result(),  # last: until here weights are read
             )
         return decoder if self._ssd is None else HybridDecoder.of(decoder, self._ssd.state)

@@ -114,13 +114,17 @@ class TensorReader:
             self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None
         )
 
-    def convolution(self, name: str, shape: tuple[int, int, int, int], has_bias: bool) -> LinearKernel:
+    def convolution(self, name: str, shape: tuple[int, int, int, int], has_bias: bool, frames: int = 0) -> LinearKernel:
         """A convolution [out, channels, height, width] of patches that do not overlap, as a linear of them.
 
+        frames: that it is of, [out, channels, frames, height, width], where all frames are to be the same; 0 for none.
         Every rank holds it whole.
         """
-        weight = self.checkpoint.view(f"{name}.weight", shape).flatten(1)
-        return self._plain.matrix(weight).finish(self.vector(f"{name}.bias", shape[0]) if has_bias else None)
+        whole = (*shape[:2], frames, *shape[2:]) if frames else shape
+        weight = self.checkpoint.view(f"{name}.weight", whole)
+        if frames:
+            weight = weight.float().sum(2)
+        return self._plain.matrix(weight.flatten(1)).finish(self.vector(f"{name}.bias", shape[0]) if has_bias else None)
 
     def small(self, stored: StoredLinear, other: str = "") -> ColumnParallelLinear:
         """A linear without bias and of few outputs that every rank has whole, plain in every form. other: its name."""
@@ -135,7 +139,8 @@ class TensorReader:
         no adapters change them.
         """
         apart, fused, inner = "{}" in names.down, len(names.up) == 1, spec.inner_size
-        read = self._experts_apart if apart else self._experts_stacked if fused else self._experts_together
+        stacked = self._experts_swapped if names.swapped else self._experts_stacked
+        read = self._experts_apart if apart else stacked if fused else self._experts_together
         if fused:
             both = read(prefix + names.up[0], spec.experts, 2 * inner, hidden_size)
             halves = [[m.select_out(slice(first, first + inner)) for m in both] for first in (0, inner)]
@@ -176,6 +181,13 @@ class TensorReader:
     def _experts_stacked(self, name: str, experts: int, outputs: int, inputs: int) -> list[Any]:
         """Parts of one tensor [experts, outputs, inputs]."""
         return [self._plain.matrix(one) for one in self.checkpoint.view(name, (experts, outputs, inputs))]
+
+    def _experts_swapped(self, name: str, experts: int, outputs: int, inputs: int) -> list[Any]:
+        """Parts of one tensor [experts, inputs, outputs], or of one [experts, outputs, inputs]."""
+        swapped = experts, inputs, outputs
+        stored = self.checkpoint.view(name, swapped, others=[(experts, outputs, inputs)])
+        matrices = [self._plain.matrix(one) for one in stored]
+        return [matrix.transpose() for matrix in matrices] if stored.shape == swapped else matrices
 
     def vector(self, name: str, size: int) -> Tensor:
         """A whole tensor [size]."""
