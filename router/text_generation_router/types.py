@@ -166,12 +166,14 @@ class StepTimings:
 
 
 class StepAnswer(Protocol):
-    """The answer to a Prefill or Decode. batch is None when no request of the step is unfinished."""
+    """A step. batch is None when no request of it is unfinished. goes_on: another follows by itself."""
 
     @property
     def batch(self) -> CachedBatch | None: ...
     @property
     def timings(self) -> StepTimings: ...
+    @property
+    def goes_on(self) -> bool: ...
     def request_ids(self) -> list[int]:
         """The requests that got tokens."""
 
@@ -187,7 +189,8 @@ class ShardInfo:
     """What the shards say about themselves. vocab_size: token ids they can serve are below, None if they do not say.
 
     shares_prefixes: whether requests with the same adapter, or without, may. adapters: those that requests may name.
-    extensions: what they read of requests that only ours know (docs/protocol.md#extensions).
+    extensions: what they read of requests that only ours know (docs/protocol.md#extensions). pushes_steps: decodes need
+    not be asked for one by one.
     """
 
     requires_padding: bool
@@ -201,6 +204,7 @@ class ShardInfo:
     block_size: int
     support_resuming: bool = False
     tells_prefill_room: bool = False
+    pushes_steps: bool = False
     vocab_size: int | None = None
     adapters: tuple[str, ...] = ()
     extensions: frozenset[str] = frozenset()
