@@ -30,7 +30,9 @@ async def test_one_call_brings_all_steps_while_nobody_comes_or_goes(directory):
         answers = await asyncio.gather(*(router.generate("same beginning", max_new_tokens=60) for _ in range(3)))
         assert {answer.json()["generated_text"] for answer in answers} == {router.text("same beginning", 60)}
         calls = router.shard.pushed.calls
-        assert (await router.generate("alone", max_new_tokens=300)).json()["generated_text"] == router.text("alone", 300)
+        assert (await router.generate("alone", max_new_tokens=300)).json()["generated_text"] == router.text(
+            "alone", 300
+        )
         assert router.shard.pushed.calls == calls + 1
         assert router.shard.steps().count("Decode") >= 299
         assert await router.metric('tgi_batch_inference_count{method="decode"}') == router.shard.steps().count("Decode")
