@@ -97,7 +97,8 @@ class ValidRequest:
     """A request that keeps all rules.
 
     input_ids: of the prompt, after truncation; where an image is, a negative number of its own.
-    given_as_ids: it has no other form that would give them again. chunks: its texts and images in order, if it has any.
+    as_ids: the shards take them as they are, and need not make them again. chunks: its texts and images in order, if it
+    has any.
     truncate: most prompt tokens the shard may keep. adapter_id: None is the base model.
     priority: requests with a lower one are started before. timeout: seconds it may take, None for any.
     """
@@ -116,7 +117,7 @@ class ValidRequest:
     top_n_tokens: int = 0
     add_special_tokens: bool = True
     adapter_id: str | None = None
-    given_as_ids: bool = False
+    as_ids: bool = False
     chunks: tuple[str | ImageFile, ...] = ()
     priority: int = 0
     timeout: float | None = None

@@ -25,7 +25,7 @@ def request_message(wire: WireRequest) -> pb.Request:
         min_new_tokens=request.min_new_tokens,
         ignore_eos=request.ignore_eos,
         chunks=[part if isinstance(part, str) else (part.data, part.kind) for part in request.chunks],
-        prompt_ids=request.input_ids if request.given_as_ids else (),
+        prompt_ids=request.input_ids if request.as_ids else (),
         id=wire.id,
         add_special_tokens=request.add_special_tokens,
         adapter_id=request.adapter_id,
