@@ -36,6 +36,7 @@ from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.service import EngineService, FollowerService, Shard
 from text_generation_server.rpc.sockets import reserve, socket_path, socket_url
+from text_generation_server.rpc.steps import StepsService
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
 from text_generation_server.settings import MAX_ROWS, ServeOptions, ServerConfig
@@ -93,8 +94,8 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
         about = describe(config, part, lambda: engine.adapters.names)
         images = None if part.model.reader is None else load_placer(part.directory, tokenizer)
         services = engine_services(config, about, loop, tokenizer, files, images)
-        adapters = AdapterService(loop, files)
-        return ShardServer(path, *services, lambda: lifetime.end(FAILED), tracing, adapters)
+        ours = AdapterService(loop, files), StepsService(loop)
+        return ShardServer(path, *services, lambda: lifetime.end(FAILED), tracing, *ours)
     part = load_rank(config, directory)
     worker = Follower(config, part, lifetime)
     about = describe(config, part)

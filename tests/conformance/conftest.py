@@ -29,6 +29,7 @@ from text_generation_server.placement import Placement
 from text_generation_server.rpc.adapters import AdapterService
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.sockets import socket_path
+from text_generation_server.rpc.steps import StepsService
 from text_generation_server.serve import LoadedRank, describe, engine_services, shares_prefixes
 from text_generation_server.settings import ServeOptions, server_config
 from text_generation_server.tokenization.adapter import TokenizerAdapter
@@ -123,7 +124,9 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
         about = describe(config, part, lambda: engine.adapters.names)
         files = AdapterFiles(config.adapters.directory, config.hub, lambda _: None)
         services = engine_services(config, about, loop, tokenizer, files)
-        server = ShardServer(path, *services, on_fatal=fatal.set, adapters=AdapterService(loop, files))
+        server = ShardServer(
+            path, *services, on_fatal=fatal.set, adapters=AdapterService(loop, files), steps=StepsService(loop)
+        )
         server.start()
         shard = RunningShard(path, Caller(path, "v2"), Caller(path, "v3"), engine, model, own, fatal)
         running.append((shard, server, loop))

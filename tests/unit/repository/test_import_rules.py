@@ -25,7 +25,7 @@ each_source = pytest.mark.parametrize(("package", "path"), SOURCES, ids=lambda v
 ONLY_PLACES = [
     (
         r"(grpc|grpc_\w+|google|text_generation_protocol)(\.|$)",
-        r"protocol/|server/rpc/|router/(shards|adapter_calls)\.py|benchmark/(client|messages)\.py",
+        r"protocol/|server/rpc/|router/shards/|benchmark/(client|messages)\.py",
     ),
     (r"opentelemetry(\.|$)", r"server/tracing\.py"),
     (r"torch\.distributed(\.|$)", r"server/distributed/"),
