@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.kernels.matmul.config import LEAST_SIZE
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, NothingAdded, PairsAddend, added_to
 from text_generation_server.quantization.coded import Coded, as_stored
@@ -103,7 +102,7 @@ class _Stack:
     @property
     def multiplies(self) -> bool:
         """Whether there is a kernel."""
-        return self._weight.dtype in DTYPES and self._weight.size >= LEAST_SIZE[self._weight.code.bits]
+        return self._weight.dtype in DTYPES
 
     def multiply(self, x: Tensor, order: Tensor, ends: Tensor, shared: int, kind: Activation | None) -> Tensor:
         """See `packed_experts`."""
