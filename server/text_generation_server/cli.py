@@ -31,6 +31,13 @@ KvCacheDtypeOption = Annotated[
     KvCacheDtype,
     typer.Option(help="What keys and values are kept as; auto: as they are computed, or a checkpoint says."),
 ]
+QuantizeOption = Annotated[
+    Quantize | None,
+    typer.Option(
+        help="What a plain checkpoint's weights are made into; a quantised one says itself what it is; "
+        "gguf: a .gguf file's stay packed."
+    ),
+]
 TrustRemoteCode = Annotated[bool, typer.Option(help="Let tokenizers run Python code of the model's directory.")]
 
 
@@ -46,10 +53,7 @@ def serve(
     sharded: Annotated[
         bool, typer.Option(help="One of several ranks: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT say which.")
     ] = False,
-    quantize: Annotated[
-        Quantize | None,
-        typer.Option(help="What a plain checkpoint's weights are made into; a quantised one says itself what it is."),
-    ] = None,
+    quantize: QuantizeOption = None,
     speculate: Annotated[
         int, typer.Option(help="Most tokens guessed a step, from what was said before, and verified.", min=0)
     ] = 0,
@@ -123,6 +127,7 @@ def download_weights(
         typer.Option(help="Refuse an adapter, which would be merged; without it, adapters are fetched as they are."),
     ] = False,
     load_format: LoadFormatOption = LoadFormat.AUTO,
+    quantize: QuantizeOption = None,
 ) -> None:
     """Make the files of a model, or of an adapter, local: find, download, convert."""
     _set_up_log(logger_level, json_output)
@@ -133,10 +138,11 @@ def download_weights(
 
     try:
         hub, convert = hub_settings(), auto_convert and load_format is LoadFormat.AUTO
+        packed = quantize is not None and quantize.keeps_packing
         if load_format is LoadFormat.DUMMY:
             directory = locate_without_weights(model_id, revision, hub, logger.info)
         else:
-            directory = prepare(model_id, revision, extension, hub, trust_remote_code, convert, report=logger.info)
+            directory = prepare(model_id, revision, extension, hub, trust_remote_code, convert, logger.info, packed)
         weights = weight_bytes(directory, extension)
         report = logger.bind(phase="download", path=str(directory), bytes=weights)
         report.info("{} is ready in {}: {:.0f} MB of weights", model_id, directory, weights / 1e6)

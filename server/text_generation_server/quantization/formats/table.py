@@ -10,6 +10,7 @@ from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.quantization.formats.awq import Awq
 from text_generation_server.quantization.formats.compressed_tensors import CompressedTensors
 from text_generation_server.quantization.formats.fp8 import Fp8
+from text_generation_server.quantization.formats.gguf import Gguf
 from text_generation_server.quantization.formats.gptq import Gptq
 from text_generation_server.quantization.formats.made import FP4, NF4, Made, Make, float8, int8, of_table
 from text_generation_server.quantization.scheme import CodedScheme, Format
@@ -20,6 +21,7 @@ FORMATS: Mapping[str, Callable[[ConfigDict, DenseScheme], Format]] = {
     "awq": Awq.of,
     "compressed-tensors": CompressedTensors.of,
     "fp8": Fp8.of,
+    "gguf": Gguf.of,
     "gptq": Gptq.of,
     "modelopt": Fp8.of_algorithm,
 }
