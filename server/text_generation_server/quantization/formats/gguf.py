@@ -57,7 +57,7 @@ class BlockLinear:
         numbers, scales, minima = block.read(blocks.reshape(-1, block.length))
         columns = behind(columns, first * block.numbers, size)
         return Coded(
-            codes=numbers.view(count, size)[:, columns],
+            codes=numbers.reshape(count, size)[:, columns],
             scales=self._narrow(scales.view(count, -1)),
             groups=(torch.arange(size) // (block.numbers // block.parts))[columns],
             dense=self.dense,

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def _streamed(gguf: Container, file: BinaryIO, dtype: StoredType | None) -> list
 
 
 def _stream(gguf: Container, file: BinaryIO, tensor: TensorInfo, name: str, dtype: StoredType | None) -> StreamedTensor:
-    kind, shape, read = tensor.kind.name, tensor.shape, read_rows
+    kind, shape, read = tensor.kind.name, tensor.shape, cast(_Read, read_rows)
     if dtype is None and kind in BLOCKS and tensor.name != _TABLE:
         name, dtype, read = f"{name.removesuffix('.weight')}.{kind}", StoredType.BYTES, read_packed
         shape = tensor.num_rows, tensor.byte_range(0, 1)[1]
