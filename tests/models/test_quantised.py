@@ -274,10 +274,13 @@ def test_linears_that_were_left_plain_are_read_as_such(plain_of, tmp_path):
     torch.testing.assert_close(Driver(load(tmp_path / "model")).step([(0, SEQUENCE)])[0], expected, **TOLERANCE)
 
 
-def test_a_head_may_be_quantised_too(plain_of, tmp_path):
-    means = quantise(
-        plain_of("llama"), tmp_path / "model", QuantisedModel(gptq(), {**GPTQ, "lm_head": True}), heads=True
-    )
+@pytest.mark.parametrize(
+    ("model", "form"),
+    [("llama", QuantisedModel(gptq(), {**GPTQ, "lm_head": True})), ("experts", FORMATS["nf4"])],
+    ids=["gptq", "nf4"],
+)
+def test_heads_and_routers_may_be_quantised_too(plain_of, tmp_path, model, form):
+    means = quantise(plain_of(model), tmp_path / "model", form, heads=True)
     with torch.inference_mode():
         expected = means(torch.tensor([SEQUENCE])).logits[0]
     torch.testing.assert_close(Driver(load(tmp_path / "model")).step([(0, SEQUENCE)])[0], expected, **TOLERANCE)

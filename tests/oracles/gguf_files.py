@@ -76,7 +76,7 @@ def packed_gguf(kind_of: Callable[[str, int], str]) -> Callable[[Path, Path], An
             )
             if values.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
                 kind = gguf.GGMLQuantizationType.F16
-            raw = _stored(interleaved(values, dim) if turned else values, kind, random)
+            raw = stored(interleaved(values, dim) if turned else values, kind, random)
             writer.add_tensor(gguf_name(name), raw, raw_dtype=kind)
             meant = gguf.quants.dequantize(raw, kind).reshape(values.shape)
             tensors[name] = torch.from_numpy(_halves(meant, dim) if turned else meant)
@@ -111,7 +111,8 @@ def _describe(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_unk_token_id(0)
 
 
-def _stored(values: NDArray[Any], kind: gguf.GGMLQuantizationType, random: np.random.Generator) -> NDArray[Any]:
+def stored(values: NDArray[Any], kind: gguf.GGMLQuantizationType, random: np.random.Generator) -> NDArray[Any]:
+    """The bytes of each row: values as the package rounds them, or random blocks where it cannot."""
     if kind.name not in _FLOATS:
         return gguf.quants.quantize(np.ascontiguousarray(values), kind)
     numbers, length = gguf.GGML_QUANT_SIZES[kind]

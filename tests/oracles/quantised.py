@@ -241,7 +241,10 @@ def quantise(
     kept: Callable[[str], bool] = lambda name: False,
     heads: bool = False,
 ) -> Any:
-    """A copy of a saved model with quantised linears, and transformers' model with the weights that they stand for."""
+    """A copy of a saved model with quantised linears, and transformers' model with the weights that they stand for.
+
+    heads: the output head and routers are quantised too.
+    """
     shutil.copytree(plain, directory)
     file, random = directory / "model.safetensors", np.random.default_rng(7)
     meant = load_file(file)
@@ -270,5 +273,5 @@ def _is_linear(name: str, tensor: Tensor, heads: bool) -> bool:
         tensor.dim() == 2
         and (".layers." in name or ".h." in name)
         and name.endswith(".weight")
-        and not name.endswith("gate.weight")
+        and (heads or not name.endswith("gate.weight"))
     )

@@ -55,16 +55,16 @@ class BlockLinear:
         blocks = stored[rows][:, first * block.length : last * block.length].to(self.dense.device)
         count, size = len(blocks), (last - first) * block.numbers
         numbers, scales, minima = block.read(blocks.reshape(-1, block.length))
-        columns = behind(columns, first * block.numbers, size)
+        columns, groups = behind(columns, first * block.numbers, size), (last - first) * block.parts
         return Coded(
             codes=numbers.reshape(count, size)[:, columns],
-            scales=self._narrow(scales.view(count, -1)),
+            scales=self._narrow(scales.view(count, groups)),
             groups=(torch.arange(size) // (block.numbers // block.parts))[columns],
             dense=self.dense,
             bits=block.bits,
             zero=block.zero,
             table=None if block.table is None else torch.tensor(block.table, device=self.dense.device).float(),
-            minima=None if minima is None else self._narrow(minima.view(count, -1)),
+            minima=None if minima is None else self._narrow(minima.view(count, groups)),
         )
 
     def _narrow(self, values: Tensor) -> Tensor:

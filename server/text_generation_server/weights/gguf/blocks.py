@@ -41,13 +41,13 @@ def _halves(bytes_: Tensor) -> Tensor:
 
 def _nibbles(bytes_: Tensor, run: int) -> Tensor:
     """[n, k] bytes to [n, 2 k]: of each run the lower halves, then the upper ones."""
-    runs = bytes_.view(len(bytes_), -1, 1, run)
+    runs = bytes_.view(len(bytes_), bytes_.shape[1] // run, 1, run)
     return torch.cat((runs & 15, runs >> 4), 2).flatten(1)
 
 
 def _pairs(bytes_: Tensor) -> Tensor:
     """[n, k] bytes to [n, 4 k]: of each 32 the lowest two bits, then the next, up to the highest."""
-    runs = bytes_.view(len(bytes_), -1, 1, 32)
+    runs = bytes_.view(len(bytes_), bytes_.shape[1] // 32, 1, 32)
     return torch.cat([runs >> shift & 3 for shift in (0, 2, 4, 6)], 2).flatten(1)
 
 
