@@ -1,4 +1,4 @@
-"""GGUF files whose linears kept their packing, as `weights/gguf` converts them.
+"""GGUF files whose linears kept their packing, as `weights/gguf/directory.py` converts them.
 
 Of a linear [out, in] one tensor of bytes [out, bytes of a row], whose name ends in the type of its blocks; types differ
 from linear to linear. What blocks hold is in `weights/gguf/blocks.py`; the numbers are read as they are.
