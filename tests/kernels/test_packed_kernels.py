@@ -20,7 +20,7 @@ DTYPES = (torch.bfloat16, torch.float16) if torch.cuda.is_available() else (torc
 
 FORMS = ("int4", "int4 table", "int4 zeros", "int4 minima", "int8", "int8 zeros", "int8 minima", "float8")
 
-SMALL_GROUPS = [("int4 zeros", 32), ("int4 minima", 16), ("int8", 16), ("int8 minima", 32)]
+SMALL_GROUPS = [("int4 zeros", 32), ("int4 minima", 32), ("int8", 16), ("int8 minima", 32)]
 """Of a slab or less."""
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from text_generation_server.kernels.matmul.config import LEAST_SIZE
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.layers.moe import (
     ExpertsAddend,
@@ -103,7 +104,7 @@ class _Stack:
     @property
     def multiplies(self) -> bool:
         """Whether there is a kernel."""
-        return self._weight.dtype in DTYPES
+        return self._weight.dtype in DTYPES and self._weight.size >= LEAST_SIZE[self._weight.code.bits]
 
     def multiply(self, x: Tensor, order: Tensor, ends: Tensor, shared: int, kind: Activation | None) -> Tensor:
         """See `packed_experts`."""

@@ -92,7 +92,7 @@ def test_a_file_is_kept_packed_beside_the_plain_one(write_gguf: WriteGGUF, hub: 
     assert tensors["model.embed_tokens.weight"].dtype is torch.float32
     assert not any(name.endswith("Q8_0") for name in load_file(plain / "model.safetensors"))
     assert locate(str(packed), None, hub, packed=True) == packed
-    with pytest.raises(UnsupportedModel, match="--quantize gguf is for .gguf files, and owner/model is none"):
+    with pytest.raises(UnsupportedModel, match=r"--quantize gguf is for \.gguf files, and owner/model is none"):
         locate("owner/model", None, hub, packed=True)
 
 

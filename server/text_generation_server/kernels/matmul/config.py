@@ -24,6 +24,9 @@ MAX_CANDIDATES = 12
 WARP_GROUP_OUTPUTS = 64
 """Outputs a program from which weights are the left operand, as the instructions of whole warp groups want it."""
 
+LEAST_SIZE = {4: 32, 8: 16}
+"""By bits, of what shares a scale where few of them are multiplied; smaller groups of 4 bits are rare."""
+
 _MULTIPROCESSORS = 132
 _MOST_PROGRAMS = 16 * _MULTIPROCESSORS
 _SHARED_BYTES = 227 * 1024
@@ -146,7 +149,7 @@ class Form:
 
 def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfig]:
     """As `candidates`, for weights of few bits: what may beat making them plain for cuBLAS."""
-    if rows > MAX_ROWS or k % 16:
+    if rows > MAX_ROWS or k % 16 or form.size < LEAST_SIZE[form.bits]:
         return []
     found: list[KernelConfig] = []
     for tile in _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES:

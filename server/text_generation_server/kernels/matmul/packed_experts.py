@@ -91,7 +91,7 @@ def packed_experts(
 
     Args:
         x: [P / shared, K] of a 16-bit type, rows each contiguous: pair p has row p // shared.
-        weight: [E · N, K], all experts' one above the other.
+        weight: [E · N, K], all experts' one above the other, in groups of `LEAST_SIZE` or more.
         order: [P] int64, the pairs sorted by expert. ends: [E] int32, where each expert's end.
     """
     pairs, experts, (every, inputs) = len(order), len(ends), weight.shape

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+from gguf.constants import GGML_QUANT_SIZES
 from numpy.typing import NDArray
 
 from text_generation_server.errors import UnsupportedModel
@@ -63,6 +64,8 @@ def convert(source: Path, target: Path, report: Callable[[str], None] = lambda _
     if not end_ids(gguf):
         report(f"{source.name} names no token that ends a text: answers end where they are as long as was asked for")
     most, said = _most(gguf), {"quantization_config": {"quant_method": METHOD}} if packed else {}
+    if packed and (others := _decoded(gguf)):
+        report(f"{source.name} has matrices of types that cannot stay packed, and are made plain: {', '.join(others)}")
     with source.open("rb") as file:
         save_tokenizer(build_tokenizer(gguf), target / "tokenizer.json")
         _write_json(target / "tokenizer_config.json", tokenizer_config(gguf))
@@ -84,6 +87,12 @@ def _most(gguf: Container) -> StoredType:
         sizes[tensor.kind.name] += tensor.num_rows * tensor.row_len
     most, _ = sizes.most_common(1)[0]
     return StoredType(most) if most in tuple(StoredType) else StoredType.BFLOAT16
+
+
+def _decoded(gguf: Container) -> list[str]:
+    """Types of blocks of linears that nothing here multiplies with."""
+    blocks = (tensor for tensor in gguf.tensors.values() if GGML_QUANT_SIZES[tensor.kind][0] > 1)
+    return sorted({tensor.kind.name for tensor in blocks if tensor.name != _TABLE} - BLOCKS.keys())
 
 
 def _rope_factors(gguf: Container, file: BinaryIO) -> Floats | None:
