@@ -59,6 +59,7 @@ def cut(data, size):
 @given(st.data(), st.sampled_from(list(BLOCKS)))
 def test_of_every_type_of_gguf(data, kind):
     number = gguf.GGMLQuantizationType[kind]
+    assert (BLOCKS[kind].numbers, BLOCKS[kind].length) == gguf.GGML_QUANT_SIZES[number]
     columns = 3 * gguf.GGML_QUANT_SIZES[number][0]
     raw = stored(
         np.random.default_rng(0).normal(size=(5, columns)).astype(np.float32), number, np.random.default_rng(1)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
 Numbers = tuple[Tensor, Tensor, Tensor | None]
@@ -136,29 +135,18 @@ def _iq4_xs(b: Tensor) -> Numbers:
     return _nibbles(b[:, 8:], 16), ((low | high << 4) - 32) * _halves(b[:, :2]), None
 
 
-def _block(
-    name: str,
-    parts: int,
-    bits: int,
-    read: Callable[[Tensor], Numbers],
-    zero: int = 0,
-    table: tuple[int, ...] | None = None,
-) -> Block:
-    return Block(*GGML_QUANT_SIZES[GGMLQuantizationType[name]], parts, bits, read, zero, table)
-
-
 BLOCKS: Mapping[str, Block] = {
-    "Q4_0": _block("Q4_0", 1, 4, _q4(has_minima=False), 8),
-    "Q4_1": _block("Q4_1", 1, 4, _q4(has_minima=True)),
-    "Q5_0": _block("Q5_0", 1, 8, _q5(has_minima=False)),
-    "Q5_1": _block("Q5_1", 1, 8, _q5(has_minima=True)),
-    "Q8_0": _block("Q8_0", 1, 8, _q8_0),
-    "Q2_K": _block("Q2_K", 16, 4, _q2_k),
-    "Q3_K": _block("Q3_K", 16, 4, _q3_k, 4),
-    "Q4_K": _block("Q4_K", 8, 4, _q4_k),
-    "Q5_K": _block("Q5_K", 8, 8, _q5_k),
-    "Q6_K": _block("Q6_K", 16, 8, _q6_k),
-    "IQ4_NL": _block("IQ4_NL", 1, 4, _q4(has_minima=False), table=LEVELS),
-    "IQ4_XS": _block("IQ4_XS", 8, 4, _iq4_xs, table=LEVELS),
+    "Q4_0": Block(32, 18, 1, 4, _q4(has_minima=False), 8),
+    "Q4_1": Block(32, 20, 1, 4, _q4(has_minima=True)),
+    "Q5_0": Block(32, 22, 1, 8, _q5(has_minima=False)),
+    "Q5_1": Block(32, 24, 1, 8, _q5(has_minima=True)),
+    "Q8_0": Block(32, 34, 1, 8, _q8_0),
+    "Q2_K": Block(256, 84, 16, 4, _q2_k),
+    "Q3_K": Block(256, 110, 16, 4, _q3_k, 4),
+    "Q4_K": Block(256, 144, 8, 4, _q4_k),
+    "Q5_K": Block(256, 176, 8, 8, _q5_k),
+    "Q6_K": Block(256, 210, 16, 8, _q6_k),
+    "IQ4_NL": Block(32, 18, 1, 4, _q4(has_minima=False), table=LEVELS),
+    "IQ4_XS": Block(256, 136, 8, 4, _iq4_xs, table=LEVELS),
 }
 """Of types that are multiplied with as they are, by their names; others are decoded where a file is converted."""
