@@ -34,7 +34,10 @@ KvCacheDtypeOption = Annotated[
 ]
 QuantizeOption = Annotated[
     Quantize | None,
-    typer.Option(help="What a plain checkpoint's weights are made into; a quantised one says itself what it is."),
+    typer.Option(
+        help="What a plain checkpoint's weights are made into; a quantised one says itself what it is; "
+        "gguf: a .gguf file's stay packed."
+    ),
 ]
 DtypeOption = Annotated[
     Dtype | None,
@@ -130,6 +133,7 @@ def download_weights(
         typer.Option(help="Refuse an adapter, which would be merged; without it, adapters are fetched as they are."),
     ] = False,
     load_format: LoadFormatOption = LoadFormat.AUTO,
+    quantize: QuantizeOption = None,
 ) -> None:
     """Make the files of a model, or of an adapter, local: find, download, convert."""
     _set_up_log(logger_level, json_output)
@@ -140,10 +144,11 @@ def download_weights(
 
     try:
         hub, convert = hub_settings(), auto_convert and load_format is LoadFormat.AUTO
+        packed = quantize is not None and quantize.keeps_packing
         if load_format is LoadFormat.DUMMY:
             directory = locate_without_weights(model_id, revision, hub, logger.info)
         else:
-            directory = prepare(model_id, revision, extension, hub, trust_remote_code, convert, report=logger.info)
+            directory = prepare(model_id, revision, extension, hub, trust_remote_code, convert, logger.info, packed)
         weights = weight_bytes(directory, extension)
         report = logger.bind(phase="download", path=str(directory), bytes=weights)
         report.info("{} is ready in {}: {:.0f} MB of weights", model_id, directory, weights / 1e6)

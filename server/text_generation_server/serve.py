@@ -179,7 +179,8 @@ def find_model(config: ServerConfig) -> Path:
     if options.load_format is LoadFormat.DUMMY:
         return locate_without_weights(options.model_id, options.revision, config.hub, logger.info)
     convert = options.load_format is LoadFormat.AUTO
-    return locate(options.model_id, options.revision, config.hub, logger.info, auto_convert=convert)
+    packed = options.quantize is not None and options.quantize.keeps_packing
+    return locate(options.model_id, options.revision, config.hub, logger.info, auto_convert=convert, packed=packed)
 
 
 def shares_prefixes(model: ServedModel) -> bool:

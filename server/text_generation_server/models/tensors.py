@@ -127,9 +127,9 @@ class TensorReader:
         return self._plain.matrix(weight.flatten(1)).finish(self.vector(f"{name}.bias", shape[0]) if has_bias else None)
 
     def small(self, stored: StoredLinear, other: str = "") -> ColumnParallelLinear:
-        """A linear without bias and of few outputs that every rank has whole, plain in every form. other: its name."""
+        """A linear without bias and of few outputs that every rank multiplies whole and plain. other: its name."""
         shape = stored.outputs, stored.inputs
-        kernel = PlainLinear(self.tensor(f"{stored.name}.weight", shape), None)
+        kernel = PlainLinear(self._scheme.small(self.checkpoint, stored.name, shape), None)
         linear = ColumnParallelLinear(kernel, [LinearSlice(stored.name, shape, slice(0, stored.outputs), 0, other)])
         self.linears.append(linear)
         return linear

@@ -163,6 +163,11 @@ class DenseScheme:
         """See `QuantScheme`."""
         return self.read(checkpoint, name, shape, transposed=False)
 
+    def small(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
+        """See `QuantScheme`."""
+        view = checkpoint.view(f"{name}.weight", shape)
+        return torch.empty(view.shape, dtype=self.dtype, device=self.device).copy_(view)
+
     def matrix(self, weight: Tensor) -> DenseMatrix:
         """Of weights that have been found already."""
         return DenseMatrix(weight, self.dtype, self.device, self.staging, tuner=self.tuner, upload=self.upload)
