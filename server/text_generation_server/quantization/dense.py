@@ -12,7 +12,7 @@ from text_generation_server.kernels.matmul.config import CUBLAS
 from text_generation_server.kernels.matmul.packed import Weight
 from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.linear import LinearKernel
-from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.layers.moe import ExpertBiases, ExpertsKernel
 from text_generation_server.quantization.dense_experts import DenseExperts
 from text_generation_server.quantization.onednn import PackedLinear, can_pack
 from text_generation_server.quantization.staging import Staging
@@ -164,11 +164,29 @@ class DenseScheme:
         """Of weights that have been found already."""
         return DenseMatrix(weight, self.dtype, self.device, self.staging, tuner=self.tuner)
 
-    def experts(self, up: Sequence[DenseMatrix], down: Sequence[DenseMatrix], kind: Activation) -> ExpertsKernel:
-        """See `QuantScheme`. Each weight is copied once, into its place among all experts'."""
-        return DenseExperts(self._stacked(up), kind, self._stacked(down))
+    @property
+    def stacks(self) -> bool:
+        """See `QuantScheme`."""
+        return True
 
-    def _stacked(self, matrices: Sequence[DenseMatrix]) -> Tensor:
+    def stacked(
+        self, checkpoint: Checkpoint, name: str, experts: int, shape: tuple[int, int], inputs_first: bool
+    ) -> list[DenseMatrix]:
+        """See `QuantScheme`."""
+        every = checkpoint.view(name, (experts, *(shape[::-1] if inputs_first else shape)))
+        return [self.matrix(one.T if inputs_first else one) for one in every]
+
+    def experts(
+        self,
+        up: Sequence[DenseMatrix],
+        down: Sequence[DenseMatrix],
+        kind: Activation,
+        biases: ExpertBiases | None = None,
+    ) -> ExpertsKernel:
+        """See `QuantScheme`. Each weight is copied once, into its place among all experts'."""
+        return DenseExperts(self._copied(up), kind, self._copied(down), biases)
+
+    def _copied(self, matrices: Sequence[DenseMatrix]) -> Tensor:
         """[E, out, in]"""
         stack = torch.empty(len(matrices), *matrices[0].shape, dtype=self.dtype, device=self.device)
         for place, matrix in zip(stack, matrices, strict=True):

@@ -10,17 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.layers.activation import gated_activation
-from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, added_to
+from text_generation_server.layers.moe import ExpertBiases, ExpertsAddend, ExpertsKernel, added_to, with_bias
 from text_generation_server.specs.activation import Activation
 
 
 class DenseExperts(ExpertsKernel):
     """The gated MLPs of all experts: up [E, 2 I, hidden], gates first, and down [E, hidden, I]."""
 
-    def __init__(self, up: Tensor, kind: Activation, down: Tensor) -> None:
+    def __init__(self, up: Tensor, kind: Activation, down: Tensor, biases: ExpertBiases | None = None) -> None:
         self._up = up.transpose(1, 2)
         self._activation = gated_activation(kind)
         self._down = down.transpose(1, 2)
+        self._up_bias, self._down_bias = (None, None) if biases is None else (biases.up, biases.down)
         self._numbers = torch.arange(up.shape[0], device=up.device)
 
     def __call__(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
@@ -29,8 +30,10 @@ class DenseExperts(ExpertsKernel):
         ends = torch.searchsorted(chosen, self._numbers, right=True, out_int32=True)
         tokens = order // experts.shape[1]
         added, rows = added_to(addend, tokens, chosen), x[tokens]
-        inner = self._activation(added.up(rows)(F.grouped_mm(rows, self._up, offs=ends)))
-        outer = added.down(inner)(F.grouped_mm(inner, self._down, offs=ends))
+        first = with_bias(F.grouped_mm(rows, self._up, offs=ends), self._up_bias, chosen)
+        inner = self._activation(added.up(rows)(first))
+        last = with_bias(F.grouped_mm(inner, self._down, offs=ends), self._down_bias, chosen)
+        outer = added.down(inner)(last)
         by_token = torch.empty_like(outer)
         by_token[order] = outer
         return (by_token.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
