@@ -24,8 +24,8 @@ class MoeNames:
     up (gate, then up), down: with a place for the expert's number, weights [out, in]; without one, all experts' rows in
     one tensor [experts · inner, hidden], `down` too. up of one name: each expert's gate, then up, in one tensor
     [experts, 2 · inner, hidden], and `down` [experts, hidden, inner]. taking_turns: its rows are a gate's, then what it
-    lets through, and so on. inputs_first: where plain, both are [experts, in, out]. Their biases are `_bias` of the same
-    names [experts, out].
+    lets through, and so on. inputs_first: where plain, both are [experts, in, out]. Their biases [experts, out] have
+    the same names and `_bias`.
     shared_up, shared_down: of an expert for all tokens; shared_gate: what lets some of it through, empty for all of it.
     fused, fused_router: what others call the module that has all experts' weights in parameters gate_up_proj and
     down_proj, and the router.
