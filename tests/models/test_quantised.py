@@ -303,7 +303,7 @@ def test_bfloat16_is_float32_up_to_rounding(quantised_of):
         ("awq", GPTQ, "--quantize is awq, but the checkpoint is quantised by gptq"),
         ("awq", None, "--quantize awq is for checkpoints that are quantised so, and config.json has no"),
         (None, {"quant_method": "aqlm"}, "quant_method is 'aqlm', which is not supported; expected one of awq, "),
-        (None, {"quant_algo": "NVFP4"}, "quant_algo is 'W4A8_AWQ'"),
+        (None, {"quant_algo": "W4A8_AWQ"}, "quant_algo is 'W4A8_AWQ'"),
         (None, {"bits": 4}, "quantization_config is .*; expected quant_method in it"),
         (None, {**GPTQ, "bits": 5}, "bits is 5, .* one of 2, 3, 4, 8"),
         (None, {**GPTQ, "group_size": 0}, "group_size is 0"),

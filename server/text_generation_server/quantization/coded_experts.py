@@ -41,7 +41,8 @@ class CodedExperts(ExpertsKernel):
     ) -> None:
         self._experts = experts
         self._biases = biases
-        self._up_bias, self._down_bias = (None, None) if biases is None else (biases.up, biases.down)
+        self._up_bias = None if biases is None else biases.up
+        self._down_bias = None if biases is None else biases.down
         self._kind = kind
         self._up, self._down = (_Stack(weights, experts) for weights in (up, down))
         self._activation = gated_activation(kind)

@@ -21,7 +21,8 @@ class DenseExperts(ExpertsKernel):
         self._up = up.transpose(1, 2)
         self._activation = gated_activation(kind)
         self._down = down.transpose(1, 2)
-        self._up_bias, self._down_bias = (None, None) if biases is None else (biases.up, biases.down)
+        self._up_bias = None if biases is None else biases.up
+        self._down_bias = None if biases is None else biases.down
         self._numbers = torch.arange(up.shape[0], device=up.device)
 
     def __call__(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:

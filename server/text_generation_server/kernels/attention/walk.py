@@ -33,7 +33,7 @@ def fresh(ROWS: tl.constexpr, BLOCK_D: tl.constexpr) -> tuple[tl.tensor, tl.tens
 
 
 @triton.jit
-def begun(sink: tl.tensor, first: tl.tensor, ROWS: tl.constexpr, BLOCK_D: tl.constexpr) -> tuple:
+def begun(sink: tl.tensor, first: tl.tensor, ROWS: tl.constexpr, BLOCK_D: tl.constexpr) -> tl.tuple:
     """The same where rows [M] have a score of their own, without a value. first: of programs that share a row's keys.
 
     sink: [M], None for none.
