@@ -1,6 +1,7 @@
 """Makes one rank's MLP of each layer, dense or sparse, from a spec and a checkpoint. Knows no architecture."""
 
 from collections.abc import Sequence
+from math import lcm
 
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.activation import activation
@@ -38,7 +39,8 @@ class MlpBuilder:
 
     def _sparse(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SparseMlp:
         hidden, reader = self._spec.hidden_size, self._reader
-        mine = partition_of(spec.inner_size, self._group.rank, self._group.world_size, EXPERT_ALIGNMENT)
+        alignment = lcm(EXPERT_ALIGNMENT, reader.scheme.alignment)
+        mine = partition_of(spec.inner_size, self._group.rank, self._group.world_size, alignment)
         router = StoredLinear(prefix + names.router, spec.experts, hidden)
         experts = ExpertsBuilder(spec, names, hidden, reader, mine, self._group.rank == 0)
         return SparseMlp(

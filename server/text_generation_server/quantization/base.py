@@ -53,6 +53,10 @@ class QuantScheme(Protocol[M]):
     def stacks(self) -> bool:
         """Whether `stacked` is offered. Where not, experts that lie in one tensor are plain."""
 
+    @property
+    def alignment(self) -> int:
+        """What cuts of such experts' inner numbers are to be multiples of, so that no group is in two parts."""
+
     def stacked(
         self, checkpoint: Checkpoint, name: str, experts: int, shape: tuple[int, int], inputs_first: bool
     ) -> list[M]:

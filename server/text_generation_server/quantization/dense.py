@@ -169,6 +169,11 @@ class DenseScheme:
         """See `QuantScheme`."""
         return True
 
+    @property
+    def alignment(self) -> int:
+        """See `QuantScheme`."""
+        return 1
+
     def stacked(
         self, checkpoint: Checkpoint, name: str, experts: int, shape: tuple[int, int], inputs_first: bool
     ) -> list[DenseMatrix]:

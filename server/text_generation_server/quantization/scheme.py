@@ -34,7 +34,11 @@ class Format(Protocol):
 
 @runtime_checkable
 class StackedFormat(Format, Protocol):
-    """One that has the weights of all experts of a layer in one tensor, where they lie so."""
+    """One that has the weights of all experts of a layer in one tensor, where they lie so. size: inputs of a group."""
+
+    @property
+    def size(self) -> int:
+        """See the class."""
 
     def stacked(self, checkpoint: Checkpoint, name: str, experts: int, shape: tuple[int, int]) -> Sequence[Stored]:
         """The linear [out, in] of each expert; `name` is that of a tensor of plain ones. Raises UnsupportedModel."""
@@ -62,6 +66,11 @@ class CodedScheme:
     def stacks(self) -> bool:
         """See `QuantScheme`."""
         return isinstance(self._form, StackedFormat)
+
+    @property
+    def alignment(self) -> int:
+        """See `QuantScheme`."""
+        return self._form.size if isinstance(self._form, StackedFormat) else 1
 
     def stacked(
         self, checkpoint: Checkpoint, name: str, experts: int, shape: tuple[int, int], inputs_first: bool

@@ -21,7 +21,7 @@ CASES = (
         "gpt_oss",
         {
             **_SIZES,
-            **rope("default"),
+            **rope("linear", factor=2.0),
             "layer_types": ["full_attention", "sliding_attention"],
             "attention_bias": False,
             "num_key_value_heads": 4,

@@ -22,6 +22,7 @@ class Mxfp4:
 
     dense: DenseScheme
     heads: bool = False
+    size: int = MX_SIZE
 
     @classmethod
     def of(cls, config: ConfigDict, dense: DenseScheme) -> "Mxfp4":
@@ -34,7 +35,7 @@ class Mxfp4:
     def stacked(self, checkpoint: Checkpoint, name: str, experts: int, shape: tuple[int, int]) -> Sequence[Stored]:
         """See `StackedFormat`."""
         outputs, inputs = shape
-        count = inputs // MX_SIZE
-        pairs = checkpoint.view(f"{name}_blocks", (experts, outputs, count, MX_SIZE // 2), torch.uint8)
+        count = inputs // self.size
+        pairs = checkpoint.view(f"{name}_blocks", (experts, outputs, count, self.size // 2), torch.uint8)
         scales = checkpoint.view(f"{name}_scales", (experts, outputs, count), torch.uint8)
         return [Fp4Linear(two, of, self.dense) for two, of in zip(pairs.flatten(2), scales, strict=True)]
