@@ -16,6 +16,7 @@ from text_generation_server.layers.moe import (
     NothingAdded,
     PairsAddend,
     added_to,
+    pairs_of,
     with_bias,
 )
 from text_generation_server.quantization.coded import Coded, as_stored
@@ -77,7 +78,7 @@ class CodedExperts(ExpertsKernel):
             inner = self._up.multiply(x, *to_up, self._kind)
             outer = self._down.multiply(inner, *to_down, None)
         else:
-            rows, added = _pairs(x, experts, addend)
+            rows, added = pairs_of(x, experts, addend)
             inner = self._activation(added.up(rows)(self._up.multiply(x, *to_up, None)))
             outer = added.down(inner)(self._down.multiply(inner, *to_down, None))
         return (outer.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
@@ -90,7 +91,7 @@ class CodedExperts(ExpertsKernel):
     def by_choice(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """Each choice's weights made plain, of all choices at once."""
         numbers = experts.flatten()
-        rows, added = _pairs(x, experts, addend)
+        rows, added = pairs_of(x, experts, addend)
         first = with_bias(torch.bmm(self._up.plain(numbers), rows[..., None])[..., 0], self._up_bias, numbers)
         inner = self._activation(added.up(rows)(first))
         last = with_bias(torch.bmm(self._down.plain(numbers), inner[..., None])[..., 0], self._down_bias, numbers)
@@ -101,12 +102,6 @@ class CodedExperts(ExpertsKernel):
         first = with_bias(F.linear(x, self._up.plain(number)[0]), self._up_bias, number)
         inner = self._activation(added.up(x)(first))
         return added.down(inner)(with_bias(F.linear(inner, self._down.plain(number)[0]), self._down_bias, number))
-
-
-def _pairs(x: Tensor, experts: Tensor, addend: ExpertsAddend | None) -> tuple[Tensor, PairsAddend | NothingAdded]:
-    """Inputs [T · k, hidden] of all pairs, a token's after the other's, and what is added to their products."""
-    tokens = torch.arange(len(x), device=x.device).repeat_interleave(experts.shape[1])
-    return x[tokens], added_to(addend, tokens, experts.flatten())
 
 
 class _Stack:
