@@ -124,4 +124,4 @@ def product(
 
 def _block(pairs: int, experts: int) -> int:
     """Twice what an expert has if all are liked alike."""
-    return min(MOST_BLOCK, max(LEAST_BLOCK, triton.next_power_of_2(2 * pairs // experts)))
+    return min(MOST_BLOCK, max(LEAST_BLOCK, int(triton.next_power_of_2(2 * pairs // experts))))
