@@ -42,7 +42,7 @@ def activate(x: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
-def let_through(x: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
+def counterpart(x: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
     """What is multiplied with an activated gate, in float32."""
     if KIND == "clamped_swiglu":
         x = tl.where(x > BOUND, BOUND, tl.where(x < -BOUND, -BOUND, x)) + 1.0
@@ -70,7 +70,7 @@ def _gated(
     up = tl.load(gates + width, mask=held, other=0.0).to(tl.float32)
     # Rounded before the product, as an operator by itself does.
     activated = activate(gate, KIND).to(x.dtype.element_ty).to(tl.float32)
-    up = let_through(up, KIND)
+    up = counterpart(up, KIND)
     tl.store(out + row * width + column, (activated * up).to(out.dtype.element_ty), mask=held)
 
 

@@ -38,7 +38,7 @@ _FUNCTIONS: Mapping[Activation, Elementwise] = {
     Activation.CLAMPED_SWIGLU: _clamped,
 }
 
-_LET_THROUGH: Mapping[Activation, Elementwise] = {Activation.CLAMPED_SWIGLU: _bounded_and_one}
+_COUNTERPARTS: Mapping[Activation, Elementwise] = {Activation.CLAMPED_SWIGLU: _bounded_and_one}
 """What becomes of that which gates let through, where it is not as it is."""
 
 
@@ -50,7 +50,7 @@ def activation(kind: Activation) -> Elementwise:
 @cache
 def gated_activation(kind: Activation) -> Elementwise:
     """[T, 2 · n], gate first, to act(gate) · up [T, n]."""
-    function, other = _FUNCTIONS[kind], _LET_THROUGH.get(kind)
+    function, other = _FUNCTIONS[kind], _COUNTERPARTS.get(kind)
 
     def gated(x: Tensor) -> Tensor:
         if x.is_cuda:
