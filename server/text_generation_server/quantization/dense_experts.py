@@ -45,18 +45,20 @@ class DenseExperts(ExpertsKernel):
         return self.of_many(x, experts, weights, addend)
 
     def of_few(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
-        """By kernels that look for each expert's pairs among all."""
+        """By kernels whose programs look for their expert's pairs."""
         from text_generation_server.kernels.experts.combine import combine  # only there is Triton sure to be installed
+        from text_generation_server.kernels.experts.order import ordered
         from text_generation_server.kernels.experts.product import product
 
-        top, up_bias, down_bias = experts.shape[1], self._up_bias, self._down_bias
+        top, places = experts.shape[1], (experts, *ordered(experts, len(self._up)))
+        up_bias, down_bias = self._up_bias, self._down_bias
         if addend is None:
-            inner = product(x, self._up, experts, top, self._kind, up_bias)
-            outer = product(inner, self._down, experts, 1, bias=down_bias)
+            inner = product(x, self._up, *places, top, self._kind, up_bias)
+            outer = product(inner, self._down, *places, 1, bias=down_bias)
         else:
             rows, added = pairs_of(x, experts, addend)
-            inner = self._activation(added.up(rows)(product(x, self._up, experts, top, bias=up_bias)))
-            outer = added.down(inner)(product(inner, self._down, experts, 1, bias=down_bias))
+            inner = self._activation(added.up(rows)(product(x, self._up, *places, top, bias=up_bias)))
+            outer = added.down(inner)(product(inner, self._down, *places, 1, bias=down_bias))
         return combine(outer, weights)
 
     def of_many(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
