@@ -109,20 +109,8 @@ def packed_experts(
     y = torch.empty((pairs, outputs), dtype=x.dtype, device=x.device)
     most = min(pairs, experts + pairs // BLOCK_M)
     _packed_experts[(triton.cdiv(outputs, made), most)](
-        *(
-            x,
-            weight.words,
-            weight.scales,
-            weight.zeros,
-            weight.table,
-            bias,
-            y,
-            order,
-            ends,
-            x.stride(0),
-            pairs,
-            outputs,
-        ),
+        *(x, weight.words, weight.scales, weight.zeros, weight.table, bias, y),
+        *(order, ends, x.stride(0), pairs, outputs),
         *(of_expert, inputs, weight.words.shape[0], *weight.words.stride()[:2]),
         0 if len(weight.scales) == 1 else every,
         EXPERTS=experts,
