@@ -16,6 +16,7 @@ from text_generation_server.architectures.glm import glm, glm4
 from text_generation_server.architectures.gpt2 import gpt2
 from text_generation_server.architectures.gpt_bigcode import gpt_bigcode
 from text_generation_server.architectures.gpt_neox import gpt_neox
+from text_generation_server.architectures.gpt_oss import gpt_oss
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
 from text_generation_server.architectures.granite_hybrid import granite_hybrid
@@ -35,7 +36,9 @@ from text_generation_server.architectures.paligemma import paligemma
 from text_generation_server.architectures.phi import phi
 from text_generation_server.architectures.phi3 import phi3
 from text_generation_server.architectures.qwen2 import qwen2
+from text_generation_server.architectures.qwen2_vl import qwen2_5_vl, qwen2_vl
 from text_generation_server.architectures.qwen3 import qwen3
+from text_generation_server.architectures.qwen3_vl import qwen3_vl, qwen3_vl_moe
 from text_generation_server.architectures.qwen_moe import qwen2_moe, qwen3_moe
 from text_generation_server.architectures.smollm3 import smollm3
 from text_generation_server.architectures.stablelm import stablelm
@@ -70,6 +73,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "gpt2": gpt2,
     "gpt_bigcode": gpt_bigcode,
     "gpt_neox": gpt_neox,
+    "gpt_oss": gpt_oss,
     "gptj": gptj,
     "granite": granite,
     "granitemoehybrid": granite_hybrid,
@@ -91,9 +95,13 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "phi": phi,
     "phi3": phi3,
     "qwen2": qwen2,
+    "qwen2_5_vl": qwen2_5_vl,
     "qwen2_moe": qwen2_moe,
+    "qwen2_vl": qwen2_vl,
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
+    "qwen3_vl": qwen3_vl,
+    "qwen3_vl_moe": qwen3_vl_moe,
     "smollm3": smollm3,
     "smolvlm": idefics3,
     "stablelm": stablelm,

@@ -30,8 +30,8 @@ WARP_GROUP_OUTPUTS = 64
 LEAST_OUTPUTS = 16
 """Of a program whose warps have units of their own, and of each half of those that are gated."""
 
-LEAST_SIZE = {4: 32, 8: 64}
-"""By bits, of what shares a scale where few of them are multiplied: as many as are at one place of a unit's words."""
+LEAST_SIZE = {4: 32, 8: 16}
+"""By bits, of what shares a scale where few of them are multiplied; smaller groups of 4 bits are rare."""
 
 _MULTIPROCESSORS = 132
 _MOST_PROGRAMS = 16 * _MULTIPROCESSORS

@@ -7,7 +7,7 @@ the activation, None for plain products, which everything here leaves as they ar
 import triton
 import triton.language as tl
 
-from text_generation_server.kernels.activation import activate
+from text_generation_server.kernels.activation import activate, counterpart
 
 
 @triton.jit
@@ -27,7 +27,7 @@ def weight_row(index: tl.tensor, outputs: int, RUN: tl.constexpr, KIND: tl.const
 def let_through(gates: tl.tensor, others: tl.tensor, dtype: tl.constexpr, KIND: tl.constexpr) -> tl.tensor:
     """act(gate) · other of sums in float32, each rounded as if it had been stored."""
     activated = activate(gates.to(dtype).to(tl.float32), KIND).to(dtype).to(tl.float32)
-    return activated * others.to(dtype).to(tl.float32)
+    return activated * counterpart(others.to(dtype).to(tl.float32), KIND)
 
 
 @triton.jit

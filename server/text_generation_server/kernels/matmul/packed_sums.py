@@ -1,7 +1,8 @@
 """Sums of rows times weights of few bits: the loop that every product with such weights has. Knows not whose rows.
 
 Codes less their zeros are whole numbers, which 16-bit types hold exactly; products of one group are summed before its
-scale is applied, in float32. The weights are the left operand, straight from registers; scales are read one unit ahead.
+scale is applied, in float32, and so are the rows that its minimum is multiplied with. The weights are the left operand,
+straight from registers; scales are read one unit ahead.
 """
 
 import triton
@@ -73,6 +74,7 @@ def sums_of_units(
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
     PAIRS: tl.constexpr,
+    MINIMA: tl.constexpr,
 ) -> tl.tensor:
     """[BLOCK_N, BLOCK_M] float32 over units from `first` to before `last`.
 
@@ -80,7 +82,9 @@ def sums_of_units(
     """
     UNIT: tl.constexpr = 128
     PARTS: tl.constexpr = UNIT // SIZE
-    ACROSS: tl.constexpr = SIZE // 16  # words that a thread has for each group
+    ACROSS: tl.constexpr = SIZE // 16  # words of 4-bit codes that a thread has for each group
+    SLABS: tl.constexpr = SIZE // WIDTH if SIZE > WIDTH else 1  # of a group
+    OF_SLAB: tl.constexpr = WIDTH // SIZE if SIZE < WIDTH else 1  # groups in one
     in_bytes = bytes_of_table(table if PAIRS else None, inputs)
     k = tl.arange(0, SIZE)[None, :]
     total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
@@ -89,31 +93,35 @@ def sums_of_units(
         next_scale = of_groups(scales, following, of_w, group_stride, PARTS)
         next_zero = next_scale if zeros is None else of_groups(zeros, following, of_w, group_stride, PARTS)
         row_of_unit = row_of_w + unit * unit_stride
-        if CODE != "int4":
-            packed = tl.load(row_of_unit + tl.arange(0, WIDTH)[None, :], eviction_policy="evict_first")
-        for part in tl.static_range(PARTS):
-            if zeros is None:
-                offset = tl.full((BLOCK_N, 1), -ZERO - MAGIC, dtype)
-            else:
-                offset = (-MAGIC - zero[part].to(tl.float32)).to(dtype)[:, None]
-            place = unit * UNIT + part * SIZE + k
-            held = is_row[:, None] & (place < inputs) if TAIL else is_row[:, None]
-            values = tl.load(row_of_x + place, mask=held, other=0.0)
-            if CODE == "int4":
-                places = tl.arange(0, 4)[:, None] * 8 + part * ACROSS + tl.arange(0, ACROSS)[None, :]
-                packed = tl.load(row_of_unit[:, None] + places[None, :, :], eviction_policy="evict_first")
-                packed = tl.reshape(packed, (BLOCK_N, 4, ACROSS // 2, 2))
-                numbers = of_four_bits(packed, table, in_bytes, dtype, PAIRS, True)
-                numbers = tl.reshape(tl.permute(numbers, (0, 2, 3, 1, 4)), (BLOCK_N, SIZE))
-            elif PARTS == 1:
-                left = of_eight_bits(packed, 0, CODE, dtype, PAIRS)
-                numbers = beside(left, of_eight_bits(packed, 1, CODE, dtype, PAIRS))
-            else:
-                numbers = of_eight_bits(packed, part, CODE, dtype, PAIRS)
-            if zeros is not None or ZERO + MAGIC != 0:
-                numbers += offset
-            sums = tl.dot(numbers, values.T)
-            total += sums * scale[part].to(tl.float32)[:, None]
+        for across in tl.static_range(OF_SLAB):
+            if CODE != "int4":
+                word = tl.arange(0, WIDTH // OF_SLAB)[None, :] + across * SIZE
+                packed = tl.load(row_of_unit + word, eviction_policy="evict_first")
+            for slab in tl.static_range(PARTS // OF_SLAB):
+                of_group = zero[slab * OF_SLAB + across].to(tl.float32)[:, None]
+                if zeros is None or MINIMA:
+                    offset = tl.full((BLOCK_N, 1), -ZERO - MAGIC, dtype)
+                else:
+                    offset = (-MAGIC - of_group).to(dtype)
+                place = unit * UNIT + (slab * OF_SLAB + across) * SIZE + k
+                held = is_row[:, None] & (place < inputs) if TAIL else is_row[:, None]
+                values = tl.load(row_of_x + place, mask=held, other=0.0)
+                if CODE == "int4":
+                    places = tl.arange(0, 4)[:, None] * 8 + slab * ACROSS + tl.arange(0, ACROSS)[None, :]
+                    packed = tl.load(row_of_unit[:, None] + places[None, :, :], eviction_policy="evict_first")
+                    packed = tl.reshape(packed, (BLOCK_N, 4, ACROSS // 2, 2))
+                    numbers = of_four_bits(packed, table, in_bytes, dtype, PAIRS, True)
+                    numbers = tl.reshape(tl.permute(numbers, (0, 2, 3, 1, 4)), (BLOCK_N, SIZE))
+                elif SLABS == 2:
+                    left = of_eight_bits(packed, 0, CODE, dtype, PAIRS)
+                    numbers = beside(left, of_eight_bits(packed, 1, CODE, dtype, PAIRS))
+                else:
+                    numbers = of_eight_bits(packed, slab, CODE, dtype, PAIRS)
+                if (zeros is not None and not MINIMA) or ZERO + MAGIC != 0:
+                    numbers += offset
+                total += tl.dot(numbers, values.T) * scale[slab * OF_SLAB + across].to(tl.float32)[:, None]
+                if MINIMA:
+                    total -= tl.sum(values.to(tl.float32), 1)[None, :] * of_group
         scale = next_scale
         zero = next_zero
     return total

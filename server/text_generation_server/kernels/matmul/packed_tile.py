@@ -178,4 +178,5 @@ def constants(weight: PackedWeight) -> dict[str, Any]:
         "ZERO": weight.zero,
         "MAGIC": MAGIC[weight.dtype] if pairs and weight.code is Code.INT4 and weight.table is None else 0,
         "PAIRS": pairs,
+        "MINIMA": weight.minima,
     }

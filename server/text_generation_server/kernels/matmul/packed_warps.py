@@ -111,6 +111,7 @@ def _packed_warps(
     AHEAD: tl.constexpr,
     KIND: tl.constexpr,
     PAIRS: tl.constexpr,
+    MINIMA: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
     dtype: tl.constexpr = y.dtype.element_ty
@@ -128,7 +129,7 @@ def _packed_warps(
     sums = sums_of_warps(
         *(x, words, scales, zeros, table, starts, first, last, x_stride, rows, inputs, units, unit_stride),
         *(group_stride, y.dtype.element_ty, TAIL, UNEVEN, PARTS, ZERO, MAGIC, BLOCK_M, TILES, WARPS, STAGES, PAIRS),
-        PDL,
+        *(MINIMA, PDL),
     )
     n, m = tl.arange(0, TILE), tl.arange(0, BLOCK_M)
     held = (m < rows)[None, :] & (n >= 0)[:, None]
@@ -172,7 +173,7 @@ def packed_warps(
         *(x, weight.words, weight.scales, weight.zeros, weight.table, bias, y),
         *(parts, arrived if splits > 1 else None, x.stride(0), rows, outputs, inputs, units),
         *(weight.words.stride(0), 0 if one_scale else sums, splits),
-        **{name: compiled[name] for name in ("TAIL", "ZERO", "MAGIC", "PAIRS")},
+        **{name: compiled[name] for name in ("TAIL", "ZERO", "MAGIC", "PAIRS", "MINIMA")},
         UNEVEN=units % choice.warps != 0,
         PARTS=UNIT // compiled["SIZE"],
         SPLIT=splits > 1,

@@ -36,6 +36,7 @@ def _unpack(
     ZERO: tl.constexpr,
     MAGIC: tl.constexpr,
     PAIRS: tl.constexpr,
+    MINIMA: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ) -> None:
     UNIT: tl.constexpr = 128
@@ -56,11 +57,11 @@ def _unpack(
     k = unit * UNIT + tl.arange(0, UNIT)[None, :]
     group = k // SIZE * outputs + n
     values = numbers.to(tl.float32)
-    if zeros is None:
-        values -= ZERO + MAGIC
-    else:
-        values -= tl.load(zeros + group, mask=inside).to(tl.float32) + MAGIC
+    zero = ZERO if zeros is None else tl.load(zeros + group, mask=inside).to(tl.float32)
+    values -= (ZERO if MINIMA else zero) + MAGIC
     values *= tl.load(scales + group, mask=inside).to(tl.float32)
+    if MINIMA:
+        values -= zero
     held = inside & (k < inputs) if TAIL else inside
     tl.store(y + n.to(tl.int64) * inputs + k, values.to(dtype), mask=held)
 

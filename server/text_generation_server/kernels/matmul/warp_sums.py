@@ -128,6 +128,7 @@ def sums_of_warps(
     WARPS: tl.constexpr,
     STAGES: tl.constexpr,
     PAIRS: tl.constexpr,
+    MINIMA: tl.constexpr,
     PDL: tl.constexpr,
 ) -> tl.tuple:
     """[16, BLOCK_M] float32 of each tile, over units from WARPS · first to before WARPS · last."""
@@ -178,9 +179,14 @@ def sums_of_warps(
             packed = tl.load(row_of_unit + starts[at] * WIDTH, eviction_policy="evict_first")
             numbers = _numbers(packed, table, in_bytes, dtype, PARTS, PAIRS)
             begin = before
-            if zeros is not None:
+            if MINIMA:
+                begin *= -MAGIC - ZERO
+            elif zeros is not None:
                 begin *= (-MAGIC - zero[at])[:, :, None]
-            more = one_more(more, totals[at] + tl.dot(numbers, values, begin) * scale[at][:, :, None])
+            total = totals[at] + tl.dot(numbers, values, begin) * scale[at][:, :, None]
+            if MINIMA:
+                total -= before * zero[at][:, :, None]
+            more = one_more(more, total)
         totals = more
         scale = next_scale
     sums = no_tensors()
