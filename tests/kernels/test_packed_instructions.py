@@ -5,7 +5,12 @@ import torch
 import triton.language as tl
 
 from text_generation_server.kernels.matmul.packed import Code
-from text_generation_server.kernels.matmul.packed_tile import MAGIC, pair_instructions, table_instructions
+from text_generation_server.kernels.matmul.packed_tile import (
+    MAGIC,
+    four_instructions,
+    pair_instructions,
+    table_instructions,
+)
 
 TYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 ARITHMETIC = {"sub": lambda a, b: a - b, "mul": lambda a, b: a * b}
@@ -80,6 +85,15 @@ def test_every_code_at_every_place_becomes_its_number(code, dtype):
             word = noise | at << shift | other << shift + 16
             got = as_numbers(run(text, dtype, {"$1": word, "$2": shift})["$0"], dtype)
             assert got.tolist() == numbers[[at, other]].tolist()
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_all_places_of_two_words_become_numbers_at_once(dtype):
+    for word in torch.randint(1 << 32, (16,), generator=torch.Generator().manual_seed(0)).tolist():
+        found = run(four_instructions(TYPES[dtype]), dtype, {"$4": word})
+        for place in range(4):
+            codes = [word >> 4 * place + half & 15 for half in (0, 16)]
+            assert as_numbers(found[f"${place}"], dtype).tolist() == [MAGIC[dtype] + code for code in codes]
 
 
 def test_codes_are_looked_up_in_a_table():
