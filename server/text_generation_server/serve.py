@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,14 +18,16 @@ from text_generation_server.cache.features import PLACES
 from text_generation_server.choices import LoadFormat
 from text_generation_server.distributed.group import TensorParallel, join_group
 from text_generation_server.engine.assemble import build_engine, build_follower
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.graphs.decodes import usual_sizes
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.ranks import follow
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.engine.types import ShardInfo
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.images.placing import ImagePlacer, load_placer
 from text_generation_server.lifetime import CLEAN, FAILED, Lifetime
+from text_generation_server.log import Progress
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel
 from text_generation_server.placement import MIXED_TOKENS, Placement, place
@@ -45,9 +48,6 @@ from text_generation_server.weights.source import locate
 
 ATTENTION = {None: AUTO, True: "flashinfer", False: CLASSIC}
 """Backends by what --use-flashinfer and --disable-flashinfer say."""
-
-PROGRESS_S = 0.5
-"""Seconds between two reports on a model being loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,15 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
     tracing = start_tracing(config.options)
     if tracing is not None:
         lifetime.keeps.callback(tracing.close)
-    part = load_rank(config)
+    directory = find_model(config)
     if config.ranks.rank == 0:
-        tokenizer = TokenizerAdapter.load(part.directory, config.options.trust_remote_code)
+        with ThreadPoolExecutor(1, "tokenizer") as aside:
+            reading = aside.submit(TokenizerAdapter.load, directory, config.options.trust_remote_code)
+            part = load_rank(config, directory)
+            tokenizer = reading.result()
         warn_of_unknown_ids(tokenizer, part.model.vocab_size)
         engine = make_engine(config, part, tokenizer)
-        loop = EngineLoop(engine)
+        loop = EngineLoop(engine, Engine.use_pause)
         loop.start()
         files = AdapterFiles(config.adapters.directory, config.hub, logger.info)
         about = describe(config, part, lambda: engine.adapters.names)
@@ -93,6 +96,7 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
         services = engine_services(config, about, loop, tokenizer, files, images)
         ours = AdapterService(loop, files), StepsService(loop)
         return ShardServer(path, *services, lambda: lifetime.end(FAILED), tracing, *ours)
+    part = load_rank(config, directory)
     worker = Follower(config, part, lifetime)
     about = describe(config, part)
     v2, v3 = (FollowerService(wire, about, worker) for wire in (WireV2(), WireV3(config.prefill_logprobs)))
@@ -128,10 +132,9 @@ def start_tracing(options: ServeOptions) -> Tracing | None:
     return Tracing(options.otlp_endpoint, options.otlp_service_name) if options.otlp_endpoint is not None else None
 
 
-def load_rank(config: ServerConfig) -> LoadedRank:
-    """Find the model, meet the other ranks, and load what this one computes."""
+def load_rank(config: ServerConfig, directory: Path) -> LoadedRank:
+    """Meet the other ranks, and load what this one computes."""
     options, ranks = config.options, config.ranks
-    directory = find_model(config)
     placement = place(ranks.rank, ranks.world_size, options.dtype, config.threads, options.deterministic)
     torch.set_num_threads(placement.threads)
     if placement.device.type == "cuda":
@@ -151,10 +154,12 @@ def load_rank(config: ServerConfig) -> LoadedRank:
         quantize=options.quantize,
         kv_cache_dtype=options.kv_cache_dtype,
     )
-    model = load_model(directory, model_options, group, LoadProgress())
+    model = load_model(directory, model_options, group, Progress("load", "Loading: {:.0f} of {:.0f} MB", 1e6))
     check_guesses(model, options.speculate)
     seconds = time.monotonic() - began
-    logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
+    logger.bind(phase="loaded", seconds=seconds).info(
+        "Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device
+    )
     adapters = start_adapters(
         config.adapters, model.linears, model.dtype, model.device, config.hub, options.model_id, logger.info
     )
@@ -174,7 +179,8 @@ def find_model(config: ServerConfig) -> Path:
     if options.load_format is LoadFormat.DUMMY:
         return locate_without_weights(options.model_id, options.revision, config.hub, logger.info)
     convert = options.load_format is LoadFormat.AUTO
-    return locate(options.model_id, options.revision, config.hub, logger.info, auto_convert=convert)
+    packed = options.quantize is not None and options.quantize.keeps_packing
+    return locate(options.model_id, options.revision, config.hub, logger.info, auto_convert=convert, packed=packed)
 
 
 def shares_prefixes(model: ServedModel) -> bool:
@@ -196,21 +202,6 @@ def spare_collector() -> None:
     """Take what is alive now out of the garbage collection: it stays, and walking over it takes many steps' time."""
     gc.collect()
     gc.freeze()
-
-
-class LoadProgress:
-    """Logs now and then how far loading has come, in bytes; launchers draw a bar from it."""
-
-    def __init__(self) -> None:
-        self._logged_at = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Log the end, and what comes before unless that was done a moment ago."""
-        if done < total and time.monotonic() - self._logged_at < PROGRESS_S:
-            return
-        self._logged_at = time.monotonic()
-        report = logger.bind(phase="load", done=done, total=total)
-        report.info("Loading: {:.0f} of {:.0f} MB", done / 1e6, total / 1e6)
 
 
 def warn_of_unknown_ids(tokenizer: TokenizerAdapter, vocab_size: int) -> None:

@@ -19,10 +19,11 @@ from text_generation_server.adapters.files import AdapterFiles
 from text_generation_server.adapters.loading import StartedAdapters
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.plan import Fitting, MeasureMemory
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.models.step import ServedModel
 from text_generation_server.placement import Placement
 from text_generation_server.rpc.adapters import AdapterService

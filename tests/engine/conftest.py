@@ -10,9 +10,10 @@ from mocks.mock_model import MockModel
 from mocks.plain_recorder import PlainRecorder
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.guessing import Guessing
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.specs.vision import Sight
 
 MakeEngine = Callable[..., Engine]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from text_generation_server.kernels.experts.combine import combine
-from text_generation_server.kernels.experts.order import BLOCK, ordered
+from text_generation_server.kernels.experts.order import BLOCK, FEW_PAIRS, ordered
 from text_generation_server.kernels.experts.product import LEAST_BLOCK, product
 from text_generation_server.kernels.experts.routing import route
 from text_generation_server.layers.activation import gated_activation
@@ -64,7 +64,9 @@ def test_an_experts_pairs_may_be_more_than_a_block(device, dtype):
     )
 
 
-@pytest.mark.parametrize(("pairs", "experts"), ((1, 3), (BLOCK + 5, 4), (7, 2 * BLOCK + 1), (300, 60)))
+@pytest.mark.parametrize(
+    ("pairs", "experts"), ((1, 3), (BLOCK + 5, 4), (7, 2 * BLOCK + 1), (300, 60), (FEW_PAIRS + 1, 8))
+)
 def test_order_is_that_of_a_stable_sort(device, pairs, experts):
     chosen = torch.randint(experts, (pairs,), generator=torch.Generator().manual_seed(pairs)).to(device)
     order, ends = ordered(chosen, experts)
@@ -105,5 +107,5 @@ def test_all_of_it_is_a_mixture_of_experts(device):
     expected = DenseExperts(up, Activation.SILU, down)(x, *routed)
     half = (tensor.to(device, torch.float16) for tensor in (up, down, x, routed[1]))
     up, down, x, weights = half
-    got = DenseExperts(up, Activation.SILU, down).of_few(x, routed[0].to(device), weights)
+    got = DenseExperts(up, Activation.SILU, down).looked_up(x, routed[0].to(device), weights)
     torch.testing.assert_close(got.float().cpu(), expected, rtol=2**-8, atol=4e-3)

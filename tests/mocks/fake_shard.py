@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import tokenizers
@@ -139,6 +139,19 @@ class FakeShard:
         self._busy = False
         self._placer: ImagePlacer | None = None
         self._server: grpc.aio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        """Serve for as long as a block lasts, however it ends.
+
+        A server of gRPC's that nobody has stopped when its event loop closes never ends: its finaliser waits for calls
+        that only the loop could finish, and with it the process.
+        """
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.running.set()
+        await self.stop()
 
     async def start(self) -> None:
         """Serve on `socket`-rank."""

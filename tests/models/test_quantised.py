@@ -1,7 +1,9 @@
 """Quantised checkpoints in every layout answer as transformers does with the weights that they stand for."""
 
 import json
+import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,20 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from oracles.driver import Driver
+from oracles.gguf_files import packed_gguf
 from oracles.lora import place, save_adapter
-from oracles.quantised import QuantisedModel, awq, gptq, in_bytes, nearest, packed, plainly, quantise
+from oracles.quantised import (
+    QuantisedModel,
+    awq,
+    gptq,
+    in_bytes,
+    int8_rows,
+    nearest,
+    of_table,
+    packed,
+    plainly,
+    quantise,
+)
 from oracles.ranks import Asked, answers_of
 from text_generation_server.adapters.targets import targets_of
 from text_generation_server.distributed.group import SingleRank
@@ -25,6 +39,8 @@ NF4 = [
     *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 ]
 """As QLoRA's appendix lists them."""
+FP4 = [sign * n / 12 for sign in (1, -1) for n in (0, 0.0625, 8, 12, 4, 6, 2, 3)]
+"""In the order of bitsandbytes' codes."""
 SIZES = {
     "vocab_size": 97,
     "bos_token_id": 1,
@@ -38,6 +54,7 @@ LLAMA = {**SIZES, "num_key_value_heads": 2, "intermediate_size": 168, "max_posit
 MODELS = {
     "llama": {"model_type": "llama", **LLAMA, "vocab_size": 104, "intermediate_size": 160},
     "tied": {"model_type": "qwen2", **LLAMA, "tie_word_embeddings": True},
+    "wide": {"model_type": "llama", **LLAMA, "vocab_size": 104, "hidden_size": 256, "intermediate_size": 512},
     "fused": {"model_type": "phi3", **LLAMA, "num_key_value_heads": 4},
     "grouped": {"model_type": "gpt_neox", **SIZES, "intermediate_size": 168, "max_position_embeddings": 128},
     "interleaved": {
@@ -80,6 +97,17 @@ def dynamic(kind):
     return {"inputs": {"num_bits": 8, "type": kind, "dynamic": True, "strategy": "token"}}
 
 
+def bitsandbytes(**values):
+    """A quantization_config of bitsandbytes', as transformers saves it."""
+    usual = {
+        "load_in_4bit": True,
+        "load_in_8bit": False,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_compute_dtype": "float32",
+    }
+    return {"quant_method": "bitsandbytes", **usual, "llm_int8_skip_modules": ["lm_head"], **values}
+
+
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}
 FORMATS = {
@@ -116,23 +144,49 @@ FORMATS = {
     "fp8": QuantisedModel(
         in_bytes(FLOAT8, (0, 0), shape=(1,)), {"quant_method": "fp8", "activation_scheme": "dynamic"}
     ),
+    "nf4": QuantisedModel(of_table("nf4", NF4), bitsandbytes()),
+    "nf4-wide": QuantisedModel(
+        of_table("nf4", NF4, storage=torch.bfloat16), bitsandbytes(bnb_4bit_quant_storage="bfloat16")
+    ),
+    "fp4-nested": QuantisedModel(
+        of_table("fp4", FP4, nested=True), bitsandbytes(bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=True)
+    ),
+    "bnb-int8": QuantisedModel(int8_rows(), bitsandbytes(load_in_4bit=False, load_in_8bit=True)),
     "fp8-blocks": QuantisedModel(
         in_bytes(FLOAT8, (32, 16), "weight_scale_inv"), {"quant_method": "fp8", "weight_block_size": [32, 16]}
     ),
+}
+SMALL_BLOCKS, LARGE_BLOCKS = (
+    ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"],
+    ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"],
+)
+GGUF = {
+    "gguf-small": packed_gguf(lambda _, number: SMALL_BLOCKS[number % 6]),
+    "gguf-large": packed_gguf(lambda _, number: LARGE_BLOCKS[number % 6]),
+    "gguf-q4_k_m": packed_gguf(lambda name, _: "Q6_K" if re.search("v_proj|down_proj|lm_head", name) else "Q4_K"),
 }
 MADE = {
     "eetq": plainly(in_bytes(torch.int8, (1, 0))),
     "bitsandbytes": plainly(in_bytes(torch.int8, (1, 0))),
     "fp8": plainly(in_bytes(FLOAT8, (1, 0))),
     "bitsandbytes-nf4": nearest(NF4),
-    "bitsandbytes-fp4": nearest([sign * n / 12 for sign in (1, -1) for n in (0, 0.0625, 2, 3, 4, 6, 8, 12)]),
+    "bitsandbytes-fp4": nearest(FP4),
 }
+LAYOUTS = ("tied", "fused", "grouped", "interleaved", "experts")
 OTHERS = [
     ("tied", "packed"),
-    *((model, form) for model in MODELS for form in ("gptq-act-order", "awq", "fp8-blocks") if model != "llama"),
+    *((model, form) for model in LAYOUTS for form in ("gptq-act-order", "awq", "fp8-blocks")),
+    ("experts", "nf4"),
+    ("interleaved", "nf4"),
 ]
-CASES = [*(("llama", form) for form in FORMATS), *OTHERS]
-RANKED = [*(("llama", form) for form in ("gptq", "gptq-3", "packed-order", "packed-zeros", "int8", "float8")), *OTHERS]
+FILES = [("llama", "gguf-small"), ("tied", "gguf-small"), ("wide", "gguf-large"), ("wide", "gguf-q4_k_m")]
+CASES = [*(("llama", form) for form in FORMATS), *OTHERS, *FILES]
+RANKED = [
+    *(("llama", form) for form in ("gptq", "gptq-3", "packed-order", "packed-zeros", "int8", "float8")),
+    *(("llama", form) for form in ("nf4", "fp4-nested", "bnb-int8")),
+    *OTHERS,
+    *FILES,
+]
 SEQUENCE = torch.randint(97, (40,), generator=torch.Generator().manual_seed(0)).tolist()
 DECODED = 4
 FLOAT32 = ModelOptions(torch.float32, torch.device("cpu"))
@@ -166,7 +220,8 @@ def quantised_of(plain_of, tmp_path_factory):
     def quantised(model, form):
         if (model, form) not in made:
             directory = tmp_path_factory.mktemp("quantised") / f"{model}-{form}"
-            means = quantise(plain_of(model), directory, FORMATS[form])
+            make = GGUF.get(form) or partial(quantise, model=FORMATS[form])
+            means = make(plain_of(model), directory)
             with torch.inference_mode():
                 made[model, form] = directory, means(torch.tensor([SEQUENCE]), use_cache=False).logits[0]
         return made[model, form]
@@ -219,10 +274,13 @@ def test_linears_that_were_left_plain_are_read_as_such(plain_of, tmp_path):
     torch.testing.assert_close(Driver(load(tmp_path / "model")).step([(0, SEQUENCE)])[0], expected, **TOLERANCE)
 
 
-def test_a_head_may_be_quantised_too(plain_of, tmp_path):
-    means = quantise(
-        plain_of("llama"), tmp_path / "model", QuantisedModel(gptq(), {**GPTQ, "lm_head": True}), heads=True
-    )
+@pytest.mark.parametrize(
+    ("model", "form"),
+    [("llama", QuantisedModel(gptq(), {**GPTQ, "lm_head": True})), ("experts", FORMATS["nf4"])],
+    ids=["gptq", "nf4"],
+)
+def test_heads_and_routers_may_be_quantised_too(plain_of, tmp_path, model, form):
+    means = quantise(plain_of(model), tmp_path / "model", form, heads=True)
     with torch.inference_mode():
         expected = means(torch.tensor([SEQUENCE])).logits[0]
     torch.testing.assert_close(Driver(load(tmp_path / "model")).step([(0, SEQUENCE)])[0], expected, **TOLERANCE)
@@ -268,6 +326,11 @@ def test_bfloat16_is_float32_up_to_rounding(quantised_of):
         (None, {"quant_method": "fp8", "kv_cache_scheme": "dynamic"}, "kv_cache_scheme is 'dynamic'"),
         (None, {"quant_method": "fp8", "weight_block_size": [128]}, "weight_block_size is"),
         (None, {"quantization": {"group_size": 64, "bits": 4}}, "quantization is .*; this one is by MLX"),
+        (None, bitsandbytes(load_in_4bit=False), "load_in_4bit is False, .* load_in_8bit, which is False too"),
+        (None, bitsandbytes(bnb_4bit_quant_type="nf3"), "bnb_4bit_quant_type is 'nf3', .* one of fp4, nf4"),
+        (None, bitsandbytes(bnb_4bit_quant_storage="int4"), "bnb_4bit_quant_storage is 'int4'"),
+        ("bitsandbytes-fp4", bitsandbytes(), "--quantize is bitsandbytes-fp4, but .* by bitsandbytes"),
+        ("gguf", None, "--quantize gguf is for checkpoints that are quantised so"),
         ("awq", GPTQ, "--quantize is awq, but the checkpoint is quantised by gptq"),
         ("awq", None, "--quantize awq is for checkpoints that are quantised so, and config.json has no"),
         (None, {"quant_method": "aqlm"}, "quant_method is 'aqlm', which is not supported; expected one of awq, "),

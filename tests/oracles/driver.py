@@ -11,7 +11,15 @@ from text_generation_server.cache.layout import Block, RowLayout
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import allocate
 from text_generation_server.images.types import PlacedImage
-from text_generation_server.models.step import FEATURE, ImageInput, ServedModel, SourceInput, StepBuilder, forward
+from text_generation_server.models.step import (
+    FEATURE,
+    ImageInput,
+    ImagePlaces,
+    ServedModel,
+    SourceInput,
+    StepBuilder,
+    forward,
+)
 from text_generation_server.specs.vision import Sight
 
 SOURCE_LENS = (9, 3, 21, 1)
@@ -59,6 +67,11 @@ class Driver:
         self.prompts = prompts if model.reader is not None and model.reader.sight is Sight.PROMPTS else ()
         self._features: dict[tuple[int, int], int] = {}
         self._mutual: list[tuple[int, int, int]] = []
+        if model.reader is not None:
+            placed = [[(image.positions[0], image.image.grid) for image in shown] for shown in images]
+            places = [*placed, *[[]] * (rows - len(placed))]
+            dealt = [slots[row * max_len :][:span] for row, span in enumerate(spans)]
+            model.reader.place([ImagePlaces(*one) for one in zip(dealt, places, strict=True)], self.states)
         self._read([(row, image) for row, shown in enumerate(images) for image in shown])
         if model.encoder is not None:
             ids = self._tensor([token for source in sources for token in source])

@@ -20,12 +20,16 @@ from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
 from text_generation_server.specs.seq2seq import Seq2SeqSpec
 from text_generation_server.specs.vision import (
+    MergedProjector,
     MlpProjector,
     PerceiverProjector,
     PooledProjector,
     ProjectorSpec,
     ShuffledProjector,
     Sight,
+    StackedProjector,
+    TowerSpec,
+    VisionSpec,
 )
 
 HEAD = """\
@@ -143,13 +147,23 @@ def _readers(rows: Sequence[tuple[str, Sequence[Case]]]) -> Iterator[str]:
         spec = spec_of(cases[0])
         if isinstance(spec, DecoderSpec) and spec.vision is not None:
             vision = spec.vision
-            tower = "CLIP's" if vision.tower.names.class_token else "SigLIP's"
-            positions = ", positions by fraction" if vision.tower.by_fraction else ""
-            order = (
-                "tiles one after the other" if vision.packing is None else "the whole, then a map of tiles, row by row"
-            )
-            sight = SIGHTS[vision.sight]
-            yield f"| {row} | {tower}{positions} | {_projector(vision.projector)} | {order} | {sight} |\n"
+            sight = SIGHTS[vision.sight] + (", of rows and columns" if vision.coordinates else "")
+            columns = row, _tower(vision.tower), _projector(vision.projector), _order(vision), sight
+            yield f"| {' | '.join(columns)} |\n"
+
+
+def _tower(spec: TowerSpec) -> str:
+    if spec.packed is not None:
+        how = "in windows" if spec.packed.window else "learned positions too" if spec.packed.side else "of any size"
+        return f"rotated by rows and columns, {how}"
+    tower = "CLIP's" if spec.names.class_token else "SigLIP's"
+    return tower + (", positions by fraction" if spec.by_fraction else "")
+
+
+def _order(spec: VisionSpec) -> str:
+    if spec.tower.packed is not None:
+        return "row by row"
+    return "tiles one after the other" if spec.packing is None else "the whole, then a map of tiles, row by row"
 
 
 def _projector(spec: ProjectorSpec) -> str:
@@ -162,6 +176,10 @@ def _projector(spec: ProjectorSpec) -> str:
             return "one layer, of each patch" if spec.side == 1 else "a square of patches, side by side"
         case PerceiverProjector():
             return "a perceiver, as many of each tile"
+        case MergedProjector():
+            return "two layers, of a square of patches, side by side"
+        case StackedProjector():
+            return "the same, of several layers of the tower; all but the last are added behind the decoder's first"
 
 
 def _prefix(specs: Sequence[DecoderSpec]) -> str:

@@ -25,6 +25,7 @@ from oracles.cases import (
     opt,
     phi,
     qwen2,
+    qwen2_vl,
     qwen3,
     smollm3,
     stablelm,
@@ -62,4 +63,5 @@ CASES = (
     *llava.CASES,
     *gemma3_vision.CASES,
     *idefics3.CASES,
+    *qwen2_vl.CASES,
 )

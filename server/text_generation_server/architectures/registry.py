@@ -35,7 +35,9 @@ from text_generation_server.architectures.paligemma import paligemma
 from text_generation_server.architectures.phi import phi
 from text_generation_server.architectures.phi3 import phi3
 from text_generation_server.architectures.qwen2 import qwen2
+from text_generation_server.architectures.qwen2_vl import qwen2_5_vl, qwen2_vl
 from text_generation_server.architectures.qwen3 import qwen3
+from text_generation_server.architectures.qwen3_vl import qwen3_vl, qwen3_vl_moe
 from text_generation_server.architectures.qwen_moe import qwen2_moe, qwen3_moe
 from text_generation_server.architectures.smollm3 import smollm3
 from text_generation_server.architectures.stablelm import stablelm
@@ -91,9 +93,13 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "phi": phi,
     "phi3": phi3,
     "qwen2": qwen2,
+    "qwen2_5_vl": qwen2_5_vl,
     "qwen2_moe": qwen2_moe,
+    "qwen2_vl": qwen2_vl,
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
+    "qwen3_vl": qwen3_vl,
+    "qwen3_vl_moe": qwen3_vl_moe,
     "smollm3": smollm3,
     "smolvlm": idefics3,
     "stablelm": stablelm,

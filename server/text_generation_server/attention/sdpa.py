@@ -263,6 +263,11 @@ class SdpaAttention:
         self._biases = [Bias.of(variant, shape.state) for variant in shape.variants]
 
     @staticmethod
+    def cached_head_dim(shape: AttentionShape) -> int:
+        """See `BackendClass`."""
+        return shape.state.head_dim
+
+    @staticmethod
     def why_not(shape: AttentionShape) -> str | None:
         """Every model can be computed."""
         return None

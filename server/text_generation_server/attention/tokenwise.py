@@ -96,6 +96,11 @@ class TokenwiseAttention:
         self._biases = [Bias.of(variant, shape.state) for variant in shape.variants]
 
     @staticmethod
+    def cached_head_dim(shape: AttentionShape) -> int:
+        """See `BackendClass`."""
+        return shape.state.head_dim
+
+    @staticmethod
     def why_not(shape: AttentionShape) -> str | None:
         """Only for CPUs: a launch a token and layer is what a GPU is slowest at."""
         device = shape.state.device.type

@@ -15,6 +15,7 @@ class Admission:
     """A sequence's first step: its row, the slots of all its positions, the place of its adapter or 0.
 
     source: what an encoder is to read, and a slot for each token of it; empty for models without one.
+    images: the first position and the grid of each, of those too that need not be read.
     """
 
     row: int
@@ -22,6 +23,7 @@ class Admission:
     adapter: int = 0
     source: tuple[int, ...] = ()
     source_slots: Sequence[int] | NDArray[np.int64] = ()
+    images: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,11 @@ class Fitting:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordMore:
+    """Record a size of step that was left for later."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReserveAdapters:
     """Make the places for adapters, if they are not there; the ranks find together whether all could."""
 
@@ -109,5 +116,5 @@ class DropAdapter:
     key: int
 
 
-RankCommand = StepPlan | AllocateCache | MeasureMemory | ReserveAdapters | PutAdapter | DropAdapter
+RankCommand = StepPlan | AllocateCache | MeasureMemory | RecordMore | ReserveAdapters | PutAdapter | DropAdapter
 """What rank 0 sends to the other ranks."""

@@ -49,8 +49,9 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         start, tokens, prompt = sequence.computed, sequence.step_tokens, sequence.request.prompt_ids
         if not sequence.admitted:
             source = sequence.source
-            read = (source.ids, source.slots) if source is not None else ()
-            admissions.append(Admission(sequence.row, sequence.slots, sequence.place, *read))
+            ids, slots = ((), ()) if source is None else (source.ids, source.slots)
+            placed = tuple((image.positions[0], image.image.grid) for image in sequence.request.images)
+            admissions.append(Admission(sequence.row, sequence.slots, sequence.place, ids, slots, placed))
             images.update(sequence.shown.unread() if sequence.shown is not None else ())
         prompts.append(sequence.inputs[start : start + tokens] if start < len(prompt) else sequence.verified_input)
         if sequence.blocks and start < len(prompt):

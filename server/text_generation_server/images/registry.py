@@ -19,6 +19,8 @@ FAMILIES: Mapping[str, Callable[[ImageFiles], ImageFamily]] = {
     "paligemma": paligemma,
     "qwen2_5_vl": qwen2_vl,
     "qwen2_vl": qwen2_vl,
+    "qwen3_vl": qwen2_vl,
+    "qwen3_vl_moe": qwen2_vl,
     "smolvlm": idefics3,
 }
 

@@ -3,6 +3,8 @@
 Names come from the spec, rows and their order from `weights/layout.py`, the form from the reader's quantisation scheme.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 
@@ -71,26 +73,29 @@ class DecoderBuilder:
         Raises:
             UnsupportedModel: the checkpoint is not what the spec says.
         """
-        spec, reader, attention = self._spec, self._reader, self._attention
-        # First, because these are the largest tensors: while they are read, little else is in memory.
-        table = self._ends.table()
-        vision = spec.vision
-        images = None if vision is None else ReaderBuilder(vision, reader, self._group, spec.hidden_size).build()
-        decoder = Decoder(
-            kv=attention.state,
-            attention=attention.backend,
-            vocab_size=spec.vocab_size,
-            max_positions=None if spec.max_positions is None else spec.max_positions.tokens,
-            embedding=self._embedding(table),
-            head=self._ends.head(table, spec.head),
-            rotaries=attention.rotaries,
-            blocks=build_layers(self._block, spec.num_layers),
-            linears=reader.linears,
-            final_norm=self._norm(spec.names.final_norm),
-            projection=self._projection(spec.names.embedding_out, self._embedding_size, spec.hidden_size),
-            reader=images,
-            features=None if images is None else images.features,
-        )
+        spec, reader, attention, vision = self._spec, self._reader, self._attention, self._spec.vision
+        with ThreadPoolExecutor(1, "attention") as aside:
+            backend = aside.submit(attention.make_backend)
+            # First, because these are the largest tensors: while they are read, little else is in memory.
+            table = self._ends.table()
+            images = None if vision is None else ReaderBuilder(vision, reader, self._group, spec.hidden_size).build()
+            decoder = Decoder(
+                kv=attention.state,
+                vocab_size=spec.vocab_size,
+                max_positions=None if spec.max_positions is None else spec.max_positions.tokens,
+                embedding=self._embedding(table),
+                head=self._ends.head(table, spec.head),
+                rotaries=attention.rotaries,
+                blocks=build_layers(self._block, spec.num_layers),
+                linears=reader.linears,
+                final_norm=self._norm(spec.names.final_norm),
+                projection=self._projection(spec.names.embedding_out, self._embedding_size, spec.hidden_size),
+                reader=images,
+                features=None if images is None else images.features,
+                coordinates=None if images is None else images.coordinates,
+                added=0 if vision is None else vision.added,
+                attention=backend.result(),  # last: until here weights are read
+            )
         return decoder if self._ssd is None else HybridDecoder.of(decoder, self._ssd.state)
 
     def _block(self, layer: int) -> Block:

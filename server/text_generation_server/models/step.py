@@ -83,12 +83,26 @@ class ImageInput:
     places: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class ImagePlaces:
+    """Where images stand in a sequence that is being admitted: the first position and the grid of each, in order.
+
+    slots: of all its positions.
+    """
+
+    slots: Sequence[int] | NDArray[np.int64]
+    images: Sequence[tuple[int, tuple[int, ...]]]
+
+
 class Reader(Protocol):
     """Reads images, once, and leaves the features that stand for tokens at their positions."""
 
     @property
     def sight(self) -> Sight:
         """Which positions see what is behind them, so that a step has to have all of it (`RowLayout.blocks`)."""
+
+    def place(self, sequences: Sequence[ImagePlaces], states: Sequence[State]) -> None:
+        """Learn where images stand in all sequences that are being admitted, those without any too."""
 
     def __call__(self, images: Sequence[ImageInput], states: Sequence[State]) -> None:
         """Leave the features in the model's states. Not none."""

@@ -114,18 +114,22 @@ class TensorReader:
             self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None
         )
 
-    def convolution(self, name: str, shape: tuple[int, int, int, int], has_bias: bool) -> LinearKernel:
+    def convolution(self, name: str, shape: tuple[int, int, int, int], has_bias: bool, frames: int = 0) -> LinearKernel:
         """A convolution [out, channels, height, width] of patches that do not overlap, as a linear of them.
 
+        frames: that it is of, [out, channels, frames, height, width], where all frames are to be the same; 0 for none.
         Every rank holds it whole.
         """
-        weight = self.checkpoint.view(f"{name}.weight", shape).flatten(1)
-        return self._plain.matrix(weight).finish(self.vector(f"{name}.bias", shape[0]) if has_bias else None)
+        whole = (*shape[:2], frames, *shape[2:]) if frames else shape
+        weight = self.checkpoint.view(f"{name}.weight", whole)
+        if frames:
+            weight = weight.float().sum(2)
+        return self._plain.matrix(weight.flatten(1)).finish(self.vector(f"{name}.bias", shape[0]) if has_bias else None)
 
     def small(self, stored: StoredLinear, other: str = "") -> ColumnParallelLinear:
-        """A linear without bias and of few outputs that every rank has whole, plain in every form. other: its name."""
+        """A linear without bias and of few outputs that every rank multiplies whole and plain. other: its name."""
         shape = stored.outputs, stored.inputs
-        kernel = PlainLinear(self.tensor(f"{stored.name}.weight", shape), None)
+        kernel = PlainLinear(self._scheme.small(self.checkpoint, stored.name, shape), None)
         linear = ColumnParallelLinear(kernel, [LinearSlice(stored.name, shape, slice(0, stored.outputs), 0, other)])
         self.linears.append(linear)
         return linear
@@ -135,7 +139,8 @@ class TensorReader:
         no adapters change them.
         """
         apart, fused, inner = "{}" in names.down, len(names.up) == 1, spec.inner_size
-        read = self._experts_apart if apart else self._experts_stacked if fused else self._experts_together
+        stacked = self._experts_swapped if names.swapped else self._experts_stacked
+        read = self._experts_apart if apart else stacked if fused else self._experts_together
         if fused:
             both = read(prefix + names.up[0], spec.experts, 2 * inner, hidden_size)
             halves = [[m.select_out(slice(first, first + inner)) for m in both] for first in (0, inner)]
@@ -177,6 +182,13 @@ class TensorReader:
         """Parts of one tensor [experts, outputs, inputs]."""
         return [self._plain.matrix(one) for one in self.checkpoint.view(name, (experts, outputs, inputs))]
 
+    def _experts_swapped(self, name: str, experts: int, outputs: int, inputs: int) -> list[Any]:
+        """Parts of one tensor [experts, inputs, outputs], or of one [experts, outputs, inputs]."""
+        swapped = experts, inputs, outputs
+        stored = self.checkpoint.view(name, swapped, others=[(experts, outputs, inputs)])
+        matrices = [self._plain.matrix(one) for one in stored]
+        return [matrix.transpose() for matrix in matrices] if stored.shape == swapped else matrices
+
     def vector(self, name: str, size: int) -> Tensor:
         """A whole tensor [size]."""
         return self.tensor(name, (size,))
@@ -206,7 +218,10 @@ class TensorReader:
         rows = self.checkpoint.view(f"{name}.weight", (size, width))[mine.rows]
         if self.device.type == "cpu":
             return rows
-        return self._own(F.pad(rows, (0, 0, 0, mine.padded - rows.shape[0])))
+        whole = torch.empty(mine.padded, width, dtype=self.dtype, device=self.device)
+        self._plain.upload(rows, whole[: len(rows)])
+        whole[len(rows) :] = 0
+        return whole
 
     def _head_bias(self, name: str | None, size: int, mine: Partition) -> Tensor | None:
         if name is None:
@@ -226,7 +241,9 @@ class TensorReader:
 
     def _own(self, view: Tensor) -> Tensor:
         """A copy that keeps no file mapped."""
-        return torch.empty(view.shape, dtype=self.dtype, device=self.device).copy_(view)
+        own = torch.empty(view.shape, dtype=self.dtype, device=self.device)
+        self._plain.upload(view, own)
+        return own
 
 
 def _slices(stored: Sequence[StoredLinear], places: Sequence[Place]) -> list[LinearSlice]:

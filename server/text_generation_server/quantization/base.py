@@ -49,6 +49,9 @@ class QuantScheme(Protocol[M]):
     def head(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Matrix:
         """The output head, as `read`; never transposed, and plain in most forms."""
 
+    def small(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
+        """All weights of a linear of few outputs, which is multiplied with plain ones in every form."""
+
     def experts(self, up: Sequence[M], down: Sequence[M], kind: Activation) -> ExpertsKernel:
         """The MLPs of all experts, two matrices each: [2 · inner, hidden], gates first, and [hidden, inner].
 

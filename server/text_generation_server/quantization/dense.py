@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from text_generation_server.device.uploads import Uploads
 from text_generation_server.kernels.matmul.config import CUBLAS
 from text_generation_server.kernels.matmul.packed import Weight
 from text_generation_server.layers.activation import Elementwise
@@ -79,6 +80,7 @@ class DenseMatrix:
     staging: Staging = field(default_factory=Staging)
     below: tuple[Tensor, ...] = ()
     tuner: MatmulTuner | None = None
+    upload: Uploads = field(default_factory=Uploads)
 
     def select_out(self, rows: Rows) -> Self:
         """These outputs."""
@@ -121,7 +123,7 @@ class DenseMatrix:
     def copy_to(self, whole: Tensor) -> Tensor:
         """Put into this tensor of the matrix's shape, which is returned."""
         for place, weight in zip(torch.split(whole, [len(w) for w in self._weights]), self._weights, strict=True):
-            place.copy_(weight)
+            self.upload(weight, place)
         return whole
 
     @property
@@ -148,6 +150,7 @@ class DenseScheme:
     device: torch.device
     tuner: MatmulTuner | None = None
     staging: Staging = field(default_factory=Staging)
+    upload: Uploads = field(default_factory=Uploads)
 
     def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> DenseMatrix:
         """The tensor `name`.weight, still in its file."""
@@ -160,9 +163,14 @@ class DenseScheme:
         """See `QuantScheme`."""
         return self.read(checkpoint, name, shape, transposed=False)
 
+    def small(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
+        """See `QuantScheme`."""
+        view = checkpoint.view(f"{name}.weight", shape)
+        return torch.empty(view.shape, dtype=self.dtype, device=self.device).copy_(view)
+
     def matrix(self, weight: Tensor) -> DenseMatrix:
         """Of weights that have been found already."""
-        return DenseMatrix(weight, self.dtype, self.device, self.staging, tuner=self.tuner)
+        return DenseMatrix(weight, self.dtype, self.device, self.staging, tuner=self.tuner, upload=self.upload)
 
     def experts(self, up: Sequence[DenseMatrix], down: Sequence[DenseMatrix], kind: Activation) -> ExpertsKernel:
         """See `QuantScheme`. Each weight is copied once, into its place among all experts'."""

@@ -1,7 +1,7 @@
 """Experts of plain weights, all of them in one product. Knows no router and no names.
 
-Few tokens go through kernels of ours on a GPU; many are sorted by expert. Nothing here runs once an expert or a token,
-and nothing waits for the device.
+On a GPU few tokens, and all of narrow experts, go through kernels of ours; else tokens are sorted by expert. Nothing
+here runs once an expert or a token, and nothing waits for the device.
 
 Dimensions: T tokens, E experts, k chosen ones a token, I inner size of an expert on this rank.
 """
@@ -14,8 +14,11 @@ from text_generation_server.layers.activation import gated_activation
 from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, added_to, pairs_of
 from text_generation_server.specs.activation import Activation
 
-FEW_PAIRS = 1 << 10
-"""Of a token and a choice, up to which reading the weights is what takes the time."""
+FEW_PAIRS = 128
+"""Of a token and a choice, for an expert if all are liked alike: so far the time goes into reading weights."""
+
+NARROW = 2048
+"""Inputs up to which sorting and gathering take longer than a library's better products save."""
 
 SMALL_DTYPES = (torch.bfloat16, torch.float16)
 
@@ -25,17 +28,19 @@ class DenseExperts(ExpertsKernel):
 
     def __init__(self, up: Tensor, kind: Activation, down: Tensor) -> None:
         self._up, self._down = up, down
+        self._inner = down.shape[2]
         self._kind = kind
         self._activation = gated_activation(kind)
         self._numbers = torch.arange(up.shape[0], device=up.device)
 
     def __call__(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """See `ExpertsKernel`."""
-        if x.is_cuda and x.dtype in SMALL_DTYPES and experts.numel() <= FEW_PAIRS:
-            return self.of_few(x, experts, weights, addend)
-        return self.of_many(x, experts, weights, addend)
+        few = experts.numel() <= FEW_PAIRS * len(self._up) or self._inner <= NARROW
+        if x.is_cuda and x.dtype in SMALL_DTYPES and few:
+            return self.looked_up(x, experts, weights, addend)
+        return self.sorted(x, experts, weights, addend)
 
-    def of_few(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
+    def looked_up(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """By kernels whose programs look for their expert's pairs."""
         from text_generation_server.kernels.experts.combine import combine  # only there is Triton sure to be installed
         from text_generation_server.kernels.experts.order import ordered
@@ -51,7 +56,7 @@ class DenseExperts(ExpertsKernel):
             outer = added.down(inner)(product(inner, self._down, *places, 1))
         return combine(outer, weights)
 
-    def of_many(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
+    def sorted(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """Sorted by expert, one product of all experts."""
         chosen, order = experts.flatten().sort()
         ends = torch.searchsorted(chosen, self._numbers, right=True, out_int32=True)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import torch
 from loguru import logger
+from torch import Tensor
 
 from text_generation_server.layers.moe import ExpertsKernel
 from text_generation_server.quantization.base import Matrix
@@ -23,13 +24,17 @@ class Format(Protocol):
 
     @property
     def heads(self) -> bool:
-        """Whether the output head is one of them."""
+        """Whether the output head, and small linears beside the others, may be among them."""
 
     def find(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> Stored | None:
         """The linear [out, in] of this name without suffix; None where it is plain. Raises UnsupportedModel.
 
         transposed: see `QuantScheme.read`.
         """
+
+
+ALL = slice(None), slice(None)
+"""Rows and columns."""
 
 
 class CodedScheme:
@@ -50,6 +55,11 @@ class CodedScheme:
             return self.read(checkpoint, name, shape, transposed=False)
         return self._dense.head(checkpoint, name, shape)
 
+    def small(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
+        """See `QuantScheme`."""
+        found = self._form.find(checkpoint, name, shape, transposed=False) if self._form.heads else None
+        return self._dense.small(checkpoint, name, shape) if found is None else found.read(*ALL).plain()
+
     def experts(
         self, up: Sequence[PiecewiseMatrix], down: Sequence[PiecewiseMatrix], kind: Activation
     ) -> ExpertsKernel:
@@ -57,7 +67,8 @@ class CodedScheme:
         ups, downs = (joined(part for matrix in matrices for part in matrix.read()) for matrices in (up, down))
         if len(ups) == len(downs) == 1 and isinstance(ups[0], Coded) and isinstance(downs[0], Coded):
             return CodedExperts(ups[0], kind, downs[0], len(up))
-        logger.warning("Experts whose weights cannot be in one matrix are kept as plain weights")
+        if any(isinstance(part, Coded) for part in (*ups, *downs)):
+            logger.warning("Experts whose weights cannot be in one matrix are kept as plain weights")
         stacks = [torch.cat([part.plain() for part in parts]) for parts in (ups, downs)]
         first, last = (stack.view(len(up), -1, stack.shape[1]) for stack in stacks)
         return DenseExperts(first, kind, last)

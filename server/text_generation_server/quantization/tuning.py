@@ -1,7 +1,8 @@
 """Finds the fastest kernel for each shape of weights and number of rows, once per machine. Knows no kernel's code.
 
 A choice measured on one rank serves all ranks of the host: they share a file, one measures at a time, and the next
-finds what it kept. So ranks with equal shapes run equal kernels, and a restart measures nothing.
+finds what it kept. So ranks with equal shapes run equal kernels, and a restart measures nothing. What was measured on a
+card of the same name comes with this package for some shapes: such choices are tried once, not measured.
 """
 
 import time
@@ -21,6 +22,7 @@ from torch import Tensor
 from text_generation_server.kernels.matmul.config import CUBLAS, Form, KernelConfig, candidates, packed_candidates
 from text_generation_server.kernels.matmul.packed import PackedWeight, Weight
 from text_generation_server.kernels.matmul.picks import PickFile
+from text_generation_server.log import Progress
 from text_generation_server.specs.activation import Activation
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -40,6 +42,9 @@ HOPELESS = 1.1
 
 BYTES_READ = 1 << 29
 """Of different weights in one measurement: several times what an L2 cache holds."""
+
+SHIPPED = Path(__file__).parents[1] / "kernels" / "matmul" / "shipped.json"
+"""Choices by names of cards and cases, as `PickFile` keeps them."""
 
 SECONDS = 120.0
 """After which no new case is begun. Nearly all of it is compilation, and what was compiled is found next time."""
@@ -92,14 +97,18 @@ class _Tally:
 
     measured: int = 0
     known: int = 0
+    shipped: int = 0
     cut: int = 0
 
 
 class MatmulTuner:
     """The choices for the weights of one model on one device, and what multiplies as they say."""
 
-    def __init__(self, cache_file: Path | None, device: torch.device, measure: Measure | None = None) -> None:
+    def __init__(
+        self, cache_file: Path | None, device: torch.device, measure: Measure | None = None, shipped: Path = SHIPPED
+    ) -> None:
         """Without a file every start measures anew, and ranks may differ in the last bits of their own parts."""
+        self._shipped = PickFile(shipped, _card(device)).read()
         self._file = PickFile(cache_file, _machine(device)) if cache_file is not None else None
         self._device = device
         self._measure = measure
@@ -137,10 +146,12 @@ class MatmulTuner:
             weights.setdefault(shape, []).append(weight)
         with self._alone():
             tally = self._tune(weights, rows, self._file.read() if self._file is not None else {}, started + SECONDS)
-        logger.info(
-            "Matrix kernels for {} shapes of weights in {:.1f} s: {} cases measured, {} known, "
+        seconds = time.monotonic() - started
+        logger.bind(phase="kernels", seconds=seconds).info(
+            "Matrix kernels for {} shapes of weights in {:.1f} s: {} cases measured, {} known, {} known of such cards, "
             "{} left to cuBLAS for want of time. {}",
-            *(len(weights), time.monotonic() - started, tally.measured, tally.known, tally.cut, self._told()),
+            *(len(weights), seconds, tally.measured, tally.known, tally.shipped, tally.cut),
+            self._told(),
         )
 
     @contextmanager
@@ -175,32 +186,65 @@ class MatmulTuner:
         missing = []
         for count, shape in product(sorted(rows), weights):
             found = kept.get(shape.case(count))
-            # A choice that is no candidate any more is older than the kernels.
-            if found is not None and (found == CUBLAS or found in shape.candidates(count)):
+            if found is not None and _possible(found, shape, count):
                 self._choices.setdefault(shape, {})[count] = found
                 tally.known += 1
             else:
                 missing.append((shape, count))
-        if not missing:
-            return tally
         measure = self._measure or _timer(self._device)
+        chosen = [(c, weights[s][0], count, s.kind) for s, tuned in self._choices.items() for count, c in tuned.items()]
+        measure.prepare([case for case in chosen if case[0] != CUBLAS])  # otherwise one by one, as they are first used
+        missing = self._take_shipped(measure, weights, missing, tally)
         cases = [(c, weights[s][0], count, s.kind) for s, count in missing for c in s.candidates(count)]
         measure.prepare(cases)
-        for shape, count in missing:
+        progress = Progress("tune", "Choosing matrix kernels: {:.0f} of {:.0f} cases")
+        for done, (shape, count) in enumerate(missing):
+            progress(done, len(missing))
             if time.monotonic() > deadline:
                 tally.cut += 1
                 continue
-            found = _fastest(measure, shape, _enough(weights[shape]), count)
-            self._choices.setdefault(shape, {})[count] = found
-            self._keep({shape.case(count): found})
+            self._take(shape, count, _fastest(measure, shape, _enough(weights[shape]), count))
             tally.measured += 1
         return tally
+
+    def _take_shipped(
+        self,
+        measure: Measure,
+        weights: Mapping[Shape, Sequence[Weight]],
+        missing: Sequence[tuple[Shape, int]],
+        tally: _Tally,
+    ) -> list[tuple[Shape, int]]:
+        """Take what is known of such cards and runs here, with whatever compiler; the cases that are left."""
+        left, offered = [], []
+        for shape, count in missing:
+            found = self._shipped.get(shape.case(count))
+            if found is not None and _possible(found, shape, count):
+                offered.append((shape, count, found))
+            else:
+                left.append((shape, count))
+        measure.prepare([(c, weights[s][0], count, s.kind) for s, count, c in offered if c != CUBLAS])
+        for shape, count, choice in offered:
+            if choice == CUBLAS or measure(choice, weights[shape][:1], count, shape.kind, 0.0) is not None:
+                self._take(shape, count, choice)
+                tally.shipped += 1
+            else:
+                left.append((shape, count))
+        return left
+
+    def _take(self, shape: Shape, count: int, choice: KernelConfig) -> None:
+        self._choices.setdefault(shape, {})[count] = choice
+        self._keep({shape.case(count): choice})
 
     def _told(self) -> str:
         return "; ".join(
             f"{shape}: " + ", ".join(f"{rows} {choice}" for rows, choice in tuned.items())
             for shape, tuned in self._choices.items()
         )
+
+
+def _possible(choice: KernelConfig, shape: Shape, rows: int) -> bool:
+    """Whether it is one of today's: what is no candidate any more is older than the kernels."""
+    return choice == CUBLAS or choice in shape.candidates(rows)
 
 
 def _fastest(measure: Measure, shape: Shape, weights: Sequence[Weight], rows: int) -> KernelConfig:
@@ -222,9 +266,12 @@ def _enough(weights: Sequence[Weight]) -> Sequence[Weight]:
     return [weight for weight, size in zip(weights, before, strict=False) if size < BYTES_READ]
 
 
+def _card(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def _machine(device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{name}, torch {torch.__version__}, triton {_triton()}"
+    return f"{_card(device)}, torch {torch.__version__}, triton {_triton()}"
 
 
 def _triton() -> str:

@@ -23,7 +23,8 @@ class MoeNames:
 
     up (gate, then up), down: with a place for the expert's number, weights [out, in]; without one, all experts' rows in
     one tensor [experts · inner, hidden], `down` too. up of one name: each expert's gate, then up, in one tensor
-    [experts, 2 · inner, hidden], and `down` [experts, hidden, inner].
+    [experts, 2 · inner, hidden], and `down` [experts, hidden, inner]; swapped: published with the last two the
+    other way, and saved again as often this way.
     shared_up, shared_down: of an expert for all tokens; shared_gate: what lets some of it through, empty for all of it.
     fused, fused_router: what others call the module that has all experts' weights in parameters gate_up_proj and
     down_proj, and the router.
@@ -35,6 +36,7 @@ class MoeNames:
     shared_up: tuple[str, ...] = ()
     shared_down: str = ""
     shared_gate: str = ""
+    swapped: bool = False
     fused: str = "mlp.experts"
     fused_router: str = "mlp.gate"
 

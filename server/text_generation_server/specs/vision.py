@@ -26,8 +26,9 @@ class Sight(Enum):
 class TowerNames:
     """Where a tower's tensors are. Names without `.weight` and `.bias`; those of layers are relative to `layer`.
 
-    layer: has a place for the layer's number. qkv: queries, keys, values. class_token, before, after: the whole name of
-    a tensor, and of norms before and after all layers; empty where there is none. unused: names of tensors of
+    layer: has a place for the layer's number. qkv: queries, keys, values, or one for all, in this order. positions:
+    empty where none are learned. gate: of MLPs, empty where they have none. class_token, before, after: the whole name
+    of a tensor, and of norms before and after all layers; empty where there is none. unused: names of tensors of
     checkpoints that nothing reads.
     """
 
@@ -35,7 +36,7 @@ class TowerNames:
     positions: str
     layer: str
     norm1: str
-    qkv: tuple[str, str, str]
+    qkv: tuple[str, ...]
     out: str
     norm2: str
     up: str
@@ -43,7 +44,27 @@ class TowerNames:
     class_token: str = ""
     before: str = ""
     after: str = ""
+    gate: str = ""
     unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSpec:
+    """Images of nearly their own size, each one tile, whose patches come packed: those of a square one after the other.
+
+    merged: patches in a row of such a square. frames: that an embedding sees, of a film; an image stands still in all.
+    theta: of the rotation that tells where a patch is, half of a head's pairs by its row, half by its column.
+    window: squares in a row of a window, whose patches see each other; 0 where all see all, as they do in layers
+    `whole`, numbered from 0. side: of a square of learned positions, which are stretched over all patches and added; 0
+    for none.
+    """
+
+    merged: int
+    frames: int
+    theta: float
+    window: int = 0
+    whole: frozenset[int] = frozenset()
+    side: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +75,8 @@ class TowerSpec:
     is what the first layer reads. No layer behind the last of them is run. eps: of its norms, which have biases too.
     patch_bias: whether the product that embeds patches has one. by_fraction: tiles may be of other sizes, and a patch
     has the learned position that is as far in the table's rows and columns as it is in the tile's (NaViT).
+    rms: norms are root mean square norms, without biases. packed: how patches come that are no part of a tile of
+    `image_size`, None where they are.
     """
 
     hidden_size: int
@@ -69,6 +92,8 @@ class TowerSpec:
     taken: tuple[int, ...]
     patch_bias: bool = False
     by_fraction: bool = False
+    rms: bool = False
+    packed: PackedSpec | None = None
 
     @property
     def side(self) -> int:
@@ -118,6 +143,31 @@ class ShuffledProjector:
 
 
 @dataclass(frozen=True, slots=True)
+class MergedProjector:
+    """second(gelu(first(norm(x)))), of so many normalised patches in turn, side by side. norm: as the tower's are.
+
+    norm, first, second: names without suffix; all have biases, but for norms that have none. norm_last: the norm is of
+    what is side by side, not of each patch.
+    """
+
+    merged: int
+    norm: str
+    first: str
+    second: str
+    norm_last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StackedProjector:
+    """A projector for each layer of the tower that is taken (arXiv 2406.04334).
+
+    What the last makes stands for a token, what the others make is added behind the decoder's first layers, in order.
+    """
+
+    parts: tuple[MergedProjector, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PerceiverProjector:
     """A gated MLP of each patch, then so many `latents` a tile that look at its patches and at each other, in layers.
 
@@ -148,7 +198,9 @@ class TilePacking:
     newline: str
 
 
-ProjectorSpec = MlpProjector | PooledProjector | ShuffledProjector | PerceiverProjector
+ProjectorSpec = (
+    MlpProjector | PooledProjector | ShuffledProjector | MergedProjector | StackedProjector | PerceiverProjector
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +208,8 @@ class VisionSpec:
     """What reads images for a decoder.
 
     packing: None where the features of an image's tiles stand one after the other. ragged: whether
-    tiles are of sizes of their own, which an image's grid tells.
+    tiles are of sizes of their own, which an image's grid tells. coordinates: whether an image's positions have rows
+    and columns, which the decoder's rotations turn by (`RopeSpec.axes`); its patches are packed then.
     """
 
     tower: TowerSpec
@@ -164,3 +217,9 @@ class VisionSpec:
     packing: TilePacking | None = None
     sight: Sight = Sight.CAUSAL
     ragged: bool = False
+    coordinates: bool = False
+
+    @property
+    def added(self) -> int:
+        """Behind how many of the decoder's first layers features are added."""
+        return len(self.projector.parts) - 1 if isinstance(self.projector, StackedProjector) else 0

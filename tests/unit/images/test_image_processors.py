@@ -23,6 +23,7 @@ from text_generation_server.images.registry import read_family
 
 PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
 SIDE = {"height": 48, "width": 48}
+HALF = [0.5, 0.5, 0.5]
 FAMILIES = {
     "llava_next": (
         LlavaNextImageProcessorPil(
@@ -57,6 +58,15 @@ FAMILIES = {
     "gemma3": (Gemma3ImageProcessorPil(size=SIDE), {"mm_tokens_per_image": 4}),
     "qwen2_vl": (Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 20}), {}),
     "qwen2_5_vl": (Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 9), {}),
+    "qwen3_vl": (
+        Qwen2VLImageProcessorPil(
+            size={"shortest_edge": 64 * 64, "longest_edge": 32 * 32 * 20},
+            patch_size=16,
+            image_mean=HALF,
+            image_std=HALF,
+        ),
+        {},
+    ),
 }
 RANDOM = np.random.default_rng(0)
 SIZES = [(1, 150), (150, 1), (56, 56), (2, 2), *map(tuple, RANDOM.integers(2, 200, (12, 2)).tolist())]

@@ -183,6 +183,30 @@ def test_a_kept_choice_that_is_no_candidate_any_more_is_measured_again(tmp_path)
     assert cache_file.read_text() == content
 
 
+def test_what_is_known_of_such_cards_is_tried_once_and_kept(tmp_path):
+    first, second, *_ = candidates(1, N, K)
+    case = Shape(N, K, BF16).case
+    PickFile(tmp_path / "shipped.json", "cpu").add({case(1): second, case(2): CUBLAS})
+    PickFile(tmp_path / "shipped.json", "another card").add({case(4): CUBLAS})
+    for measure, tried in ((MadeUp({first: 5.0}), {1: [second], 2: []}), (MadeUp(), {1: [], 2: []})):
+        tuner = MatmulTuner(tmp_path / "picks.json", CPU, measure, shipped=tmp_path / "shipped.json")
+        tuner.register(weight())
+        tuner.tune((1, 2, 4))
+        assert (picked(tuner, 1), picked(tuner, 2)) == (second, CUBLAS)
+        assert {rows: measure.asked[rows] for rows in (1, 2)} == tried
+        assert (second, 1) in measure.prepared
+
+
+def test_what_is_known_of_such_cards_and_does_not_run_here_is_measured(tmp_path):
+    first, second, *_ = candidates(1, N, K)
+    PickFile(tmp_path / "shipped.json", "cpu").add({Shape(N, K, BF16).case(1): second})
+    measure = MadeUp({first: 5.0, second: None})
+    tuner = MatmulTuner(None, CPU, measure, shipped=tmp_path / "shipped.json")
+    tuner.register(weight())
+    tuner.tune((1,))
+    assert picked(tuner) == first
+
+
 @pytest.mark.parametrize("content", ("", "{", "[]", "\x00", '{"cpu": 3}', "null"))
 def test_an_unreadable_file_is_written_anew(tmp_path, content):
     cache_file = tmp_path / "picks.json"

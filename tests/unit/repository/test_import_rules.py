@@ -134,6 +134,11 @@ def test_the_environment_is_read_and_written_in_one_module_each(package, path):
         assert not re.search(r"os\.environ|getenv\(", path.read_text()), f"{package}/{path.name} uses the environment"
 
 
+def test_one_module_of_the_measurements_uses_the_environment():
+    scripts = {path.name for path in (ROOT / "measurements").glob("*.py") if "os.environ" in path.read_text()}
+    assert scripts == {"surroundings.py"}
+
+
 @each_source
 def test_every_module_says_what_it_is_for(package, path):
     assert ast.get_docstring(ast.parse(path.read_text())), f"{package}/{path.name} has no docstring"

@@ -11,6 +11,9 @@ from text_generation_server.kernels.dependent_launch import overlaps
 BLOCK = 32
 """Pairs, and experts, whose places one program finds: by counting, among all pairs, those in front of them."""
 
+FEW_PAIRS = 1 << 12
+"""Up to which counting is faster than sorting."""
+
 
 @triton.jit(do_not_specialize=["pairs", "number"])
 def _order(
@@ -40,6 +43,10 @@ def ordered(experts: Tensor, number: int) -> tuple[Tensor, Tensor]:
     Pairs of an expert stay in their order.
     """
     pairs = experts.numel()
+    if pairs > FEW_PAIRS:
+        chosen, order = experts.flatten().sort(stable=True)
+        numbers = torch.arange(number, device=experts.device)
+        return order.int(), torch.searchsorted(chosen, numbers, right=True, out_int32=True)
     order = torch.empty(pairs, dtype=torch.int32, device=experts.device)
     ends = torch.empty(number, dtype=torch.int32, device=experts.device)
     pdl = overlaps(experts.device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.dependent_launch import overlaps
+from text_generation_server.kernels.matmul.config import WARP_GROUP_OUTPUTS
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.specs.activation import Activation
 
@@ -32,9 +33,11 @@ class ExpertTile:
 
     @classmethod
     def of(cls, pairs: int, experts: int) -> Self:
-        """Room for twice what an expert has if all are liked alike; wider where it is not the reading that counts."""
+        """Room for twice what an expert has if all are liked alike; the fastest tried, see docs/benchmarks.md."""
         block = min(MOST_BLOCK, max(LEAST_BLOCK, triton.next_power_of_2(2 * pairs // experts)))
-        return cls(block) if block < MOST_BLOCK else cls(block, 128, 64, 4, 8)
+        if block < WARP_GROUP_OUTPUTS:
+            return cls(block)
+        return cls(block, 128, 64, 4, 8) if block < MOST_BLOCK else cls(block, 256, 64, 3, 8)
 
 
 @triton.jit

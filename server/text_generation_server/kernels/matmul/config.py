@@ -24,8 +24,8 @@ MAX_CANDIDATES = 12
 WARP_GROUP_OUTPUTS = 64
 """Outputs a program from which weights are the left operand, as the instructions of whole warp groups want it."""
 
-LEAST_SIZE = {4: 32, 8: 64}
-"""By bits, of what shares a scale where few of them are multiplied: as many as are at one place of a unit's words."""
+LEAST_SIZE = {4: 32, 8: 16}
+"""By bits, of what shares a scale where few of them are multiplied; smaller groups of 4 bits are rare."""
 
 _MULTIPROCESSORS = 132
 _MOST_PROGRAMS = 16 * _MULTIPROCESSORS

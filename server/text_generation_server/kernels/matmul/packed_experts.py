@@ -51,6 +51,7 @@ def _packed_experts(
     STAGES: tl.constexpr,
     KIND: tl.constexpr,
     PAIRS: tl.constexpr,
+    MINIMA: tl.constexpr,
 ) -> None:
     PARTS: tl.constexpr = 128 // SIZE
     number = tl.arange(0, PADDED)
@@ -73,7 +74,7 @@ def _packed_experts(
     total = sums_of_units(
         *(x + (pair // SHARED * x_stride)[:, None], is_pair, words + of_w.to(tl.int64)[:, None] * row_stride),
         *(scales, zeros, table, scale, zero, of_w, 0, last, inputs, unit_stride, group_stride, y.dtype.element_ty),
-        *(TAIL, SIZE, WIDTH, CODE, ZERO, MAGIC, BLOCK_M, BLOCK_N, STAGES, PAIRS),
+        *(TAIL, SIZE, WIDTH, CODE, ZERO, MAGIC, BLOCK_M, BLOCK_N, STAGES, PAIRS, MINIMA),
     )
     total = total.T
     if KIND is not None:
@@ -90,7 +91,7 @@ def packed_experts(
 
     Args:
         x: [P / shared, K] of a 16-bit type, rows each contiguous: pair p has row p // shared.
-        weight: [E · N, K], all experts' one above the other, in groups of a slab or more.
+        weight: [E · N, K], all experts' one above the other, in groups of `LEAST_SIZE` or more.
         order: [P] int64, the pairs sorted by expert. ends: [E] int32, where each expert's end.
     """
     pairs, experts, (every, inputs) = len(order), len(ends), weight.shape
