@@ -15,9 +15,6 @@ from text_generation_server.layers.activation import gated_activation
 from text_generation_server.specs.activation import Activation
 
 DOT = KernelConfig(KernelKind.DOT, block_n=64, block_k=UNIT, warps=4, stages=2)
-WARPS = KernelConfig(KernelKind.WARPS, block_n=32, block_k=2 * UNIT, warps=2, stages=2)
-"""For codes of 4 bits."""
-
 DTYPES = (torch.bfloat16, torch.float16) if torch.cuda.is_available() else (torch.float16,)
 """Triton's interpreter multiplies the bit patterns of bfloat16 matrices."""
 
@@ -65,12 +62,6 @@ def operands(device, rows, weight):
     return x.to(device, weight.dtype), bias.to(device, weight.dtype)
 
 
-def choices(form):
-    """Kernels that multiply weights of a form, alone and with others that share the inputs."""
-    kernels = (DOT, WARPS) if form.startswith("int4") else (DOT,)
-    return *kernels, *(replace(kernel, splits=2) for kernel in kernels), CUBLAS
-
-
 def product(x, weight, bias):
     return F.linear(x.float(), weight.plain(torch.float32), bias.float())
 
@@ -88,7 +79,7 @@ def test_rows_are_multiplied_as_by_plain_weights(device, multiply, form, size, d
     weight = made(device, form, 150, 352, size, dtype)
     x, bias = operands(device, 5, weight)
     expected = product(x, weight, bias)
-    for choice in choices(form):
+    for choice in (DOT, replace(DOT, splits=2), CUBLAS):
         assert_close(multiply(x, weight, bias, choice), expected, dtype)
     assert_close(packed.multiply(x, weight, bias), expected, dtype)
 
@@ -98,11 +89,11 @@ def test_gates_let_through_what_they_would_of_a_stored_product(device, multiply,
     weight = made(device, form, 152, 256, 128)
     x, bias = operands(device, 3, weight)
     expected = gated_activation(Activation.SILU)(product(x, weight, bias).half()).float()
-    for choice in choices(form):
+    for choice in (DOT, replace(DOT, splits=2), CUBLAS):
         assert_close(multiply(x, weight, bias, choice, Activation.SILU), expected, torch.float16)
 
 
-@pytest.mark.parametrize("choice", [DOT, replace(DOT, splits=2), WARPS, replace(WARPS, splits=2)], ids=str)
+@pytest.mark.parametrize("choice", [DOT, replace(DOT, splits=2)], ids=str)
 def test_a_row_is_the_same_beside_any_others(device, multiply, choice):
     weight = made(device, "int4", 70, 256, 64)
     x, bias = operands(device, 3, weight)
@@ -123,7 +114,7 @@ def test_weights_are_made_plain(device, multiply, form, size):
 def test_a_scale_may_be_for_all_inputs(device, multiply, form):
     weight = made(device, form, 70, 256, 256)
     x, bias = operands(device, 2, weight)
-    for choice in choices(form):
+    for choice in (DOT, replace(DOT, splits=2), CUBLAS):
         assert_close(multiply(x, weight, bias, choice), product(x, weight, bias), torch.float16)
 
 

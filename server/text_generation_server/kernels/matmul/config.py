@@ -3,7 +3,7 @@
 Everywhere in this package y[m, n] = sum over k of x[m, k] · w[n, k] with few rows m, so that reading w takes the time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -21,14 +21,8 @@ MOST_SUMS = 8
 
 MAX_CANDIDATES = 12
 
-MAX_PACKED_CANDIDATES = 15
-"""Of weights of few bits, where who is fastest is harder to tell."""
-
 WARP_GROUP_OUTPUTS = 64
 """Outputs a program from which weights are the left operand, as the instructions of whole warp groups want it."""
-
-LEAST_OUTPUTS = 16
-"""Of a program whose warps have units of their own, and of each half of those that are gated."""
 
 LEAST_SIZE = {4: 32, 8: 16}
 """By bits, of what shares a scale where few of them are multiplied; smaller groups of 4 bits are rare."""
@@ -45,7 +39,6 @@ class KernelKind(Enum):
     CUBLAS = "cublas"
     GEMV = "gemv"
     DOT = "dot"
-    WARPS = "warps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +127,6 @@ _PACKED_TILES = (
     KernelConfig(KernelKind.DOT, 128, 128, 4, 4),
 )
 
-_WARP_TILES = (
-    KernelConfig(KernelKind.WARPS, 64, 512, 4, 3),
-    KernelConfig(KernelKind.WARPS, 32, 512, 4, 4),
-    KernelConfig(KernelKind.WARPS, 32, 1024, 8, 3),
-)
-
 _WIDE_PACKED_TILES = (
     KernelConfig(KernelKind.DOT, 128, 128, 8, 4),
     KernelConfig(KernelKind.DOT, 128, 128, 8, 3),
@@ -165,19 +152,16 @@ def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfi
     if rows > MAX_ROWS or k % 16 or form.size < LEAST_SIZE[form.bits]:
         return []
     found: list[KernelConfig] = []
-    tiles: Sequence[KernelConfig] = _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES
-    if form.bits == 4 and rows <= NARROW_ROWS and n >= 2 * LEAST_OUTPUTS:
-        tiles = *_WARP_TILES, _PACKED_TILES[1], _PACKED_TILES[2]
-    for tile in tiles:
+    for tile in _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES:
         shared = (tile.block_n * form.bits // 8 + 2 * block_rows(rows)) * tile.block_k * tile.stages
         if tile.block_n // 2 <= n and shared <= _SHARED_BYTES:
-            blocks, steps = -(-n // tile.block_n), -(-k // tile.block_k)
+            blocks, units = -(-n // tile.block_n), -(-k // tile.block_k)
             splits = 1
-            while blocks * splits < 0.9 * _MULTIPROCESSORS and steps >= 4 * splits:
+            while blocks * splits < 0.9 * _MULTIPROCESSORS and units >= 4 * splits:
                 splits *= 2
             counts = (splits, 2 * splits, 4 * splits) if rows <= NARROW_ROWS else (splits, 2 * splits)
-            found += [replace(tile, splits=count) for count in counts if count == 1 or steps >= 2 * count]
-    return found[:MAX_PACKED_CANDIDATES]
+            found += [replace(tile, splits=count) for count in counts if count == 1 or units >= 2 * count]
+    return found[:MAX_CANDIDATES]
 
 
 def _fits(tile: KernelConfig, rows: int, n: int, k: int) -> bool:

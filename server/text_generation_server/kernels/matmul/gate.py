@@ -24,17 +24,12 @@ def weight_row(index: tl.tensor, outputs: int, RUN: tl.constexpr, KIND: tl.const
 
 
 @triton.jit
-def let_through(gates: tl.tensor, others: tl.tensor, dtype: tl.constexpr, KIND: tl.constexpr) -> tl.tensor:
-    """act(gate) · other of sums in float32, each rounded as if it had been stored."""
-    activated = activate(gates.to(dtype).to(tl.float32), KIND).to(dtype).to(tl.float32)
-    return activated * counterpart(others.to(dtype).to(tl.float32), KIND)
-
-
-@triton.jit
 def gated(sums: tl.tensor, dtype: tl.constexpr, RUN: tl.constexpr, KIND: tl.constexpr) -> tl.tensor:
-    """Sums [m, N] in float32 to outputs [m, N / 2], see `let_through`."""
+    """Sums [m, N] in float32 to outputs [m, N / 2]: act(gate) · other, each rounded as if it had been stored."""
     rows: tl.constexpr = sums.shape[0]
     runs: tl.constexpr = sums.shape[1] // (2 * RUN)
     pairs = tl.permute(tl.reshape(sums, (rows, runs, 2, RUN)), (0, 1, 3, 2))
     gates, others = tl.split(pairs)
-    return tl.reshape(let_through(gates, others, dtype, KIND), (rows, runs * RUN))
+    activated = activate(gates.to(dtype).to(tl.float32), KIND).to(dtype).to(tl.float32)
+    others = counterpart(others.to(dtype).to(tl.float32), KIND)
+    return tl.reshape(activated * others, (rows, runs * RUN))

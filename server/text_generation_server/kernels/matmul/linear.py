@@ -10,7 +10,6 @@ from text_generation_server.kernels.matmul.dot import arrivals, dot
 from text_generation_server.kernels.matmul.gemv import gemv
 from text_generation_server.kernels.matmul.packed import PackedWeight, Weight
 from text_generation_server.kernels.matmul.packed_dot import packed_dot
-from text_generation_server.kernels.matmul.packed_warps import packed_warps
 from text_generation_server.kernels.matmul.rounded import rounded_product
 from text_generation_server.kernels.matmul.unpack import unpack
 from text_generation_server.specs.activation import Activation
@@ -43,8 +42,6 @@ class SmallBatchLinear:
             product = _by_library(x, weight, bias)
             return product if kind is None else activation.gated(product, kind)
         if isinstance(weight, PackedWeight):
-            if choice.kernel is KernelKind.WARPS:
-                return packed_warps(x, weight, bias, choice, self._arrived, kind)
             return packed_dot(x, weight, bias, choice, self._arrived, kind)
         if choice.kernel is KernelKind.GEMV:
             return gemv(x, weight, bias, choice, kind)

@@ -14,7 +14,7 @@ from text_generation_server.kernels.matmul.config import KernelConfig, block_row
 from text_generation_server.kernels.matmul.dot import fetch, sum_of_splits
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.kernels.matmul.packed import PackedWeight
-from text_generation_server.kernels.matmul.packed_sums import fetch_groups, of_groups, sums_of_units
+from text_generation_server.kernels.matmul.packed_sums import of_groups, sums_of_units
 from text_generation_server.kernels.matmul.packed_tile import constants
 from text_generation_server.specs.activation import Activation
 
@@ -79,11 +79,6 @@ def _packed_dot(
                 fetch(words + (first + ahead) * unit_stride + start, 2 * half * WIDTH, 1)
         else:
             fetch(row_of_w + first * unit_stride, 2 * AHEAD * WIDTH, 1)
-        for side in tl.static_range(2):
-            start = weight_row(block * BLOCK_N + side * (BLOCK_N // 2), outputs, BLOCK_N // 2, KIND)
-            start = tl.minimum(start, weights - BLOCK_N // 2)
-            fetch_groups(scales, first * PARTS, last * PARTS, start, group_stride, BLOCK_N // 2, 32 * PARTS)
-            fetch_groups(zeros, first * PARTS, last * PARTS, start, group_stride, BLOCK_N // 2, 32 * PARTS)
         gdc_launch_dependents()
         gdc_wait()
     total = sums_of_units(

@@ -8,7 +8,6 @@ straight from registers; scales are read one unit ahead.
 import triton
 import triton.language as tl
 
-from text_generation_server.kernels.matmul.dot import fetch
 from text_generation_server.kernels.matmul.gemv import no_tensors, one_more
 from text_generation_server.kernels.matmul.packed_tile import (
     beside,
@@ -25,26 +24,6 @@ def of_groups(values: tl.tensor, first: tl.tensor, of_w: tl.tensor, stride: int,
     for part in tl.static_range(PARTS):
         found = one_more(found, tl.load(values + (first * PARTS + part) * stride + of_w))
     return found
-
-
-@triton.jit
-def fetch_groups(
-    values: tl.tensor,
-    first: tl.tensor,
-    end: tl.tensor,
-    start: tl.tensor,
-    stride: int,
-    OUTPUTS: tl.constexpr,
-    COUNT: tl.constexpr,
-) -> None:
-    """Into the L2 cache, if there are any, scales or zeros of COUNT groups from the first on, none from the end on.
-
-    Nothing else reads them far enough ahead: a program that waited for the memory at each unit would do little else.
-    """
-    if values is not None:
-        groups = tl.minimum(first + tl.arange(0, COUNT), end - 1)[:, None]
-        aligned = (values + groups * stride + start).to(tl.int64) & -16
-        fetch(aligned, OUTPUTS * values.dtype.element_ty.primitive_bitwidth // 8, 1)
 
 
 @triton.jit
@@ -110,7 +89,7 @@ def sums_of_units(
                     places = tl.arange(0, 4)[:, None] * 8 + slab * ACROSS + tl.arange(0, ACROSS)[None, :]
                     packed = tl.load(row_of_unit[:, None] + places[None, :, :], eviction_policy="evict_first")
                     packed = tl.reshape(packed, (BLOCK_N, 4, ACROSS // 2, 2))
-                    numbers = of_four_bits(packed, table, in_bytes, dtype, PAIRS, True)
+                    numbers = of_four_bits(packed, table, in_bytes, dtype, PAIRS)
                     numbers = tl.reshape(tl.permute(numbers, (0, 2, 3, 1, 4)), (BLOCK_N, SIZE))
                 elif SLABS == 2:
                     left = of_eight_bits(packed, 0, CODE, dtype, PAIRS)

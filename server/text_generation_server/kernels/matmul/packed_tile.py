@@ -19,16 +19,10 @@ _AND_OR, _AND_XOR, _CHOOSE = "0xEA", "0x6A", "0xCA"
 
 @triton.constexpr_function
 def pair_instructions(code: str, slab: int, dtype: Any) -> str:
-    """Instructions that make two numbers of the codes at one place of two words, $1.
-
-    Integers of 4 bits are those from bit $2 on, plus `MAGIC`; others are those of a slab, counted from 0.
-    """
+    """Instructions that make two numbers of the codes of 8 bits at one place of two words, $1: those of a slab."""
     brain = dtype == tl.bfloat16
     kind = "bf16x2" if brain else "f16x2"
     begin, end = "{ .reg .b32 t, u, v; ", " }"
-    if code == "int4":
-        magic = "0x43004300" if brain else "0x64006400"
-        return f"{begin}shr.b32 t, $1, $2; lop3.b32 $0, t, 0x000f000f, {magic}, {_AND_OR};{end}"
     shifted = f"shr.b32 t, $1, {8 * slab}; "
     if code == "int8" and brain:  # 128 + seven bits, less 128 or 256
         body = f"lop3.b32 u, t, 0x007f007f, 0x43004300, {_AND_OR}; lop3.b32 v, t, 0x00800080, 0x43004300, {_AND_OR}; "
@@ -98,20 +92,14 @@ def bytes_of_table(table: tl.tensor, rows: int) -> tl.tuple:
 
 @triton.jit
 def of_four_bits(
-    words: tl.tensor,
-    table: tl.tensor,
-    in_bytes: tl.tuple,
-    dtype: tl.constexpr,
-    PAIRS: tl.constexpr,
-    JOINED: tl.constexpr,
+    words: tl.tensor, table: tl.tensor, in_bytes: tl.tuple, dtype: tl.constexpr, PAIRS: tl.constexpr
 ) -> tl.tensor:
     """Words [X, C, I, 2] to numbers [X, C, I, 4, 2], by place; not from a table plus `MAGIC` if by PAIRS.
 
-    in_bytes: `bytes_of_table`, for PAIRS. JOINED: whether places are put together, or told apart by shifts: for which
-    of them Triton moves nothing between threads depends on the product.
+    in_bytes: `bytes_of_table`, for PAIRS.
     """
     shape: tl.constexpr = words.shape
-    if PAIRS and (JOINED or table is not None):
+    if PAIRS:
         if table is None:
             a, b, c, d = tl.inline_asm_elementwise(
                 four_instructions(dtype),
@@ -133,15 +121,9 @@ def of_four_bits(
         places = tl.permute(tl.join(tl.join(a, c), tl.join(b, d)), (0, 1, 2, 4, 5, 3))
         numbers = tl.reshape(places, (shape[0], shape[1], shape[2], 4, 2))
     else:
-        every = tl.reshape(words, (shape[0], shape[1], shape[2], 1, 2))
-        every, shift = tl.broadcast(every, tl.reshape(tl.arange(0, 4) * 4, (1, 1, 1, 4, 1)))
-        if PAIRS:
-            numbers = tl.inline_asm_elementwise(
-                pair_instructions("int4", 0, dtype), "=r,r,r,r", [every, shift], dtype=dtype.value, is_pure=True, pack=2
-            )
-        else:
-            codes = (every.to(tl.int32) >> shift) & 15
-            numbers = codes.to(dtype) if table is None else tl.load(table + codes)
+        every = tl.reshape(words, (shape[0], shape[1], shape[2], 1, 2)).to(tl.int32)
+        codes = (every >> tl.reshape(tl.arange(0, 4) * 4, (1, 1, 1, 4, 1))) & 15
+        numbers = codes.to(dtype) if table is None else tl.load(table + codes)
     return numbers
 
 

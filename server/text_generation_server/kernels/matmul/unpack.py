@@ -49,7 +49,7 @@ def _unpack(
     if CODE == "int4":
         in_bytes = bytes_of_table(table if PAIRS else None, inputs)
         packed = tl.reshape(packed, (BLOCK_N, 4, 4, 2))
-        numbers = of_four_bits(packed, table, in_bytes, dtype, PAIRS, True)
+        numbers = of_four_bits(packed, table, in_bytes, dtype, PAIRS)
         numbers = tl.reshape(tl.permute(numbers, (0, 2, 3, 1, 4)), (BLOCK_N, UNIT))
     else:
         left = of_eight_bits(packed, 0, CODE, dtype, PAIRS)
