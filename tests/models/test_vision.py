@@ -26,5 +26,5 @@ def test_features_of_each_image(oracle):
     assert len(shown) == 4
     with torch.inference_mode():
         for image, features in zip(shown, expected, strict=True):
-            assert len(features) == image.tokens
+            assert len(features) == image.kept
             torch.testing.assert_close(reader.read(image), features, atol=1e-4, rtol=0.0)

@@ -30,6 +30,15 @@ class Pictures:
     given: Callable[[Sequence[PreparedImage]], dict[str, Tensor]]
     types: Callable[[Tensor, int], Tensor] | None = None
 
+    def features(self, model: Any, images: Sequence[PreparedImage]) -> list[Tensor]:
+        """What transformers makes of each image, [kept, hidden]."""
+        found = model.get_image_features(**self.given(images)).pooler_output
+        return [one.reshape(-1, one.shape[-1]) for one in found]
+
+    def counted(self, image: PreparedImage, features: int) -> PreparedImage:
+        """The image, and of how many features it is."""
+        return replace(image, tokens=features)
+
     def logits(self, images: Sequence[PreparedImage], prompt: int, model: Any, token_ids: Tensor) -> Tensor:
         """What a model answers to [1, T] tokens with images: [T, vocab]. prompt: how many are no answer."""
         given = self.given(images) if images else {}
@@ -46,17 +55,10 @@ def placed(model: Any, pictures: Pictures, prompt: Sequence[int], row: int) -> t
     tokens, images = list(prompt[:2]), []
     for size in ROWS[row % len(ROWS)]:
         image = pictures.draw(random, size)
-        image = replace(image, tokens=len(features_of(model, pictures, [image])[0]))
+        image = pictures.counted(image, len(pictures.features(model, [image])[0]))
         images.append(PlacedImage(image, range(len(tokens), len(tokens) + image.tokens)))
         tokens += [pictures.token] * image.tokens + [3 + row]
     return tokens + list(prompt[2:]), images
-
-
-@torch.inference_mode()
-def features_of(model: Any, pictures: Pictures, images: Sequence[PreparedImage]) -> list[Tensor]:
-    """What transformers makes of each image, [tokens, hidden]."""
-    found = model.get_image_features(**pictures.given(images)).pooler_output
-    return [one.reshape(-1, one.shape[-1]) for one in found]
 
 
 def random_pixels(random: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:

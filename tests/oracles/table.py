@@ -18,6 +18,7 @@ from oracles.cases import (
     llava,
     mamba,
     mistral,
+    mllama,
     moe,
     mpt,
     olmo,
@@ -62,4 +63,5 @@ CASES = (
     *llava.CASES,
     *gemma3_vision.CASES,
     *idefics3.CASES,
+    *mllama.CASES,
 )

@@ -27,6 +27,7 @@ from text_generation_server.architectures.mamba import falcon_mamba, mamba
 from text_generation_server.architectures.mamba2 import mamba2
 from text_generation_server.architectures.mistral import mistral
 from text_generation_server.architectures.mixtral import mixtral
+from text_generation_server.architectures.mllama import mllama
 from text_generation_server.architectures.mpt import mpt
 from text_generation_server.architectures.olmo import olmo
 from text_generation_server.architectures.olmo2 import olmo2
@@ -82,6 +83,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "ministral": mistral,
     "mistral": mistral,
     "mixtral": mixtral,
+    "mllama": mllama,
     "mpt": mpt,
     "mt5": mt5,
     "olmo": olmo,

@@ -5,6 +5,7 @@ launched by the call before, and the next one is launched before the results of 
 """
 
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field, replace
 
@@ -35,11 +36,17 @@ from text_generation_server.engine.warmup import LIVENESS_ROWS, CacheSizer
 from text_generation_server.errors import InvalidRequest, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.sampling.params import WatermarkParams
+from text_generation_server.specs.crossing import Views
 from text_generation_server.specs.vision import Sight
 from text_generation_server.tokenization.adapter import Tokenizer
 
 SEAT_PATIENCE_S = 0.05
 """How long a call waits for the files of adapters where nothing of it can run: its caller would only ask again."""
+
+
+def no_places(num_rows: int) -> int:
+    """Of a model that takes no images."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +64,8 @@ class EngineSettings:
     graphs: numbers of rows for which decode steps are recorded, where the device can.
     max_mixed_tokens: of a step that goes on with answers beside prompts, which bounds how long they wait for a token.
     start: the token that answers begin behind where the model's encoder reads the prompts; None where it has none.
-    feature_places: places for features of images, 0 where the model takes none. sight: which positions see what is
-    behind them.
+    feature_places: for how many features of images there is room beside so many rows; none where the model takes none.
+    sight: which positions see what is behind them. views: which images they see where layers attend to those.
     """
 
     max_rows: int
@@ -74,8 +81,9 @@ class EngineSettings:
     max_mixed_tokens: int = 1024
     start: int | None = None
     all_rows: bool = False
-    feature_places: int = 0
+    feature_places: Callable[[int], int] = no_places
     sight: Sight = Sight.CAUSAL
+    views: Views | None = None
 
 
 class Engine:
@@ -166,8 +174,9 @@ class Engine:
             shares_prefixes=self.settings.shares_prefixes,
             speculate=self.settings.speculate,
             start=self.settings.start,
-            feature_places=self.settings.feature_places,
+            feature_places=self.settings.feature_places(rows),
             sight=self.settings.sight,
+            views=self.settings.views,
         )
         sizes = sizes_up_to(rows, graphs)
         command = AllocateCache(limits.all_slots, rows + LIVENESS_ROWS, max(max_len, SCRATCH_SLOTS), sizes)

@@ -25,6 +25,7 @@ from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
 from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.sampling.sampler import TokenCounts
+from text_generation_server.specs.crossing import Views
 from text_generation_server.specs.vision import Sight
 from text_generation_server.tokenization.adapter import Tokenizer
 
@@ -40,7 +41,7 @@ class PoolLimits:
     speculate: most tokens guessed at once.
     start: the token that answers begin behind where an encoder reads the prompts; None where answers continue them.
     feature_places: places for features of images, 0 where the model takes none. sight: which positions see what is
-    behind them.
+    behind them. views: which images they see where layers attend to those.
     """
 
     num_slots: int
@@ -53,6 +54,7 @@ class PoolLimits:
     start: int | None = None
     feature_places: int = 0
     sight: Sight = Sight.CAUSAL
+    views: Views | None = None
 
     @property
     def all_slots(self) -> int:
@@ -146,12 +148,12 @@ class SequencePool:
         if request.slots is not None:
             request = _fitted(request, len(request.slots))
         self._check(request)
-        shown = ShownImages.hold(request, self.features)
+        shown = ShownImages.hold(request, self.features, self.limits.views)
         try:
             return self._adapted(request, found, shown)
         except Exception:
             if shown is not None:
-                shown.let_go(len(request.prompt_ids))
+                shown.release()
             raise
 
     def _adapted(self, request: Request, found: Mapping[str, AdapterSource], shown: ShownImages | None) -> Sequence:

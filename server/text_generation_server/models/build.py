@@ -10,9 +10,11 @@ from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.linear import LinearKernel
 from text_generation_server.layers.norm import Identity, Norm, Scale
 from text_generation_server.models.build_attention import AttentionBuilder
+from text_generation_server.models.build_crossing import CrossBuilder
 from text_generation_server.models.build_ends import EndsBuilder, build_norm
 from text_generation_server.models.build_mlp import MlpBuilder
 from text_generation_server.models.build_ssd import SsdBuilder
+from text_generation_server.models.crossing import PrecededBlock
 from text_generation_server.models.decoder import (
     Block,
     BranchNorms,
@@ -28,6 +30,7 @@ from text_generation_server.models.layerwise import build_layers
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.models.vision.build import ReaderBuilder
 from text_generation_server.specs.decoder import DecoderSpec, Wiring
+from text_generation_server.specs.vision import VisionSpec
 from text_generation_server.weights.layout import Partition
 
 
@@ -55,6 +58,7 @@ class DecoderBuilder:
         self._ssd = None
         if spec.ssd is not None and spec.ssd_layers:
             self._ssd = SsdBuilder(spec.ssd, spec.hidden_size, len(spec.ssd_layers), reader, group)
+        self._crossing = None if spec.crossing is None else CrossBuilder(spec.crossing, spec, reader, group)
         self._embedding_size = spec.embedding_size or spec.hidden_size
         self._ends = EndsBuilder(
             reader,
@@ -74,8 +78,10 @@ class DecoderBuilder:
         spec, reader, attention = self._spec, self._reader, self._attention
         # First, because these are the largest tensors: while they are read, little else is in memory.
         table = self._ends.table()
-        vision = spec.vision
-        images = None if vision is None else ReaderBuilder(vision, reader, self._group, spec.hidden_size).build()
+        vision, crossing = spec.vision, self._crossing
+        images = None
+        if isinstance(vision, VisionSpec) and crossing is None:
+            images = ReaderBuilder(vision, reader, self._group, spec.hidden_size).build()
         decoder = Decoder(
             kv=attention.state,
             attention=attention.backend,
@@ -91,9 +97,17 @@ class DecoderBuilder:
             reader=images,
             features=None if images is None else images.features,
         )
+        if crossing is not None:
+            return crossing.decoder(decoder)
         return decoder if self._ssd is None else HybridDecoder.of(decoder, self._ssd.state)
 
     def _block(self, layer: int) -> Block:
+        if self._crossing is None or not self._crossing.has(layer):
+            return self._own_block(layer)
+        crossing = self._crossing.layer(layer)
+        return crossing if self._crossing.instead else PrecededBlock(crossing, self._own_block(layer))
+
+    def _own_block(self, layer: int) -> Block:
         names = self._spec.names
         prefix = names.layer.format(layer) + "."
         mlp = self._mlp.layer(prefix, layer)

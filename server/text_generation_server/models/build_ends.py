@@ -38,15 +38,17 @@ class EndsBuilder:
     def head(self, table: Tensor, spec: HeadSpec) -> ParallelLMHead:
         """The output head; `table` are the embeddings that it may be tied to."""
         reader = self._reader
-        tied = self._is_tied(spec.tie)
-        stored = StoredLinear(self._embedding_name if tied else self._head_name, self._vocab_size, self._width)
+        tied, chosen = self._is_tied(spec.tie), self._vocab_size - spec.unchosen
+        stored = StoredLinear(self._embedding_name if tied else self._head_name, chosen, self._width)
         bias = f"{self._head_name}.bias" if spec.bias else None
         if tied:
+            assert not spec.unchosen, "a table of more tokens than are chosen is no head"
             kernel = reader.tied_head(table, stored, self._mine, bias)
             reader.checkpoint.leave(f"{self._head_name}.weight")
         else:
-            kernel = reader.head(stored, self._mine, bias, spec.normalised)
-        return ParallelLMHead(kernel, self._vocab_size, self._group, spec.scale, spec.softcap)
+            mine = partition_of(chosen, self._group.rank, self._group.world_size)
+            kernel = reader.head(stored, mine, bias, spec.normalised)
+        return ParallelLMHead(kernel, self._vocab_size, self._group, spec.scale, spec.softcap, spec.unchosen)
 
     def _is_tied(self, tie: HeadTie) -> bool:
         """Whether the embedding is the head. One that differs counts more than a config; an equal one is kept once."""

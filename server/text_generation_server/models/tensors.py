@@ -60,6 +60,10 @@ class TensorReader:
         plain = DenseScheme(self.dtype, self.device)
         return TensorReader(self.checkpoint, plain, plain, False)
 
+    def unadapted(self) -> "TensorReader":
+        """What reads parts of the same checkpoint that take no adapters."""
+        return TensorReader(self.checkpoint, self._scheme, self._plain, self._transposed)
+
     def column(self, stored: Sequence[StoredLinear], places: Sequence[Place], has_bias: bool) -> ColumnParallelLinear:
         """One linear from pieces of linears of the same input: the outputs of a rank."""
         matrices = [self._matrix(linear) for linear in stored]

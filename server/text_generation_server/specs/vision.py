@@ -164,3 +164,67 @@ class VisionSpec:
     packing: TilePacking | None = None
     sight: Sight = Sight.CAUSAL
     ragged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TiledTowerNames:
+    """Where a tiled tower's tensors are. Names without `.weight` and `.bias`, but for `class_token`; those of layers
+    are relative to `layer` and `global_layer`.
+
+    before_tiles, places, after_tiles: of learned embeddings of tiles, of their tokens, and of tiles again.
+    projector: of the linear behind it.
+    """
+
+    patches: str
+    class_token: str
+    before_tiles: str
+    places: str
+    before: str
+    layer: str
+    after: str
+    after_tiles: str
+    global_layer: str
+    projector: str
+    norm1: str = "input_layernorm"
+    qkv: tuple[str, str, str] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    out: str = "self_attn.o_proj"
+    norm2: str = "post_attention_layernorm"
+    up: str = "mlp.fc1"
+    down: str = "mlp.fc2"
+
+
+@dataclass(frozen=True, slots=True)
+class TiledVisionSpec:
+    """A vision transformer whose tokens see those of all tiles of an image, and a linear behind it, with a bias.
+
+    shapes: (rows, columns) of tiles that images may have; learned embeddings are of each, from 1 on. most_tiles: for so
+    many there is always room. layers, then global_layers, whose branches are gated. taken: layers, from 0, whose inputs
+    are features beside the last output, number by number. Attention has no biases, MLPs and norms do. eps: of layers'
+    norms.
+    """
+
+    hidden_size: int
+    layers: int
+    global_layers: int
+    heads: int
+    image_size: int
+    patch_size: int
+    channels: int
+    inner_size: int
+    activation: Activation
+    eps: float
+    shapes: tuple[tuple[int, int], ...]
+    most_tiles: int
+    taken: tuple[int, ...]
+    names: TiledTowerNames
+    sight: Sight = Sight.CAUSAL
+
+    @property
+    def tokens(self) -> int:
+        """Of a tile: its patches and a class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+    @property
+    def width(self) -> int:
+        """Of a token's features."""
+        return self.hidden_size * (1 + len(self.taken))

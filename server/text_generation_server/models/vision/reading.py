@@ -7,11 +7,11 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from text_generation_server.cache.features import Features, FeaturesSpec
+from text_generation_server.cache.features import PLACES, Features, FeaturesSpec
 from text_generation_server.cache.states import State
 from text_generation_server.device.copies import to_device, upload
 from text_generation_server.images.types import PreparedImage
-from text_generation_server.models.step import ImageInput
+from text_generation_server.models.step import ImageInput, SeenImages
 from text_generation_server.models.vision.tower import Tower
 from text_generation_server.specs.vision import Sight
 
@@ -40,8 +40,13 @@ class ImageReader:
     sight: Sight
     tiles: int
     patch_size: int | None = None
+    views: None = None
 
-    def __call__(self, images: Sequence[ImageInput], states: Sequence[State]) -> None:
+    def places(self, num_rows: int) -> int:
+        """See `Reader`."""
+        return PLACES
+
+    def __call__(self, images: Sequence[ImageInput], states: Sequence[State], seen: Sequence[SeenImages] = ()) -> None:
         """See `Reader`."""
         pool = cast(Features, states[-1]).pool
         for some in _groups(images, self.tiles):
