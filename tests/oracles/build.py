@@ -99,9 +99,11 @@ def _ask(model: Any, case: Case) -> Reference:
         features.append(case.pictures.features(model, prepared) if case.pictures and shown else [])
         source = torch.tensor([source_of(row)]) if model.config.is_encoder_decoder else None
         ask = case.forward if source is None else partial(_decoded_logits, source)
-        ask(model, torch.tensor([[0]]))  # takes a rotation that grew with the last prompt back
         if case.pictures is not None:
             ask = partial(case.pictures.logits, prepared, len(prompt))
+            case.pictures.logits([], 1, model, torch.tensor([[0]]))
+        else:
+            ask(model, torch.tensor([[0]]))  # takes a rotation that grew with the last prompt back
         tokens = list(prompt)
         for _ in range(ANSWER_LEN):
             tokens.append(int(_padded_logits(model, ask, prompt, tokens)[-1].argmax()))

@@ -13,6 +13,7 @@ from oracles.cases import (
     gptj,
     granite,
     hybrid,
+    idefics,
     idefics3,
     llama,
     llava,
@@ -64,4 +65,5 @@ CASES = (
     *gemma3_vision.CASES,
     *idefics3.CASES,
     *mllama.CASES,
+    *idefics.CASES,
 )

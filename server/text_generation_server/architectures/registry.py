@@ -19,6 +19,7 @@ from text_generation_server.architectures.gpt_neox import gpt_neox
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
 from text_generation_server.architectures.granite_hybrid import granite_hybrid
+from text_generation_server.architectures.idefics import idefics
 from text_generation_server.architectures.idefics2 import idefics2
 from text_generation_server.architectures.idefics3 import idefics3
 from text_generation_server.architectures.llama import llama
@@ -74,6 +75,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "gptj": gptj,
     "granite": granite,
     "granitemoehybrid": granite_hybrid,
+    "idefics": idefics,
     "idefics2": idefics2,
     "idefics3": idefics3,
     "llama": llama,

@@ -67,6 +67,7 @@ class DecoderBuilder:
             width=self._embedding_size,
             embedding=spec.names.embedding,
             head=spec.names.head,
+            more=(spec.more_tokens, spec.names.more_embeddings, spec.names.more_head),
         )
 
     def build(self) -> Decoder:
@@ -148,7 +149,7 @@ class DecoderBuilder:
             assert spec.max_positions is not None
             first, size = spec.position_offset, spec.max_positions.tokens
             part = Partition(first, first + size, size)
-            positions = self._reader.table(names.positions, first + size, spec.hidden_size, part)
+            positions = self._reader.table([(names.positions, first + size)], spec.hidden_size, part)
         return Embedding(
             self._ends.embedding(table),
             torch.tensor(spec.embedding_scale, dtype=self._reader.dtype).item(),

@@ -193,6 +193,7 @@ class HeadSpec:
 class DecoderSpec:
     """One architecture with its sizes.
 
+    more_tokens: how many of the vocabulary, the last, have embeddings and rows of the head in tensors of their own.
     mlp: of every layer, or of the dense ones where `moe` says which those are.
     max_positions: what rotary models are good for, the rows of a learned table, None if unbounded.
     position_offset: first row of a learned table that a position uses.
@@ -222,6 +223,7 @@ class DecoderSpec:
     ssd_layers: frozenset[int] = frozenset()
     vision: VisionSpec | TiledVisionSpec | None = None
     crossing: CrossSpec | None = None
+    more_tokens: int = 0
 
     @property
     def attending(self) -> tuple[int, ...]:

@@ -54,6 +54,7 @@ class TowerSpec:
     is what the first layer reads. No layer behind the last of them is run. eps: of its norms, which have biases too.
     patch_bias: whether the product that embeds patches has one. by_fraction: tiles may be of other sizes, and a patch
     has the learned position that is as far in the table's rows and columns as it is in the tile's (NaViT).
+    keeps_class: whether the class token is a feature too, the first.
     """
 
     hidden_size: int
@@ -69,6 +70,7 @@ class TowerSpec:
     taken: tuple[int, ...]
     patch_bias: bool = False
     by_fraction: bool = False
+    keeps_class: bool = False
 
     @property
     def side(self) -> int:
@@ -138,6 +140,22 @@ class PerceiverProjector:
 
 
 @dataclass(frozen=True, slots=True)
+class ResamplerProjector:
+    """So many `latents` a tile that look at its tokens and at each other, in layers as wide as the tower.
+
+    depth: layers, whose MLPs are four times as wide. normed: whether there are norms of queries and keys of each head.
+    All names begin with `prefix`.
+    """
+
+    latents: int
+    depth: int
+    heads: int
+    head_dim: int
+    normed: bool
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class TilePacking:
     """The first tile is the whole image; the others, where there are any, are cut from one that is larger.
 
@@ -148,19 +166,19 @@ class TilePacking:
     newline: str
 
 
-ProjectorSpec = MlpProjector | PooledProjector | ShuffledProjector | PerceiverProjector
+ProjectorSpec = MlpProjector | PooledProjector | ShuffledProjector | PerceiverProjector | ResamplerProjector
 
 
 @dataclass(frozen=True, slots=True)
 class VisionSpec:
     """What reads images for a decoder.
 
-    packing: None where the features of an image's tiles stand one after the other. ragged: whether
-    tiles are of sizes of their own, which an image's grid tells.
+    projector: None where features are taken as they are. packing: None where the features of an image's tiles stand one
+    after the other. ragged: whether tiles are of sizes of their own, which an image's grid tells.
     """
 
     tower: TowerSpec
-    projector: ProjectorSpec
+    projector: ProjectorSpec | None
     packing: TilePacking | None = None
     sight: Sight = Sight.CAUSAL
     ragged: bool = False

@@ -33,7 +33,7 @@ class Seen(Pictures):
 
     def features(self, model: Any, images: Sequence[PreparedImage]) -> list[Tensor]:
         """Of tiles that there are, one after the other."""
-        states = model.model.multi_modal_projector(model.model.vision_model(**_given(images)).last_hidden_state)[0]
+        states = model.model.multi_modal_projector(model.model.vision_model(**given(images)).last_hidden_state)[0]
         return [found[: len(image.pixels)].flatten(0, 1) for found, image in zip(states, images, strict=True)]
 
     def counted(self, image: PreparedImage, features: int) -> PreparedImage:
@@ -42,17 +42,18 @@ class Seen(Pictures):
 
     def logits(self, images: Sequence[PreparedImage], prompt: int, model: Any, token_ids: Tensor) -> Tensor:
         """With −∞ for tokens that have no row of the head."""
-        given = _given(images) if images else {}
+        shown = given(images) if images else {}
         hooks = []
         if images:
-            seen = get_cross_attention_token_mask(token_ids[0, :prompt].tolist(), self.token)
-            seen[-1][1] = token_ids.shape[1]  # of answers too
+            told = get_cross_attention_token_mask(token_ids[0, :prompt].tolist(), self.token)
+            # What a prompt's last token sees, answers see too.
+            seen = [[start, -1 if end == prompt else end] for start, end in told]
             counts = [[len(image.pixels) for image in images]]
             mask = convert_sparse_cross_attention_mask_to_dense([seen], counts, _MOST, token_ids.shape[1])
-            given["cross_attention_mask"] = torch.from_numpy(mask)
+            shown["cross_attention_mask"] = torch.from_numpy(mask)
             blind = torch.from_numpy(mask.sum((2, 3)) == 0)[..., None]
             hooks = [_blinded(layer.cross_attn, blind) for layer in _crossing(model)]
-        logits: Tensor = model(token_ids, use_cache=False, **given).logits[0]
+        logits: Tensor = model(token_ids, use_cache=False, **shown).logits[0]
         for hook in hooks:
             hook.remove()
         return torch.nn.functional.pad(logits, (0, _ROWS), value=-torch.inf)
@@ -73,8 +74,9 @@ def _draw(random: np.random.Generator, size: tuple[int, int]) -> PreparedImage:
     return PreparedImage(pixels, size, (rows, columns), 0, pixels.tobytes()[:16])
 
 
-def _given(images: Sequence[PreparedImage]) -> dict[str, Tensor]:
-    pixels, present = np.zeros((1, len(images), _MOST, 3, _SIDE, _SIDE), np.float32), np.zeros((1, len(images), _MOST))
+def given(images: Sequence[PreparedImage]) -> dict[str, Tensor]:
+    sizes = 1, len(images), _MOST
+    pixels, present = np.zeros((*sizes, *images[0].pixels.shape[1:]), np.float32), np.zeros(sizes)
     for number, image in enumerate(images):
         pixels[0, number, : len(image.pixels)] = image.pixels
         present[0, number, : len(image.pixels)] = 1
@@ -110,6 +112,6 @@ CASES = (
         "tiles of several shapes, tokens before all images, a last layer that attends to images",
         written=AutoConfig.for_model("mllama", **_config([1, 2])).to_dict(),
         tolerance=4e-4,
-        pictures=Seen(VOCAB_SIZE, _draw, _given),
+        pictures=Seen(VOCAB_SIZE, _draw, given),
     ),
 )

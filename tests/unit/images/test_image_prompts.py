@@ -15,6 +15,8 @@ from transformers import (
     Idefics3Processor,
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
+    MllamaImageProcessorPil,
+    MllamaProcessor,
     PaliGemmaProcessor,
     PreTrainedTokenizerFast,
     SiglipImageProcessorPil,
@@ -28,6 +30,7 @@ from text_generation_server.tokenization.adapter import TokenizerAdapter
 
 SPECIAL = ["<bos>", "<eos>", "<image>", "<fake_token_around_image>", "<end_of_utterance>", "<row_1_col_1>"]
 SPECIAL += ["<row_1_col_2>", "<global-img>", "<start_of_image>", "<image_soft_token>", "<end_of_image>"]
+SPECIAL += ["<|image|>", "<|begin_of_text|>"]
 ROLES = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
 
 
@@ -80,7 +83,17 @@ def gemma3(folder):
     return Gemma3Processor(images, tokenizer(folder, **ROLES), image_seq_length=5), {"mm_tokens_per_image": 5}
 
 
-@pytest.mark.parametrize("make", [llava_next, idefics2, idefics3, paligemma, gemma3], ids=lambda make: make.__name__)
+def mllama(folder):
+    images = MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=4)
+    made = tokenizer(folder)
+    made.bos_token = "<|begin_of_text|>"
+    return MllamaProcessor(images, made), {"vision_config": {"image_size": 28, "patch_size": 14}}
+
+
+FAMILIES = [llava_next, idefics2, idefics3, paligemma, gemma3, mllama]
+
+
+@pytest.mark.parametrize("make", FAMILIES, ids=lambda make: make.__name__)
 def test_ids_are_those_of_transformers(tmp_path, make):
     theirs, config = make(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": make.__name__, **config}))
