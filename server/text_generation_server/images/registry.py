@@ -5,6 +5,7 @@ from pathlib import Path
 
 from text_generation_server.images.family import ImageFamily
 from text_generation_server.images.files import ImageFiles
+from text_generation_server.images.idefics import idefics
 from text_generation_server.images.idefics2 import idefics2
 from text_generation_server.images.idefics3 import idefics3
 from text_generation_server.images.llava_next import llava_next
@@ -14,6 +15,7 @@ from text_generation_server.images.square import gemma3, paligemma
 
 FAMILIES: Mapping[str, Callable[[ImageFiles], ImageFamily]] = {
     "gemma3": gemma3,
+    "idefics": idefics,
     "idefics2": idefics2,
     "idefics3": idefics3,
     "llava_next": llava_next,

@@ -12,6 +12,7 @@ from transformers import (
     Gemma3ImageProcessorPil,
     Idefics2ImageProcessorPil,
     Idefics3ImageProcessorPil,
+    IdeficsImageProcessorPil,
     LlavaNextImageProcessorPil,
     MllamaImageProcessorPil,
     Qwen2VLImageProcessorPil,
@@ -31,6 +32,7 @@ FAMILIES = {
         ),
         {"vision_config": {"image_size": 56, "patch_size": 14}},
     ),
+    "idefics": (IdeficsImageProcessorPil(image_size=48), {"vision_config": {"image_size": 48, "patch_size": 12}}),
     "idefics2": (Idefics2ImageProcessorPil(size={"shortest_edge": 30, "longest_edge": 80}), {}),
     "idefics2 split": (
         Idefics2ImageProcessorPil(size={"shortest_edge": 30, "longest_edge": 80}, do_image_splitting=True),
@@ -96,7 +98,8 @@ def test_pixels_are_those_of_transformers(pair):
         if refuses(ours, image):
             continue
         made, expected = ours.prepare(image, b""), theirs(image, return_tensors="np")
-        pixels = np.asarray(expected["pixel_values"], dtype=np.float32)
+        pixels = expected if isinstance(expected, np.ndarray) else expected["pixel_values"]
+        pixels = np.asarray(pixels, dtype=np.float32)
         if "num_tiles" in expected:  # without tiles that other images have
             pixels = pixels[:, :, : expected["num_tiles"][0][0]]
         pixels = pixels.reshape(-1, *pixels.shape[-3:]) if made.pixels.ndim == 4 else one_frame(pixels)
@@ -165,6 +168,7 @@ def test_where_transformers_5_writes_it(tmp_path):
         ("idefics2", {"size": {"longest_edge": 0}}, {}, "longest_edge is 0"),
         ("llava_next", {"size": {"shortest_edge": 224}}, {}, "shortest_edge is 224, expected 336"),
         ("llava_next", {"image_grid_pinpoints": [[1]]}, {}, "image_grid_pinpoints"),
+        ("idefics", {"image_size": 48}, {}, "image_size is 48, expected 224"),
         ("mllama", {"max_image_tiles": 2}, {}, "max_image_tiles is 2, expected 4"),
         ("mllama", {"size": {"height": 224}}, {}, "height is 224, expected 448"),
         ("llava_next", {}, {"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy is 'full'"),

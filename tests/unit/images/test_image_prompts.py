@@ -13,6 +13,8 @@ from transformers import (
     Idefics2Processor,
     Idefics3ImageProcessorPil,
     Idefics3Processor,
+    IdeficsImageProcessorPil,
+    IdeficsProcessor,
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
     MllamaImageProcessorPil,
@@ -30,7 +32,7 @@ from text_generation_server.tokenization.adapter import TokenizerAdapter
 
 SPECIAL = ["<bos>", "<eos>", "<image>", "<fake_token_around_image>", "<end_of_utterance>", "<row_1_col_1>"]
 SPECIAL += ["<row_1_col_2>", "<global-img>", "<start_of_image>", "<image_soft_token>", "<end_of_image>"]
-SPECIAL += ["<|image|>", "<|begin_of_text|>"]
+SPECIAL += ["<|image|>", "<|begin_of_text|>", "<s>"]
 ROLES = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
 
 
@@ -112,6 +114,21 @@ def test_ids_are_those_of_transformers(tmp_path, make):
         token = theirs.tokenizer.convert_tokens_to_ids(prompts.family.token)
         filled = [place for number in range(len(images)) for place in ours.positions[number]]
         assert filled == [place for place, one in enumerate(ours.ids) if one == token]
+
+
+def test_ids_of_pieces_are_those_of_transformers(tmp_path):
+    """Idefics' processor takes texts and images in turn, and no spaces around them."""
+    made = tokenizer(tmp_path)
+    made.bos_token, made.pad_token = "<s>", "<eos>"
+    theirs = IdeficsProcessor(IdeficsImageProcessorPil(image_size=28), made)
+    config = {"model_type": "idefics", "vision_config": {"image_size": 28}, "use_resampler": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    prompts = ImagePrompts(read_family(tmp_path), TokenizerAdapter.load(tmp_path))
+    image = Image.new("RGB", (40, 30))
+    for texts in (["", " What is this? "], ["One ", "two", ""], ["See:\n", "", " Äh\n\n", ""]):
+        pieces = [piece for text in texts for piece in (text, image) if piece][:-1]
+        ours = prompts.encode(texts, [(30, 40)] * (len(texts) - 1), 0, True)
+        assert list(ours.ids) == theirs(text=[pieces])["input_ids"][0].tolist(), texts
 
 
 class Dots(Processor):
