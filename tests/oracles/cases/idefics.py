@@ -23,7 +23,7 @@ class LastSeen(Pictures):
 
     def features(self, model: Any, images: Sequence[PreparedImage]) -> list[Tensor]:
         """The tower's, or what a resampler makes of them."""
-        states = model.model.vision_model(pixel_values=self.given(images)["pixel_values"][0]).last_hidden_state
+        states = model.model.vision_model(pixel_values=given(images)["pixel_values"][0]).last_hidden_state
         return [*(model.model.perceiver_resampler(states) if model.config.use_resampler else states)]
 
     def counted(self, image: PreparedImage, features: int) -> PreparedImage:
@@ -32,9 +32,7 @@ class LastSeen(Pictures):
 
     def logits(self, images: Sequence[PreparedImage], prompt: int, model: Any, token_ids: Tensor) -> Tensor:
         """transformers wants an image even where no token sees any."""
-        shown = self.given(
-            images or [PreparedImage(np.zeros((1, 3, _SIDE, _SIDE), np.float32), (1, 1), (1, 1), 1, b"")]
-        )
+        shown = given(images or [_nothing(model.config.vision_config.image_size)])
         stands = (token_ids == self.token) & (torch.arange(token_ids.shape[1]) < prompt)
         last = stands.cumsum(1)
         mask = torch.nn.functional.one_hot(last, max(len(images), 1) + 1)[..., 1:]
@@ -42,12 +40,16 @@ class LastSeen(Pictures):
         return logits
 
 
-def _draw(random: np.random.Generator, size: tuple[int, int]) -> PreparedImage:
+def _nothing(side: int) -> PreparedImage:
+    return PreparedImage(np.zeros((1, 3, side, side), np.float32), (1, 1), (1, 1), 1, b"")
+
+
+def draw(random: np.random.Generator, size: tuple[int, int]) -> PreparedImage:
     pixels = random_pixels(random, 1, 3, _SIDE, _SIDE)
     return PreparedImage(pixels, size, (1, 1), 0, pixels.tobytes()[:16])
 
 
-def _given(images: Sequence[PreparedImage]) -> dict[str, Tensor]:
+def given(images: Sequence[PreparedImage]) -> dict[str, Tensor]:
     return {"pixel_values": torch.from_numpy(np.stack([image.pixels[0] for image in images]))[None]}
 
 
@@ -61,7 +63,7 @@ def _idefics(name: str, notes: str, **config: object) -> Case:
         },
         **config,
     }  # fmt: skip
-    seen = LastSeen(_IMAGE, _draw, _given)
+    seen = LastSeen(_IMAGE, draw, given)
     return Case(name, "Idefics", "idefics", values, notes, tolerance=8e-4, pictures=seen)
 
 

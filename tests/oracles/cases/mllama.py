@@ -68,7 +68,7 @@ def _blinded(attention: Any, blind: Tensor) -> Any:
     return attention.register_forward_hook(lambda _module, _args, out: (out[0].masked_fill(blind, 0.0), *out[1:]))
 
 
-def _draw(random: np.random.Generator, size: tuple[int, int]) -> PreparedImage:
+def draw(random: np.random.Generator, size: tuple[int, int]) -> PreparedImage:
     rows, columns = (1, 1) if max(size) < 10 else (1, 3) if size[0] > size[1] else (2, 2)
     pixels = random_pixels(random, rows * columns, 3, _SIDE, _SIDE)
     return PreparedImage(pixels, size, (rows, columns), 0, pixels.tobytes()[:16])
@@ -112,6 +112,6 @@ CASES = (
         "tiles of several shapes, tokens before all images, a last layer that attends to images",
         written=AutoConfig.for_model("mllama", **_config([1, 2])).to_dict(),
         tolerance=4e-4,
-        pictures=Seen(VOCAB_SIZE, _draw, given),
+        pictures=Seen(VOCAB_SIZE, draw, given),
     ),
 )
