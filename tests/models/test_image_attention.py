@@ -12,7 +12,6 @@ from transformers.models.mllama.processing_mllama import get_cross_attention_tok
 
 from oracles.served import answers, engine_of, requests_of
 from text_generation_server.engine.types import Failure, PrefillCommand, StoppingParams
-from text_generation_server.errors import OutOfBlocks
 from text_generation_server.images.types import PlacedImage, PreparedImage
 from text_generation_server.images.views import View, views_of
 from text_generation_server.specs.crossing import MOST_SEEN, Views
@@ -119,8 +118,10 @@ def test_images_are_kept_while_a_token_may_see_them(oracle):
         engine.decode([1])
         (shows,) = asked.images
         large = replace(shows, image=replace(shows.image, features=2 * most, digest=b"another"))
-        with pytest.raises(OutOfBlocks, match="features of images are to be kept"):
-            engine.prefill(PrefillCommand(2, (replace(asked, id=7, images=(large,)),)))
+        result = engine.prefill(PrefillCommand(1, (replace(asked, id=7, images=(large,)),), cached_batch_id=1))
+        (refused,) = [one.finished for one in result.generations if one.request_id == 7]
+        assert "features of images are to be kept" in refused.reason
+        assert result.batch.request_ids == (asked.id,)  # goes on
         engine.clear(None)
         assert not any(held.holders for held in engine.pool.features._known.values())
 

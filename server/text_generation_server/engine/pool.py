@@ -20,7 +20,7 @@ from text_generation_server.engine.sequence import Sequence, Source
 from text_generation_server.engine.shown import ShownImages
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request
-from text_generation_server.errors import InvalidRequest
+from text_generation_server.errors import InvalidRequest, OutOfBlocks
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
 from text_generation_server.sampling.params import SamplingParams
@@ -148,13 +148,24 @@ class SequencePool:
         if request.slots is not None:
             request = _fitted(request, len(request.slots))
         self._check(request)
-        shown = ShownImages.hold(request, self.features, self.limits.views)
+        shown = self._shown(request)
         try:
             return self._adapted(request, found, shown)
         except Exception:
             if shown is not None:
                 shown.release()
             raise
+
+    def _shown(self, request: Request) -> ShownImages | None:
+        """Its images. Where layers attend to them they are held as long as answers take, so one that finds no room for
+        them ends alone, and no others with it.
+        """
+        try:
+            return ShownImages.hold(request, self.features, self.limits.views)
+        except OutOfBlocks as error:
+            if self.limits.views is None:
+                raise
+            raise InvalidRequest(f"request {request.id}: {error}") from error
 
     def _adapted(self, request: Request, found: Mapping[str, AdapterSource], shown: ShownImages | None) -> Sequence:
         """The request with its adapter, if it names one."""
