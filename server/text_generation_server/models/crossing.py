@@ -103,6 +103,11 @@ class CrossDecoder(Decoder):
         """See `ServedModel`."""
         return self.kv, self.images, self.views
 
+    @property
+    def mixing(self) -> str:
+        """See `ServedModel`."""
+        return f"{self.attention.name} attention, and to images"
+
     def layer_step(self, step: StepInput, tokens: LinearStep) -> CrossStep:
         """See `Decoder`."""
         plain = Decoder.layer_step(self, step, tokens)

@@ -1,6 +1,6 @@
 """Reads images for layers that attend to them: leaves keys and values of their features in their places."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -22,8 +22,11 @@ from text_generation_server.specs.vision import Sight
 class FeatureReader(Protocol):
     """Makes features of images."""
 
+    def features_of(self, images: Sequence[ImageInput]) -> Iterator[tuple[ImageInput, Tensor]]:
+        """Each image with its features [kept, width]."""
+
     def read(self, image: PreparedImage) -> Tensor:
-        """Those of one image [kept, width]."""
+        """Those of one image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,7 @@ class CrossReader:
     def __call__(self, images: Sequence[ImageInput], states: Sequence[State], seen: Sequence[SeenImages] = ()) -> None:
         """See `Reader`."""
         cache, views = cast(PagedCache, states[1]), cast(RowViews, states[2])
-        for image in images:
-            features = self.images.read(image.image)
+        for image, features in self.images.features_of(images):
             (places,) = upload(features.device, image.places)
             for layer, keys_values in enumerate(self.layers):
                 cache.write(layer, places, keys_values(features, self.kept.kv.kv_heads))

@@ -49,12 +49,17 @@ class ImageReader:
     def __call__(self, images: Sequence[ImageInput], states: Sequence[State], seen: Sequence[SeenImages] = ()) -> None:
         """See `Reader`."""
         pool = cast(Features, states[-1]).pool
+        for image, packed in self.features_of(images):
+            (places,) = upload(pool.device, image.places)
+            pool[places] = packed
+
+    def features_of(self, images: Sequence[ImageInput]) -> Iterator[tuple[ImageInput, Tensor]]:
+        """Each image with its features [kept, hidden], those of several made together."""
         for some in _groups(images, self.tiles):
             found = [self.packing(*one) for one in self._projected([image.image for image in some])]
             for image, packed in zip(some, found, strict=True):
-                assert len(packed) == image.image.tokens, f"{len(packed)} features for {image.image.tokens} positions"
-                (places,) = upload(pool.device, image.places)
-                pool[places] = packed
+                assert len(packed) == image.image.kept, f"{len(packed)} features for {image.image.kept} places"
+                yield image, packed
 
     def read(self, image: PreparedImage) -> Tensor:
         """The features [tokens, hidden] of one image, for who wants them by themselves."""

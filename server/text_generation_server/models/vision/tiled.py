@@ -8,7 +8,7 @@ Dimensions: n tokens of a tile with its class token, N of all tiles and what fil
 head_dim. The hidden state travels as a pair, as in `models/decoder.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from text_generation_server.images.types import PreparedImage
 from text_generation_server.layers.linear import ColumnParallelLinear, LinearKernel, RowParallelLinear
 from text_generation_server.layers.norm import Norm
 from text_generation_server.models.decoder import DenseMlp, HiddenState
+from text_generation_server.models.step import ImageInput
 from text_generation_server.models.vision.tower import KERNELS, TOKENS
 
 MULTIPLE = 8
@@ -128,6 +129,10 @@ class TiledReader:
     projector: LinearKernel
     device: torch.device
     dtype: torch.dtype
+
+    def features_of(self, images: Sequence[ImageInput]) -> Iterator[tuple[ImageInput, Tensor]]:
+        """Each image with its features [kept, hidden]: the tokens of one are enough to fill a GPU."""
+        return ((image, self.read(image.image)) for image in images)
 
     def read(self, image: PreparedImage) -> Tensor:
         """The features [kept, hidden] of an image, tile by tile."""
