@@ -4,14 +4,16 @@ Keys and values of an image are made once, when it is read (`models/vision/cross
 its row and position tell. All else is `models/decoder.py`'s. Knows neither specs nor checkpoints.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor
 
 from text_generation_server.attention.base import LayerAttention
 from text_generation_server.attention.viewing import SeenPlan, ViewingAttention
 from text_generation_server.cache.image_keys import ImageKeysSpec, RowViews, ViewsSpec
+from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache
 from text_generation_server.cache.states import StateSpec
 from text_generation_server.layers.linear import ColumnParallelLinear, LinearStep, RowParallelLinear
@@ -19,6 +21,25 @@ from text_generation_server.layers.norm import Norm
 from text_generation_server.layers.qk_norm import QkNorm
 from text_generation_server.models.decoder import Block, Decoder, DenseMlp, HiddenState, LayerStep
 from text_generation_server.models.step import StepInput
+
+
+@dataclass(frozen=True, slots=True)
+class CrossPlan:
+    """Preparations of a step, or of those that it is replayed for. singles: whether each row has one token.
+
+    attention: an `AttentionPlan`; of replayed steps a `DecodePlan` or a `TokenPlan`.
+    """
+
+    attention: Any
+    singles: bool
+
+    def suits(self, *lens: Sequence[int]) -> bool:
+        """See `DecodePreparation` and `TokenPreparation`: attention to images suits always."""
+        return bool(self.attention.suits(*lens))
+
+    def prepare(self, *numbers: Sequence[int]) -> None:
+        """See there."""
+        self.attention.prepare(*numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +129,22 @@ class CrossDecoder(Decoder):
         """See `ServedModel`."""
         return f"{self.attention.name} attention, and to images"
 
+    def prepare(self, layout: RowLayout) -> CrossPlan:
+        """See `ServedModel`."""
+        return CrossPlan(self.attention.plan(layout), max(layout.query_lens) == 1)
+
+    def decode_plans(self, rows: Tensor, seq_lens: Tensor, block_table: Tensor) -> Sequence[CrossPlan]:
+        """See `ServedModel`."""
+        return [CrossPlan(plan, True) for plan in self.attention.decode_plans(rows, seq_lens, block_table)]
+
+    def token_plans(self, tokens: int, block_table: Tensor) -> Sequence[CrossPlan]:
+        """See `ServedModel`."""
+        return [CrossPlan(plan, False) for plan in self.attention.token_plans(tokens, block_table)]
+
     def layer_step(self, step: StepInput, tokens: LinearStep) -> CrossStep:
         """See `Decoder`."""
-        plain = Decoder.layer_step(self, step, tokens)
+        prepared = cast(CrossPlan, step.prepared)
+        plain = Decoder.layer_step(self, replace(step, prepared=prepared.attention), tokens)
         images, views = cast(PagedCache, step.states[1]), cast(RowViews, step.states[2])
-        seen = self.viewing.plan(views.windows, *views.of(step.rows, step.positions))
+        seen = self.viewing.plan(views.windows, *views.of(step.rows, step.positions), prepared.singles)
         return CrossStep(**{each.name: getattr(plain, each.name) for each in fields(plain)}, seen=seen, images=images)
