@@ -3,17 +3,22 @@
 On a CUDA device: `tests/gpu/test_gpu_image_attention.py`.
 """
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers.models.idefics.processing_idefics import image_attention_mask_for_packed_input_ids_pt
 from transformers.models.mllama.processing_mllama import get_cross_attention_token_mask
 
 from oracles.served import answers, engine_of, requests_of
+from text_generation_server.architectures.mllama import ALIASES
+from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.types import Failure, PrefillCommand, StoppingParams
 from text_generation_server.images.types import PlacedImage, PreparedImage
 from text_generation_server.images.views import View, views_of
+from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.specs.crossing import MOST_SEEN, Views
 
 every_case = pytest.mark.parametrize("oracle", ["mllama", "idefics"], indirect=True)
@@ -136,3 +141,15 @@ def test_more_images_than_there_is_a_place_for_are_refused(oracle_of):
         result = engine.prefill(PrefillCommand(1, (replace(plain, id=1, images=tuple(many)), plain)))
         (refused,) = [one.finished for one in result.generations if isinstance(one.finished, Failure)]
         assert f"it has {MOST_SEEN + 1} images, expected at most {MOST_SEEN}" in refused.reason
+
+
+def test_files_of_other_years_call_their_parts_otherwise(oracle_of, tmp_path):
+    shutil.copytree(oracle_of("mllama").directory, tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for older, newer in ALIASES:
+        tensors = {newer + name.removeprefix(older) if name.startswith(older) else name: tensor
+                   for name, tensor in tensors.items()}  # fmt: skip
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert not any(name.startswith("language_model.") for name in tensors)
+    options = ModelOptions(torch.float32, torch.device("cpu"))
+    load_model(tmp_path, options, SingleRank(), lambda _done, _total: None)

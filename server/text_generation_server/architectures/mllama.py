@@ -65,6 +65,15 @@ _TOWER_NAMES = TiledTowerNames(
 )
 
 
+ALIASES = (
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("vision_model.", "model.vision_model."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+)
+"""As in `architectures/text_part.py`."""
+
+
 def mllama(config: ConfigDict) -> DecoderSpec:
     """The spec of a Llama 3.2 Vision."""
     text = text_part(config, TEXTS, usual="mllama_text_model")
@@ -90,23 +99,17 @@ def mllama(config: ConfigDict) -> DecoderSpec:
     return replace(
         text,
         vocab_size=text.vocab_size + ROWS_BEHIND,
-        names=replace(names, aliases=_ALIASES),
+        names=replace(names, aliases=ALIASES),
         head=head,
         vision=vision,
         crossing=crossing,
     )
 
 
-_ALIASES = (
-    ("language_model.model.", "model.language_model."),
-    ("language_model.lm_head.", "lm_head."),
-    ("vision_model.", "model.vision_model."),
-    ("multi_modal_projector.", "model.multi_modal_projector."),
-)
-
-
 def _vision(config: ConfigDict) -> TiledVisionSpec:
     shapes = config.get("supported_aspect_ratios")
+    if not isinstance(shapes, list) or not all(isinstance(one, list) and len(one) == 2 for one in shapes):
+        raise config.refusal("supported_aspect_ratios", shapes, "pairs of numbers of tiles")
     taken = config.numbers("intermediate_layers_indices")
     return TiledVisionSpec(
         hidden_size=config.integer("hidden_size"),
