@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from text_generation_server.kernels.experts.combine import combine
+from text_generation_server.kernels.experts.order import BLOCK, ordered
 from text_generation_server.kernels.experts.product import LEAST_BLOCK, product
 from text_generation_server.kernels.experts.routing import route
 from text_generation_server.layers.activation import gated_activation
@@ -43,11 +44,11 @@ def test_pairs_are_multiplied_by_their_experts(device, tokens, top, experts, inp
     chosen = torch.randint(experts - 1, (tokens, top), generator=torch.Generator().manual_seed(top)).to(device)
     expected = one_by_one(x, weight, chosen, top)
     tolerance = {"rtol": 2**-7 if dtype is torch.bfloat16 else 2**-10, "atol": 2e-2}
-    got = product(x, weight, chosen, top)
+    places = chosen, *ordered(chosen, experts)
+    got = product(x, weight, *places, top)
     torch.testing.assert_close(got.float(), expected, **tolerance)
-    gated = product(x, weight, chosen, top, Activation.SILU)
+    gated = product(x, weight, *places, top, Activation.SILU)
     torch.testing.assert_close(gated, gated_activation(Activation.SILU)(got), rtol=2**-6, atol=2e-2)
-    assert product(got, weight[:, :, :84].contiguous(), chosen, 1).shape == (tokens * top, 84)
 
 
 @BOTH
@@ -56,8 +57,19 @@ def test_an_experts_pairs_may_be_more_than_a_block(device, dtype):
     x, weight = drawn(device, tokens, 64, dtype=dtype), drawn(device, 40, 16, 64, dtype=dtype)
     chosen = torch.full((tokens, 1), 7, device=device)
     torch.testing.assert_close(
-        product(x, weight, chosen, 1).float(), one_by_one(x, weight, chosen, 1), rtol=2**-7, atol=2e-2
+        product(x, weight, chosen, *ordered(chosen, 40), 1).float(),
+        one_by_one(x, weight, chosen, 1),
+        rtol=2**-7,
+        atol=2e-2,
     )
+
+
+@pytest.mark.parametrize(("pairs", "experts"), ((1, 3), (BLOCK + 5, 4), (7, 2 * BLOCK + 1), (300, 60)))
+def test_order_is_that_of_a_stable_sort(device, pairs, experts):
+    chosen = torch.randint(experts, (pairs,), generator=torch.Generator().manual_seed(pairs)).to(device)
+    order, ends = ordered(chosen, experts)
+    assert order.tolist() == chosen.sort(stable=True).indices.tolist()
+    assert ends.tolist() == chosen.bincount(minlength=experts).cumsum(0).tolist()
 
 
 @pytest.mark.parametrize("normalise", (None, 1.0, 2.0))

@@ -36,18 +36,19 @@ class DenseExperts(ExpertsKernel):
         return self.of_many(x, experts, weights, addend)
 
     def of_few(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
-        """By kernels that look for each expert's pairs among all."""
+        """By kernels whose programs look for their expert's pairs."""
         from text_generation_server.kernels.experts.combine import combine  # only there is Triton sure to be installed
+        from text_generation_server.kernels.experts.order import ordered
         from text_generation_server.kernels.experts.product import product
 
-        top = experts.shape[1]
+        top, places = experts.shape[1], (experts, *ordered(experts, len(self._up)))
         if addend is None:
-            inner = product(x, self._up, experts, top, self._kind)
-            outer = product(inner, self._down, experts, 1)
+            inner = product(x, self._up, *places, top, self._kind)
+            outer = product(inner, self._down, *places, 1)
         else:
             rows, added = pairs_of(x, experts, addend)
-            inner = self._activation(added.up(rows)(product(x, self._up, experts, top)))
-            outer = added.down(inner)(product(inner, self._down, experts, 1))
+            inner = self._activation(added.up(rows)(product(x, self._up, *places, top)))
+            outer = added.down(inner)(product(inner, self._down, *places, 1))
         return combine(outer, weights)
 
     def of_many(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
