@@ -117,7 +117,9 @@ class CrossDecoder(Decoder):
     def of(cls, decoder: Decoder, images: ImageKeysSpec, views: ViewsSpec, viewing: ViewingAttention) -> "CrossDecoder":
         """A decoder some of whose blocks attend to images."""
         kept = {each.name: getattr(decoder, each.name) for each in fields(decoder)}
-        return cls(**{**kept, "records": viewing.records}, images=images, views=views, viewing=viewing)
+        return cls(
+            **{**kept, "records": decoder.records and viewing.records}, images=images, views=views, viewing=viewing
+        )
 
     @property
     def states(self) -> tuple[StateSpec, ...]:
