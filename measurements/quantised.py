@@ -96,6 +96,7 @@ FORMS = {
     "fp8-blocks": Form(8 + 16 / 128, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
     "nf4": Form(4 + 32 / 64, asked="bitsandbytes-nf4"),
     "q4_k_m": Form(5.6, {"quant_method": "gguf"}, checkpoint=MixedBlocks),
+    "mxfp4": Form(4 + 16 / 32, {"quant_method": "mxfp4"}),
 }
 CODES = {"int4": Code.INT4, "int4-zeros": Code.INT4, "int8": Code.INT8, "fp8": Code.FLOAT8, "nf4": Code.INT4}
 

@@ -87,8 +87,7 @@ def test_c124_no_more_steps_are_made_than_the_caller_allows(shard, channel):
     caller = shard.v3
     caller.prefill(1, caller.request(10, "ab", 100))
     steps = Steps(channel, 1, allowed=3)
-    made = [next(steps.answers) for _ in range(2)]
-    assert list(shard.engine.batch_ids) == [1]
+    made = [next(steps.answers) for _ in range(3)]
     steps.allow(2)
     made += [next(steps.answers) for _ in range(2)]
     made += steps.end()

@@ -9,7 +9,7 @@ from text_generation_server.kernels.experts.product import LEAST_BLOCK, product
 from text_generation_server.kernels.experts.routing import route
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.layers.linear import ColumnParallelLinear, LinearStep
-from text_generation_server.layers.moe import Router
+from text_generation_server.layers.moe import ExpertBiases, Router
 from text_generation_server.quantization.dense import PlainLinear
 from text_generation_server.quantization.dense_experts import DenseExperts
 from text_generation_server.specs.activation import Activation
@@ -99,13 +99,17 @@ def test_sums_of_choices(device, dtype):
     torch.testing.assert_close(combine(y, weights), expected)
 
 
-def test_all_of_it_is_a_mixture_of_experts(device):
+@pytest.mark.parametrize("biased", [False, True])
+def test_all_of_it_is_a_mixture_of_experts(device, biased):
     """By kernels for few, against the same layer in float32 as it is on a CPU."""
+    numbers = drawn("cpu", 6, 96), drawn("cpu", 6, 32)
+    biases = ExpertBiases(*numbers) if biased else None
     router, up, down = drawn("cpu", 6, 32), drawn("cpu", 6, 96, 32) / 6, drawn("cpu", 6, 32, 48) / 7
     x = drawn("cpu", 9, 32)
     routed = Router(ColumnParallelLinear(PlainLinear(router, None), ()), 2, 1.0)(x, LinearStep(None))
-    expected = DenseExperts(up, Activation.SILU, down)(x, *routed)
+    expected = DenseExperts(up, Activation.SILU, down, biases)(x, *routed)
+    biases = ExpertBiases(*(number.to(device, torch.float16) for number in numbers)) if biased else None
     half = (tensor.to(device, torch.float16) for tensor in (up, down, x, routed[1]))
     up, down, x, weights = half
-    got = DenseExperts(up, Activation.SILU, down).looked_up(x, routed[0].to(device), weights)
+    got = DenseExperts(up, Activation.SILU, down, biases).looked_up(x, routed[0].to(device), weights)
     torch.testing.assert_close(got.float().cpu(), expected, rtol=2**-8, atol=4e-3)

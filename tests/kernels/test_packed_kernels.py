@@ -135,9 +135,18 @@ def test_rows_are_rounded_as_by_torch(device):
 
 
 @pytest.mark.parametrize("tokens", [1, 30])
-@pytest.mark.parametrize("kind", [None, Activation.SILU])
 @pytest.mark.parametrize(
-    ("form", "size"), [("int4", 128), ("int4 zeros", 32), ("int4 minima", 32), ("int8", 256), ("int8", 16)]
+    ("form", "size", "kind"),
+    [
+        *(("int4", 128, kind) for kind in (None, Activation.SILU)),
+        *(("int4 zeros", 32, kind) for kind in (None, Activation.SILU)),
+        *(
+            (form, size, kind)
+            for form, size in (("int4 minima", 32), ("int8", 256), ("int8", 16))
+            for kind in (None, Activation.SILU)
+        ),
+        ("int4 table", 32, Activation.CLAMPED_SWIGLU),
+    ],
 )
 def test_each_pair_is_multiplied_with_its_expert(device, form, size, kind, tokens):
     """Experts that nobody wants, one that more want than a program takes, outputs that fill no block."""
@@ -148,9 +157,14 @@ def test_each_pair_is_multiplied_with_its_expert(device, form, size, kind, token
     chosen = torch.tensor([[3, 1]] * (tokens - 1) + [[3, 0]], device=device)
     ordered, order = chosen.flatten().sort()
     ends = torch.searchsorted(ordered, torch.arange(experts, device=device), right=True, out_int32=True)
-    got = packed_experts(x, weight, order, ends, choices, kind)
+    bias = None
+    if "table" in form:
+        bias = 4 * torch.randn(experts, outputs, generator=generator).to(device, torch.float16)
+    got = packed_experts(x, weight, order, ends, choices, kind, bias)
     plain = weight.plain(torch.float32).view(experts, outputs, -1)
     expected = torch.stack([plain[expert] @ x[pair // choices].float() for pair, expert in enumerate(chosen.flatten())])
+    if bias is not None:
+        expected += bias.float()[chosen.flatten()]
     if kind is not None:
         expected = gated_activation(kind)(expected.half())
     assert_close(got, expected, torch.float16)

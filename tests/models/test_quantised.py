@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from oracles.driver import Driver
+from oracles.fp4 import is_experts, mxfp4, nvfp4, stacked
 from oracles.gguf_files import packed_gguf
 from oracles.lora import place, save_adapter
 from oracles.quantised import (
@@ -71,13 +72,23 @@ MODELS = {
         "model_type": "qwen3_moe",
         **LLAMA,
         "head_dim": 16,
-        "moe_intermediate_size": 72,
+        "moe_intermediate_size": 80,
         "num_experts": 6,
+        "num_experts_per_tok": 2,
+    },
+    "gpt_oss": {
+        "model_type": "gpt_oss",
+        **LLAMA,
+        "head_dim": 16,
+        "intermediate_size": 96,
+        "sliding_window": 9,
+        "num_local_experts": 5,
         "num_experts_per_tok": 2,
     },
 }
 
 FLOAT8 = torch.float8_e4m3fn
+"""Models that are not in all of some formats: the one that is in each, and the one whose experts lie in one tensor."""
 
 
 def compressed(form, **weights):
@@ -155,6 +166,21 @@ FORMATS = {
     "fp8-blocks": QuantisedModel(
         in_bytes(FLOAT8, (32, 16), "weight_scale_inv"), {"quant_method": "fp8", "weight_block_size": [32, 16]}
     ),
+    "mxfp4": QuantisedModel(
+        stacked(mxfp4("_blocks", "_scales", blocks=True)),
+        {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]},
+        chosen=is_experts,
+    ),
+    "mxfp4-packed": QuantisedModel(
+        mxfp4(), compressed("mxfp4-pack-quantized", type="float", group_size=32, scale_dtype="torch.uint8")
+    ),
+    "nvfp4": QuantisedModel(
+        nvfp4(), compressed("nvfp4-pack-quantized", type="float", strategy="tensor_group", group_size=16)
+    ),
+    "nvfp4-modelopt": QuantisedModel(
+        nvfp4("weight", "weight_scale_2", divides=False),
+        {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]},
+    ),
 }
 SMALL_BLOCKS, LARGE_BLOCKS = (
     ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"],
@@ -178,11 +204,13 @@ OTHERS = [
     *((model, form) for model in LAYOUTS for form in ("gptq-act-order", "awq", "fp8-blocks")),
     ("experts", "nf4"),
     ("interleaved", "nf4"),
+    ("gpt_oss", "mxfp4"),
+    ("experts", "nvfp4-modelopt"),
 ]
 FILES = [("llama", "gguf-small"), ("tied", "gguf-small"), ("wide", "gguf-large"), ("wide", "gguf-q4_k_m")]
-CASES = [*(("llama", form) for form in FORMATS), *OTHERS, *FILES]
+CASES = [*(("llama", form) for form in FORMATS if form != "mxfp4"), *OTHERS, *FILES]
 RANKED = [
-    *(("llama", form) for form in ("gptq", "gptq-3", "packed-order", "packed-zeros", "int8", "float8")),
+    *(("llama", form) for form in ("gptq", "gptq-3", "packed-order", "packed-zeros", "nvfp4", "int8", "float8")),
     *(("llama", form) for form in ("nf4", "fp4-nested", "bnb-int8")),
     *OTHERS,
     *FILES,
@@ -334,7 +362,7 @@ def test_bfloat16_is_float32_up_to_rounding(quantised_of):
         ("awq", GPTQ, "--quantize is awq, but the checkpoint is quantised by gptq"),
         ("awq", None, "--quantize awq is for checkpoints that are quantised so, and config.json has no"),
         (None, {"quant_method": "aqlm"}, "quant_method is 'aqlm', which is not supported; expected one of awq, "),
-        (None, {"quant_algo": "NVFP4"}, "quant_algo is 'NVFP4'"),
+        (None, {"quant_algo": "W4A8_AWQ"}, "quant_algo is 'W4A8_AWQ'"),
         (None, {"bits": 4}, "quantization_config is .*; expected quant_method in it"),
         (None, {**GPTQ, "bits": 5}, "bits is 5, .* one of 2, 3, 4, 8"),
         (None, {**GPTQ, "group_size": 0}, "group_size is 0"),

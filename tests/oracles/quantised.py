@@ -24,13 +24,22 @@ Written = tuple[dict[str, Tensor], Tensor]
 Writer = Callable[[Tensor, np.random.Generator], Written]
 
 
+def is_linear(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor is of a linear of a layer that formats quantise."""
+    return tensor.dim() == 2 and (".layers." in name or ".h." in name) and name.endswith(".weight")
+
+
 @dataclass(frozen=True)
 class QuantisedModel:
-    """config: its quantisation's. file: where that is written, empty for config.json's quantization_config."""
+    """config: its quantisation's. file: where that is written, empty for config.json's quantization_config.
+
+    chosen: which tensors are quantised.
+    """
 
     write: Writer
     config: Mapping[str, Any]
     file: str = ""
+    chosen: Callable[[str, Tensor], bool] = is_linear
 
 
 def bit_stream(numbers: NDArray[Any], bits: int) -> Tensor:
@@ -249,7 +258,7 @@ def quantise(
     file, random = directory / "model.safetensors", np.random.default_rng(7)
     meant = load_file(file)
     tensors = dict(meant)
-    for name in [name for name in tensors if _is_linear(name, tensors[name], heads) and not kept(name)]:
+    for name in [name for name in tensors if _quantised(model, name, tensors[name], heads) and not kept(name)]:
         written, meant[name] = model.write(tensors.pop(name).float(), random)
         stem = name.removesuffix("weight")
         tensors |= {stem + last: tensor.contiguous() for last, tensor in written.items()}
@@ -266,12 +275,7 @@ def quantise(
     return means
 
 
-def _is_linear(name: str, tensor: Tensor, heads: bool) -> bool:
+def _quantised(model: QuantisedModel, name: str, tensor: Tensor, heads: bool) -> bool:
     if name == "lm_head.weight":
         return heads
-    return (
-        tensor.dim() == 2
-        and (".layers." in name or ".h." in name)
-        and name.endswith(".weight")
-        and (heads or not name.endswith("gate.weight"))
-    )
+    return model.chosen(name, tensor) and (heads or not name.endswith("gate.weight"))

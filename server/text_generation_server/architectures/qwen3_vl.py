@@ -31,7 +31,7 @@ TEXT = {
 }
 SECTIONS = (24, 20, 20)
 
-_EXPERTS = MoeNames("mlp.gate", ("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", swapped=True)
+_EXPERTS = MoeNames("mlp.gate", ("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", inputs_first=True)
 _NAMES = TowerNames(
     patches="visual.patch_embed.proj",
     positions="visual.pos_embed",

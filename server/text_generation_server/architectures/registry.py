@@ -16,6 +16,7 @@ from text_generation_server.architectures.glm import glm, glm4
 from text_generation_server.architectures.gpt2 import gpt2
 from text_generation_server.architectures.gpt_bigcode import gpt_bigcode
 from text_generation_server.architectures.gpt_neox import gpt_neox
+from text_generation_server.architectures.gpt_oss import gpt_oss
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
 from text_generation_server.architectures.granite_hybrid import granite_hybrid
@@ -74,6 +75,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "gpt2": gpt2,
     "gpt_bigcode": gpt_bigcode,
     "gpt_neox": gpt_neox,
+    "gpt_oss": gpt_oss,
     "gptj": gptj,
     "granite": granite,
     "granitemoehybrid": granite_hybrid,

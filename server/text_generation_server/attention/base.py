@@ -33,11 +33,13 @@ class AttentionVariant:
     window: newest keys a query sees, itself included; None for all.
     alibi: slope of each query head of this rank, added as −slope · distance to the scaled scores; None for no bias.
     softcap: bounds scaled scores to ±softcap by tanh, before any bias; None for no bound.
+    sinks: whether layers have a score of each head that takes part in the softmax, and no value.
     """
 
     window: int | None = None
     alibi: tuple[float, ...] | None = None
     softcap: float | None = None
+    sinks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,14 @@ class LayerAttention:
 
     scale: of products with keys as the cache holds them. scales: what keys and values are divided by to be held; a plan
     answers with values as they are held, and whoever asked multiplies.
+    sinks: [H] float32 on the device, where the variant has such.
     """
 
     layer: int
     variant: int
     scale: float
     scales: KVScales = UNSCALED
+    sinks: Tensor | None = None
 
 
 class AttentionPlan(Protocol):

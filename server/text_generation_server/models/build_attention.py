@@ -101,15 +101,19 @@ class AttentionBuilder:
             self._reader.row(out, out_places, spec.out_bias, self._group),
             kv_heads=self.state.kv_heads,
             head_dim=head_dim,
-            layer=self._of_layer(layer, scales),
+            layer=self._of_layer(prefix, layer, scales),
             rotary=None if rope is None else self._ropes.index(rope),
             qk_norm=None if spec.qk_norm is None else self._qk_norm(spec.qk_norm, prefix, order),
             clip=spec.clip_qkv,
         )
 
-    def _of_layer(self, layer: int, scales: KVScales) -> LayerAttention:
-        place, scale = self._spec.attending.index(layer), self._spec.attention.scale_of(layer) * scales.key
-        return LayerAttention(place, self._variant_of[layer], scale, scales)
+    def _of_layer(self, prefix: str, layer: int, scales: KVScales) -> LayerAttention:
+        spec, heads, sinks = self._spec.attention, self._heads.query, None
+        if spec.sinks:
+            rows = [slice(heads.start, heads.stop)]
+            sinks = self._reader.pieces(prefix + self._spec.names.sinks, (spec.heads,), rows)
+        place, scale = self._spec.attending.index(layer), spec.scale_of(layer) * scales.key
+        return LayerAttention(place, self._variant_of[layer], scale, scales, sinks)
 
     def _scales(self, prefix: str) -> KVScales:
         names, _ = self._qkv_names(prefix)

@@ -13,7 +13,7 @@ from text_generation_server.kernels.matmul.config import CUBLAS
 from text_generation_server.kernels.matmul.packed import Weight
 from text_generation_server.layers.activation import Elementwise
 from text_generation_server.layers.linear import LinearKernel
-from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.layers.moe import ExpertBiases, ExpertsKernel
 from text_generation_server.quantization.dense_experts import DenseExperts
 from text_generation_server.quantization.onednn import PackedLinear, can_pack
 from text_generation_server.quantization.staging import Staging
@@ -172,11 +172,37 @@ class DenseScheme:
         """Of weights that have been found already."""
         return DenseMatrix(weight, self.dtype, self.device, self.staging, tuner=self.tuner, upload=self.upload)
 
-    def experts(self, up: Sequence[DenseMatrix], down: Sequence[DenseMatrix], kind: Activation) -> ExpertsKernel:
-        """See `QuantScheme`. Each weight is copied once, into its place among all experts'."""
-        return DenseExperts(self._stacked(up), kind, self._stacked(down))
+    @property
+    def stacks(self) -> bool:
+        """See `QuantScheme`."""
+        return True
 
-    def _stacked(self, matrices: Sequence[DenseMatrix]) -> Tensor:
+    @property
+    def alignment(self) -> int:
+        """See `QuantScheme`."""
+        return 1
+
+    def stacked(
+        self, checkpoint: Checkpoint, name: str, experts: int, shape: tuple[int, int], inputs_first: bool
+    ) -> list[DenseMatrix]:
+        """See `QuantScheme`."""
+        stored = experts, *shape
+        if not inputs_first:
+            return [self.matrix(one) for one in checkpoint.view(name, stored)]
+        every = checkpoint.view(name, (experts, *shape[::-1]), others=[stored])
+        return [self.matrix(one if every.shape == stored else one.T) for one in every]
+
+    def experts(
+        self,
+        up: Sequence[DenseMatrix],
+        down: Sequence[DenseMatrix],
+        kind: Activation,
+        biases: ExpertBiases | None = None,
+    ) -> ExpertsKernel:
+        """See `QuantScheme`. Each weight is copied once, into its place among all experts'."""
+        return DenseExperts(self._copied(up), kind, self._copied(down), biases)
+
+    def _copied(self, matrices: Sequence[DenseMatrix]) -> Tensor:
         """[E, out, in]"""
         stack = torch.empty(len(matrices), *matrices[0].shape, dtype=self.dtype, device=self.device)
         for place, matrix in zip(stack, matrices, strict=True):

@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.layers.activation import gated_activation
-from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, added_to, pairs_of
+from text_generation_server.layers.moe import (
+    ExpertBiases,
+    ExpertsAddend,
+    ExpertsKernel,
+    added_to,
+    pairs_of,
+    with_bias,
+)
 from text_generation_server.specs.activation import Activation
 
 FEW_PAIRS = 128
@@ -26,9 +33,11 @@ SMALL_DTYPES = (torch.bfloat16, torch.float16)
 class DenseExperts(ExpertsKernel):
     """The gated MLPs of all experts: up [E, 2 I, hidden], gates first, and down [E, hidden, I]."""
 
-    def __init__(self, up: Tensor, kind: Activation, down: Tensor) -> None:
+    def __init__(self, up: Tensor, kind: Activation, down: Tensor, biases: ExpertBiases | None = None) -> None:
         self._up, self._down = up, down
         self._inner = down.shape[2]
+        self._up_bias = None if biases is None else biases.up
+        self._down_bias = None if biases is None else biases.down
         self._kind = kind
         self._activation = gated_activation(kind)
         self._numbers = torch.arange(up.shape[0], device=up.device)
@@ -47,13 +56,14 @@ class DenseExperts(ExpertsKernel):
         from text_generation_server.kernels.experts.product import product
 
         top, places = experts.shape[1], (experts, *ordered(experts, len(self._up)))
+        up_bias, down_bias = self._up_bias, self._down_bias
         if addend is None:
-            inner = product(x, self._up, *places, top, self._kind)
-            outer = product(inner, self._down, *places, 1)
+            inner = product(x, self._up, *places, top, self._kind, up_bias)
+            outer = product(inner, self._down, *places, 1, bias=down_bias)
         else:
             rows, added = pairs_of(x, experts, addend)
-            inner = self._activation(added.up(rows)(product(x, self._up, *places, top)))
-            outer = added.down(inner)(product(inner, self._down, *places, 1))
+            inner = self._activation(added.up(rows)(product(x, self._up, *places, top, bias=up_bias)))
+            outer = added.down(inner)(product(inner, self._down, *places, 1, bias=down_bias))
         return combine(outer, weights)
 
     def sorted(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
@@ -62,8 +72,10 @@ class DenseExperts(ExpertsKernel):
         ends = torch.searchsorted(chosen, self._numbers, right=True, out_int32=True)
         tokens = order // experts.shape[1]
         added, rows = added_to(addend, tokens, chosen), x[tokens]
-        inner = self._activation(added.up(rows)(F.grouped_mm(rows, self._up.transpose(1, 2), offs=ends)))
-        outer = added.down(inner)(F.grouped_mm(inner, self._down.transpose(1, 2), offs=ends))
+        first = with_bias(F.grouped_mm(rows, self._up.transpose(1, 2), offs=ends), self._up_bias, chosen)
+        inner = self._activation(added.up(rows)(first))
+        last = with_bias(F.grouped_mm(inner, self._down.transpose(1, 2), offs=ends), self._down_bias, chosen)
+        outer = added.down(inner)(last)
         by_token = torch.empty_like(outer)
         by_token[order] = outer
         return (by_token.view(*experts.shape, -1) * weights[:, :, None]).sum(1)

@@ -28,17 +28,23 @@ class StepsService:
         allowance = _Allowance(first.steps)
         threading.Thread(target=allowance.follow, args=(requests,), name="steps", daemon=True).start()
         allowance.take()
-        under_way = self._decode(first.batch_ids)
-        last = False
-        while not last:
+        batch_ids: Sequence[int] = first.batch_ids
+        under_way = self._decode(batch_ids)
+        while True:
             result = under_way.result()
-            last = result.batch is None or allowance.ended.is_set()
-            if result.batch is not None and not last:
-                allowance.take()
-                under_way = self._decode((result.batch.id,))  # while this answer is on its way
             now = perf_counter_ns()
+            last = result.batch is None or allowance.ended.is_set()
+            batch_ids = (result.batch.id,) if result.batch is not None else ()
+            ahead = not last and allowance.take(wait=False)
+            if ahead:
+                under_way = self._decode(batch_ids)  # while this answer is on its way
             yield step_message(result, now - began, last)
+            if last:
+                break
             began = now
+            if not ahead:
+                allowance.take()
+                under_way = self._decode(batch_ids)
         allowance.ended.wait()  # what a caller says to an ended call fails, and takes what it has not read with it
 
     def _decode(self, batch_ids: Sequence[int]) -> Future[StepResult]:
@@ -53,9 +59,9 @@ class _Allowance:
         self.ended = threading.Event()
         self._steps = threading.Semaphore(steps)
 
-    def take(self) -> None:
-        """Wait until one more may be made."""
-        self._steps.acquire()
+    def take(self, wait: bool = True) -> bool:
+        """Whether one more may be made; if not, it may be waited for."""
+        return self._steps.acquire(wait)
 
     def follow(self, requests: Iterator[pb.StepsRequest]) -> None:
         """Add what the caller adds, until its end."""

@@ -71,6 +71,7 @@ class AttentionSpec:
     windows: for each layer the newest keys a query sees, None for all; may be empty if no layer slides.
     scale: of the scores, None for 1/sqrt(head_dim). inverse_layer_scale: also divide by the layer's number, from 1.
     softcap: bounds scaled scores to ±softcap by tanh. clip_qkv: bounds queries, keys and values to ±clip_qkv.
+    sinks: whether each head has a score of its own that takes part in the softmax, and no value (arXiv 2309.17453).
     """
 
     heads: int
@@ -86,6 +87,7 @@ class AttentionSpec:
     inverse_layer_scale: bool = False
     softcap: float | None = None
     clip_qkv: float | None = None
+    sinks: bool = False
     qk_norm: QkNormSpec | None = None
 
     def rope_of(self, layer: int) -> RopeSpec | None:
@@ -118,7 +120,7 @@ class MoeSpec:
 
     normalise: order of the norm that chosen weights are divided by (1: they sum to one), None to leave them.
     shared_size: inner size of an expert that every token passes, scaled by a sigmoid gate of its own; 0 for none.
-    dense_layers: layers with the spec's plain MLP instead.
+    dense_layers: layers with the spec's plain MLP instead. bias, router_bias: of the experts' linears, of the router's.
     """
 
     experts: int
@@ -128,6 +130,8 @@ class MoeSpec:
     normalise: float | None = 1.0
     shared_size: int = 0
     dense_layers: frozenset[int] = frozenset()
+    bias: bool = False
+    router_bias: bool = False
 
 
 class Wiring(Enum):

@@ -44,6 +44,7 @@ class ExpertTile:
 def _product(
     x: tl.tensor,
     w: tl.tensor,
+    bias: tl.tensor,
     y: tl.tensor,
     experts: tl.tensor,
     order: tl.tensor,
@@ -90,6 +91,8 @@ def _product(
                 values = tl.load(row_of_x + offset + k, mask=is_pair & (offset + k < K), other=0.0)
             total = tl.dot(tile, values.T, total)
         sums = total.T
+        if bias is not None:
+            sums += tl.load(bias + expert * of_expert + of_w).to(tl.float32)[None, :]
         if KIND is not None:
             sums = gated(sums, y.dtype.element_ty, BLOCK_N // 2, KIND)
         n = tl.program_id(0) * sums.shape[1] + tl.arange(0, sums.shape[1])
@@ -105,6 +108,7 @@ def product(
     ends: Tensor,
     shared: int,
     kind: Activation | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """[P, N] of all pairs, or with an activation act(gate) · other [P, N / 2], see `matmul/gate.py`.
 
@@ -112,6 +116,7 @@ def product(
         x: [P / shared, K] of a 16-bit type, rows each contiguous: pair p has row p // shared.
         weight: [E, N, K], contiguous. experts: [P] int64, contiguous, each pair's.
         order, ends: [P] and [E] int32, see `ordered`.
+        bias: [E, N], contiguous; None for none.
     """
     pairs, (number, every, inputs) = experts.numel(), weight.shape
     tile = ExpertTile.of(pairs, number)
@@ -120,7 +125,7 @@ def product(
     pdl, by_pair = overlaps(x.device), pairs <= number
     spread = triton.cdiv(2 * pairs, number * tile.pairs)
     _product[(triton.cdiv(outputs, made), pairs if by_pair else number, spread)](
-        *(x, weight, y, experts, order, ends, x.stride(0), outputs, every),
+        *(x, weight, bias, y, experts, order, ends, x.stride(0), outputs, every),
         K=inputs,
         SHARED=shared,
         BY_PAIR=by_pair,

@@ -14,6 +14,8 @@ from text_generation_server.quantization.formats.fp8 import Fp8
 from text_generation_server.quantization.formats.gguf import Gguf
 from text_generation_server.quantization.formats.gptq import Gptq
 from text_generation_server.quantization.formats.made import FP4, NF4, Made, Make, float8, int8, of_table
+from text_generation_server.quantization.formats.modelopt import modelopt
+from text_generation_server.quantization.formats.mxfp4 import Mxfp4
 from text_generation_server.quantization.scheme import CodedScheme, Format
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.quantised import TOLD
@@ -25,7 +27,8 @@ FORMATS: Mapping[str, Callable[[ConfigDict, DenseScheme], Format]] = {
     "fp8": Fp8.of,
     "gguf": Gguf.of,
     "gptq": Gptq.of,
-    "modelopt": Fp8.of_algorithm,
+    "modelopt": modelopt,
+    "mxfp4": Mxfp4.of,
 }
 """Of checkpoints, by their `quant_method`."""
 
