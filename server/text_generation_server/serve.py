@@ -14,7 +14,6 @@ from loguru import logger
 from text_generation_server.adapters.files import AdapterFiles
 from text_generation_server.adapters.loading import NO_ADAPTERS, StartedAdapters, start_adapters
 from text_generation_server.attention.base import AUTO, CLASSIC
-from text_generation_server.cache.features import PLACES
 from text_generation_server.choices import LoadFormat
 from text_generation_server.distributed.group import TensorParallel, join_group
 from text_generation_server.engine.assemble import build_engine, build_follower
@@ -22,7 +21,7 @@ from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.graphs.decodes import usual_sizes
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.ranks import follow
-from text_generation_server.engine.settings import EngineSettings
+from text_generation_server.engine.settings import EngineSettings, no_places
 from text_generation_server.engine.types import ShardInfo
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.images.placing import ImagePlacer, load_placer
@@ -232,8 +231,9 @@ def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdap
         graphs=tuple(usual_sizes(rows)) if config.graphs is None else config.graphs,
         max_mixed_tokens=config.options.max_mixed_tokens or MIXED_TOKENS[part.placement.device.type],
         start=None if part.model.encoder is None else part.model.encoder.start,
-        feature_places=PLACES if reader is not None else 0,
+        feature_places=no_places if reader is None else reader.places,
         sight=sight_of(part.model),
+        views=None if reader is None else reader.views,
     )
     return build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path), part.adapters)
 

@@ -54,7 +54,7 @@ def make_engine() -> Iterator[MakeEngine]:
             max_mixed_tokens=max_mixed_tokens,
             start=None if model.encoder is None else model.encoder.start,
             all_rows=all_rows,
-            feature_places=0 if model.reader is None else feature_places,
+            feature_places=lambda _: 0 if model.reader is None else feature_places,
             sight=Sight.CAUSAL if model.reader is None else model.reader.sight,
         )
         engine = Engine(runner, ByteTokenizer(), settings, guessing=guessing or AlwaysGuess())

@@ -135,7 +135,7 @@ def test_images_that_cannot_be_are_refused_alone(make_engine, model):
     short = replace(asked(3, 100), images=(PlacedImage(picture(100, 5), range(10, 15)),))
     result = engine.prefill(PrefillCommand(1, (asked(1, 100), asked(2, 100, 101), short)))
     refused = {g.request_id: g.finished.reason for g in result.generations if isinstance(g.finished, Failure)}
-    assert "its images fill 10 positions, expected at most 8" in refused[2]
+    assert "its images have 10 features, expected at most 8" in refused[2]
     assert "not all of which are in the prompt of 13 tokens" in refused[3]
     with pytest.raises(InvalidRequest, match="this model takes text only"):
         make_engine(model=MockModel()).prefill(PrefillCommand(1, (asked(1, 100),)))

@@ -11,6 +11,7 @@ from text_generation_server.attention.base import AttentionShape, AttentionVaria
 from text_generation_server.attention.gathered import GatheredPlan, RelativeBias
 from text_generation_server.attention.sdpa import SdpaAttention
 from text_generation_server.attention.triton import TritonAttention
+from text_generation_server.attention.viewing import ViewingAttention
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.kernels.attention import sizes
@@ -350,3 +351,23 @@ def test_a_plan_of_tokens_suits_up_to_so_many_scores(device):
 def test_what_it_cannot_serve():
     state = PagedSpec(1, 2, 16, torch.float32, torch.device("cpu"))
     assert TritonAttention.why_not(AttentionShape((), 2, state)) == "it needs a CUDA device, not cpu"
+
+
+@pytest.mark.parametrize("singles", [False, True])
+def test_tokens_that_see_windows_of_a_list(monkeypatch, device, singles):
+    """As torch's operators say: tokens that see nothing, the same, another count, a window that begins elsewhere."""
+    monkeypatch.setattr(TritonAttention, "why_not", lambda shape: None)
+    state = PagedSpec(1, 2, 16, torch.float32, device, slot_major=True)
+    ours, cache = ViewingAttention(state, 6), PagedCache(state, 70)
+    monkeypatch.undo()
+    theirs = ViewingAttention(replace(state, device=torch.device("cpu")), 6)
+    cache.layer(0).normal_()
+    table = torch.randperm(70, device=device)[:60].unfold(0, 40, 1)
+    rows = torch.tensor([0] * 13 + [3] * 4, device=device)
+    counts = torch.tensor([0, 0] + [33] * 11 + [40, 5, 0, 0], device=device)
+    q = torch.randn(17, 6, 16, device=device)
+    layer = LayerAttention(0, 0, SCALE)
+    expected = theirs.plan(table, rows, counts, singles).run(q, layer, cache)
+    assert not expected[counts == 0].any() and expected[counts > 0].all()
+    got = ours.plan(table, rows, counts, singles).run(q, layer, cache)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0.0)

@@ -10,7 +10,7 @@ from mocks.mock_model import UNSPOKEN, MockModel, MockPlan
 from text_generation_server.cache.features import Features, FeaturesSpec
 from text_generation_server.cache.layout import Block, RowLayout
 from text_generation_server.images.types import PlacedImage, PreparedImage
-from text_generation_server.models.step import FEATURE, ImageInput, ImagePlaces, StepInput
+from text_generation_server.models.step import FEATURE, ImageInput, ImagePlaces, SeenImages, StepInput
 from text_generation_server.specs.vision import Sight
 
 
@@ -37,11 +37,14 @@ class MockReader:
     sight: Sight = Sight.CAUSAL
     contents: list[int] = field(default_factory=list)
     placed: list[ImagePlaces] = field(default_factory=list)
+    views: None = None
 
     def place(self, sequences: Sequence[ImagePlaces], states: Sequence[Features]) -> None:
         self.placed += sequences
 
-    def __call__(self, images: Sequence[ImageInput], states: Sequence[Features]) -> None:
+    def __call__(
+        self, images: Sequence[ImageInput], states: Sequence[Features], seen: Sequence[SeenImages] = ()
+    ) -> None:
         for one in images:
             content = int(one.image.pixels[0, 0, 0, 0])
             if content == self.fail_on:

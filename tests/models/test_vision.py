@@ -10,18 +10,23 @@ from mocks.byte_tokenizer import ByteTokenizer
 from mocks.guessing import AlwaysGuess
 from mocks.plain_recorder import PlainRecorder
 from oracles.build import ANSWER_LEN
+from oracles.pictures import Pictures
 from oracles.table import CASES
 from text_generation_server.cache.states import allocate
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
 from text_generation_server.models.step import ImageInput
 from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.serve import shares_prefixes, takes_chunks
 
 every_case = pytest.mark.parametrize("oracle", [case.name for case in CASES if case.pictures], indirect=True)
+at_positions = pytest.mark.parametrize(
+    "oracle", [case.name for case in CASES if type(case.pictures) is Pictures], indirect=True
+)
 
 
 def test_prompts_that_see_all_of_themselves_are_neither_cut_nor_shared(oracle_of):
@@ -41,12 +46,12 @@ def test_features_of_each_image(oracle):
     assert len(shown) == 4
     with torch.inference_mode():
         for image, features in zip(shown, expected, strict=True):
-            assert len(features) == image.tokens
+            assert len(features) == image.kept
             rounding = max(1e-4, 5e-6 * float(features.abs().max()))
             torch.testing.assert_close(reader.read(image), features, atol=rounding, rtol=0.0)
 
 
-@every_case
+@at_positions
 def test_images_of_one_size_are_read_together(oracle):
     model, image = oracle.load(), oracle.reference.images[1][0].image
     other = replace(image, pixels=np.ascontiguousarray(image.pixels[..., ::-1]))
@@ -66,7 +71,7 @@ def test_coordinates_follow_chunks_prefixes_guesses_and_replays(oracle_of, name,
     reference = oracle.reference
     settings = EngineSettings(
         max_rows=8, block_size=1, run_ahead=True, memory_fraction=0.1, position_limit=128, speculate=2, graphs=graphs,
-        feature_places=64,
+        feature_places=lambda rows: 64,
     )  # fmt: skip
     runner = Runner(oracle.load(), SingleRank(), ThreadStream(), PlainRecorder)
     engine = Engine(runner, ByteTokenizer(), settings, guessing=AlwaysGuess())

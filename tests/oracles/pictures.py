@@ -32,6 +32,16 @@ class Pictures:
     types: Callable[[Tensor, int], Tensor] | None = None
     marks: str = ""
 
+    def features(self, model: Any, images: Sequence[PreparedImage]) -> list[Tensor]:
+        """What transformers makes of each image, [kept, hidden]; what is added behind layers first, side by side."""
+        found = model.get_image_features(**self.given(images))
+        parts = zip(*(found.get("deepstack_features") or []), found.pooler_output, strict=True)
+        return [torch.cat([part.reshape(-1, part.shape[-1]) for part in of_image], -1) for of_image in parts]
+
+    def counted(self, image: PreparedImage, features: int) -> PreparedImage:
+        """The image, and of how many features it is."""
+        return replace(image, tokens=features)
+
     def logits(self, images: Sequence[PreparedImage], prompt: int, model: Any, token_ids: Tensor) -> Tensor:
         """What a model answers to [1, T] tokens with images: [T, vocab]. prompt: how many are no answer."""
         given = self.given(images) if images else {}
@@ -50,18 +60,10 @@ def placed(model: Any, pictures: Pictures, prompt: Sequence[int], row: int) -> t
     tokens, images = list(prompt[:2]), []
     for size in ROWS[row % len(ROWS)]:
         image = pictures.draw(random, size)
-        image = replace(image, tokens=len(features_of(model, pictures, [image])[0]))
+        image = pictures.counted(image, len(pictures.features(model, [image])[0]))
         images.append(PlacedImage(image, range(len(tokens), len(tokens) + image.tokens)))
         tokens += [pictures.token] * image.tokens + [3 + row]
     return tokens + list(prompt[2:]), images
-
-
-@torch.inference_mode()
-def features_of(model: Any, pictures: Pictures, images: Sequence[PreparedImage]) -> list[Tensor]:
-    """What transformers makes of each image, [tokens, hidden]; what it adds behind layers comes first, side by side."""
-    found = model.get_image_features(**pictures.given(images))
-    parts = zip(*(found.get("deepstack_features") or []), found.pooler_output, strict=True)
-    return [torch.cat([part.reshape(-1, part.shape[-1]) for part in of_image], -1) for of_image in parts]
 
 
 def random_pixels(random: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -20,6 +20,7 @@ from text_generation_server.architectures.gpt_oss import gpt_oss
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
 from text_generation_server.architectures.granite_hybrid import granite_hybrid
+from text_generation_server.architectures.idefics import idefics
 from text_generation_server.architectures.idefics2 import idefics2
 from text_generation_server.architectures.idefics3 import idefics3
 from text_generation_server.architectures.llama import llama
@@ -28,6 +29,7 @@ from text_generation_server.architectures.mamba import falcon_mamba, mamba
 from text_generation_server.architectures.mamba2 import mamba2
 from text_generation_server.architectures.mistral import mistral
 from text_generation_server.architectures.mixtral import mixtral
+from text_generation_server.architectures.mllama import mllama
 from text_generation_server.architectures.mpt import mpt
 from text_generation_server.architectures.olmo import olmo
 from text_generation_server.architectures.olmo2 import olmo2
@@ -77,6 +79,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "gptj": gptj,
     "granite": granite,
     "granitemoehybrid": granite_hybrid,
+    "idefics": idefics,
     "idefics2": idefics2,
     "idefics3": idefics3,
     "llama": llama,
@@ -86,6 +89,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "ministral": mistral,
     "mistral": mistral,
     "mixtral": mixtral,
+    "mllama": mllama,
     "mpt": mpt,
     "mt5": mt5,
     "olmo": olmo,

@@ -123,8 +123,9 @@ class Engine:
             shares_prefixes=self.settings.shares_prefixes,
             speculate=self.settings.speculate,
             start=self.settings.start,
-            feature_places=self.settings.feature_places,
+            feature_places=self.settings.feature_places(rows),
             sight=self.settings.sight,
+            views=self.settings.views,
         )
         sizes = sizes_up_to(rows, graphs)
         command = AllocateCache(limits.all_slots, rows + LIVENESS_ROWS, max(max_len, SCRATCH_SLOTS), sizes)

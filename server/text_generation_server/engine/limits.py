@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from text_generation_server.engine.types import Request
 from text_generation_server.errors import InvalidRequest
+from text_generation_server.specs.crossing import Views
 from text_generation_server.specs.vision import Sight
 
 SCRATCH_SLOTS = 64
@@ -18,7 +19,7 @@ class PoolLimits:
     speculate: most tokens guessed at once.
     start: the token that answers begin behind where an encoder reads the prompts; None where answers continue them.
     feature_places: places for features of images, 0 where the model takes none. sight: which positions see what is
-    behind them.
+    behind them. views: which images they see where layers attend to those.
     """
 
     num_slots: int
@@ -31,6 +32,7 @@ class PoolLimits:
     start: int | None = None
     feature_places: int = 0
     sight: Sight = Sight.CAUSAL
+    views: Views | None = None
 
     @property
     def all_slots(self) -> int:

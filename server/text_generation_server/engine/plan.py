@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text_generation_server.cache.layout import Block
-from text_generation_server.models.step import ImageInput
+from text_generation_server.models.step import ImageInput, SeenImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class StepPlan:
     drafted: guesses among the inputs of each of them; with n guesses a row chooses after each of its last n + 1 inputs.
     scored: indices into `rows` of the rows whose prompt tokens get log-probabilities, and how many positions of each.
     adapted: whether one of the rows has an adapter.
-    images: of rows that are new, which are read before anything else. blocks: positions that see each other.
+    images: of rows that are new, which are read before anything else. seen: what those rows see of images where layers
+    attend to them. blocks: positions that see each other.
 
     Where an image stands, a prompt has the place of a feature in place of a token (`models/step.py`).
     """
@@ -55,6 +56,7 @@ class StepPlan:
     adapted: bool = False
     images: tuple[ImageInput, ...] = ()
     blocks: tuple[Block, ...] = ()
+    seen: tuple[SeenImages, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from text_generation_server.engine.sequence import Sequence, Source
 from text_generation_server.engine.shown import ShownImages
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request
-from text_generation_server.errors import InvalidRequest
+from text_generation_server.errors import InvalidRequest, OutOfBlocks
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
 from text_generation_server.sampling.params import SamplingParams
@@ -118,9 +118,9 @@ class SequencePool:
             request = fitted(request, len(request.slots))
         self.limits.check(request)
         with ExitStack() as taken:  # goes back if something is missing
-            shown = ShownImages.hold(request, self.features)
+            shown = self._shown(request)
             if shown is not None:
-                taken.callback(shown.let_go, len(request.prompt_ids))
+                taken.callback(shown.release)
             adapter = self._held_adapter(request, found)
             if adapter is not None:
                 taken.callback(self._adapters.let_go, adapter, seated=False)
@@ -137,6 +137,17 @@ class SequencePool:
             sequence = self._sequence(request, row, slots, local_slots, cache_len, adapter, tags, shown)
             taken.pop_all()
         return sequence
+
+    def _shown(self, request: Request) -> ShownImages | None:
+        """Its images. Where layers attend to them they are held as long as answers take, so one that finds no room for
+        them ends alone, and no others with it.
+        """
+        try:
+            return ShownImages.hold(request, self.features, self.limits.views)
+        except OutOfBlocks as error:
+            if self.limits.views is None:
+                raise
+            raise InvalidRequest(f"request {request.id}: {error}") from error
 
     def _held_adapter(self, request: Request, found: Mapping[str, AdapterSource]) -> KnownAdapter | None:
         try:

@@ -260,8 +260,8 @@ class Runner:
                     self._model.encoder(self._source(new), self._states)
                 if self._model.reader is not None:
                     self._model.reader.place([ImagePlaces(a.slots, a.images) for a in new], self._states)
-                    if plan.images:
-                        self._model.reader(plan.images, self._states)
+                    if plan.images or plan.seen:
+                        self._model.reader(plan.images, self._states, plan.seen)
             forwarded = self._forward(plan)
             sampled = self._choose(plan, forwarded, sampling, self._rows)
             scores = HostScores.start(forwarded.logits, sampling.scored) if sampling else None

@@ -1,9 +1,16 @@
 """What an operator and a model decide about an engine. Knows no variables and no options."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from text_generation_server.sampling.params import WatermarkParams
+from text_generation_server.specs.crossing import Views
 from text_generation_server.specs.vision import Sight
+
+
+def no_places(num_rows: int) -> int:
+    """Of a model that takes no images."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +28,8 @@ class EngineSettings:
     graphs: numbers of rows for which decode steps are recorded, where the device can.
     max_mixed_tokens: of a step that goes on with answers beside prompts, which bounds how long they wait for a token.
     start: the token that answers begin behind where the model's encoder reads the prompts; None where it has none.
-    feature_places: places for features of images, 0 where the model takes none. sight: which positions see what is
-    behind them.
+    feature_places: for how many features of images there is room beside so many rows; none where the model takes none.
+    sight: which positions see what is behind them. views: which images they see where layers attend to those.
     """
 
     max_rows: int
@@ -38,5 +45,6 @@ class EngineSettings:
     max_mixed_tokens: int = 1024
     start: int | None = None
     all_rows: bool = False
-    feature_places: int = 0
+    feature_places: Callable[[int], int] = no_places
     sight: Sight = Sight.CAUSAL
+    views: Views | None = None

@@ -58,6 +58,10 @@ class TensorReader:
         plain = DenseScheme(self.dtype, self.device)
         return TensorReader(self.checkpoint, plain, plain, False)
 
+    def unadapted(self) -> "TensorReader":
+        """What reads parts of the same checkpoint that take no adapters."""
+        return TensorReader(self.checkpoint, self.scheme, self.dense, self._transposed)
+
     def column(self, stored: Sequence[StoredLinear], places: Sequence[Place], has_bias: bool) -> ColumnParallelLinear:
         """One linear from pieces of linears of the same input: the outputs of a rank."""
         matrices = [self.matrix(linear) for linear in stored]
@@ -85,13 +89,26 @@ class TensorReader:
         self.linears.append(linear)
         return linear
 
-    def head(self, stored: StoredLinear, mine: Partition, bias: str | None, normalised: bool) -> LinearKernel:
-        """A part of the output head's rows, never transposed; normalised: each divided by its length, always plain."""
+    def head(
+        self,
+        stored: StoredLinear,
+        mine: Partition,
+        bias: str | None,
+        normalised: bool,
+        more: StoredLinear | None = None,
+    ) -> LinearKernel:
+        """A part of the output head's rows, never transposed; normalised: each divided by its length, always plain.
+
+        more: has rows behind those; both are plain in every form of a checkpoint.
+        """
         shape = stored.outputs, stored.inputs
         if normalised:
             weight = self.checkpoint.view(f"{stored.name}.weight", shape)
             lengths = torch.linalg.vector_norm(weight, dim=1, keepdim=True, dtype=torch.float32)
             return self._finished_head(self.dense.matrix(weight / lengths), stored, mine, bias)
+        if more is not None:
+            parts = [self.checkpoint.view(f"{one.name}.weight", (one.outputs, one.inputs)) for one in (stored, more)]
+            return self._finished_head(self.dense.matrix(torch.cat(parts)), stored, mine, bias)
         return self._finished_head(self.scheme.head(self.checkpoint, stored.name, shape), stored, mine, bias)
 
     def tied_head(self, table: Tensor, stored: StoredLinear, mine: Partition, bias: str | None) -> LinearKernel:
@@ -153,13 +170,14 @@ class TensorReader:
         view = self.checkpoint.view(name, shape)
         return torch.cat([view[some] for some in rows]).to(self.device, torch.float32)
 
-    def table(self, name: str, size: int, width: int, mine: Partition) -> Tensor:
-        """A rank's rows of an embedding [size, width].
+    def table(self, stored: Sequence[tuple[str, int]], width: int, mine: Partition) -> Tensor:
+        """A rank's rows of an embedding [size, width], or of several of these names and sizes, one behind the other.
 
         On a CPU it stays in its mapped file, in the file's type: a step reads a few rows of it, so memory holds those
         that are used, not a second copy of what is often the output head as well.
         """
-        rows = self.checkpoint.view(f"{name}.weight", (size, width))[mine.rows]
+        views = [self.checkpoint.view(f"{name}.weight", (size, width)) for name, size in stored]
+        rows = (views[0] if len(views) == 1 else torch.cat(views))[mine.rows]
         if self.device.type == "cpu":
             return rows
         whole = torch.empty(mine.padded, width, dtype=self.dtype, device=self.device)

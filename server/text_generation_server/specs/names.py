@@ -56,6 +56,7 @@ class CheckpointNames:
     embedding_in, embedding_out: linears between embeddings of another width and the hidden state.
     conv1d: linears of layers are stored [in, out].
     aliases: beginnings of names, and what some checkpoints have in their place.
+    more_embeddings, more_head: of the vocabulary's last tokens, where those are tensors of their own.
     """
 
     family_prefix: str
@@ -83,6 +84,8 @@ class CheckpointNames:
     conv1d: bool = False
     moe: MoeNames | None = None
     aliases: tuple[tuple[str, str], ...] = ()
+    more_embeddings: str = ""
+    more_head: str = ""
 
     def within(self, prefix: str, head: str) -> "CheckpointNames":
         """The same tensors where they are part of another model's, under this prefix in place of the family's."""

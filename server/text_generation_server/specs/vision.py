@@ -77,6 +77,7 @@ class TowerSpec:
     has the learned position that is as far in the table's rows and columns as it is in the tile's (NaViT).
     rms: norms are root mean square norms, without biases. packed: how patches come that are no part of a tile of
     `image_size`, None where they are.
+    keeps_class: whether the class token is a feature too, the first.
     """
 
     hidden_size: int
@@ -94,6 +95,7 @@ class TowerSpec:
     by_fraction: bool = False
     rms: bool = False
     packed: PackedSpec | None = None
+    keeps_class: bool = False
 
     @property
     def side(self) -> int:
@@ -188,6 +190,22 @@ class PerceiverProjector:
 
 
 @dataclass(frozen=True, slots=True)
+class ResamplerProjector:
+    """So many `latents` a tile that look at its tokens and at each other, in layers as wide as the tower.
+
+    depth: layers, whose MLPs are four times as wide. normed: whether there are norms of queries and keys of each head.
+    All names begin with `prefix`.
+    """
+
+    latents: int
+    depth: int
+    heads: int
+    head_dim: int
+    normed: bool
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class TilePacking:
     """The first tile is the whole image; the others, where there are any, are cut from one that is larger.
 
@@ -199,7 +217,13 @@ class TilePacking:
 
 
 ProjectorSpec = (
-    MlpProjector | PooledProjector | ShuffledProjector | MergedProjector | StackedProjector | PerceiverProjector
+    MlpProjector
+    | PooledProjector
+    | ShuffledProjector
+    | MergedProjector
+    | StackedProjector
+    | PerceiverProjector
+    | ResamplerProjector
 )
 
 
@@ -207,13 +231,14 @@ ProjectorSpec = (
 class VisionSpec:
     """What reads images for a decoder.
 
-    packing: None where the features of an image's tiles stand one after the other. ragged: whether
-    tiles are of sizes of their own, which an image's grid tells. coordinates: whether an image's positions have rows
-    and columns, which the decoder's rotations turn by (`RopeSpec.axes`); its patches are packed then.
+    projector: None where features are taken as they are. packing: None where the features of an image's tiles stand one
+    after the other. ragged: whether tiles are of sizes of their own, which an image's grid tells. coordinates: whether
+    an image's positions have rows and columns, which the decoder's rotations turn by (`RopeSpec.axes`); its patches are
+    packed then.
     """
 
     tower: TowerSpec
-    projector: ProjectorSpec
+    projector: ProjectorSpec | None
     packing: TilePacking | None = None
     sight: Sight = Sight.CAUSAL
     ragged: bool = False
@@ -223,3 +248,67 @@ class VisionSpec:
     def added(self) -> int:
         """Behind how many of the decoder's first layers features are added."""
         return len(self.projector.parts) - 1 if isinstance(self.projector, StackedProjector) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class TiledTowerNames:
+    """Where a tiled tower's tensors are. Names without `.weight` and `.bias`, but for `class_token`; those of layers
+    are relative to `layer` and `global_layer`.
+
+    before_tiles, places, after_tiles: of learned embeddings of tiles, of their tokens, and of tiles again.
+    projector: of the linear behind it.
+    """
+
+    patches: str
+    class_token: str
+    before_tiles: str
+    places: str
+    before: str
+    layer: str
+    after: str
+    after_tiles: str
+    global_layer: str
+    projector: str
+    norm1: str = "input_layernorm"
+    qkv: tuple[str, str, str] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    out: str = "self_attn.o_proj"
+    norm2: str = "post_attention_layernorm"
+    up: str = "mlp.fc1"
+    down: str = "mlp.fc2"
+
+
+@dataclass(frozen=True, slots=True)
+class TiledVisionSpec:
+    """A vision transformer whose tokens see those of all tiles of an image, and a linear behind it, with a bias.
+
+    shapes: (rows, columns) of tiles that images may have; learned embeddings are of each, from 1 on. most_tiles: for so
+    many there is always room. layers, then global_layers, whose branches are gated. taken: layers, from 0, whose inputs
+    are features beside the last output, number by number. Attention has no biases, MLPs and norms do. eps: of layers'
+    norms.
+    """
+
+    hidden_size: int
+    layers: int
+    global_layers: int
+    heads: int
+    image_size: int
+    patch_size: int
+    channels: int
+    inner_size: int
+    activation: Activation
+    eps: float
+    shapes: tuple[tuple[int, int], ...]
+    most_tiles: int
+    taken: tuple[int, ...]
+    names: TiledTowerNames
+    sight: Sight = Sight.CAUSAL
+
+    @property
+    def tokens(self) -> int:
+        """Of a tile: its patches and a class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+    @property
+    def width(self) -> int:
+        """Of a token's features."""
+        return self.hidden_size * (1 + len(self.taken))

@@ -20,6 +20,7 @@ from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.models.vision import projector
 from text_generation_server.models.vision.arrangement import Arranging
 from text_generation_server.models.vision.build_perceiver import PerceiverBuilder
+from text_generation_server.models.vision.build_resampler import ResamplerBuilder
 from text_generation_server.models.vision.packing import TilePacking
 from text_generation_server.models.vision.reading import PATCHES, ImageReader, Packing
 from text_generation_server.models.vision.tower import (
@@ -38,6 +39,7 @@ from text_generation_server.specs.vision import (
     PackedSpec,
     PerceiverProjector,
     PooledProjector,
+    ResamplerProjector,
     ShuffledProjector,
     StackedProjector,
     VisionSpec,
@@ -94,7 +96,7 @@ class ReaderBuilder:
             build_layers(self._block, max(spec.taken)),
             self._norm(names.after),
             spec.taken,
-            extra=1 if names.class_token else 0,
+            extra=1 if names.class_token and not spec.keeps_class else 0,
         )
 
     def _embedding(self) -> PatchEmbedding | PackedEmbedding:
@@ -136,6 +138,10 @@ class ReaderBuilder:
 
     def _projector(self) -> Callable[[Tensor], Tensor]:
         match spec := self._spec.projector:
+            case None:
+                return lambda features: features
+            case ResamplerProjector():
+                return ResamplerBuilder(spec, self._reader, self._group, self._width).build()
             case MlpProjector():
                 return self._mlp_projector(spec)
             case PooledProjector():

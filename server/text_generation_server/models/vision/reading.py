@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from text_generation_server.cache.coordinates import Coordinates, CoordinatesSpec
-from text_generation_server.cache.features import Features, FeaturesSpec
+from text_generation_server.cache.features import PLACES, Features, FeaturesSpec
 from text_generation_server.cache.states import State
 from text_generation_server.device.copies import to_device, upload
 from text_generation_server.images.types import PreparedImage
-from text_generation_server.models.step import ImageInput, ImagePlaces
+from text_generation_server.models.step import ImageInput, ImagePlaces, SeenImages
 from text_generation_server.models.vision.arrangement import Arranging
 from text_generation_server.models.vision.coordinates import coordinates
 from text_generation_server.models.vision.tower import Tower
@@ -49,6 +49,7 @@ class ImageReader:
     arranging: Arranging | None = None
     coordinates: CoordinatesSpec | None = None
     merged: int = 1
+    views: None = None
 
     def place(self, sequences: Sequence[ImagePlaces], states: Sequence[State]) -> None:
         """See `Reader`."""
@@ -62,15 +63,24 @@ class ImageReader:
         where, *axes = upload(self.features.device, np.concatenate(slots), *np.concatenate(found, 1))
         cast(Coordinates, states[1]).write(where, torch.stack(axes))
 
-    def __call__(self, images: Sequence[ImageInput], states: Sequence[State]) -> None:
+    def places(self, num_rows: int) -> int:
+        """See `Reader`."""
+        return PLACES
+
+    def __call__(self, images: Sequence[ImageInput], states: Sequence[State], seen: Sequence[SeenImages] = ()) -> None:
         """See `Reader`."""
         pool = cast(Features, states[-1]).pool
+        for image, packed in self.features_of(images):
+            (places,) = upload(pool.device, image.places)
+            pool[places] = packed
+
+    def features_of(self, images: Sequence[ImageInput]) -> Iterator[tuple[ImageInput, Tensor]]:
+        """Each image with its features [kept, hidden], those of several made together."""
         for some in _groups(images, self.tiles, self.arranging is not None):
             found = [self.packing(*one) for one in self._projected([image.image for image in some])]
             for image, packed in zip(some, found, strict=True):
-                assert len(packed) == image.image.tokens, f"{len(packed)} features for {image.image.tokens} positions"
-                (places,) = upload(pool.device, image.places)
-                pool[places] = packed
+                assert len(packed) == image.image.kept, f"{len(packed)} features for {image.image.kept} places"
+                yield image, packed
 
     def read(self, image: PreparedImage) -> Tensor:
         """The features [tokens, hidden] of one image, for who wants them by themselves."""
