@@ -1,5 +1,7 @@
 """The products of adapters against their twin, for every mixture."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,17 @@ from text_generation_server.adapters.pairs import LoraPair
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.kernels.lora import segments
 from text_generation_server.kernels.lora.segments import segments_of
-from text_generation_server.layers.linear import ColumnParallelLinear, LinearSlice, LinearStep, RowParallelLinear
+from text_generation_server.kernels.matmul.config import KernelConfig, KernelKind
+from text_generation_server.kernels.matmul.linear import SmallBatchLinear
+from text_generation_server.layers.activation import gated_activation
+from text_generation_server.layers.linear import (
+    ColumnParallelLinear,
+    LinearKernel,
+    LinearSlice,
+    LinearStep,
+    RowParallelLinear,
+)
+from text_generation_server.specs.activation import Activation
 
 PLACES = 5
 MIXTURES = [[0], [5], [3, 0], [0, 0, 0], [2] * 20, [1, 5, 0, 3, 3, 2, 4, 5, 0, 5, 1], [*range(6)] * 7]
@@ -97,3 +109,55 @@ def test_inputs_that_are_padding_are_not_read(device):
     linear.addend._kernel = module._kernel(linear.addend._parts, linear.addend._numbers, linear.addend._ranks, 16)
     got = linear.addend(x, numbers, LinearStep(numbers))(torch.zeros(4, 48, device=device))
     torch.testing.assert_close(got, expected)
+
+
+class Tuned(LinearKernel):
+    """Multiplies by one choice, and adds what it is offered."""
+
+    def __init__(self, weight, bias, choice, kind=None):
+        self.weight, self.bias, self.choice, self.kind = weight, bias, choice, kind
+        self.multiply = SmallBatchLinear(weight.device)
+
+    def __call__(self, x):
+        return self.multiply(x, self.weight, self.bias, self.choice, self.kind)
+
+    def with_addend(self, x, offer):
+        return self.multiply(x, self.weight, self.bias, self.choice, self.kind, offer())
+
+    def gated(self, kind):
+        return Tuned(self.weight, self.bias, self.choice, kind)
+
+
+GEMV = KernelConfig(KernelKind.GEMV, block_n=2, block_k=32, warps=1, stages=2)
+DOT = KernelConfig(KernelKind.DOT, block_n=16, block_k=32, warps=1, stages=2)
+SWAPPED = KernelConfig(KernelKind.DOT, block_n=64, block_k=32, warps=4, stages=2)
+CARRIERS = GEMV, DOT, SWAPPED, replace(DOT, splits=3), replace(SWAPPED, splits=2)
+
+
+@pytest.mark.parametrize("choice", CARRIERS, ids=str)
+@pytest.mark.parametrize("kind", [None, Activation.SILU])
+@pytest.mark.parametrize("rank", [5, 16, 40])
+def test_the_product_s_own_kernel_adds_what_the_twin_says(device, choice, kind, rank):
+    """Several mixtures one after the other, and several products a step: what one leaves another must find empty."""
+    outputs, inputs = ((20, 20) if kind else (48, 7, 30)), 384
+    linear, width = column(outputs, inputs)
+    filled(linear, device, torch.float16, rank)
+    drawn = torch.Generator().manual_seed(3)
+    weight = (torch.randn(width, inputs, generator=drawn) / 20).to(device, torch.float16)
+    bias = torch.randn(width, generator=drawn).to(device, torch.float16)
+    addend, linear._kernel = linear.addend, Tuned(weight, bias, choice)
+    kernel = module._kernel(addend._parts, addend._numbers, addend._ranks, rank)
+    multiply = linear if kind is None else linear.gated(kind)
+    for adapters in MIXTURES:
+        adapters = adapters[:2] if choice is GEMV else adapters
+        numbers = torch.tensor(adapters, device=device)
+        step = LinearStep(numbers)
+        for _ in range(3):
+            x = torch.randn(len(adapters), inputs, generator=drawn).to(device, torch.float16)
+            addend._kernel = None
+            added = addend(x, numbers, LinearStep(numbers))(x.new_zeros(len(x), width))
+            expected = x.float() @ weight.float().T + bias.float() + added.float()
+            if kind is not None:
+                expected = gated_activation(kind)(expected.half())
+            addend._kernel = kernel
+            torch.testing.assert_close(multiply(x, step).float(), expected.float(), atol=0.02, rtol=0.01)

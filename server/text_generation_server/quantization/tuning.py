@@ -5,7 +5,7 @@ finds what it kept. So ranks with equal shapes run equal kernels, and a restart 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from loguru import logger
 from torch import Tensor
 
 from text_generation_server.kernels.matmul.config import CUBLAS, Form, KernelConfig, candidates, packed_candidates
+from text_generation_server.kernels.matmul.low_rank import LowRank
 from text_generation_server.kernels.matmul.packed import PackedWeight, Weight
 from text_generation_server.kernels.matmul.picks import PickFile
 from text_generation_server.specs.activation import Activation
@@ -34,6 +35,9 @@ LEAST_BYTES = 1 << 20
 
 GAIN = 1.01
 """A kernel must be so much faster than cuBLAS."""
+
+OWN_MORE = 8.0
+"""Microseconds that a kernel of ours may take more than cuBLAS where it does what else were kernels of their own."""
 
 HOPELESS = 1.1
 """What takes so much longer than the best so far, by a first impression, is not looked at again."""
@@ -57,8 +61,19 @@ class Measure(Protocol):
         """Microseconds a product, less exact above `limit`; None where the choice cannot be used."""
 
 
-Multiply = Callable[[Tensor, Weight, Tensor | None, KernelConfig, Activation | None], Tensor]
-"""Multiplies x [m, K] with weights [N, K], adds a bias [N], and lets through the gates of an activation."""
+class Multiply(Protocol):
+    """Kernels of all choices."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Weight,
+        bias: Tensor | None,
+        choice: KernelConfig,
+        kind: Activation | None = None,
+        low: LowRank | None = None,
+    ) -> Tensor:
+        """See `SmallBatchLinear`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +96,9 @@ class Shape:
         more = [self.kind.value] if self.kind is not None else []
         return " ".join([f"{self.n}x{self.k}", *more, *([str(self.form)] if self.form is not None else [])])
 
-    def case(self, rows: int) -> str:
-        """Its name in a file."""
-        return f"{rows} rows by {self} {str(self.dtype).removeprefix('torch.')}"
+    def case(self, rows: int, own: bool = False) -> str:
+        """Its name in a file. own: of the fastest beside cuBLAS."""
+        return f"{rows} rows by {self} {str(self.dtype).removeprefix('torch.')}{' own' * own}"
 
 
 @dataclass(slots=True)
@@ -105,6 +120,7 @@ class MatmulTuner:
         self._measure = measure
         self._registered: dict[int, tuple[Shape, Weight]] = {}
         self._choices: dict[Shape, dict[int, KernelConfig]] = {}
+        self._own: dict[Shape, dict[int, KernelConfig]] = {}
 
     @cached_property
     def multiply(self) -> Multiply:
@@ -126,8 +142,14 @@ class MatmulTuner:
 
     def choice(self, shape: Shape, rows: int) -> KernelConfig:
         """That of the least number tuned that is not below `rows`; cuBLAS where there is none."""
-        tuned = self._choices.get(shape, {})
-        return tuned[min(enough)] if (enough := [count for count in tuned if count >= rows]) else CUBLAS
+        return _nearest(self._choices.get(shape, {}), rows)
+
+    def own_choice(self, shape: Shape, rows: int) -> KernelConfig | None:
+        """As `choice`, where a kernel of ours can do more than multiply; None where that would be no use."""
+        choice = self.choice(shape, rows)
+        if choice == CUBLAS:
+            choice = _nearest(self._own.get(shape, {}), rows)
+        return None if choice == CUBLAS else choice
 
     def tune(self, rows: Sequence[int] = ROWS) -> None:
         """Choose for all registered weights, from the file where it knows, else by measurement."""
@@ -174,10 +196,11 @@ class MatmulTuner:
         tally = _Tally()
         missing = []
         for count, shape in product(sorted(rows), weights):
-            found = kept.get(shape.case(count))
+            found, own = (kept.get(shape.case(count, own)) for own in (False, True))
             # A choice that is no candidate any more is older than the kernels.
-            if found is not None and (found == CUBLAS or found in shape.candidates(count)):
+            if found is not None and own is not None and {found, own} <= {CUBLAS, *shape.candidates(count)}:
                 self._choices.setdefault(shape, {})[count] = found
+                self._own.setdefault(shape, {})[count] = own
                 tally.known += 1
             else:
                 missing.append((shape, count))
@@ -190,9 +213,10 @@ class MatmulTuner:
             if time.monotonic() > deadline:
                 tally.cut += 1
                 continue
-            found = _fastest(measure, shape, _enough(weights[shape]), count)
+            found, own = _fastest(measure, shape, _enough(weights[shape]), count)
             self._choices.setdefault(shape, {})[count] = found
-            self._keep({shape.case(count): found})
+            self._own.setdefault(shape, {})[count] = own
+            self._keep({shape.case(count): found, shape.case(count, own=True): own})
             tally.measured += 1
         return tally
 
@@ -203,17 +227,25 @@ class MatmulTuner:
         )
 
 
-def _fastest(measure: Measure, shape: Shape, weights: Sequence[Weight], rows: int) -> KernelConfig:
+def _nearest(tuned: Mapping[int, KernelConfig], rows: int) -> KernelConfig:
+    return tuned[min(enough)] if (enough := [count for count in tuned if count >= rows]) else CUBLAS
+
+
+def _fastest(measure: Measure, shape: Shape, weights: Sequence[Weight], rows: int) -> tuple[KernelConfig, KernelConfig]:
+    """The fastest, and the fastest of ours if it is not much slower."""
     possible = shape.candidates(rows)
     if not possible:
-        return CUBLAS
-    time_to_beat = measure(CUBLAS, weights, rows, shape.kind, float("inf"))
-    best, fastest = CUBLAS, float("inf") if time_to_beat is None else time_to_beat / GAIN
+        return CUBLAS, CUBLAS
+    found = measure(CUBLAS, weights, rows, shape.kind, float("inf"))
+    library = float("inf") if found is None else found
+    best, fastest, own, least = CUBLAS, library / GAIN, CUBLAS, library + OWN_MORE
     for choice in possible:
         taken = measure(choice, weights, rows, shape.kind, fastest * HOPELESS)
+        if taken is not None and taken < least:
+            own, least = choice, taken
         if taken is not None and taken < fastest:
             best, fastest = choice, taken
-    return best
+    return best, own
 
 
 def _enough(weights: Sequence[Weight]) -> Sequence[Weight]:
