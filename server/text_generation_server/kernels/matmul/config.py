@@ -27,9 +27,11 @@ WARP_GROUP_OUTPUTS = 64
 LEAST_SIZE = {4: 32, 8: 64}
 """By bits, of what shares a scale where few of them are multiplied: as many as are at one place of a unit's words."""
 
+SHARED_BYTES = 227 * 1024
+"""Of a multiprocessor, for its programs."""
+
 _MULTIPROCESSORS = 132
 _MOST_PROGRAMS = 16 * _MULTIPROCESSORS
-_SHARED_BYTES = 227 * 1024
 """Of the GPU that candidates are made for (sm_90); they run on others too, with less even shares."""
 
 
@@ -154,7 +156,7 @@ def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfi
     found: list[KernelConfig] = []
     for tile in _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES:
         shared = (tile.block_n * form.bits // 8 + 2 * block_rows(rows)) * tile.block_k * tile.stages
-        if tile.block_n // 2 <= n and shared <= _SHARED_BYTES:
+        if tile.block_n // 2 <= n and shared <= SHARED_BYTES:
             blocks, units = -(-n // tile.block_n), -(-k // tile.block_k)
             splits = 1
             while blocks * splits < 0.9 * _MULTIPROCESSORS and units >= 4 * splits:
@@ -172,7 +174,7 @@ def _fits(tile: KernelConfig, rows: int, n: int, k: int) -> bool:
         tile.block_n >= min(rows, WARP_GROUP_OUTPUTS)
         and k % tile.block_k == 0
         and programs <= _MOST_PROGRAMS
-        and shared <= _SHARED_BYTES
+        and shared <= SHARED_BYTES
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.dependent_launch import overlaps
-from text_generation_server.kernels.matmul.config import WARP_GROUP_OUTPUTS, KernelConfig, block_rows
+from text_generation_server.kernels.matmul.config import SHARED_BYTES, WARP_GROUP_OUTPUTS, KernelConfig, block_rows
 from text_generation_server.kernels.matmul.fetch import fetch
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.kernels.matmul.low_rank import LowRank
@@ -21,6 +21,12 @@ from text_generation_server.specs.activation import Activation
 
 BYTES_AHEAD = 1 << 16
 """What a program asks for before it waits. One or two on each multiprocessor keep the memory busy for 3 to 6 us."""
+
+REGISTERS = 1 << 16
+"""Of a multiprocessor."""
+
+MOST_REGISTERS = 255
+"""Of a thread."""
 
 MOST_BLOCKS = 1 << 12
 """Blocks of outputs whose inputs may be split: only matrices with few blocks need it."""
@@ -163,5 +169,12 @@ def dot(
         PDL=pdl,
         launch_pdl=pdl,
         num_warps=choice.warps,
+        maxnreg=None if low is None else _registers(choice, block_m),
     )
     return y
+
+
+def _registers(choice: KernelConfig, block_m: int) -> int:
+    """Of a thread, so that what comes after the sums does not keep programs from running beside each other."""
+    beside = max(1, SHARED_BYTES // (2 * (choice.block_n + block_m) * choice.block_k * choice.stages))
+    return min(MOST_REGISTERS, REGISTERS // (32 * choice.warps * beside) // 8 * 8)
