@@ -60,7 +60,8 @@ def given(low: LowRank) -> Low:
     """What kernels are given."""
     rows = max(16, triton.next_power_of_2(low.rank))
     together = max(1, (TOGETHER if len(low.adapters) <= NARROW_ROWS else TOGETHER // 2) // rows)
-    constants = rows, low.pitch, low.inputs, len(low.parts), low.splits, 128 if low.rank > 32 else 256, together
+    block_k = 256 if rows <= 32 and low.inputs % (256 * low.splits) == 0 else 128
+    constants = rows, low.pitch, low.inputs, len(low.parts), low.splits, block_k, together
     return Low(
         *(low.numbers, low.numbers[:, low.down :], low.ranks, low.parts, low.adapters, low.order, low.table),
         *(low.present, low.inner, low.following, low.numbers.stride(0), low.ranks.shape[1], low.following.numel()),
