@@ -34,7 +34,8 @@ def expand(
 ) -> None:
     """Add to out what inner [SPLITS, T, PARTS · RANK] makes. Programs: [S, blocks of outputs].
 
-    ups: [PARTS, 4], of each part its first block, and its `UpPart`. PITCH: see `LowRank`. ROWS: RANK, or the next power of two.
+    ups: [PARTS, 4], of each part its first block, and its `UpPart`. PITCH: see `LowRank`. ROWS: RANK, or the next
+    power of two.
     """
     if PDL:
         gdc_launch_dependents()

@@ -48,7 +48,7 @@ def power_of_2(number: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class UpPart:
-    """Where a part's second matrices [count, pitch] begin in a row of numbers, and the outputs [column, column + count)."""
+    """Where a part's second matrices [count, pitch] begin in a row of numbers; outputs [column, column + count)."""
 
     start: int
     column: int

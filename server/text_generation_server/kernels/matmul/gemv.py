@@ -57,13 +57,12 @@ def _gemv(
     PDL: tl.constexpr,
 ) -> None:
     block = tl.program_id(0) - leads
-    if low is not None:
-        if block < 0:
-            if PDL:
-                gdc_launch_dependents()
-            first_halves(x, x_stride, rows, low, block + leads, leads, 1, UNIT_PIECES, PDL)
-            emptied(low, block + leads, leads)
-            return
+    if low is not None and block < 0:
+        if PDL:
+            gdc_launch_dependents()
+        first_halves(x, x_stride, rows, low, block + leads, leads, 1, UNIT_PIECES, PDL)
+        emptied(low, block + leads, leads)
+        return
     of_w = weight_row(block * BLOCK_N + tl.arange(0, BLOCK_N), outputs, 1, KIND)
     m = tl.arange(0, ROWS)
     k = tl.arange(0, BLOCK_K)[None, None, :]

@@ -93,7 +93,7 @@ def first_halves(
     PIECES: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
-    """The units of program `first`, if it is one of `owners`; after it all that kernels in front have written is there."""
+    """The units of program `first`, if it is one of `owners`; after it all that kernels in front wrote is there."""
     RANK: tl.constexpr = low.RANK.value
     ROWS: tl.constexpr = low.ROWS.value
     INPUTS: tl.constexpr = low.INPUTS.value
@@ -216,7 +216,7 @@ def second_halves(
 
 @triton.jit
 def own_ups(of_w: tl.tensor, m: tl.tensor, rows: int, low: tl.tuple) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """For sums [m, n] of few rows: second matrices [m, n, r] of each row's own place; where factors [m, n, splits, r] are, if held.
+    """For sums [m, n] of few rows: each one's second matrix [m, n, r]; where factors [m, n, splits, r] are, if held.
 
     May be called before the kernel in front has ended.
     """
