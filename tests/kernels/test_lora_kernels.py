@@ -9,6 +9,7 @@ from text_generation_server.adapters import bank as module
 from text_generation_server.adapters.bank import BankLayout, LoraBank
 from text_generation_server.adapters.pairs import LoraPair
 from text_generation_server.distributed.group import SingleRank
+from text_generation_server.kernels.lora import linear as lora
 from text_generation_server.kernels.lora import segments
 from text_generation_server.kernels.lora.segments import segments_of
 from text_generation_server.kernels.matmul.config import KernelConfig, KernelKind
@@ -111,45 +112,54 @@ def test_inputs_that_are_padding_are_not_read(device):
     torch.testing.assert_close(got, expected)
 
 
-class Tuned(LinearKernel):
+class Carrying(LinearKernel):
     """Multiplies by one choice, and adds what it is offered."""
 
     def __init__(self, weight, bias, choice, kind=None):
-        self.weight, self.bias, self.choice, self.kind = weight, bias, choice, kind
         self.multiply = SmallBatchLinear(weight.device)
+        self.weight, self.bias, self.choice, self.kind = weight, bias, choice, kind
 
     def __call__(self, x):
-        return self.multiply(x, self.weight, self.bias, self.choice, self.kind)
+        raise AssertionError("adapters are there")
 
     def with_addend(self, x, offer):
         return self.multiply(x, self.weight, self.bias, self.choice, self.kind, offer())
 
     def gated(self, kind):
-        return Tuned(self.weight, self.bias, self.choice, kind)
+        return Carrying(self.weight, self.bias, self.choice, kind)
 
 
-GEMV = KernelConfig(KernelKind.GEMV, block_n=2, block_k=32, warps=1, stages=2)
+GEMV = KernelConfig(KernelKind.GEMV, block_n=8, block_k=64, warps=1, stages=2)
 DOT = KernelConfig(KernelKind.DOT, block_n=16, block_k=32, warps=1, stages=2)
 SWAPPED = KernelConfig(KernelKind.DOT, block_n=64, block_k=32, warps=4, stages=2)
-CARRIERS = GEMV, DOT, SWAPPED, replace(DOT, splits=3), replace(SWAPPED, splits=2)
 
 
-@pytest.mark.parametrize("choice", CARRIERS, ids=str)
-@pytest.mark.parametrize("kind", [None, Activation.SILU])
-@pytest.mark.parametrize("rank", [5, 16, 40])
-def test_the_product_s_own_kernel_adds_what_the_twin_says(device, choice, kind, rank):
-    """Several mixtures one after the other, and several products a step: what one leaves another must find empty."""
-    outputs, inputs = ((20, 20) if kind else (48, 7, 30)), 384
+@pytest.mark.parametrize(
+    ("choice", "kind", "rank"),
+    [
+        (GEMV, None, 16),
+        (GEMV, Activation.SILU, 5),
+        (DOT, None, 5),
+        (replace(DOT, splits=3), None, 40),
+        (SWAPPED, Activation.SILU, 16),
+        (replace(SWAPPED, splits=2), None, 16),
+    ],
+    ids=str,
+)
+def test_a_product_s_own_kernel_adds_what_the_twin_says(device, choice, kind, rank, monkeypatch):
+    """Several products a step, so that what one leaves is found by the next; outputs of several parts in a block."""
+    for name in ("SHARE", "LEAST_SHARE"):
+        monkeypatch.setattr(lora, name, 64)
+    outputs, inputs = ((20, 20) if kind else (48, 7, 30)), 192
     linear, width = column(outputs, inputs)
     filled(linear, device, torch.float16, rank)
     drawn = torch.Generator().manual_seed(3)
     weight = (torch.randn(width, inputs, generator=drawn) / 20).to(device, torch.float16)
     bias = torch.randn(width, generator=drawn).to(device, torch.float16)
-    addend, linear._kernel = linear.addend, Tuned(weight, bias, choice)
-    kernel = module._kernel(addend._parts, addend._numbers, addend._ranks, rank)
+    addend, linear._kernel = linear.addend, Carrying(weight, bias, choice)
     multiply = linear if kind is None else linear.gated(kind)
-    for adapters in MIXTURES:
-        adapters = adapters[:2] if choice is GEMV else adapters
+    kernel = module._kernel(addend._parts, addend._numbers, addend._ranks, rank)
+    for adapters in [[5, 2]] if choice.kernel is KernelKind.GEMV else [[2] * 20, MIXTURES[-2]]:
         numbers = torch.tensor(adapters, device=device)
         step = LinearStep(numbers)
         for _ in range(3):
@@ -161,3 +171,13 @@ def test_the_product_s_own_kernel_adds_what_the_twin_says(device, choice, kind, 
                 expected = gated_activation(kind)(expected.half())
             addend._kernel = kernel
             torch.testing.assert_close(multiply(x, step).float(), expected.float(), atol=0.02, rtol=0.01)
+
+
+@pytest.mark.parametrize("tokens", [129, 2])
+def test_many_tokens_are_left_to_the_kernels_of_adapters(device, tokens, few):
+    linear, _ = column((32,), 64)
+    filled(linear, device, torch.float16, 16)
+    addend, numbers = linear.addend, torch.ones(tokens, dtype=torch.int64, device=device)
+    addend._kernel = module._kernel(addend._parts, addend._numbers, addend._ranks, 16)
+    offer = addend.offer(torch.zeros(tokens, 64, device=device), numbers, LinearStep(numbers))
+    assert (offer is not None) == (tokens == 2 and segments.COMPARED > PLACES)
