@@ -62,6 +62,7 @@ lint: $(INSTALLED) ## check format and style
 
 types: $(INSTALLED) ## check types
 	$(BIN)/mypy $(PACKAGES)
+	MYPYPATH=tests $(BIN)/mypy --allow-untyped-calls --no-warn-return-any --follow-imports=silent measurements
 
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest --quiet --numprocesses $(TEST_WORKERS) --dist loadfile

@@ -16,17 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from gpu_points import SHAPES
 from text_generation_server.device.recorder import CudaRecorder
-from text_generation_server.device.stream import make_stream
+from text_generation_server.device.stream import Pending, make_stream
 from text_generation_server.distributed.group import SingleRank
 from text_generation_server.engine.choosing import ChoosingRows, SamplingInput
 from text_generation_server.engine.graphs.decodes import usual_sizes
+from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import Admission, AllocateCache, StepPlan
 from text_generation_server.engine.runner import Runner
 from text_generation_server.models.loading import ModelOptions, load_model
+from text_generation_server.sampling.counts import CountsRows
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
+
+Launch = Callable[[], Pending[StepOutput]]
 
 ROWS, WARM, STEPS = 288, 3, 12
 """Rows of the table, and how often a step is run before and while it is timed."""
@@ -81,7 +86,7 @@ class Bench:
         self.runner.allocate(AllocateCache(slots, ROWS, longest, tuple(usual_sizes(256)))).result()
         self._slots = random.Random(0).sample(range(slots), slots)
 
-    def step(self, point: Point) -> Callable[[], object]:
+    def step(self, point: Point) -> Launch:
         """What launches the step, after its rows have been admitted."""
         each = len(self._slots) // (point.answers + point.prompts)
         rows = range(point.answers + point.prompts)
@@ -93,11 +98,11 @@ class Bench:
 
 
 def _greedy(rows: int) -> SamplingInput:
-    asked = ChoosingRows([SamplingParams()] * rows, [0] * rows, [None] * rows, WatermarkParams())
-    return SamplingInput(asked, [0.0] * rows, [1] * rows)
+    asked = ChoosingRows([SamplingParams()] * rows, [0] * rows, [CountsRows()] * rows, WatermarkParams())
+    return SamplingInput(asked, [0.0] * rows, [1] * rows, [0] * rows)
 
 
-def timed(launch: Callable[[], object]) -> tuple[float, float, float]:
+def timed(launch: Launch) -> tuple[float, float, float]:
     """Milliseconds a step: of the whole, of the host to launch it, of the device by its events."""
     for _ in range(WARM):
         launch().result()
@@ -110,19 +115,20 @@ def timed(launch: Callable[[], object]) -> tuple[float, float, float]:
         if len(pending) > 1:
             pending[-2].result()
     worked = sum(step.result().forward_ns for step in pending) / 1e9
-    return tuple(1e3 * seconds / STEPS for seconds in (time.perf_counter() - began, host, worked))
+    whole = time.perf_counter() - began
+    return whole * 1e3 / STEPS, host * 1e3 / STEPS, worked * 1e3 / STEPS
 
 
-def kernels(launch: Callable[[], object], most: int) -> list[tuple[str, float]]:
+def kernels(launch: Launch, most: int) -> list[tuple[str, float]]:
     """The kernels that take most of a step, and their milliseconds."""
-    took: collections.Counter[str] = collections.Counter()
+    took: dict[str, float] = collections.defaultdict(float)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(WARM):
             launch().result()
     for event in profile.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+        if event.device_type == DeviceType.CUDA:
             took[event.name[:80]] += event.device_time / WARM / 1e3
-    return took.most_common(most)
+    return sorted(took.items(), key=lambda item: -item[1])[:most]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -27,8 +27,22 @@ Generate = Callable[[int, int, int], float]
 
 
 @dataclass(frozen=True, slots=True)
+class Experts:
+    """Of a layer's MLP: `count` experts of `size` each, of which a token has `top`. config: its family's own words."""
+
+    count: int
+    top: int
+    size: int
+    config: tuple[tuple[str, object], ...]
+
+    def distinct(self, tokens: int) -> float:
+        """How many of them so many tokens are likely to want, if all are liked alike."""
+        return self.count * (1 - (1 - self.top / self.count) ** tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
-    """A Llama of some size, as its config.json says it."""
+    """A model of some size, as its config.json says it: a Llama, or one with experts."""
 
     hidden_size: int = 4096
     intermediate_size: int = 11008
@@ -38,26 +52,38 @@ class Shape:
     vocab_size: int = 32000
     max_position_embeddings: int = 4096
     rope_theta: float = 10000.0
+    head_dim: int | None = None
+    experts: Experts | None = None
 
     @property
     def weight_bytes(self) -> int:
-        """Of all weights that a step reads: of the embedding it reads a few rows only."""
-        projected = self.hidden_size + 2 * self._kv_size + self.hidden_size
-        layer = self.hidden_size * (projected + 3 * self.intermediate_size)
+        """Of all weights but the embedding, of which a step reads a few rows only."""
+        return self.read_bytes(None)
+
+    def read_bytes(self, tokens: int | None) -> int:
+        """Of the weights that a step of so many tokens is likely to read; of all for None."""
+        layer = self.hidden_size * 2 * self._head_dim * (self.num_attention_heads + self.num_key_value_heads)
+        if self.experts is None:
+            layer += self.hidden_size * 3 * self.intermediate_size
+        else:
+            read = self.experts.count if tokens is None else self.experts.distinct(tokens)
+            layer += round(self.hidden_size * (3 * self.experts.size * read + self.experts.count))
         return BYTES * (self.num_hidden_layers * layer + self.vocab_size * self.hidden_size)
 
     @property
     def cache_bytes(self) -> int:
         """Of a token's keys and values."""
-        return BYTES * 2 * self.num_hidden_layers * self._kv_size
+        return BYTES * 2 * self.num_hidden_layers * self._head_dim * self.num_key_value_heads
 
     @property
-    def _kv_size(self) -> int:
-        return self.hidden_size // self.num_attention_heads * self.num_key_value_heads
+    def _head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads if self.head_dim is None else self.head_dim
 
     def write(self, directory: Path) -> None:
         """Make a model directory without weights."""
-        config = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        config = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "experts"}
+        if self.head_dim is None:
+            del config["head_dim"]
         config |= {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -69,6 +95,8 @@ class Shape:
             "bos_token_id": 1,
             "eos_token_id": 2,
         }
+        if self.experts is not None:
+            config |= dict(self.experts.config)
         (directory / "config.json").write_text(json.dumps(config, indent=2))
 
 
@@ -90,6 +118,40 @@ SHAPES = {
         vocab_size=128256,
         max_position_embeddings=8192,
         rope_theta=500000.0,
+    ),
+    "mixtral-8x7b-16-layers": Shape(
+        intermediate_size=14336,
+        num_hidden_layers=16,
+        num_key_value_heads=8,
+        max_position_embeddings=32768,
+        rope_theta=1000000.0,
+        experts=Experts(
+            *(8, 2, 14336),
+            (
+                *(("architectures", ["MixtralForCausalLM"]), ("model_type", "mixtral")),
+                *(("num_local_experts", 8), ("num_experts_per_tok", 2), ("sliding_window", None)),
+            ),
+        ),
+    ),
+    "qwen3-30b-a3b": Shape(
+        hidden_size=2048,
+        intermediate_size=6144,
+        num_hidden_layers=48,
+        num_attention_heads=32,
+        num_key_value_heads=4,
+        vocab_size=151936,
+        head_dim=128,
+        max_position_embeddings=40960,
+        rope_theta=1000000.0,
+        experts=Experts(
+            *(128, 8, 768),
+            (
+                *(("architectures", ["Qwen3MoeForCausalLM"]), ("model_type", "qwen3_moe")),
+                *(("num_experts", 128), ("num_experts_per_tok", 8), ("moe_intermediate_size", 768)),
+                *(("norm_topk_prob", True), ("decoder_sparse_step", 1), ("mlp_only_layers", [])),
+                *(("use_sliding_window", False), ("sliding_window", None), ("max_window_layers", 48)),
+            ),
+        ),
     ),
 }
 

@@ -45,8 +45,9 @@ def _place(rank: int, shards: int, port: int) -> Mapping[str, str]:
 def _running(
     command: Sequence[str], environment: Mapping[str, str], output: BinaryIO
 ) -> Iterator[subprocess.Popen[bytes]]:
-    streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-    process = subprocess.Popen(command, env=environment, **streams)
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+    )
     try:
         yield process
     finally:

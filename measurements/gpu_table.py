@@ -44,9 +44,12 @@ class Step:
 
 
 def floor_ms(shape: Shape, batch: int, prompt: int) -> float:
-    """Of a step in the middle of those that are timed: all weights, and all keys and values, are read once."""
+    """Of a step in the middle of those that are timed.
+
+    All weights that its tokens are likely to want, and all keys and values, are read once.
+    """
     context = prompt + (LONG + SHORT) // 2
-    return (shape.weight_bytes + batch * context * shape.cache_bytes) / BANDWIDTH * 1e3
+    return (shape.read_bytes(batch) + batch * context * shape.cache_bytes) / BANDWIDTH * 1e3
 
 
 def tables(ours: Mapping[str, Any], peer: Mapping[str, Any]) -> str:

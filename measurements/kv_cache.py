@@ -6,6 +6,7 @@ does. What fails is told, and the next follows. See docs/quantization.md.
 """
 
 import argparse
+import functools
 import json
 import sys
 import tempfile
@@ -69,8 +70,8 @@ def main(arguments: Sequence[str]) -> None:
             for cache in options.caches:
                 for backend in options.backends:
                     name = f"{heads} {point} {cache} by {backend}"
-                    asked = HEADS[heads], Point.parse(point), CACHES[cache], backend
-                    works.append((name, lambda asked=asked: attention(*asked, device, speed)))  # type: ignore[misc]
+                    asked = HEADS[heads], Point.parse(point), CACHES[cache], backend, device, speed
+                    works.append((name, functools.partial(attention, *asked)))
     if options.steps:
         works.append(("steps", lambda: steps(options, device)))
     for name, work in works:
@@ -164,7 +165,7 @@ def _model(
 def _step(model: Decoder, point: Point, device: torch.device) -> float:
     rows, keys = point.rows, point.keys
     table = RowTable(rows, keys, device)
-    states = allocate(model.states, rows * keys, rows)
+    states = allocate(model.states, rows * keys, rows, keys)
     for layer in range(model.kv.num_layers):
         states[0].layer(layer).view(torch.uint8).zero_()  # type: ignore[attr-defined]
     slots = torch.randperm(rows * keys).view(rows, keys).tolist()

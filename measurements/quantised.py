@@ -25,6 +25,7 @@ from gpu_points import SHAPES, Shape
 from text_generation_server.architectures.registry import read_spec
 from text_generation_server.attention.base import AUTO
 from text_generation_server.cache.layout import RowLayout
+from text_generation_server.cache.paged import PagedCache
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import allocate
 from text_generation_server.config.configdict import ConfigDict
@@ -40,6 +41,7 @@ from text_generation_server.quantization.dense import DenseScheme
 from text_generation_server.quantization.formats.made import NF4
 from text_generation_server.quantization.formats.table import scheme_of
 from text_generation_server.quantization.tuning import MatmulTuner
+from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.weights.random import RandomCheckpoint
 
 TINY = Shape(
@@ -177,7 +179,8 @@ def check(name: str, device: torch.device, rows: Sequence[int]) -> dict[str, flo
     from text_generation_server.layers.activation import gated_activation
     from text_generation_server.specs.activation import Activation
 
-    multiply, found = SmallBatchLinear(device), {}
+    multiply = SmallBatchLinear(device)
+    found: dict[str, Any] = {}
     n, k = (4096, 4096) if device.type == "cuda" else (128, 256)
     for size in (128, 64, 32):
         weight = random_weight(name, n, k, device, size)
@@ -254,6 +257,7 @@ def load(form: Form, shape: Shape, device: torch.device, rows: Sequence[int], ke
     scheme = scheme_of(None if form.found is None else ConfigDict(form.found), form.asked, dense)
     checkpoint = RandomCheckpoint(dtype, device, lambda _done, _total: None)
     reader = TensorReader(checkpoint, scheme, dense, transposed=False)
+    assert isinstance(spec, DecoderSpec)
     model = DecoderBuilder(spec, reader, SingleRank(), AUTO).build()
     if tuner is not None:
         tuner.tune(rows)
@@ -274,8 +278,9 @@ def steps(form: Form, shape: Shape, device: torch.device, options: argparse.Name
     table = RowTable(rows, max(longest, prompt), device)
     slots = max(rows * longest, prompt)
     states = allocate(model.states, slots, rows, longest)
-    for spec, state in zip(model.states, states, strict=True):
-        for layer in range(spec.num_layers):
+    for state in states:
+        assert isinstance(state, PagedCache)
+        for layer in range(model.kv.num_layers):
             state.layer(layer).zero_()
     build = StepBuilder(table, states)
     for count in options.rows:

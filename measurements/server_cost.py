@@ -64,6 +64,15 @@ class InstantRunner:
         ids = [self._text[(row * 37 + self._step) % len(self._text)] for row in plan.rows]
         return _done(StepOutput(HostSampled(ids, [-0.5] * len(ids), [[]] * len(ids)), (), 0))
 
+    def reserve_adapters(self) -> None:
+        """Nothing."""
+
+    def put_adapter(self, key: int, place: int) -> None:
+        """Nothing."""
+
+    def drop_adapter(self, key: int) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 

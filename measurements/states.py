@@ -6,6 +6,7 @@ Prints a table; with --peer an encoder's model is timed through transformers as 
 """
 
 import argparse
+import functools
 import json
 import sys
 import tempfile
@@ -133,13 +134,13 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     work()
     found = []
     for _ in range(3):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
         for _ in range(REPLAYS):
             work()
-        ended.record()
-        ended.synchronize()
-        found.append(began.elapsed_time(ended) / REPLAYS)
+        last.record()
+        last.synchronize()
+        found.append(first.elapsed_time(last) / REPLAYS)
     return min(found)
 
 
@@ -217,7 +218,7 @@ def peer(config: Mapping[str, Any], rows: Sequence[int], device: torch.device, c
     for count, length in ((1, SOURCE), (16, 128)):
         ids = torch.randint(3, config["vocab_size"], (count, length), device=device)
         encoder = torch.compile(model.encoder) if compiled else model.encoder
-        print(f"{name}: encoder {count}x{length} {timed(lambda e=encoder, i=ids: e(input_ids=i), device):.3f} ms")
+        print(f"{name}: encoder {count}x{length} {timed(functools.partial(encoder, input_ids=ids), device):.3f} ms")
     for count in rows:
         read = BaseModelOutput(torch.randn(count, SOURCE, config["d_model"], dtype=torch.bfloat16, device=device))
         told = {"cache_implementation": "static"} if compiled else {}

@@ -75,7 +75,7 @@ def measure(name: str, counts: list[int], device: torch.device, dtype: torch.dty
         (Path(folder) / "config.json").write_text(json.dumps(config))
         options = ModelOptions(dtype, device, random_weights=True)
         model = load_model(Path(folder), options, SingleRank(), lambda _done, _total: None)
-    reader, states = cast(ImageReader, model.reader), allocate(model.states, 64, 4)
+    reader, states = cast(ImageReader, model.reader), allocate(model.states, 64, 4, 64)
     random = np.random.default_rng(0).normal(size=pixels).astype(np.float32)
     image = PreparedImage(random, original, grid, tokens, b"")
     for count in counts:

@@ -51,6 +51,10 @@ def test_weights_of_few_bits_are_measured_in_every_form(capsys):
 def test_bytes_of_the_known_shapes():
     assert SHAPES["llama-2-7b"].weight_bytes == pytest.approx(13.215e9, rel=1e-3)
     assert SHAPES["llama-3-8b"].weight_bytes == pytest.approx(15.010e9, rel=1e-3)
+    assert SHAPES["qwen3-30b-a3b"].weight_bytes == pytest.approx(2 * (30.53e9 - 151936 * 2048), rel=1e-3)
+    assert SHAPES["mixtral-8x7b-16-layers"].read_bytes(1) == pytest.approx(
+        2 * (0.131e9 + 16 * (0.0419e9 + 2 * 0.1762e9)), rel=1e-3
+    )
     assert SHAPES["llama-2-7b"].cache_bytes == 32 * 2 * 4096 * 2
     assert SHAPES["llama-3-8b"].cache_bytes == 32 * 2 * 1024 * 2
 

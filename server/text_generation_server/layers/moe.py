@@ -27,8 +27,14 @@ class Router:
 
     def __call__(self, x: Tensor, step: LinearStep) -> tuple[Tensor, Tensor]:
         """[T, hidden] to the chosen experts and their weights, [T, k] each."""
-        scores = self._linear(x, step).float().softmax(-1)
-        weights, experts = scores.topk(self._top_k)
+        scores = self._linear(x, step)
+        if scores.is_cuda:
+            from text_generation_server.kernels.experts.routing import (
+                route,
+            )  # only there is Triton sure to be installed
+
+            return route(scores, self._top_k, self._normalise, x.dtype)
+        weights, experts = scores.float().softmax(-1).topk(self._top_k)
         if self._normalise is not None:
             weights = weights / torch.linalg.vector_norm(weights, self._normalise, -1, keepdim=True)
         return experts, weights.to(x.dtype)
@@ -99,6 +105,12 @@ class ExpertsAddend:
 def added_to(addend: ExpertsAddend | None, tokens: Tensor, experts: Tensor) -> PairsAddend | NothingAdded:
     """See `ExpertsAddend.of_pairs`; nothing for None."""
     return NothingAdded() if addend is None else addend.of_pairs(tokens, experts)
+
+
+def pairs_of(x: Tensor, experts: Tensor, addend: ExpertsAddend | None) -> tuple[Tensor, PairsAddend | NothingAdded]:
+    """Inputs [T · k, hidden] of all pairs, a token's after the other's, and what is added to their products."""
+    tokens = torch.arange(len(x), device=x.device).repeat_interleave(experts.shape[1])
+    return x[tokens], added_to(addend, tokens, experts.flatten())
 
 
 class ExpertsKernel(Protocol):

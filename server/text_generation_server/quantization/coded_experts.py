@@ -9,7 +9,14 @@ from torch import Tensor
 
 from text_generation_server.kernels.matmul.config import LEAST_SIZE
 from text_generation_server.layers.activation import gated_activation
-from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, NothingAdded, PairsAddend, added_to
+from text_generation_server.layers.moe import (
+    ExpertsAddend,
+    ExpertsKernel,
+    NothingAdded,
+    PairsAddend,
+    added_to,
+    pairs_of,
+)
 from text_generation_server.quantization.coded import Coded, as_stored
 from text_generation_server.quantization.coded_kernels import plain_weights
 from text_generation_server.quantization.dense_experts import DenseExperts
@@ -63,7 +70,7 @@ class CodedExperts(ExpertsKernel):
             inner = self._up.multiply(x, order, ends, experts.shape[1], self._kind)
             outer = self._down.multiply(inner, order, ends, 1, None)
         else:
-            rows, added = _pairs(x, experts, addend)
+            rows, added = pairs_of(x, experts, addend)
             inner = self._activation(added.up(rows)(self._up.multiply(x, order, ends, experts.shape[1], None)))
             outer = added.down(inner)(self._down.multiply(inner, order, ends, 1, None))
         return (outer.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
@@ -76,7 +83,7 @@ class CodedExperts(ExpertsKernel):
     def by_choice(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """Each choice's weights made plain, of all choices at once."""
         numbers = experts.flatten()
-        rows, added = _pairs(x, experts, addend)
+        rows, added = pairs_of(x, experts, addend)
         inner = self._activation(added.up(rows)(torch.bmm(self._up.plain(numbers), rows[..., None])[..., 0]))
         outer = added.down(inner)(torch.bmm(self._down.plain(numbers), inner[..., None])[..., 0])
         return (outer.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
@@ -84,12 +91,6 @@ class CodedExperts(ExpertsKernel):
     def _expert(self, x: Tensor, number: Tensor, added: PairsAddend | NothingAdded) -> Tensor:
         inner = self._activation(added.up(x)(F.linear(x, self._up.plain(number)[0])))
         return added.down(inner)(F.linear(inner, self._down.plain(number)[0]))
-
-
-def _pairs(x: Tensor, experts: Tensor, addend: ExpertsAddend | None) -> tuple[Tensor, PairsAddend | NothingAdded]:
-    """Inputs [T · k, hidden] of all pairs, a token's after the other's, and what is added to their products."""
-    tokens = torch.arange(len(x), device=x.device).repeat_interleave(experts.shape[1])
-    return x[tokens], added_to(addend, tokens, experts.flatten())
 
 
 class _Stack:
