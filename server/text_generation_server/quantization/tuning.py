@@ -18,7 +18,14 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from text_generation_server.kernels.matmul.config import CUBLAS, Form, KernelConfig, candidates, packed_candidates
+from text_generation_server.kernels.matmul.config import (
+    CUBLAS,
+    Form,
+    KernelConfig,
+    can_lead,
+    candidates,
+    packed_candidates,
+)
 from text_generation_server.kernels.matmul.low_rank import LowRank
 from text_generation_server.kernels.matmul.packed import PackedWeight, Weight
 from text_generation_server.kernels.matmul.picks import PickFile
@@ -146,9 +153,7 @@ class MatmulTuner:
 
     def own_choice(self, shape: Shape, rows: int) -> KernelConfig | None:
         """As `choice`, where a kernel of ours can do more than multiply; None where that would be no use."""
-        choice = self.choice(shape, rows)
-        if choice == CUBLAS:
-            choice = _nearest(self._own.get(shape, {}), rows)
+        choice = _nearest(self._own.get(shape, {}), rows)
         return None if choice == CUBLAS else choice
 
     def tune(self, rows: Sequence[int] = ROWS) -> None:
@@ -241,7 +246,7 @@ def _fastest(measure: Measure, shape: Shape, weights: Sequence[Weight], rows: in
     best, fastest, own, least = CUBLAS, library / GAIN, CUBLAS, library + OWN_MORE
     for choice in possible:
         taken = measure(choice, weights, rows, shape.kind, fastest * HOPELESS)
-        if taken is not None and taken < least:
+        if taken is not None and taken < least and can_lead(choice, rows):
             own, least = choice, taken
         if taken is not None and taken < fastest:
             best, fastest = choice, taken

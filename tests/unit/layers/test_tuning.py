@@ -68,6 +68,17 @@ def test_cublas_stays_unless_it_is_beaten_clearly():
     assert picked(tuned(MadeUp({first: 9.95, second: 9.8}))) == second
 
 
+def test_what_adds_more_than_a_product_is_ours_unless_it_takes_much_longer():
+    first, second, *others = candidates(1, N, K)
+    shape = Shape(N, K, BF16)
+    slow = dict.fromkeys([first, *others], 30.0)
+    assert tuned(MadeUp({second: 8.0})).own_choice(shape, 1) == second
+    beaten = tuned(MadeUp(slow | {second: 15.0}))
+    assert (picked(beaten), beaten.own_choice(shape, 1)) == (CUBLAS, second)
+    assert tuned(MadeUp(slow | {second: 30.0})).own_choice(shape, 1) is None
+    assert MatmulTuner(None, CPU, MadeUp()).own_choice(shape, 1) is None
+
+
 def test_small_weights_are_not_worth_a_measurement():
     measure = MadeUp()
     tuner = tuned(measure, weights=[weight(256, 256)])

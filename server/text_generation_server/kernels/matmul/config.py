@@ -95,6 +95,7 @@ _WIDE_TILES = (
     KernelConfig(KernelKind.DOT, 128, 128, 8, 3),
     KernelConfig(KernelKind.DOT, 64, 128, 4, 4),
     KernelConfig(KernelKind.DOT, 64, 64, 4, 8),
+    KernelConfig(KernelKind.DOT, 64, 64, 4, 4),
 )
 
 
@@ -104,6 +105,20 @@ def block_rows(rows: int) -> int:
     With 8 Triton takes the instructions of single warps, and a step of 8 rows took longer than one of 16 (H100).
     """
     return max(16, 1 << (rows - 1).bit_length())
+
+
+def beside_each_other(choice: KernelConfig, rows: int) -> int:
+    """How many programs of the tensor-core kernel a multiprocessor has room for, at least one."""
+    return max(1, SHARED_BYTES // _shared(choice, rows))
+
+
+def can_lead(choice: KernelConfig, rows: int) -> bool:
+    """Whether others run beside a program, which then may wait for them and keeps nobody waiting."""
+    return choice.kernel is KernelKind.GEMV or (choice.kernel is KernelKind.DOT and beside_each_other(choice, rows) > 1)
+
+
+def _shared(choice: KernelConfig, rows: int) -> int:
+    return 2 * (choice.block_n + block_rows(rows)) * choice.block_k * choice.stages
 
 
 def candidates(rows: int, n: int, k: int) -> list[KernelConfig]:
@@ -168,13 +183,12 @@ def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfi
 
 def _fits(tile: KernelConfig, rows: int, n: int, k: int) -> bool:
     # Each program reads all of x: with lower blocks that would be many times what there is of weights.
-    shared = 2 * (tile.block_n + block_rows(rows)) * tile.block_k * tile.stages
     programs = n // tile.block_n
     return (
         tile.block_n >= min(rows, WARP_GROUP_OUTPUTS)
         and k % tile.block_k == 0
         and programs <= _MOST_PROGRAMS
-        and shared <= SHARED_BYTES
+        and _shared(tile, rows) <= SHARED_BYTES
     )
 
 

@@ -12,11 +12,16 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.dependent_launch import overlaps
-from text_generation_server.kernels.matmul.config import SHARED_BYTES, WARP_GROUP_OUTPUTS, KernelConfig, block_rows
+from text_generation_server.kernels.matmul.config import (
+    WARP_GROUP_OUTPUTS,
+    KernelConfig,
+    beside_each_other,
+    block_rows,
+)
 from text_generation_server.kernels.matmul.fetch import fetch
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.kernels.matmul.low_rank import LowRank
-from text_generation_server.kernels.matmul.low_rank_sums import emptied, first_halves, given, second_halves, shares
+from text_generation_server.kernels.matmul.low_rank_sums import first_halves, given, leads, near, second_halves
 from text_generation_server.specs.activation import Activation
 
 BYTES_AHEAD = 1 << 16
@@ -52,7 +57,7 @@ def sum_of_splits(
     return total, last
 
 
-@triton.jit(do_not_specialize=["rows", "leads", "owners"])
+@triton.jit(do_not_specialize=["rows", "leads"])
 def _dot(
     x: tl.tensor,
     w: tl.tensor,
@@ -65,7 +70,6 @@ def _dot(
     outputs: int,
     low: tl.tuple,
     leads: int,
-    owners: int,
     K: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -80,9 +84,12 @@ def _dot(
     PDL: tl.constexpr,
 ) -> None:
     tl.static_assert(K % (SPLITS * BLOCK_K) == 0)
-    program = tl.program_id(0)
+    program = tl.program_id(0) - leads
+    if low is not None and program < 0:
+        first_halves(x, x_stride, rows, low, program + leads, leads, 4, UNIT_PIECES, PDL)
+        return
     blocks = (tl.num_programs(0) - leads) // SPLITS
-    block, split = (program - leads) % blocks, (program - leads) // blocks
+    block, split = program % blocks, program // blocks
     start = split * (K // SPLITS)
     of_w = weight_row(block * BLOCK_N + tl.arange(0, BLOCK_N), outputs, BLOCK_N // 2, KIND)
     m = tl.arange(0, BLOCK_M)
@@ -90,15 +97,10 @@ def _dot(
     row_of_w = w + of_w.to(tl.int64)[:, None] * K + start
     row_of_x = x + m[:, None] * x_stride + start
     if PDL:
-        if program >= leads:
-            fetch(row_of_w, BYTES, PIECES)
+        fetch(row_of_w, BYTES, PIECES)
+        if low is not None:
+            near(low, m, rows)
         gdc_launch_dependents()
-    if low is not None:
-        first_halves(x, x_stride, rows, low, program, owners, 4, UNIT_PIECES, PDL)
-        emptied(low, program, tl.num_programs(0))
-        if program < leads:
-            return
-    elif PDL:
         gdc_wait()
     # The weights are the left operand, or the right one.
     total = tl.zeros((BLOCK_N, BLOCK_M) if SWAPPED else (BLOCK_M, BLOCK_N), tl.float32)
@@ -151,10 +153,11 @@ def dot(
     if splits > 1:
         parts = torch.empty(blocks * splits * choice.block_n * block_m, dtype=torch.float32, device=x.device)
     pdl = overlaps(x.device) and (low is None or low.overlaps)
-    leads, owners = (0, 0) if low is None else shares(low, blocks * splits)
-    _dot[(leads + blocks * splits,)](
+    beside = beside_each_other(choice, rows)
+    in_front = 0 if low is None else leads(low, blocks * splits, beside)
+    _dot[(in_front + blocks * splits,)](
         *(x, weight, bias, y, parts, arrived if splits > 1 else None, x.stride(0), rows, outputs),
-        *(None if low is None else given(low), leads, owners),
+        *(None if low is None else given(low), in_front),
         K=inputs,
         SPLITS=splits,
         BLOCK_M=block_m,
@@ -169,12 +172,7 @@ def dot(
         PDL=pdl,
         launch_pdl=pdl,
         num_warps=choice.warps,
-        maxnreg=None if low is None else _registers(choice, block_m),
+        # What comes after the sums must not keep programs from running beside each other.
+        maxnreg=None if low is None else min(MOST_REGISTERS, REGISTERS // (32 * choice.warps * beside) // 8 * 8),
     )
     return y
-
-
-def _registers(choice: KernelConfig, block_m: int) -> int:
-    """Of a thread, so that what comes after the sums does not keep programs from running beside each other."""
-    beside = max(1, SHARED_BYTES // (2 * (choice.block_n + block_m) * choice.block_k * choice.stages))
-    return min(MOST_REGISTERS, REGISTERS // (32 * choice.warps * beside) // 8 * 8)

@@ -14,7 +14,7 @@ from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.matmul.config import KernelConfig
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.kernels.matmul.low_rank import LowRank
-from text_generation_server.kernels.matmul.low_rank_sums import emptied, first_halves, given, own_sums, own_ups
+from text_generation_server.kernels.matmul.low_rank_sums import first_halves, given, own_sums, own_ups
 from text_generation_server.specs.activation import Activation
 
 VECTOR = 8
@@ -58,10 +58,7 @@ def _gemv(
 ) -> None:
     block = tl.program_id(0) - leads
     if low is not None and block < 0:
-        if PDL:
-            gdc_launch_dependents()
         first_halves(x, x_stride, rows, low, block + leads, leads, 1, UNIT_PIECES, PDL)
-        emptied(low, block + leads, leads)
         return
     of_w = weight_row(block * BLOCK_N + tl.arange(0, BLOCK_N), outputs, 1, KIND)
     m = tl.arange(0, ROWS)
@@ -78,6 +75,8 @@ def _gemv(
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
+    if low is not None:
+        bits = tl.load(factors, mask=held, other=0, volatile=True)
     total = tl.zeros((ROWS, BLOCK_N, BLOCK_K // FOLD), tl.float32)
     values = tl.load(row_of_x + k, mask=k < K, other=0.0)
     for start in range(0, K, AHEAD * BLOCK_K):
@@ -94,7 +93,7 @@ def _gemv(
         tiles = following
     result = tl.sum(total, 2)
     if low is not None:
-        result += own_sums(ups, factors, held)
+        result += own_sums(ups, bits, factors, held)
     if bias is not None:
         result += tl.load(bias + of_w).to(tl.float32)[None, :]
     if KIND is not None:

@@ -11,16 +11,19 @@ from typing import Any, NamedTuple
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_wait
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.matmul.config import NARROW_ROWS
-from text_generation_server.kernels.matmul.fetch import fetch
+from text_generation_server.kernels.matmul.fetch import fetch, fetch_run, to_l1
 from text_generation_server.kernels.matmul.low_rank import EMPTY, LowRank
 
 _EMPTY = tl.constexpr(EMPTY)
 
 _CLEARED = tl.constexpr(256)
 """Numbers that a program empties at a time."""
+
+LEAST_LEADS = 32
+"""Programs that make first halves, unless there are fewer units."""
 
 UNIT_TOKENS = tl.constexpr(16)
 """Of a segment, at most."""
@@ -69,16 +72,12 @@ def given(low: LowRank) -> Low:
     )
 
 
-def shares(low: LowRank, programs: int) -> tuple[int, int]:
-    """How many programs do nothing but first halves, before `programs` others, and how many have some of those.
-
-    As many as surely run at once: who waits may have some, too.
-    """
+def leads(low: LowRank, programs: int, beside: int) -> int:
+    """How many programs make first halves, in front of `programs` others, `beside` of which a multiprocessor holds."""
     if low.numbers.device.type != "cuda":
-        return 1, 1
+        return 1
     multiprocessors = torch.cuda.get_device_properties(low.numbers.device).multi_processor_count
-    leads = min(-programs % multiprocessors, low.units)
-    return leads, min(leads + programs, multiprocessors)
+    return min(low.units, max(LEAST_LEADS, -programs % (beside * multiprocessors)))
 
 
 @triton.jit
@@ -87,13 +86,13 @@ def first_halves(
     x_stride: int,
     rows: int,
     low: tl.tuple,
-    first: int,
-    owners: int,
+    program: int,
+    programs: int,
     STAGES: tl.constexpr,
     PIECES: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
-    """The units of program `first`, if it is one of `owners`; after it all that kernels in front wrote is there."""
+    """The units of one of so many programs, and its share of what the next kernel must find empty."""
     RANK: tl.constexpr = low.RANK.value
     ROWS: tl.constexpr = low.ROWS.value
     INPUTS: tl.constexpr = low.INPUTS.value
@@ -101,22 +100,26 @@ def first_halves(
     SPLITS: tl.constexpr = low.SPLITS.value
     BLOCK_K: tl.constexpr = low.BLOCK_K.value
     SHARE: tl.constexpr = (INPUTS + SPLITS * BLOCK_K - 1) // (SPLITS * BLOCK_K) * BLOCK_K
+    if PDL:
+        gdc_launch_dependents()
     units = tl.load(low.present) * (PARTS * SPLITS)
-    units = tl.where(first < owners, units, 0)
     row = tl.arange(0, ROWS)
     k = tl.arange(0, BLOCK_K)
-    for unit in tl.range(first, units, owners, num_stages=1):
-        split, part, segment = unit % SPLITS, unit // SPLITS % PARTS, low.table + unit // (SPLITS * PARTS) * 3
-        place, start, end = tl.load(segment).to(tl.int64), tl.load(segment + 1), tl.load(segment + 2)
-        rank = tl.load(low.ranks + place * low.all_parts + tl.load(low.parts + part * 4))
+    for unit in tl.range(program, units, programs, num_stages=1):
+        split, part, segment = unit % SPLITS, unit // SPLITS % PARTS, unit // (SPLITS * PARTS)
+        row_of_table, of_part = low.table + segment * 3, low.parts + part * 4
+        place, start, end = tl.load(row_of_table), tl.load(row_of_table + 1), tl.load(row_of_table + 2)
+        rank = tl.load(low.ranks + place * low.all_parts + tl.load(of_part))
         t = start + tl.arange(0, UNIT_TOKENS)
         token = tl.load(low.order + t, mask=t < end, other=0)
-        begin = split * SHARE
-        matrix = low.down + place * low.row_size + begin + (part * RANK + tl.minimum(row, RANK - 1))[:, None] * INPUTS
+        begin, of_place = split * SHARE, place.to(tl.int64) * low.row_size
+        matrix = low.down + of_place + begin + (part * RANK + tl.minimum(row, RANK - 1))[:, None] * INPUTS
         source = x + token.to(tl.int64)[:, None] * x_stride + begin
         if PDL:
             if SPLITS * SHARE == INPUTS:
                 fetch(matrix, SHARE * 2, PIECES)
+            count = tl.load(of_part + 3) // SPLITS * low.PITCH.value
+            fetch_run(low.numbers + of_place + tl.load(of_part + 1) + split * count, count * 2, 32 * PIECES)
             gdc_wait()
         total = tl.zeros((UNIT_TOKENS, ROWS), tl.float32)
         for offset in tl.range(0, SHARE, BLOCK_K, num_stages=STAGES):
@@ -129,14 +132,9 @@ def first_halves(
         bits = total.to(tl.int32, bitcast=True)
         bits = tl.where(bits == _EMPTY, 0x7FFFFFFF, bits)
         target = low.inner + ((split * rows + token) * PARTS + part)[:, None] * RANK + row[None, :]
-        tl.store(target, bits, mask=((t < end) & (rank > 0))[:, None] & (row < RANK)[None, :])
+        tl.store(target, bits, mask=(t < end)[:, None] & (row < RANK)[None, :])
     if PDL:
         gdc_wait()
-
-
-@triton.jit
-def emptied(low: tl.tuple, program: int, programs: int) -> None:
-    """A program's share of what the next kernel will find empty."""
     place = tl.arange(0, _CLEARED)
     for start in range(program * _CLEARED, low.following_size, programs * _CLEARED):
         there = start + place < low.following_size
@@ -166,6 +164,19 @@ def arrived_sums(place: tl.tensor, held: tl.tensor, stride: int, SPLITS: tl.cons
 
 
 @triton.jit
+def _second(
+    low: tl.tuple, start: int, n: tl.tensor, mine: tl.tensor, at: int, last: int, column: tl.tensor
+) -> tl.tensor:
+    """Second matrices [n, columns] of the places from `at` on, one beside the other."""
+    ROWS: tl.constexpr = low.ROWS.value
+    slot, r = at + column // ROWS, column % ROWS
+    place = tl.max_constancy(tl.load(low.present + 2 + slot, mask=slot < last, other=0), [ROWS])
+    there = tl.max_constancy((slot < last) & (r // 8 * 8 < low.PITCH.value), [8])
+    matrix = low.numbers + (place.to(tl.int64) * low.row_size + start + r)[None, :] + n[:, None] * low.PITCH.value
+    return tl.load(matrix, mask=mine[:, None] & there[None, :], other=0.0)
+
+
+@triton.jit
 def second_halves(
     total: tl.tensor,
     of_w: tl.tensor,
@@ -188,30 +199,34 @@ def second_halves(
     COLUMNS: tl.constexpr = TOGETHER * ROWS
     r, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     of_row = tl.load(low.adapters + m, mask=m < rows, other=0).to(tl.int32) - 1
-    places = tl.load(low.present + 1)
-    places = tl.where(share * TOGETHER < places, places, 0)
+    first, places = share * TOGETHER, tl.load(low.present + 1)
     for part in tl.range(0, PARTS, num_stages=1):
-        index, start = tl.load(low.parts + part * 4), tl.multiple_of(tl.load(low.parts + part * 4 + 1), 64)
+        start = tl.multiple_of(tl.load(low.parts + part * 4 + 1), 64)
         n = of_w - tl.load(low.parts + part * 4 + 2)
         mine = (n >= 0) & (n < tl.load(low.parts + part * 4 + 3))
         last = tl.where(tl.max(mine.to(tl.int32), 0) > 0, places, 0)
-        if last > 0:
-            rank = tl.load(low.ranks + of_row * low.all_parts + index, mask=of_row >= 0, other=0)
+        if first < last:
+            ups = _second(low, start, n, mine, first, last, column)
             source = low.inner + m[:, None] * (PARTS * RANK) + part * RANK + r[None, :]
-            held = (rank > 0)[:, None] & (r < RANK)[None, :]
+            held = (of_row >= 0)[:, None] & (r < RANK)[None, :]
             inner = arrived_sums(source, held, rows * (PARTS * RANK), low.SPLITS.value).to(dtype)
             spread = tl.reshape(tl.broadcast_to(inner[:, None, :], (m.shape[0], TOGETHER, ROWS)), (m.shape[0], COLUMNS))
-            for at in tl.range(share * TOGETHER, last, SHARES * TOGETHER, num_stages=1):
+            for at in tl.range(first, last, SHARES * TOGETHER, num_stages=1):
+                following = _second(low, start, n, mine, at + SHARES * TOGETHER, last, column)
                 slot = at + column // ROWS
                 place = tl.load(low.present + 2 + slot, mask=slot < last, other=-2)
-                size = tl.load(low.ranks + place * low.all_parts + index, mask=slot < last, other=0)
-                place = tl.max_constancy(place, [ROWS])
-                matrix = low.numbers + (place.to(tl.int64) * low.row_size + start + column % ROWS)[None, :]
-                there = mine[:, None] & tl.max_constancy(column % ROWS // 8 * 8 < size, [8])[None, :]
-                ups = tl.load(matrix + n[:, None] * low.PITCH.value, mask=there, other=0.0)
                 own = tl.where(of_row[:, None] == place[None, :], spread, 0.0)
                 total = tl.dot(ups, own.T, total) if SWAPPED else tl.dot(own, ups.T, total)
+                ups = following
     return total
+
+
+@triton.jit
+def near(low: tl.tuple, m: tl.tensor, rows: int) -> None:
+    """Let what `second_halves` reads first be near."""
+    to_l1(low.adapters + tl.minimum(m, rows - 1))
+    to_l1(low.present + tl.arange(0, 32))
+    to_l1(low.parts + tl.arange(0, 4))
 
 
 @triton.jit
@@ -226,23 +241,24 @@ def own_ups(of_w: tl.tensor, m: tl.tensor, rows: int, low: tl.tuple) -> tuple[tl
     SPLITS: tl.constexpr = low.SPLITS.value
     r = tl.arange(0, ROWS)[None, None, :]
     place = tl.load(low.adapters + m, mask=m < rows, other=0)[:, None] - 1
-    part, index, start, n = tl.zeros_like(of_w), tl.zeros_like(of_w) - 1, tl.zeros_like(of_w), of_w
+    part, start, n = tl.zeros_like(of_w) - 1, tl.zeros_like(of_w), of_w
     for other in tl.static_range(PARTS):
         column = of_w - tl.load(low.parts + other * 4 + 2)
         mine = (column >= 0) & (column < tl.load(low.parts + other * 4 + 3))
         part, n = tl.where(mine, other, part), tl.where(mine, column, n)
-        index = tl.where(mine, tl.load(low.parts + other * 4), index)
         start = tl.where(mine, tl.load(low.parts + other * 4 + 1), start)
-    there = (place >= 0) & (index >= 0)[None, :]
-    rank = tl.load(low.ranks + place * low.all_parts + index[None, :], mask=there, other=0)[:, :, None]
+    there = ((place >= 0) & (part >= 0)[None, :])[:, :, None]
     matrix = place * low.row_size + tl.multiple_of(start + n * low.PITCH.value, [8])[None, :]
-    ups = tl.load(low.numbers + matrix[:, :, None] + r, mask=r // 8 * 8 < rank, other=0.0)
+    ups = tl.load(low.numbers + matrix[:, :, None] + r, mask=there & (r // 8 * 8 < low.PITCH.value), other=0.0)
     split = tl.arange(0, SPLITS)[None, None, :, None] * rows * (PARTS * RANK)
     source = low.inner + ((m[:, None] * PARTS + part[None, :])[:, :, None] * RANK + r)[:, :, None, :] + split
-    return ups, source, ((rank > 0) & (r < RANK))[:, :, None, :]
+    return ups, source, (there & (r < RANK))[:, :, None, :]
 
 
 @triton.jit
-def own_sums(ups: tl.tensor, source: tl.tensor, held: tl.tensor) -> tl.tensor:
-    """Sums [m, n] of what `own_ups` found."""
-    return tl.sum(tl.sum(arrived_sums(source, held, 0, 1), 2) * ups.to(tl.float32), 2)
+def own_sums(ups: tl.tensor, bits: tl.tensor, source: tl.tensor, held: tl.tensor) -> tl.tensor:
+    """Sums [m, n] of what `own_ups` found. bits: of the factors, as far as they had come."""
+    missing = tl.max((bits == _EMPTY).to(tl.int32))
+    if missing > 0:
+        bits = arrived_sums(source, held, 0, 1).to(tl.int32, bitcast=True)
+    return tl.sum(tl.sum(bits.to(tl.float32, bitcast=True), 2) * ups.to(tl.float32), 2)
