@@ -148,8 +148,8 @@ SWAPPED = KernelConfig(KernelKind.DOT, block_n=64, block_k=32, warps=4, stages=2
 )
 def test_a_product_s_own_kernel_adds_what_the_twin_says(device, choice, kind, rank, monkeypatch):
     """Several products a step, so that what one leaves is found by the next; outputs of several parts in a block."""
-    for name in ("SHARE", "LEAST_SHARE"):
-        monkeypatch.setattr(lora, name, 64)
+    for name, number in {"SHARE": 64, "LEAST_SHARE": 64, "LOW_RANK": rank}.items():
+        monkeypatch.setattr(lora, name, number)
     outputs, inputs = ((20, 20) if kind else (48, 7, 30)), 192
     linear, width = column(outputs, inputs)
     filled(linear, device, torch.float16, rank)
@@ -173,8 +173,14 @@ def test_a_product_s_own_kernel_adds_what_the_twin_says(device, choice, kind, ra
             torch.testing.assert_close(multiply(x, step).float(), expected.float(), atol=0.02, rtol=0.01)
 
 
-@pytest.mark.parametrize("tokens", [129, 2])
-def test_many_tokens_are_left_to_the_kernels_of_adapters(device, tokens, few):
+def test_many_tokens_and_many_or_large_adapters_are_left_to_kernels_of_their_own():
+    assert lora.are_few(32, 8, 16)
+    assert lora.are_few(8, 32, 16)
+    assert not any(lora.are_few(*more) for more in [(33, 8, 16), (9, 9, 16), (8, 8, 17)])
+
+
+@pytest.mark.parametrize("tokens", [33, 2])
+def test_what_is_few_is_offered(device, tokens, few):
     linear, _ = column((32,), 64)
     filled(linear, device, torch.float16, 16)
     addend, numbers = linear.addend, torch.ones(tokens, dtype=torch.int64, device=device)

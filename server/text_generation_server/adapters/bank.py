@@ -18,9 +18,8 @@ from torch import Tensor
 from text_generation_server.adapters.pairs import LoraPair
 from text_generation_server.adapters.parts import AdaptedLinear, parts_of
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.kernels.lora.linear import LoraKernel, UpPart, splits_of_few
+from text_generation_server.kernels.lora.linear import LoraKernel, UpPart, are_few, splits_of_few
 from text_generation_server.kernels.lora.segments import Segments, segments_of
-from text_generation_server.kernels.matmul.config import MAX_ROWS
 from text_generation_server.kernels.matmul.low_rank import pitch_of
 from text_generation_server.layers.linear import Adaptable, LinearStep
 
@@ -68,8 +67,10 @@ class BankLayout:
         self.size = self.parts = 0
         self.linears = [(linear, self._placed(parts_of(linear))) for linear in linears]
 
-    def width(self, tokens: int) -> int:
+    def width(self, tokens: int, places: int) -> int:
         """Numbers of each of so many tokens that are between the halves of a product, at most; see `segments_of`."""
+        if not are_few(tokens, places, self.rank):
+            return 0
         widths = (len(parts) * self.rank * splits_of_few(tokens, parts[0].part.inputs) for _, parts in self.linears)
         return max(widths, default=0)
 
@@ -125,7 +126,8 @@ class LoraBank:
         self._numbers = torch.zeros(places * layout.rows, layout.size, dtype=dtype, device=device)
         self._ranks = torch.zeros(places * layout.rows, layout.parts, dtype=torch.int32, device=device)
         # One for all linears, which share what it makes.
-        segments = partial(segments_of, places=places * layout.rows, width=layout.width)
+        rows = places * layout.rows
+        segments = partial(segments_of, places=rows, width=partial(layout.width, places=rows))
         for linear, parts in layout.linears:
             linear.addend = LoraAddend(parts, self._numbers, self._ranks, layout.rank, segments)
 
@@ -177,7 +179,7 @@ class LoraAddend:
 
     def offer(self, x: Tensor, adapters: Tensor, step: LinearStep) -> Callable[[], object] | None:
         """See `Addend`; a `LowRank`."""
-        if self._kernel is None or len(x) > MAX_ROWS:
+        if self._kernel is None or not are_few(len(x), len(self._numbers), self._rank):
             return None
         segments = step.once(self._segments, adapters)
         return partial(self._kernel.low_rank, adapters, segments) if segments.present is not None else None

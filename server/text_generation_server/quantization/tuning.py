@@ -22,7 +22,7 @@ from text_generation_server.kernels.matmul.config import (
     CUBLAS,
     Form,
     KernelConfig,
-    can_lead,
+    can_carry,
     candidates,
     packed_candidates,
 )
@@ -246,7 +246,7 @@ def _fastest(measure: Measure, shape: Shape, weights: Sequence[Weight], rows: in
     best, fastest, own, least = CUBLAS, library / GAIN, CUBLAS, library + OWN_MORE
     for choice in possible:
         taken = measure(choice, weights, rows, shape.kind, fastest * HOPELESS)
-        if taken is not None and taken < least and can_lead(choice, rows):
+        if taken is not None and taken < least and can_carry(choice, rows):
             own, least = choice, taken
         if taken is not None and taken < fastest:
             best, fastest = choice, taken

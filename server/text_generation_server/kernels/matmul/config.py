@@ -95,7 +95,6 @@ _WIDE_TILES = (
     KernelConfig(KernelKind.DOT, 128, 128, 8, 3),
     KernelConfig(KernelKind.DOT, 64, 128, 4, 4),
     KernelConfig(KernelKind.DOT, 64, 64, 4, 8),
-    KernelConfig(KernelKind.DOT, 64, 64, 4, 4),
 )
 
 
@@ -112,8 +111,10 @@ def beside_each_other(choice: KernelConfig, rows: int) -> int:
     return max(1, SHARED_BYTES // _shared(choice, rows))
 
 
-def can_lead(choice: KernelConfig, rows: int) -> bool:
-    """Whether others run beside a program, which then may wait for them and keeps nobody waiting."""
+def can_carry(choice: KernelConfig, rows: int) -> bool:
+    """Whether its programs may wait for others in front of them: few rows, and others run beside a program."""
+    if rows > NARROW_ROWS:
+        return False
     return choice.kernel is KernelKind.GEMV or (choice.kernel is KernelKind.DOT and beside_each_other(choice, rows) > 1)
 
 

@@ -21,7 +21,7 @@ from text_generation_server.kernels.matmul.config import (
 from text_generation_server.kernels.matmul.fetch import fetch
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.kernels.matmul.low_rank import LowRank
-from text_generation_server.kernels.matmul.low_rank_sums import emptied, first_halves, given, leads, near, second_halves
+from text_generation_server.kernels.matmul.low_rank_sums import first_halves, given, leads, near, second_halves
 from text_generation_server.specs.activation import Activation
 
 BYTES_AHEAD = 1 << 16
@@ -102,8 +102,6 @@ def _dot(
             near(low, m, rows)
         gdc_launch_dependents()
         gdc_wait()
-    if low is not None:
-        emptied(low, program, blocks * SPLITS)
     # The weights are the left operand, or the right one.
     total = tl.zeros((BLOCK_N, BLOCK_M) if SWAPPED else (BLOCK_M, BLOCK_N), tl.float32)
     for offset in tl.range(0, K // SPLITS, BLOCK_K, num_stages=STAGES):

@@ -14,7 +14,7 @@ from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.matmul.config import KernelConfig
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.kernels.matmul.low_rank import LowRank
-from text_generation_server.kernels.matmul.low_rank_sums import emptied, first_halves, given, own_sums, own_ups
+from text_generation_server.kernels.matmul.low_rank_sums import first_halves, given, own_sums, own_ups
 from text_generation_server.specs.activation import Activation
 
 VECTOR = 8
@@ -77,7 +77,6 @@ def _gemv(
         gdc_wait()
     if low is not None:
         bits = tl.load(factors, mask=held, other=0, volatile=True)
-        emptied(low, block, tl.num_programs(0) - leads)
     total = tl.zeros((ROWS, BLOCK_N, BLOCK_K // FOLD), tl.float32)
     values = tl.load(row_of_x + k, mask=k < K, other=0.0)
     for start in range(0, K, AHEAD * BLOCK_K):

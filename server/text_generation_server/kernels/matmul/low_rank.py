@@ -19,7 +19,7 @@ def pitch_of(rank: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """Products of up to 128 rows, P places with pairs, of which each row has one or none, for the parts of one product.
+    """Products of few rows, P places with pairs, of which each row has one or none, for the parts of one product.
 
     numbers: [P, row size], pairs; from `down` on first matrices [parts, rank, inputs]; where `parts` [parts, 4] int32
     says second ones [outputs, pitch], see `pitch_of`: by part, which of `ranks` is its, where its matrix

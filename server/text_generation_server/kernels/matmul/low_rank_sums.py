@@ -52,14 +52,10 @@ class Low(NamedTuple):
     SPLITS: Any
     BLOCK_K: Any
     TOGETHER: Any
-    STAGES: Any
 
 
-TOGETHER = 32
+TOGETHER = 128
 """Rows of second matrices that a program multiplies by at once, from as many places as that takes."""
-
-AHEAD = 5
-"""How many of those are on their way or in use."""
 
 
 def given(low: LowRank) -> Low:
@@ -67,7 +63,7 @@ def given(low: LowRank) -> Low:
     rows = max(16, triton.next_power_of_2(low.rank))
     together = max(1, TOGETHER // rows)
     block_k = 256 if rows <= 32 and low.inputs % (256 * low.splits) == 0 else 128
-    constants = rows, low.pitch, low.inputs, len(low.parts), low.splits, block_k, together, AHEAD
+    constants = rows, low.pitch, low.inputs, len(low.parts), low.splits, block_k, together
     return Low(
         *(low.numbers, low.numbers[:, low.down :], low.ranks, low.parts, low.adapters, low.order, low.table),
         *(low.present, low.inner, low.following, low.numbers.stride(0), low.ranks.shape[1], low.following.numel()),
@@ -76,7 +72,10 @@ def given(low: LowRank) -> Low:
 
 
 def leads(low: LowRank, programs: int, beside: int) -> int:
-    """How many programs make first halves, in front of `programs` others, `beside` of which a multiprocessor holds."""
+    """How many programs make first halves, in front of `programs` others, `beside` of which a multiprocessor holds.
+
+    As many as there is room for while the others run, too.
+    """
     if low.numbers.device.type != "cuda":
         return 1
     multiprocessors = torch.cuda.get_device_properties(low.numbers.device).multi_processor_count
@@ -95,7 +94,7 @@ def first_halves(
     PIECES: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
-    """The units of one of so many programs."""
+    """The units of one of so many programs, and its share of what the next kernel must find empty."""
     RANK: tl.constexpr = low.RANK.value
     ROWS: tl.constexpr = low.ROWS.value
     INPUTS: tl.constexpr = low.INPUTS.value
@@ -136,11 +135,8 @@ def first_halves(
         bits = tl.where(bits == _EMPTY, 0x7FFFFFFF, bits)
         target = low.inner + ((split * rows + token) * PARTS + part)[:, None] * RANK + row[None, :]
         tl.store(target, bits, mask=(t < end)[:, None] & (row < RANK)[None, :])
-
-
-@triton.jit
-def emptied(low: tl.tuple, program: int, programs: int) -> None:
-    """A program's share of what the next kernel will find empty."""
+    if PDL:
+        gdc_wait()
     place = tl.arange(0, _CLEARED)
     for start in range(program * _CLEARED, low.following_size, programs * _CLEARED):
         there = start + place < low.following_size
@@ -170,23 +166,16 @@ def arrived_sums(place: tl.tensor, held: tl.tensor, stride: int, SPLITS: tl.cons
 
 
 @triton.jit
-def _second(low: tl.tuple, start: int, n: tl.tensor, mine: tl.tensor, at: int, last: int) -> tl.tensor:
+def _second(
+    low: tl.tuple, start: int, n: tl.tensor, mine: tl.tensor, at: int, last: int, column: tl.tensor
+) -> tl.tensor:
     """Second matrices [n, columns] of the places from `at` on, one beside the other."""
     ROWS: tl.constexpr = low.ROWS.value
-    column = tl.arange(0, low.TOGETHER.value * low.ROWS.value)
     slot, r = at + column // ROWS, column % ROWS
     place = tl.max_constancy(tl.load(low.present + 2 + slot, mask=slot < last, other=0), [ROWS])
     there = tl.max_constancy((slot < last) & (r // 8 * 8 < low.PITCH.value), [8])
     matrix = low.numbers + (place.to(tl.int64) * low.row_size + start + r)[None, :] + n[:, None] * low.PITCH.value
     return tl.load(matrix, mask=mine[:, None] & there[None, :], other=0.0)
-
-
-@triton.jit
-def _own(low: tl.tuple, of_row: tl.tensor, spread: tl.tensor, at: int, last: int) -> tl.tensor:
-    """The factors [m, columns] of what those multiply: zeros beside each row's own place."""
-    slot = at + tl.arange(0, low.TOGETHER.value * low.ROWS.value) // low.ROWS.value
-    place = tl.load(low.present + 2 + slot, mask=slot < last, other=-2)
-    return tl.where(of_row[:, None] == place[None, :], spread, 0.0)
 
 
 @triton.jit
@@ -209,8 +198,8 @@ def second_halves(
     ROWS: tl.constexpr = low.ROWS.value
     PARTS: tl.constexpr = low.PARTS.value
     TOGETHER: tl.constexpr = low.TOGETHER.value
-    STAGES: tl.constexpr = low.STAGES.value
-    r = tl.arange(0, ROWS)
+    COLUMNS: tl.constexpr = TOGETHER * ROWS
+    r, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     of_row = tl.load(low.adapters + m, mask=m < rows, other=0).to(tl.int32) - 1
     first, places = share * TOGETHER, tl.load(low.present + 1)
     for part in tl.range(0, PARTS, num_stages=1):
@@ -219,18 +208,18 @@ def second_halves(
         mine = (n >= 0) & (n < tl.load(low.parts + part * 4 + 3))
         last = tl.where(tl.max(mine.to(tl.int32), 0) > 0, places, 0)
         if first < last:
-            ups = _second(low, start, n, mine, first, last)
+            ups = _second(low, start, n, mine, first, last, column)
             source = low.inner + m[:, None] * (PARTS * RANK) + part * RANK + r[None, :]
             held = (of_row >= 0)[:, None] & (r < RANK)[None, :]
             inner = arrived_sums(source, held, rows * (PARTS * RANK), low.SPLITS.value).to(dtype)
-            spread = tl.broadcast_to(inner[:, None, :], (m.shape[0], TOGETHER, ROWS))
-            spread = tl.reshape(spread, (m.shape[0], TOGETHER * ROWS))
-            own = _own(low, of_row, spread, first, last)
-            total = tl.dot(ups, own.T, total) if SWAPPED else tl.dot(own, ups.T, total)
-            for at in tl.range(first + SHARES * TOGETHER, last, SHARES * TOGETHER, num_stages=STAGES):
-                ups = _second(low, start, n, mine, at, last)
-                own = _own(low, of_row, spread, at, last)
+            spread = tl.reshape(tl.broadcast_to(inner[:, None, :], (m.shape[0], TOGETHER, ROWS)), (m.shape[0], COLUMNS))
+            for at in tl.range(first, last, SHARES * TOGETHER, num_stages=1):
+                following = _second(low, start, n, mine, at + SHARES * TOGETHER, last, column)
+                slot = at + column // ROWS
+                place = tl.load(low.present + 2 + slot, mask=slot < last, other=-2)
+                own = tl.where(of_row[:, None] == place[None, :], spread, 0.0)
                 total = tl.dot(ups, own.T, total) if SWAPPED else tl.dot(own, ups.T, total)
+                ups = following
     return total
 
 
