@@ -29,8 +29,9 @@ from text_generation_server.adapters.targets import targets_of
 from text_generation_server.device.recorder import CudaRecorder
 from text_generation_server.device.stream import make_stream
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.engine.types import Failure, PrefillCommand, Request, StoppingParams
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel

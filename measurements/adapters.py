@@ -26,8 +26,9 @@ from text_generation_server.adapters.sources import AdapterSettings, AdapterSour
 from text_generation_server.device.recorder import CudaRecorder
 from text_generation_server.device.stream import make_stream
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.engine.types import PrefillCommand, Request, StepResult, StoppingParams
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel
@@ -170,6 +171,8 @@ def start(
     engine = Engine(runner, tokenizer, settings, adapters.registry(runner))
     engine.max_prefill_tokens = max(prompts * tokens, rows * PROMPT)
     engine.resize(max(rows * (PROMPT + options.steps + 1), prompts * (tokens + 1)), length, settings.graphs)
+    while engine.use_pause():
+        pass
     return engine
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from surroundings import with_variables
 from text_generation_benchmark.client import ShardClient, WarmupLimits
 from text_generation_benchmark.messages import Batches
 from text_generation_benchmark.scenario import run_once
@@ -87,7 +88,7 @@ def shard(directory: Path, options: argparse.Namespace) -> Iterator[tuple[ShardC
     with tempfile.TemporaryDirectory() as folder:
         prefix = f"{folder}/shard"
         command = [sys.executable, "-m", "text_generation_server", "serve", str(directory), "--uds-path", prefix]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+        environment = with_variables(OMP_NUM_THREADS=options.threads)
         server = subprocess.Popen(
             [*command, "--dtype", options.dtype, "--logger-level", "WARN"], env=environment, stdin=subprocess.DEVNULL
         )

@@ -84,6 +84,8 @@ class Bench:
             model = load_model(Path(folder), options, SingleRank(), lambda done, total: None)
         self.runner = Runner(model, SingleRank(), make_stream(device), CudaRecorder)
         self.runner.allocate(AllocateCache(slots, ROWS, longest, tuple(usual_sizes(256)))).result()
+        while self.runner.record_more().result():
+            pass
         self._slots = random.Random(0).sample(range(slots), slots)
 
     def step(self, point: Point) -> Launch:

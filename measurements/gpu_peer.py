@@ -5,7 +5,6 @@ the last one's prompts, and no text, since only tokens are wanted.
 """
 
 import argparse
-import os
 import random
 import tempfile
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import gpu_points
 from gpu_points import MAX_PREFILL_TOKENS, MAX_TOTAL_TOKENS, SEQUENCES, SHAPES, Points
+from surroundings import set_defaults
 
 MEMORY_FRACTION = 0.88
 
@@ -23,8 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     gpu_points.add_options(parser)
     options = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    set_defaults(HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1")
     with tempfile.TemporaryDirectory() as folder:
         SHAPES[options.shape].write(Path(folder))
         began = time.perf_counter()

@@ -153,6 +153,24 @@ SHAPES = {
             ),
         ),
     ),
+    "gpt-oss-20b": Shape(
+        hidden_size=2880,
+        intermediate_size=2880,
+        num_hidden_layers=24,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+        vocab_size=201088,
+        head_dim=64,
+        max_position_embeddings=131072,
+        rope_theta=150000.0,
+        experts=Experts(
+            *(32, 4, 2880),
+            (
+                *(("architectures", ["GptOssForCausalLM"]), ("model_type", "gpt_oss"), ("attention_bias", True)),
+                *(("num_local_experts", 32), ("num_experts_per_tok", 4), ("sliding_window", 128)),
+            ),
+        ),
+    ),
 }
 
 

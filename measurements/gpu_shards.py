@@ -1,7 +1,6 @@
 """Starts the shards of a server with random weights, and stops them. Knows no protocol."""
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -9,6 +8,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
+
+from surroundings import with_variables
 
 STOP_S = 30.0
 
@@ -38,7 +39,7 @@ def serving(
 def _place(rank: int, shards: int, port: int) -> Mapping[str, str]:
     """What the launcher tells a rank."""
     place = {"RANK": rank, "WORLD_SIZE": shards, "MASTER_ADDR": MASTER, "MASTER_PORT": port, "NCCL_NVLS_ENABLE": 0}
-    return os.environ | {name: str(value) for name, value in place.items()}
+    return with_variables(**place)
 
 
 @contextlib.contextmanager

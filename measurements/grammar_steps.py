@@ -16,8 +16,9 @@ import torch
 
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
 from text_generation_server.grammar.grammar_type import GrammarType
 from text_generation_server.models.loading import ModelOptions, load_model

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from text_generation_protocol.kvrun_v1 import steps_pb2 as pb_steps
+from text_generation_protocol.kvrun_v1.steps_pb2_grpc import add_StepsServicer_to_server
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
 
@@ -16,14 +18,17 @@ CACHE_TOKENS = 1 << 20
 TOTAL_TOKENS = 1 << 13
 
 
-def run(socket: Path, step_s: float) -> None:
-    """Serve at a Unix socket until ended."""
-    asyncio.run(_serve(socket, step_s))
+def run(socket: Path, step_s: float, pushes: bool) -> None:
+    """Serve at a Unix socket until ended. pushes: steps need not be asked for one by one, as with shards of ours."""
+    asyncio.run(_serve(socket, step_s, pushes))
 
 
-async def _serve(socket: Path, step_s: float) -> None:
+async def _serve(socket: Path, step_s: float, pushes: bool) -> None:
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
-    add_TextGenerationServiceServicer_to_server(InstantShard(socket, step_s), server)
+    shard = InstantShard(socket, step_s, pushes)
+    add_TextGenerationServiceServicer_to_server(shard, server)
+    if pushes:
+        add_StepsServicer_to_server(InstantSteps(shard), server)
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     await server.wait_for_termination()
@@ -32,9 +37,10 @@ async def _serve(socket: Path, step_s: float) -> None:
 class InstantShard:
     """The servicer. Every token is the same, and every answer as long as it may be."""
 
-    def __init__(self, socket: Path, step_s: float) -> None:
+    def __init__(self, socket: Path, step_s: float, pushes: bool) -> None:
         self._socket = socket
         self._step_s = step_s
+        self._pushes = pushes
         self._missing: dict[int, dict[int, int]] = {}  # batch → request → tokens that are still to come
 
     async def ServiceDiscovery(self, _: Any, __: Any) -> Any:
@@ -48,6 +54,7 @@ class InstantShard:
             use_prefix_caching=True,
             attention_impl="paged",
             block_size=1,
+            pushes_steps=self._pushes,
         )
 
     async def Health(self, _: Any, __: Any) -> Any:
@@ -82,6 +89,13 @@ class InstantShard:
     async def _step(self, response: Any, batch_id: int, batches: Iterable[int], added: dict[int, int]) -> Any:
         """A token for every request of the batches and for those that are new. Its time is told as the forward's."""
         began = time.perf_counter_ns()
+        rows = await self.advance(batch_id, batches, added)
+        generations = [_generation(request_id, missing == 0) for request_id, missing in rows.items()]
+        took = time.perf_counter_ns() - began
+        return response(generations=generations, batch=self.cached(batch_id), forward_ns=took, total_ns=took)
+
+    async def advance(self, batch_id: int, batches: Iterable[int], added: dict[int, int]) -> dict[int, int]:
+        """Tokens that are still to come after a step, by request."""
         if self._step_s:
             await asyncio.sleep(self._step_s)
         rows: dict[int, int] = {}
@@ -91,17 +105,54 @@ class InstantShard:
         left = {request_id: missing for request_id, missing in rows.items() if missing > 0}
         if left:
             self._missing[batch_id] = left
-        generations = [_generation(request_id, missing == 0) for request_id, missing in rows.items()]
-        took = time.perf_counter_ns() - began
-        return response(
-            generations=generations, batch=self._cached(batch_id) if left else None, forward_ns=took, total_ns=took
-        )
+        return rows
+
+    def cached(self, batch_id: int) -> Any:
+        """What is left of a batch, if anything is."""
+        return self._cached(batch_id) if batch_id in self._missing else None
 
     def _cached(self, batch_id: int) -> Any:
         ids = self._missing[batch_id].keys()
         return pb.CachedBatch(
             id=batch_id, request_ids=ids, size=len(ids), max_tokens=len(ids) * 64, current_tokens=len(ids)
         )
+
+
+class InstantSteps:
+    """The servicer of kvrun.v1.Steps over another's batches. Minds no allowance: what is never read is never ahead."""
+
+    def __init__(self, shard: InstantShard) -> None:
+        self._shard = shard
+
+    async def Decode(self, requests: AsyncIterator[Any], _: Any) -> AsyncIterator[Any]:
+        ids, ended = list((await anext(aiter(requests))).batch_ids), asyncio.Event()
+        following = asyncio.ensure_future(_follow(requests, ended))
+        last = False
+        while not last:
+            began = time.perf_counter_ns()
+            rows = await self._shard.advance(ids[0], ids, {})
+            batch = self._shard.cached(ids[0])
+            last, plain = batch is None or ended.is_set(), [one for one, missing in rows.items() if missing]
+            count, took = len(plain), time.perf_counter_ns() - began
+            yield pb_steps.Step(
+                request_ids=plain,
+                ids=[TOKEN.ids[0]] * count,
+                logprobs=[TOKEN.logprobs[0]] * count,
+                texts=[TOKEN.texts[0]] * count,
+                generations=[_generation(one, True) for one, missing in rows.items() if not missing],
+                batch=batch,
+                forward_ns=took,
+                total_ns=took,
+                last=last,
+            )
+            ids = ids[:1]
+        await following
+
+
+async def _follow(requests: AsyncIterator[Any], ended: asyncio.Event) -> None:
+    async for _ in requests:
+        pass
+    ended.set()
 
 
 def _generation(request_id: int, last: bool) -> Any:

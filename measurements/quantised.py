@@ -8,6 +8,7 @@ twin in torch. What fails is told, and the next form follows. See docs/quantizat
 import argparse
 import gc
 import json
+import re
 import sys
 import tempfile
 import time
@@ -45,7 +46,7 @@ from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.weights.random import RandomCheckpoint
 
 TINY = Shape(
-    hidden_size=128, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+    hidden_size=256, intermediate_size=512, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
     vocab_size=300, max_position_embeddings=512,
 )  # fmt: skip
 CONTEXT = 512
@@ -57,11 +58,31 @@ REPLAYS, ROUNDS = 20, 5
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """found: what a checkpoint says of its weights. asked: what plain ones are made into. bits: of a weight, in all."""
+    """found: what a checkpoint says of its weights. asked: what plain ones are made into. bits: of a weight, in all.
+
+    checkpoint: what makes its tensors up.
+    """
 
     bits: float
     found: Mapping[str, Any] | None = None
     asked: str | None = None
+    checkpoint: type[RandomCheckpoint] = RandomCheckpoint
+
+
+class MixedBlocks(RandomCheckpoint):
+    """The linears of a GGUF file in Q4_K_M: of 32 layers, some of whose matrices have six bits."""
+
+    def has(self, name: str) -> bool:
+        """By the type that a name ends in."""
+        stem, _, kind = name.rpartition(".")
+        layer = int(found[1]) if (found := re.search(r"layers\.(\d+)\.", stem)) else -1
+        many = layer in range(4) or layer >= 28 or (layer - 4) % 3 == 2
+        return kind == ("Q6_K" if "lm_head" in stem or (many and re.search("v_proj|down_proj", stem)) else "Q4_K")
+
+    def view(self, *asked: Any, **more: Any) -> Tensor:
+        """Bytes without their highest bits, so that scales are numbers."""
+        made = super().view(*asked, **more)
+        return made.bitwise_and_(63) if made.dtype is torch.uint8 else made
 
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128}
@@ -74,6 +95,8 @@ FORMS = {
     "fp8": Form(8, asked="fp8"),
     "fp8-blocks": Form(8 + 16 / 128, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
     "nf4": Form(4 + 32 / 64, asked="bitsandbytes-nf4"),
+    "q4_k_m": Form(5.6, {"quant_method": "gguf"}, checkpoint=MixedBlocks),
+    "mxfp4": Form(4 + 16 / 32, {"quant_method": "mxfp4"}),
 }
 CODES = {"int4": Code.INT4, "int4-zeros": Code.INT4, "int8": Code.INT8, "fp8": Code.FLOAT8, "nf4": Code.INT4}
 
@@ -255,7 +278,7 @@ def load(form: Form, shape: Shape, device: torch.device, rows: Sequence[int], ke
     tuner = MatmulTuner(kernels, device) if device.type == "cuda" else None
     dense = DenseScheme(dtype, device, tuner)
     scheme = scheme_of(None if form.found is None else ConfigDict(form.found), form.asked, dense)
-    checkpoint = RandomCheckpoint(dtype, device, lambda _done, _total: None)
+    checkpoint = form.checkpoint(dtype, device, lambda _done, _total: None)
     reader = TensorReader(checkpoint, scheme, dense, transposed=False)
     assert isinstance(spec, DecoderSpec)
     model = DecoderBuilder(spec, reader, SingleRank(), AUTO).build()

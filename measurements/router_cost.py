@@ -54,7 +54,7 @@ def main() -> None:
     model = locate(options.model_id, None, hub_settings())
     with (
         tempfile.TemporaryDirectory() as folder,
-        shard(Path(folder) / "shard", options.step_ms / 1e3) as master,
+        shard(Path(folder) / "shard", options.step_ms / 1e3, not options.stock) as master,
         router(options.router, master, model) as (process, url),
     ):
         for path in options.paths:
@@ -88,14 +88,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=256, help="of each answer")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--step-ms", type=float, default=0.0, help="how long the shard takes for a step")
+    parser.add_argument("--stock", action="store_true", help="a shard of the protocol as it is, which pushes no steps")
     parser.add_argument("--out", type=Path, default=Path("bench-out/router_cost.json"))
     return parser.parse_args()
 
 
 @contextmanager
-def shard(path: Path, step_s: float) -> Iterator[Path]:
-    """The shard's socket, while it serves there."""
-    process = multiprocessing.get_context("spawn").Process(target=instant_shard.run, args=(path, step_s), daemon=True)
+def shard(path: Path, step_s: float, pushes: bool) -> Iterator[Path]:
+    """The shard's socket, while it serves there. pushes: its steps need not be asked for one by one."""
+    given = path, step_s, pushes
+    process = multiprocessing.get_context("spawn").Process(target=instant_shard.run, args=given, daemon=True)
     process.start()
     try:
         deadline = time.monotonic() + PATIENCE_S

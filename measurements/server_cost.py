@@ -19,9 +19,10 @@ import torch
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_server.engine.choosing import SamplingInput
 from text_generation_server.engine.detokenizer import IncrementalText
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import AllocateCache, Fitting, MeasureMemory, StepPlan
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.engine.step_launcher import StepLauncher
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
@@ -57,6 +58,10 @@ class InstantRunner:
     def fitting(self, command: MeasureMemory) -> Future[Fitting]:
         """Enough."""
         return _done(Fitting(1 << 20, command.num_rows))
+
+    def record_more(self) -> Future[bool]:
+        """Nothing is recorded."""
+        return _done(False)
 
     def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Future[StepOutput]:
         """The text's next token of each row."""
@@ -158,7 +163,8 @@ def decoding(
         parse, answer = stages.around("parse", parse), stages.around("message", answer)
         serialise, decode = stages.around("serialise", serialise), stages.around("batches", decode)
         engine._launcher.launch = stages.around("plan", StepLauncher.launch.__get__(engine._launcher))  # type: ignore[method-assign]
-        engine._collect = stages.around("collect", engine._collect)  # type: ignore[method-assign]
+        collector = engine._collector
+        collector.collect = stages.around("collect", collector.collect)  # type: ignore[method-assign]
     engine.resize(4 * batch * (STEPS + WARM_STEPS), STEPS + WARM_STEPS + 64)
     engine.prefill(PrefillCommand(1, tuple(_request(i, text) for i in range(batch))))
     if stages is not None:

@@ -4,11 +4,13 @@ Starts the launcher, its shard and its router as a user does, as often as asked 
 `--model-id smollm2` works anywhere. `--shape llama-3-8b` writes a config.json of that shape, and makes weights up as
 they load; with `--files` it writes random weights to `--folder` first, and the files are read once more, by a plain
 program, after each start. `--cold` begins with empty caches for compiled kernels and choices, and with the files out of
-the page cache where the kernel lets go of them. See docs/benchmarks.md#start.
+the page cache where the kernel lets go of them. `--stream 1000` asks for so many tokens at once and tells what the
+longest waits for one were, while steps are still recorded. See docs/benchmarks.md#start.
 """
 
 import argparse
 import contextlib
+import http.client
 import json
 import math
 import os
@@ -21,15 +23,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from gpu_points import SHAPES, Shape
 from gpu_shards import free_port
+from surroundings import with_variables
 
 BUFFER_BYTES = 16 << 20
 PATIENCE_S = 900.0
 SPREAD = 0.02
+
+WORST = 8
+"""Waits that are told."""
 
 
 def main() -> None:
@@ -41,8 +48,8 @@ def main() -> None:
         for number in range(options.starts):
             if options.cold and number == 0:
                 evict(weights(model))
-            events = start(options, model, dummy, Path(folder))
-            found.append({"events": events, "read": plain_read(weights(model))})
+            events, waits = start(options, model, dummy, Path(folder))
+            found.append({"events": events, "waits": waits, "read": plain_read(weights(model))})
             print(table(f"start {number + 1} of {options.starts}", found[-1]), flush=True)
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps({"command": sys.argv[1:], "starts": found}, indent=2) + "\n")
@@ -58,6 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--files", action="store_true", help="write weights of the shape and load them")
     parser.add_argument("--cold", action="store_true", help="begin with empty caches")
     parser.add_argument("--starts", type=int, default=2)
+    parser.add_argument("--stream", type=int, default=0, metavar="TOKENS", help="of one answer, when ready")
     parser.add_argument("--launch", type=shlex.split, default=[], metavar="'OPTION …'", help="more for the launcher")
     parser.add_argument("--folder", type=Path, help="where files are written for a while (default: as tempfile)")
     parser.add_argument("--out", type=Path, default=Path("bench-out/start.json"))
@@ -80,13 +88,16 @@ def model_of(options: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     return str(model), not options.files
 
 
-def start(options: argparse.Namespace, model: str, dummy: bool, folder: Path) -> list[dict[str, Any]]:
-    """The lines of one start that tell of a phase, with seconds since its first moment."""
+def start(
+    options: argparse.Namespace, model: str, dummy: bool, folder: Path
+) -> tuple[list[dict[str, Any]], list[float]]:
+    """The lines of one start that tell of a phase, with seconds since its first moment, and the waits for tokens."""
+    port = free_port()
     command = [sys.executable, "-m", "text_generation_launcher", "--model-id", model, "--json-output"]
-    command += ["--port", str(free_port()), "--hostname", "127.0.0.1", "--shard-uds-path", str(folder / "s")]
+    command += ["--port", str(port), "--hostname", "127.0.0.1", "--shard-uds-path", str(folder / "s")]
     command += ["--load-format", "dummy"] if dummy else []
     caches = {"XDG_CACHE_HOME": folder / "cache", "TRITON_CACHE_DIR": folder / "triton"} if options.cold else {}
-    environment = os.environ | {name: str(path) for name, path in caches.items()}
+    environment = with_variables(**caches)
     began = time.perf_counter()
     events = []
     with running([*command, *options.launch], environment) as process:
@@ -96,10 +107,22 @@ def start(options: argparse.Namespace, model: str, dummy: bool, folder: Path) ->
             if fields.get("phase"):
                 events.append({"at": time.perf_counter() - began, **fields})
             if fields.get("phase") == "ready":
-                return events
+                return events, streamed(port, options.stream) if options.stream else []
             if time.perf_counter() - began > PATIENCE_S:
                 break
     raise SystemExit(f"the launch was not ready; it ended with code {process.returncode}")
+
+
+def streamed(port: int, tokens: int) -> list[float]:
+    """Seconds before each token of an answer."""
+    asked = {"inputs": "Once upon a time", "parameters": {"max_new_tokens": tokens}}
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/generate_stream", json.dumps(asked), {"content-type": "application/json"})
+    answer, told = connection.getresponse(), [time.perf_counter()]
+    for line in answer:
+        if line.startswith(b"data:"):
+            told.append(time.perf_counter())
+    return [later - earlier for earlier, later in pairwise(told)]
 
 
 @contextlib.contextmanager
@@ -128,6 +151,9 @@ def table(title: str, found: dict[str, Any]) -> str:
     for event in found["events"]:
         took = f"{event['seconds']:.2f}" if "seconds" in event else ""
         lines.append(f"| {event['at']:.2f} | {event['phase']} | {took} | {event['message'][:100]} |")
+    if waits := sorted(found["waits"], reverse=True):
+        longest = ", ".join(f"{1e3 * wait:.0f}" for wait in waits[:WORST])
+        lines.append(f"\n{len(waits)} tokens: {1e3 * waits[len(waits) // 2]:.1f} ms each, at the longest {longest} ms")
     size, seconds = found["read"]
     if size:
         lines.append(

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from text_generation_server.cache.states import allocate
 from text_generation_server.distributed.group import SingleRank
@@ -32,7 +33,7 @@ CLIP_L = {
 SIGLIP = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16, "num_hidden_layers": 27}
 LLAMA = {"vocab_size": 4096, "num_hidden_layers": 1, "hidden_size": 4096, "intermediate_size": 11008}
 
-MODELS: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[int, int], tuple[int, int], int]] = {
+MODELS: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[int, int], tuple[int, ...], int]] = {
     "llava-next": (
         {"model_type": "llava_next", "text_config": {"model_type": "llama", **LLAMA}, "vision_config": CLIP_L},
         (5, 3, 336, 336), (672, 672), (2, 2), 576 + 48 * 49,
@@ -51,6 +52,13 @@ MODELS: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[int, int], tuple[
         },
         (13, 3, 384, 384), (1152, 1536), (3, 4), 13 * 81,
     ),
+    "qwen2.5-vl": (
+        {
+            "model_type": "qwen2_5_vl", **LLAMA, "hidden_size": 3584, "num_attention_heads": 28,
+            "num_key_value_heads": 4, "vision_config": {"hidden_size": 1280, "out_hidden_size": 3584},
+        },
+        (48 * 48, 3 * 14 * 14), (672, 672), (1, 48, 48), 24 * 24,
+    ),
 }  # fmt: skip
 """config.json with one layer of text, and an image's pixels, height and width, grid and positions."""
 
@@ -67,6 +75,16 @@ def best(run: Callable[[], object], device: torch.device) -> float:
     return 1e3 * min(times)
 
 
+def alone_of(reader: ImageReader, pixels: Tensor, grid: tuple[int, ...], count: int) -> Callable[[], object]:
+    """The tower on so many images with these pixels, as many at once as a reader takes."""
+    if reader.arranging is None:
+        tiles = torch.split(pixels.repeat(count, 1, 1, 1), reader.tiles)
+        return lambda: [reader.tower(some) for some in tiles]
+    arrangement = reader.arranging(*grid[-2:])
+    packed = torch.split(pixels.repeat(count, 1, 1), reader.tiles // len(pixels))
+    return lambda: [reader.tower(some, arrangement) for some in packed]
+
+
 @torch.inference_mode()
 def measure(name: str, counts: list[int], device: torch.device, dtype: torch.dtype) -> None:
     """Print a line for each number of images."""
@@ -80,10 +98,10 @@ def measure(name: str, counts: list[int], device: torch.device, dtype: torch.dty
     image = PreparedImage(random, original, grid, tokens, b"")
     for count in counts:
         images = [ImageInput(image, np.arange(at * tokens, (at + 1) * tokens)) for at in range(count)]
-        tiles = torch.split(torch.from_numpy(random).to(device, dtype).repeat(count, 1, 1, 1), reader.tiles)
+        tower = alone_of(reader, torch.from_numpy(random).to(device, dtype), grid, count)
         before = torch.cuda.memory_allocated() if device.type == "cuda" else 0
         whole = best(lambda images=images: reader(images, states), device)  # type: ignore[misc]
-        alone = best(lambda tiles=tiles: [reader.tower(some) for some in tiles], device)  # type: ignore[misc]
+        alone = best(tower, device)
         peak = (torch.cuda.max_memory_allocated() - before) / 2**20 if device.type == "cuda" else 0.0
         print(f"{name:12} {count:3} images of {tokens} positions: {whole:8.2f} ms, {peak:.0f} MiB")
         print(f"{'':12} tower alone: {alone:8.2f} ms")

@@ -1,6 +1,6 @@
 """Generates the protocol's Python stubs, or with `--check` compares them with the committed ones.
 
-Each proto file is a package of its own in text_generation_protocol; what lies beside these is written by hand.
+Each proto package is a package of its own in text_generation_protocol; what lies beside these is written by hand.
 
 The output is the same whichever grpcio-tools (1.71 or later) makes it: what its releases write differently is settled
 here, and the version stamps are lowered to the oldest grpcio and protobuf that the stubs are known to work with. Each
@@ -18,11 +18,12 @@ from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "text_generation_protocol"
-SOURCES = {
-    "v2": HERE / "generate.proto",
-    "v3": HERE / "v3" / "generate.proto",
-    "kvrun_v1": HERE / "kvrun" / "adapters.proto",
-}
+SOURCES = (
+    ("v2", HERE / "generate.proto"),
+    ("v3", HERE / "v3" / "generate.proto"),
+    ("kvrun_v1", HERE / "kvrun" / "adapters.proto"),
+    ("kvrun_v1", HERE / "kvrun" / "steps.proto"),
+)
 OLDEST_GRPC = "1.71.0"
 OLDEST_PROTOBUF = "5.29.0"
 
@@ -41,29 +42,52 @@ SPELLINGS = (
 STUB_TYPES = '''\
 """Types of {stem}_pb2_grpc, as seen from an asyncio channel."""
 
-from collections.abc import Awaitable, Sequence
-from typing import Protocol, TypeVar
+{imports}
 
 from {module} import {stem}_pb2 as pb
 
 _Request = TypeVar("_Request", contravariant=True)
 _Response = TypeVar("_Response", covariant=True)
 
-class _Call(Protocol[_Request, _Response]):
-    def __call__(
-        self, request: _Request, *, timeout: float | None = ..., metadata: Sequence[tuple[str, str]] | None = ...
-    ) -> Awaitable[_Response]: ...
-
-class {service}Stub:
+{kinds}class {service}Stub:
     def __init__(self, channel: object) -> None: ...
 {calls}
 def add_{service}Servicer_to_server(servicer: object, server: object) -> None: ...
 '''
 
+UNARY = {
+    "imports": """\
+from collections.abc import Awaitable, Sequence
+from typing import Protocol, TypeVar""",
+    "kinds": """\
+class _Call(Protocol[_Request, _Response]):
+    def __call__(
+        self, request: _Request, *, timeout: float | None = ..., metadata: Sequence[tuple[str, str]] | None = ...
+    ) -> Awaitable[_Response]: ...
+
+""",
+}
+"""What the types of a service need whose calls have one answer each."""
+
+STREAM = {
+    "imports": """\
+from collections.abc import AsyncIterable
+from typing import Protocol, TypeVar""",
+    "kinds": """\
+class _Answers(Protocol[_Response]):
+    async def read(self) -> _Response | object: ...
+
+class _Call(Protocol[_Request, _Response]):
+    def __call__(self, requests: AsyncIterable[_Request]) -> _Answers[_Response]: ...
+
+""",
+}
+"""The same of one whose calls are streams both ways."""
+
 
 def generate(out: Path) -> None:
     """Write the packages under `out`/text_generation_protocol."""
-    for name, source in SOURCES.items():
+    for name, source in SOURCES:
         descriptors = out / f"{name}.bin"
         package = out / PACKAGE / name
         run_protoc(name, source, out, descriptors)
@@ -76,7 +100,9 @@ def generate(out: Path) -> None:
 
 def run_protoc(name: str, source: Path, out: Path, descriptors: Path) -> None:
     """Raises RuntimeError when the compiler refuses; it has said why on stderr."""
-    arguments = [f"-I{PACKAGE}/{name}={source.parent}", f"--descriptor_set_out={descriptors}"]
+    places = {PACKAGE + "/" + known: file.parent for known, file in SOURCES}
+    arguments = [f"-I{place}={folder}" for place, folder in places.items()]
+    arguments.append(f"--descriptor_set_out={descriptors}")
     arguments += [f"--{kind}_out={out}" for kind in ("python", "pyi", "grpc_python")]
     if protoc.main(["protoc", *arguments, f"{PACKAGE}/{name}/{source.name}"]):
         raise RuntimeError(f"protoc failed on {source}")
@@ -94,7 +120,8 @@ def write_stub_types(name: str, source: Path, package: Path, descriptors: Path) 
     (file,) = FileDescriptorSet.FromString(descriptors.read_bytes()).file
     (service,) = file.service
     module, stem = f"{PACKAGE}.{name}", source.stem
-    types = STUB_TYPES.format(module=module, stem=stem, service=service.name, calls=call_types(service))
+    needs = STREAM if any(method.server_streaming for method in service.method) else UNARY
+    types = STUB_TYPES.format(module=module, stem=stem, service=service.name, calls=call_types(service), **needs)
     (package / f"{stem}_pb2_grpc.pyi").write_text(types)
     return file.package
 
@@ -116,7 +143,7 @@ def differences(committed: Path) -> list[str]:
 
 def contents(package: Path) -> dict[str, str]:
     """Text of each generated file, by its path in the package."""
-    files = (file for name in SOURCES for file in (package / name).rglob("*") if file.is_file())
+    files = (file for name, _ in SOURCES for file in (package / name).rglob("*") if file.is_file())
     return {file.relative_to(package).as_posix(): file.read_text() for file in files if "__pycache__" not in file.parts}
 
 

@@ -63,10 +63,10 @@ class Console:
         self.end_progress()
         self._write(self._err, "\n".join([*(() if self._json_lines else lines), f"Error: {message}"]) + "\n")
 
-    def progress(self, phase: str, done: int, total: int) -> None:
-        """Draw how far a phase is, in bytes, if a person is looking."""
+    def progress(self, phase: str, done: int, total: int, counted: str | None = None) -> None:
+        """Draw how far a phase is, in bytes or in what is counted, if a person is looking."""
         if self._has_bar and total:
-            self._bar = _bar(phase, done, total)
+            self._bar = _bar(phase, done, total, counted)
             self._write(self._out, _CLEAR_LINE + self._bar)
 
     def end_progress(self) -> None:
@@ -104,6 +104,7 @@ def size(count: int) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _bar(phase: str, done: int, total: int) -> str:
+def _bar(phase: str, done: int, total: int, counted: str | None) -> str:
     filled = min(_BAR_WIDTH, _BAR_WIDTH * done // total)
-    return f"{phase} [{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {size(done)} of {size(total)}"
+    far = f"{size(done)} of {size(total)}" if counted is None else f"{done} of {total} {counted}"
+    return f"{phase} [{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {far}"

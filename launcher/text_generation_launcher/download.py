@@ -37,6 +37,8 @@ def download_command(launch: LaunchContext) -> list[str]:
     if options.revision is not None:
         command += ["--revision", options.revision]
     command += load_format(options)
+    if options.quantize is not None and options.quantize.keeps_packing:
+        command += ["--quantize", options.quantize]
     return [*command, *(["--trust-remote-code"] if options.trust_remote_code else [])]
 
 

@@ -37,7 +37,9 @@ class Options(RouterOptions):
     sharded: Switch | None = option(None, "Cut the model over all visible devices, or never")
     num_shard: int | None = option(None, "Number of ranks the model is cut over", least=0)
     quantize: Quantize | None = option(
-        None, "What a plain checkpoint's weights are made into; a quantised one says itself what it is"
+        None,
+        "What a plain checkpoint's weights are made into; a quantised one says itself what it is; "
+        "gguf: a .gguf file's stay packed",
     )
     speculate: int | None = option(None, "Most tokens guessed a step, and verified", least=0)
     dtype: Dtype | None = option(None, "Type of weights and activations")

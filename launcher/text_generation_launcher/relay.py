@@ -5,6 +5,7 @@ Start-up reports ride in `record.extra` of ordinary log lines:
     {"phase": "download", "done": bytes, "total": bytes}      on the way
     {"phase": "download", "path": folder, "bytes": bytes}     at its end
     {"phase": "load", "done": bytes, "total": bytes}          on the way, of this rank
+    {"phase": "tune", "done": cases, "total": cases}          on the way, and so "probe" and "record"
     {"phase": "warmup", "tokens": tokens, "bytes": bytes}     at its end: the size of the cache
 """
 

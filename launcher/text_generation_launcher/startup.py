@@ -17,19 +17,23 @@ class Phase(StrEnum):
     WARMUP = "warmup"
 
 
+COUNTED = {"tune": "cases", "probe": "steps", "record": "steps"}
+"""Parts of phases whose reports count other things than bytes, by name."""
+
+
 class StartUp:
     """The clock and the byte counts of one start."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._origin = self._began = time.monotonic()
-        self._bytes: dict[str, tuple[int, int]] = {}
+        self._done: dict[tuple[str | None, str], tuple[int, int]] = {}
         self._cache: tuple[int, int] | None = None
 
     def begin(self) -> None:
         """The next phase begins now."""
         self._began = time.monotonic()
-        self._bytes.clear()
+        self._done.clear()
 
     def stdout_of(self, source: str, take: Callable[[Record], None] | None = None) -> LineHandler:
         """What is done with a child's stdout: records are handed to `take`, and shown unless they report on a phase."""
@@ -66,7 +70,7 @@ class StartUp:
 
     def loaded(self, num_shard: int) -> None:
         """Every shard answers."""
-        total = self._sum()[1]
+        total = self._sum(Phase.LOAD)[1]
         ready = "1 shard is" if num_shard == 1 else f"{num_shard} shards are"
         self._finish(Phase.LOAD, f"{ready} ready" + (f", {size(total)} of weights" if total else ""), bytes=total)
 
@@ -87,15 +91,17 @@ class StartUp:
         done, total = record.number("done"), record.number("total")
         if record.phase == Phase.WARMUP:
             self._cache = (record.number("tokens") or 0, record.number("bytes") or 0)
-        elif record.phase in list(Phase) and done is not None and total is not None:
-            self._bytes[source] = (done, total)
-            self._console.progress(str(record.phase), *self._sum())
-        return record.phase in list(Phase)
+        elif record.phase in [*Phase, *COUNTED] and done is not None and total is not None:
+            self._done[record.phase, source] = (done, total)
+            self._console.progress(str(record.phase), *self._sum(record.phase), COUNTED.get(str(record.phase)))
+        return record.phase in [*Phase, *COUNTED]
 
     def _finish(self, phase: Phase, message: str, **fields: object) -> None:
         self._console.end_progress()
         seconds = time.monotonic() - self._began
         self._console.info(f"{phase} {seconds:.1f} s: {message}", phase=phase, seconds=round(seconds, 3), **fields)
 
-    def _sum(self) -> tuple[int, int]:
-        return sum(done for done, _ in self._bytes.values()), sum(total for _, total in self._bytes.values())
+    def _sum(self, phase: str | None) -> tuple[int, int]:
+        """Of all ranks."""
+        reports = [report for (about, _), report in self._done.items() if about == phase]
+        return sum(done for done, _ in reports), sum(total for _, total in reports)

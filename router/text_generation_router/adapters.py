@@ -14,8 +14,8 @@ from weakref import WeakValueDictionary
 
 from loguru import logger
 
-from text_generation_router.adapter_calls import AdapterCalls
 from text_generation_router.errors import AdapterRefused, InvalidInput
+from text_generation_router.shards.adapter_calls import AdapterCalls
 from text_generation_server.errors import excerpt
 
 LONGEST_NAME = 512

@@ -6,22 +6,23 @@ Knows nothing of HTTP, and of the cache only whom to give space back for.
 import asyncio
 import sys
 import time
-from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from loguru import logger
 
 from text_generation_router.blocks import BlockAllocator
-from text_generation_router.entry import Entry, Push, Timeline, Times
+from text_generation_router.delivery import deliver
+from text_generation_router.entry import Entry, Push, Timeline
 from text_generation_router.errors import ApiError, GenerationFailed, IncompleteGeneration, ShardError, Unhealthy
 from text_generation_router.metrics import Metrics
+from text_generation_router.probes import Probes
 from text_generation_router.queue import Budget, WaitingQueue
-from text_generation_router.shards import ShardedClient
+from text_generation_router.shards.client import ShardedClient
+from text_generation_router.shards.steps import PushedSteps
 from text_generation_router.traces import NO_STEP, NO_TRACES, GenerationTrace, StepTrace, Traces
-from text_generation_router.types import CachedBatch, FinishReason, GeneratedText, Generation, StepAnswer, ValidRequest
+from text_generation_router.types import CachedBatch, FinishReason, Generation, StepAnswer, ValidRequest
+from text_generation_router.under_way import Call, UnansweredStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class BatchPolicy:
     Shards that chunk prefills take what fits beside the running batch: the room that they tell (told_room), or what its
     next step leaves of max_prefill_tokens. Others let the running
     requests wait during a prefill, which must be worth it: at least waiting_served_ratio queued requests for each
-    running one, or max_waiting_tokens steps since the last prefill.
+    running one, or max_waiting_tokens steps since the last prefill. pushed: shards need not be asked for each decode.
     """
 
     chunking: bool
@@ -40,30 +41,7 @@ class BatchPolicy:
     max_batch_size: int | None
     waiting_served_ratio: float
     max_waiting_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A Prefill or Decode under way, and the requests it brings tokens for.
-
-    paused: those of which a stay ends with it, but not the request.
-    """
-
-    method: str
-    answer: Awaitable[StepAnswer]
-    members: dict[int, Entry]
-    batch_ids: list[int]
-    started: float
-    trace: StepTrace
-    paused: set[int] = field(default_factory=set)
-
-
-class UnansweredStep(NamedTuple):
-    """A call that the shards have not answered: of how many requests, and for how many seconds."""
-
-    method: str
-    size: int
-    waited_s: float
+    pushed: bool = False
 
 
 class Batcher:
@@ -90,14 +68,15 @@ class Batcher:
         self._metrics = metrics
         self._traces = traces
         self._work = asyncio.Event()
-        self._probes: list[asyncio.Future[None]] = []
+        self._probes = Probes()
         self._entries: dict[int, Entry] = {}
         self._uncomputed: dict[int, Entry] = {}
         self._batches: list[CachedBatch] = []
         self._steps_since_prefill = 0
         self._next_request_id = 0
         self._next_batch_id = 0
-        self._call: _Call | None = None
+        self._call: Call | None = None
+        self._steps: PushedSteps | None = None
 
     def submit(self, request: ValidRequest, timeline: Timeline, trace: GenerationTrace, push: Push) -> Entry:
         """Queue a request, whose steps are pushed. Raises GenerationFailed if no shard is left to serve it."""
@@ -105,27 +84,27 @@ class Batcher:
             raise GenerationFailed("the shards are gone")
         entry = Entry(request, timeline, trace, push)
         self._queue.append(entry)
-        self._work.set()
+        self._halt()
         return entry
 
     def cancel(self, entry: Entry) -> None:
         """Nobody reads a request's tokens any more: it leaves the queue now, or the batch after this step."""
         entry.cancel()
         self._queue.discard(entry)
+        if self._entries.get(entry.id) is entry:
+            self._halt()
 
     async def probe(self) -> None:
         """Let the shards generate one token between two steps. Raises Unhealthy if they cannot."""
         if self.lost:
             raise Unhealthy
-        answer = asyncio.get_running_loop().create_future()
-        self._probes.append(answer)
-        self._work.set()
+        answer = self._probes.ask()
+        self._halt()
         await answer
 
     def step_under_way(self) -> UnansweredStep | None:
         """What the shards are computing, and how long they have been."""
-        call = self._call
-        return UnansweredStep(call.method, len(call.members), time.monotonic() - call.started) if call else None
+        return self._call.unanswered() if self._call else None
 
     async def run(self) -> None:
         """Serve until cancelled. Raises ShardError when a shard is lost, or could not be brought back into step."""
@@ -133,7 +112,8 @@ class Batcher:
             while True:
                 await self._work.wait()
                 self._work.clear()
-                await self._answer_probes()
+                if self._probes:
+                    await self._answer_probes()
                 call = self._next_call()
                 while call is not None:
                     self._call = call
@@ -142,12 +122,13 @@ class Batcher:
         finally:
             self.give_up()
 
-    async def _advance(self, call: _Call) -> _Call | None:
+    async def _advance(self, call: Call) -> Call | None:
         """Wait for a call's answer, send the next call, and only then hand out the tokens."""
         try:
             answer = await call.answer
         except ShardError as error:
             call.trace.end(str(error))
+            self._steps = None
             await self._fail(call, error)
             return self._next_call()
         call.trace.end()
@@ -159,27 +140,43 @@ class Batcher:
                 entry.push(GenerationFailed(error.told))
             raise
         settled = time.monotonic()
-        if self._probes:
-            await self._answer_probes()
-        following = self._next_call()
-        await asyncio.sleep(0)  # the call leaves in the loop's next turn, before any reader wakes up
+        if self._steps is not None and answer.goes_on:
+            following: Call | None = self._next_step(self._steps)
+        else:
+            self._steps = None
+            if self._probes:
+                await self._answer_probes()
+            following = self._next_call()
+            await asyncio.sleep(0)  # the call leaves in the loop's next turn, before any reader wakes up
         delivering = time.monotonic()
-        self._deliver(call, answer)
+        deliver(call, answer, self._metrics)
         delivered = time.monotonic()
         handling = settled - answered + delivered - delivering
         self._metrics.batches.note_answer(call.method, answer.timings, delivered - call.started, handling)
         return following
 
+    async def _answer_probes(self) -> None:
+        self.healthy = await self._probes.answer(self._shards)
+
+    def _halt(self) -> None:
+        """Somebody comes or goes: the batch has to stand still for that."""
+        self._work.set()
+        if self._steps is not None:
+            self._steps.halt()
+
     # -- what to do next
 
-    def _next_call(self) -> _Call | None:
+    def _next_call(self) -> Call | None:
         entries = self._queue.take(self._budget())
         self._note_batch(entries)
         if entries:
             return self._start_prefill(entries)
-        if self._batches:
-            return self._start_decode()
-        return None
+        if not self._batches:
+            return None
+        if self._policy.pushed and not self._queue and not any(entry.cancelled for entry in self._entries.values()):
+            self._steps = self._shards.steps(self._batches)
+            return self._next_step(self._steps)
+        return self._start_decode()
 
     def _budget(self) -> Budget:
         policy, running = self._policy, len(self._entries)
@@ -197,7 +194,7 @@ class Batcher:
             return min(batch.prefill_room for batch in self._batches)
         return self._policy.max_prefill_tokens - sum(batch.current_tokens for batch in self._batches)
 
-    def _start_prefill(self, entries: list[Entry]) -> _Call:
+    def _start_prefill(self, entries: list[Entry]) -> Call:
         """Chunking shards advance the running batch in the same step; others leave it waiting."""
         joined = self._batches if self._policy.chunking else []
         batch_id, now = self._next_batch_id, time.monotonic()
@@ -218,14 +215,20 @@ class Batcher:
         answer = self._shards.prefill(
             batch_id, [entry.on_wire() for entry in entries], joined[0] if joined else None, trace.carried
         )
-        return _Call("prefill", answer, members, [batch_id, *(batch.id for batch in joined)], now, trace)
+        return Call("prefill", answer, members, [batch_id, *(batch.id for batch in joined)], trace)
 
-    def _start_decode(self) -> _Call:
+    def _start_decode(self) -> Call:
         self._steps_since_prefill += 1
         self._metrics.batches.inference_count["decode"].add()
         members, trace = self._entries.copy(), self._trace("decode", self._entries, ())
         answer = self._shards.decode(self._batches, trace.carried)
-        return _Call("decode", answer, members, [batch.id for batch in self._batches], time.monotonic(), trace)
+        return Call("decode", answer, members, [batch.id for batch in self._batches], trace)
+
+    def _next_step(self, steps: PushedSteps) -> Call:
+        """One that the shards make without being asked for it, while nobody comes or goes."""
+        self._steps_since_prefill += 1
+        self._metrics.batches.inference_count["decode"].add()
+        return Call("decode", steps.next(), self._entries.copy(), [batch.id for batch in self._batches])
 
     def _trace(self, method: str, members: Mapping[int, Entry], added: Sequence[Entry]) -> StepTrace:
         if self._traces is NO_TRACES:
@@ -235,17 +238,18 @@ class Batcher:
 
     # -- what an answer changes
 
-    async def _settle(self, call: _Call, answer: StepAnswer) -> None:
+    async def _settle(self, call: Call, answer: StepAnswer) -> None:
         """Bring batch, entries and cache into step with the answer. Tokens are delivered later."""
         self.healthy = True
         if self._uncomputed:
             self._note_computed(answer)
         finished = {generation.request_id: generation for generation in answer.finished()}
-        leaving = [entry for entry in call.members.values() if entry.id in finished or entry.cancelled]
+        stands = not answer.goes_on  # only then can those be taken out whom nobody reads any more
+        leaving = [one for one in call.members.values() if one.id in finished or (one.cancelled and stands)]
         for entry in leaving:
             del self._entries[entry.id]
         batch = answer.batch
-        if batch is not None and batch.size != len(call.members) - len(leaving):
+        if batch is not None and stands and batch.size != len(call.members) - len(leaving):
             batch = await self._filter(batch)
         self._batches = [batch for batch in self._batches if batch.id not in call.batch_ids]
         self._batches += [batch] if batch is not None else []
@@ -256,12 +260,13 @@ class Batcher:
             if entry.resumable and entry.id in finished:
                 self._resume(call, entry, finished[entry.id])
 
-    def _resume(self, call: _Call, entry: Entry, last: Generation) -> None:
+    def _resume(self, call: Call, entry: Entry, last: Generation) -> None:
         """Queue a request again if only its stay has ended: it goes on behind all that it has generated."""
         if last.generated_text is not None and last.generated_text.finish_reason is FinishReason.LENGTH:
             call.paused.add(entry.id)
             entry.generated_ids += [token.id for token in last.tokens]
             self._queue.put_first(entry)
+            self._halt()
 
     def _note_computed(self, answer: StepAnswer) -> None:
         """A request's first token says that its whole prompt is in the cache."""
@@ -278,7 +283,7 @@ class Batcher:
             return None
         return batch if len(keep) == batch.size else await self._shards.filter_batch(batch.id, keep)
 
-    def _forgotten(self, call: _Call, batch: CachedBatch | None) -> list[Entry]:
+    def _forgotten(self, call: Call, batch: CachedBatch | None) -> list[Entry]:
         """Unfinished requests that the shards have no longer; there are none unless a shard is at fault."""
         remaining = call.members.keys() & self._entries.keys()
         if batch is not None and batch.size == len(remaining):
@@ -289,7 +294,7 @@ class Batcher:
             entry.push(IncompleteGeneration())
         return entries
 
-    async def _fail(self, call: _Call, error: ShardError) -> None:
+    async def _fail(self, call: Call, error: ShardError) -> None:
         """End all requests of a failed call; the shards forget their batches."""
         self.healthy = False
         self._metrics.batches.inference_failure[call.method].add()
@@ -318,62 +323,11 @@ class Batcher:
             entry.push(error)
         self._entries.clear()
         self._queue.fail_all(error)
-        for probe in self._probes:
-            if not probe.done():
-                probe.set_exception(Unhealthy())
-        self._probes.clear()
+        self._probes.give_up()
+        if self._steps is not None:
+            self._steps.halt()
 
     # -- what others get to see
-
-    def _deliver(self, call: _Call, answer: StepAnswer) -> None:
-        """Hand every request its tokens. Never waits: a slow reader delays nobody."""
-        now, made = time.monotonic(), 0
-        since: Counter[float] = Counter()  # nearly all had their last token together, and as many at once
-        accepted: Counter[int] = Counter()
-        for generation in answer.generations():
-            entry = call.members.get(generation.request_id)
-            if entry is None:
-                continue
-            if generation.failure is not None:
-                logger.error(f"A request failed alone: {generation.failure}")
-                entry.push(GenerationFailed(generation.failure))
-                continue
-            count = len(generation.tokens)
-            made += count
-            accepted[count] += 1
-            timeline = entry.timeline
-            if timeline.last_token:
-                since[timeline.last_token] += 1
-            else:
-                self._metrics.requests.time_to_first_token.observe(now - timeline.started)
-            timeline.last_token = now
-            final = generation.generated_text
-            if final is None:
-                if entry.resumable:
-                    entry.generated_ids += [token.id for token in generation.tokens]
-            elif generation.request_id in call.paused:
-                generation.generated_text = None
-            else:
-                entry.trace.finished(final, partial(_times, timeline, final))
-            entry.push(generation)
-        self._metrics.note_tokens(made, accepted, [(now - last, times) for last, times in since.items()])
-
-    async def _answer_probes(self) -> None:
-        """One probe of the shards for all who ask."""
-        probes, self._probes = self._probes, []
-        if not probes:
-            return
-        failure: ShardError | None = None
-        try:
-            await self._shards.probe()
-        except ShardError as error:
-            failure = error
-        self.healthy = failure is None
-        for probe in probes:
-            if not probe.done():
-                probe.set_result(None) if failure is None else probe.set_exception(Unhealthy())
-        if failure is not None and failure.lost:
-            raise failure
 
     def _note_batch(self, added: list[Entry]) -> None:
         batches, cache = self._metrics.batches, self._metrics.cache
@@ -392,7 +346,3 @@ class Batcher:
         elif self._batches:
             waited = self._steps_since_prefill >= self._policy.max_waiting_tokens
             batches.concat["wait_exceeded" if waited else "backpressure"].add()
-
-
-def _times(timeline: Timeline, final: GeneratedText) -> Mapping[str, float]:
-    return Times.of(timeline, final.generated_tokens).fields()

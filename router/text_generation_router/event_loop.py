@@ -1,6 +1,7 @@
-"""The event loop that this router runs on. Knows not what runs."""
+"""The event loop that this router runs on, and what would hold it up. Knows not what runs."""
 
 import asyncio
+import gc
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -11,3 +12,9 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     return loop
+
+
+def spare_collector() -> None:
+    """Keep all that is there by now out of garbage collections, which would look through it again and again."""
+    gc.collect()
+    gc.freeze()

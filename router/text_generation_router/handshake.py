@@ -9,7 +9,7 @@ from loguru import logger
 
 from text_generation_router.errors import ShardError, StartError
 from text_generation_router.settings import Settings
-from text_generation_router.shards import ShardedClient
+from text_generation_router.shards.client import ShardedClient
 from text_generation_router.types import ShardInfo, TokenLimits, WarmupAnswer
 
 _DEFAULT_CACHE_TOKENS = 16000

@@ -6,7 +6,7 @@ from loguru import logger
 
 from text_generation_router.batcher import Batcher
 from text_generation_router.errors import ShardError, Unhealthy
-from text_generation_router.shards import ShardedClient
+from text_generation_router.shards.client import ShardedClient
 
 
 class HealthCheck:

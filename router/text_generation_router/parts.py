@@ -26,7 +26,7 @@ from text_generation_router.routes.naming import ModelNames
 from text_generation_router.routes.services import Services
 from text_generation_router.runs import LocalRuns
 from text_generation_router.settings import Settings
-from text_generation_router.shards import ShardedClient
+from text_generation_router.shards.client import ShardedClient
 from text_generation_router.timelimit import TimeLimit
 from text_generation_router.tokenizer import PromptTokenizer
 from text_generation_router.traces import NO_TRACES, Traces
@@ -59,7 +59,7 @@ def make_batch_side(settings: Settings, ready: Ready, traces: Traces = NO_TRACES
     queue = WaitingQueue(
         allocator, info.speculate, info.support_chunking, _longest_resumed(settings, info), metrics.requests
     )
-    batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready), metrics, traces)
+    batcher = Batcher(ready.shards, queue, allocator, _policy(settings, ready, traces), metrics, traces)
     adapters = Adapters(ready.shards.adapters, info.adapters)
     runs = LocalRuns(batcher, adapters, traces)
     permits = Permits(settings.max_concurrent_requests)
@@ -136,10 +136,11 @@ def _longest_resumed(settings: Settings, info: ShardInfo) -> int:
     return sys.maxsize if info.support_chunking else settings.max_batch_prefill_tokens
 
 
-def _policy(settings: Settings, ready: Ready) -> BatchPolicy:
+def _policy(settings: Settings, ready: Ready, traces: Traces) -> BatchPolicy:
     info = ready.facts.info
     return BatchPolicy(
         chunking=info.support_chunking,
+        pushed=info.pushes_steps and traces is NO_TRACES,  # a step has a span only if it is a call
         told_room=info.tells_prefill_room,
         max_prefill_tokens=settings.max_batch_prefill_tokens,
         max_batch_size=ready.max_batch_size,

@@ -49,6 +49,9 @@ class WaitingQueue:
         self._metrics = metrics
         self._waiting: deque[Entry] = deque()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def append(self, entry: Entry) -> None:
         """Let a request wait, behind those that are to be started before."""
         place = len(self._waiting)

@@ -10,6 +10,7 @@ from loguru import logger
 from text_generation_router.app import make_metrics_app
 from text_generation_router.backend import Exposition
 from text_generation_router.errors import ShardError, StartError
+from text_generation_router.event_loop import spare_collector
 from text_generation_router.front import Front, LocalFront
 from text_generation_router.handshake import shake_hands
 from text_generation_router.http_server import HttpServer
@@ -50,6 +51,7 @@ async def serve(settings: Settings, stop: asyncio.Event, keep_alive_s: float = K
             if not await _finishes_before(starting, stop):
                 return 0
             side = starting.result()
+            spare_collector()
             try:
                 async with _metrics_port(front.figures, settings):
                     return await _run(front, side, place, stop, settings.graceful_termination_timeout)

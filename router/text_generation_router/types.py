@@ -97,7 +97,8 @@ class ValidRequest:
     """A request that keeps all rules.
 
     input_ids: of the prompt, after truncation; where an image is, a negative number of its own.
-    given_as_ids: it has no other form that would give them again. chunks: its texts and images in order, if it has any.
+    as_ids: the shards take them as they are, and need not make them again. chunks: its texts and images in order, if it
+    has any.
     truncate: most prompt tokens the shard may keep. adapter_id: None is the base model.
     priority: requests with a lower one are started before. timeout: seconds it may take, None for any.
     """
@@ -116,7 +117,7 @@ class ValidRequest:
     top_n_tokens: int = 0
     add_special_tokens: bool = True
     adapter_id: str | None = None
-    given_as_ids: bool = False
+    as_ids: bool = False
     chunks: tuple[str | ImageFile, ...] = ()
     priority: int = 0
     timeout: float | None = None
@@ -166,12 +167,14 @@ class StepTimings:
 
 
 class StepAnswer(Protocol):
-    """The answer to a Prefill or Decode. batch is None when no request of the step is unfinished."""
+    """A step. batch is None when no request of it is unfinished. goes_on: another follows by itself."""
 
     @property
     def batch(self) -> CachedBatch | None: ...
     @property
     def timings(self) -> StepTimings: ...
+    @property
+    def goes_on(self) -> bool: ...
     def request_ids(self) -> list[int]:
         """The requests that got tokens."""
 
@@ -187,7 +190,8 @@ class ShardInfo:
     """What the shards say about themselves. vocab_size: token ids they can serve are below, None if they do not say.
 
     shares_prefixes: whether requests with the same adapter, or without, may. adapters: those that requests may name.
-    extensions: what they read of requests that only ours know (docs/protocol.md#extensions).
+    extensions: what they read of requests that only ours know (docs/protocol.md#extensions). pushes_steps: decodes need
+    not be asked for one by one.
     """
 
     requires_padding: bool
@@ -201,6 +205,7 @@ class ShardInfo:
     block_size: int
     support_resuming: bool = False
     tells_prefill_room: bool = False
+    pushes_steps: bool = False
     vocab_size: int | None = None
     adapters: tuple[str, ...] = ()
     extensions: frozenset[str] = frozenset()

@@ -116,7 +116,7 @@ class Validator:
             inputs=text,
             input_ids=read.ids,
             chunks=read.chunks,
-            given_as_ids=request.input_ids is not None,
+            as_ids=request.input_ids is not None or ("prompt_ids" in self.extensions and not read.chunks),
             truncate=truncate or limit,
             sampling=sampling(parameters),
             max_new_tokens=0,

@@ -33,6 +33,13 @@ class Quantize(StrEnum):
     BITSANDBYTES = "bitsandbytes"
     BITSANDBYTES_NF4 = "bitsandbytes-nf4"
     BITSANDBYTES_FP4 = "bitsandbytes-fp4"
+    GGUF = "gguf"
+    """A .gguf file's linears stay as they are, where they would be made plain."""
+
+    @property
+    def keeps_packing(self) -> bool:
+        """Whether it changes what a file of another kind is converted into, before it is served."""
+        return self is Quantize.GGUF
 
 
 class KvCacheDtype(StrEnum):

@@ -1,6 +1,7 @@
 """The command `text-generation-server`: options in, exit code out. Knows no models, sockets or variables."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -31,6 +32,26 @@ KvCacheDtypeOption = Annotated[
     KvCacheDtype,
     typer.Option(help="What keys and values are kept as; auto: as they are computed, or a checkpoint says."),
 ]
+QuantizeOption = Annotated[
+    Quantize | None,
+    typer.Option(
+        help="What a plain checkpoint's weights are made into; a quantised one says itself what it is; "
+        "gguf: a .gguf file's stay packed."
+    ),
+]
+DtypeOption = Annotated[
+    Dtype | None,
+    typer.Option(help="Default: float16 on a GPU; on a CPU bfloat16 where it has the instructions, else float32."),
+]
+UseFlashInfer = Annotated[
+    bool | None,
+    typer.Option(
+        "--use-flashinfer/--disable-flashinfer", help="Insist on FlashInfer's kernels, or do without. [default: auto]"
+    ),
+]
+MaxMixedTokens = Annotated[
+    int | None, typer.Option(min=1, help="Most tokens of a step with prompts beside answers. [default: by device]")
+]
 TrustRemoteCode = Annotated[bool, typer.Option(help="Let tokenizers run Python code of the model's directory.")]
 
 
@@ -46,17 +67,11 @@ def serve(
     sharded: Annotated[
         bool, typer.Option(help="One of several ranks: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT say which.")
     ] = False,
-    quantize: Annotated[
-        Quantize | None,
-        typer.Option(help="What a plain checkpoint's weights are made into; a quantised one says itself what it is."),
-    ] = None,
+    quantize: QuantizeOption = None,
     speculate: Annotated[
         int, typer.Option(help="Most tokens guessed a step, from what was said before, and verified.", min=0)
     ] = 0,
-    dtype: Annotated[
-        Dtype | None,
-        typer.Option(help="Default: float16 on a GPU; on a CPU bfloat16 where it has the instructions, else float32."),
-    ] = None,
+    dtype: DtypeOption = None,
     kv_cache_dtype: KvCacheDtypeOption = KvCacheDtype.AUTO,
     trust_remote_code: TrustRemoteCode = False,
     uds_path: Annotated[Path, typer.Option(help="Prefix of the socket's path; the rank follows.")] = Path(
@@ -68,22 +83,14 @@ def serve(
     otlp_service_name: Annotated[str, typer.Option(help="Name in traces.")] = SERVICE_NAME,
     max_input_tokens: Annotated[int | None, typer.Option(help="Informational: the router's Warmup says it.")] = None,
     lora_ids: Annotated[str, typer.Option(help="Adapters to load, separated by semicolons.")] = NONE_WANTED,
-    use_flashinfer: Annotated[
-        bool | None,
-        typer.Option(
-            "--use-flashinfer/--disable-flashinfer",
-            help="Insist on FlashInfer's kernels, or do without. [default: auto]",
-        ),
-    ] = None,
+    use_flashinfer: UseFlashInfer = None,
     diffusion: Annotated[bool, typer.Option(help="Not served yet.")] = False,
     run_ahead: Annotated[bool, typer.Option(help="Launch the next step before reading the last one.")] = True,
     load_format: LoadFormatOption = LoadFormat.AUTO,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same tokens whatever else is computed; slower, on a CPU only.")
     ] = False,
-    max_mixed_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a step with prompts beside answers. [default: by device]")
-    ] = None,
+    max_mixed_tokens: MaxMixedTokens = None,
 ) -> None:
     """Load a model and serve it on a Unix socket until a signal comes."""
     _set_up_log(logger_level, json_output)
@@ -104,8 +111,11 @@ def serve(
         log.configure(logger_level, json_output, config.ranks.rank)
     except InvalidSettings as error:
         _fail(error, USAGE_ERROR)
+    began = time.monotonic()
     from text_generation_server.serve import serve as run  # torch takes seconds to import
 
+    seconds = time.monotonic() - began
+    logger.bind(phase="imports", seconds=seconds).info("Imported PyTorch and the server in {:.1f} s", seconds)
     leave(run(config))
 
 
@@ -123,6 +133,7 @@ def download_weights(
         typer.Option(help="Refuse an adapter, which would be merged; without it, adapters are fetched as they are."),
     ] = False,
     load_format: LoadFormatOption = LoadFormat.AUTO,
+    quantize: QuantizeOption = None,
 ) -> None:
     """Make the files of a model, or of an adapter, local: find, download, convert."""
     _set_up_log(logger_level, json_output)
@@ -133,10 +144,11 @@ def download_weights(
 
     try:
         hub, convert = hub_settings(), auto_convert and load_format is LoadFormat.AUTO
+        packed = quantize is not None and quantize.keeps_packing
         if load_format is LoadFormat.DUMMY:
             directory = locate_without_weights(model_id, revision, hub, logger.info)
         else:
-            directory = prepare(model_id, revision, extension, hub, trust_remote_code, convert, report=logger.info)
+            directory = prepare(model_id, revision, extension, hub, trust_remote_code, convert, logger.info, packed)
         weights = weight_bytes(directory, extension)
         report = logger.bind(phase="download", path=str(directory), bytes=weights)
         report.info("{} is ready in {}: {:.0f} MB of weights", model_id, directory, weights / 1e6)

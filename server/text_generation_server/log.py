@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -16,6 +17,9 @@ LEVELS = {"WARN": "WARNING"} | {
     name: name for name in ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL", "OFF")
 }
 """Names as launchers write them, and loguru's for them."""
+
+PROGRESS_S = 0.5
+"""Seconds between two reports on the same phase."""
 
 LONGEST_LINE = 32 * 1024
 """Bytes of a line that launchers read in one piece (docs/launcher.md#log-lines)."""
@@ -75,6 +79,25 @@ def shortened(line: str, keep: int) -> str:
 
 def _middle_cut(text: str, keep: int) -> str:
     return text if len(text) <= 2 * keep else f"{text[:keep]} ... {text[-keep:]}"
+
+
+class Progress:
+    """Logs now and then how far a phase of the start has come; launchers draw a bar from it.
+
+    phase: its name for launchers. text: with places for what is done and for all there is, in units of so many.
+    """
+
+    def __init__(self, phase: str, text: str, unit: float = 1.0) -> None:
+        self._phase, self._text, self._unit = phase, text, unit
+        self._logged_at = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Log the end, and what comes before unless that was done a moment ago."""
+        if done < total and time.monotonic() - self._logged_at < PROGRESS_S:
+            return
+        self._logged_at = time.monotonic()
+        report = logger.bind(phase=self._phase, done=done, total=total)
+        report.info(self._text, done / self._unit, total / self._unit)
 
 
 class LibraryLog(logging.Handler):

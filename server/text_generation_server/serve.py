@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,18 +14,19 @@ from loguru import logger
 from text_generation_server.adapters.files import AdapterFiles
 from text_generation_server.adapters.loading import NO_ADAPTERS, StartedAdapters, start_adapters
 from text_generation_server.attention.base import AUTO, CLASSIC
-from text_generation_server.cache.features import PLACES
 from text_generation_server.choices import LoadFormat
 from text_generation_server.distributed.group import TensorParallel, join_group
 from text_generation_server.engine.assemble import build_engine, build_follower
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.graphs.decodes import usual_sizes
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.ranks import follow
+from text_generation_server.engine.settings import EngineSettings, no_places
 from text_generation_server.engine.types import ShardInfo
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.images.placing import ImagePlacer, load_placer
 from text_generation_server.lifetime import CLEAN, FAILED, Lifetime
+from text_generation_server.log import Progress
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.models.step import ServedModel
 from text_generation_server.placement import MIXED_TOKENS, Placement, place
@@ -33,6 +35,7 @@ from text_generation_server.rpc.prompts import PromptEncoder
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.service import EngineService, FollowerService, Shard
 from text_generation_server.rpc.sockets import reserve, socket_path, socket_url
+from text_generation_server.rpc.steps import StepsService
 from text_generation_server.rpc.wire_v2 import WireV2
 from text_generation_server.rpc.wire_v3 import WireV3
 from text_generation_server.settings import MAX_ROWS, ServeOptions, ServerConfig
@@ -44,9 +47,6 @@ from text_generation_server.weights.source import locate
 
 ATTENTION = {None: AUTO, True: "flashinfer", False: CLASSIC}
 """Backends by what --use-flashinfer and --disable-flashinfer say."""
-
-PROGRESS_S = 0.5
-"""Seconds between two reports on a model being loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +79,23 @@ def load(config: ServerConfig, lifetime: Lifetime) -> ShardServer:
     tracing = start_tracing(config.options)
     if tracing is not None:
         lifetime.keeps.callback(tracing.close)
-    part = load_rank(config)
+    directory = find_model(config)
     if config.ranks.rank == 0:
-        tokenizer = TokenizerAdapter.load(part.directory, config.options.trust_remote_code)
+        with ThreadPoolExecutor(1, "tokenizer") as aside:
+            reading = aside.submit(TokenizerAdapter.load, directory, config.options.trust_remote_code)
+            part = load_rank(config, directory)
+            tokenizer = reading.result()
         warn_of_unknown_ids(tokenizer, part.model.vocab_size)
         engine = make_engine(config, part, tokenizer)
-        loop = EngineLoop(engine)
+        loop = EngineLoop(engine, Engine.use_pause)
         loop.start()
         files = AdapterFiles(config.adapters.directory, config.hub, logger.info)
         about = describe(config, part, lambda: engine.adapters.names)
         images = None if part.model.reader is None else load_placer(part.directory, tokenizer)
         services = engine_services(config, about, loop, tokenizer, files, images)
-        adapters = AdapterService(loop, files)
-        return ShardServer(path, *services, lambda: lifetime.end(FAILED), tracing, adapters)
+        ours = AdapterService(loop, files), StepsService(loop)
+        return ShardServer(path, *services, lambda: lifetime.end(FAILED), tracing, *ours)
+    part = load_rank(config, directory)
     worker = Follower(config, part, lifetime)
     about = describe(config, part)
     v2, v3 = (FollowerService(wire, about, worker) for wire in (WireV2(), WireV3(config.prefill_logprobs)))
@@ -127,10 +131,9 @@ def start_tracing(options: ServeOptions) -> Tracing | None:
     return Tracing(options.otlp_endpoint, options.otlp_service_name) if options.otlp_endpoint is not None else None
 
 
-def load_rank(config: ServerConfig) -> LoadedRank:
-    """Find the model, meet the other ranks, and load what this one computes."""
+def load_rank(config: ServerConfig, directory: Path) -> LoadedRank:
+    """Meet the other ranks, and load what this one computes."""
     options, ranks = config.options, config.ranks
-    directory = find_model(config)
     placement = place(ranks.rank, ranks.world_size, options.dtype, config.threads, options.deterministic)
     torch.set_num_threads(placement.threads)
     if placement.device.type == "cuda":
@@ -150,10 +153,12 @@ def load_rank(config: ServerConfig) -> LoadedRank:
         quantize=options.quantize,
         kv_cache_dtype=options.kv_cache_dtype,
     )
-    model = load_model(directory, model_options, group, LoadProgress())
+    model = load_model(directory, model_options, group, Progress("load", "Loading: {:.0f} of {:.0f} MB", 1e6))
     check_guesses(model, options.speculate)
     seconds = time.monotonic() - began
-    logger.info("Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device)
+    logger.bind(phase="loaded", seconds=seconds).info(
+        "Loaded {} in {:.1f} s as {} on {}", directory.name, seconds, placement.dtype, placement.device
+    )
     adapters = start_adapters(
         config.adapters, model.linears, model.dtype, model.device, config.hub, options.model_id, logger.info
     )
@@ -173,7 +178,8 @@ def find_model(config: ServerConfig) -> Path:
     if options.load_format is LoadFormat.DUMMY:
         return locate_without_weights(options.model_id, options.revision, config.hub, logger.info)
     convert = options.load_format is LoadFormat.AUTO
-    return locate(options.model_id, options.revision, config.hub, logger.info, auto_convert=convert)
+    packed = options.quantize is not None and options.quantize.keeps_packing
+    return locate(options.model_id, options.revision, config.hub, logger.info, auto_convert=convert, packed=packed)
 
 
 def shares_prefixes(model: ServedModel) -> bool:
@@ -195,21 +201,6 @@ def spare_collector() -> None:
     """Take what is alive now out of the garbage collection: it stays, and walking over it takes many steps' time."""
     gc.collect()
     gc.freeze()
-
-
-class LoadProgress:
-    """Logs now and then how far loading has come, in bytes; launchers draw a bar from it."""
-
-    def __init__(self) -> None:
-        self._logged_at = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Log the end, and what comes before unless that was done a moment ago."""
-        if done < total and time.monotonic() - self._logged_at < PROGRESS_S:
-            return
-        self._logged_at = time.monotonic()
-        report = logger.bind(phase="load", done=done, total=total)
-        report.info("Loading: {:.0f} of {:.0f} MB", done / 1e6, total / 1e6)
 
 
 def warn_of_unknown_ids(tokenizer: TokenizerAdapter, vocab_size: int) -> None:
@@ -240,8 +231,9 @@ def make_engine(config: ServerConfig, part: LoadedRank, tokenizer: TokenizerAdap
         graphs=tuple(usual_sizes(rows)) if config.graphs is None else config.graphs,
         max_mixed_tokens=config.options.max_mixed_tokens or MIXED_TOKENS[part.placement.device.type],
         start=None if part.model.encoder is None else part.model.encoder.start,
-        feature_places=PLACES if reader is not None else 0,
+        feature_places=no_places if reader is None else reader.places,
         sight=sight_of(part.model),
+        views=None if reader is None else reader.views,
     )
     return build_engine(part.model, tokenizer, part.group, settings, str(config.options.uds_path), part.adapters)
 

@@ -42,11 +42,13 @@ def start_fake(directory: Path) -> Iterator[StartFake]:
         return shard
 
     yield start
-    for shard in started:
-        wait(shard.stop())
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    try:
+        for shard in started:
+            wait(shard.stop())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,14 @@ import adapters
 import gpu_points
 import gpu_serving
 import quantised
+import ship_choices
 import start
 from gpu_points import SHAPES, Points, Shape
 from gpu_table import Step, floor_ms, steps, tables
 from text_generation_benchmark.client import WarmupLimits
 from text_generation_server.distributed.group import SingleRank
+from text_generation_server.kernels.matmul.config import CUBLAS
+from text_generation_server.kernels.matmul.picks import PickFile
 from text_generation_server.models.loading import ModelOptions, load_model
 
 TINY = Shape(
@@ -201,4 +204,17 @@ def test_a_start_s_phases_are_those_of_the_launcher_s_log():
     line = json.dumps({"fields": {"message": "Loaded", "phase": "loaded", "seconds": 1.5}})
     events = [{"at": 2.0, **start.parsed(line)}]
     assert start.parsed("no JSON") == {}
-    assert "| 2.00 | loaded | 1.50 | Loaded |" in start.table("a start", {"events": events, "read": (0, 0.0)})
+    told = start.table("a start", {"events": events, "waits": [0.004, 0.090, 0.005], "read": (0, 0.0)})
+    assert "| 2.00 | loaded | 1.50 | Loaded |" in told and "3 tokens: 5.0 ms each, at the longest 90, 5, 4 ms" in told
+
+
+def test_choices_for_plain_weights_are_shipped_by_card(tmp_path):
+    shape = "8 rows by 28672x4096 silu"
+    kept, shipped = tmp_path / "kernels.json", tmp_path / "shipped.json"
+    for triton in ("3.5", "3.6"):
+        PickFile(kept, f"A card, torch 2, triton {triton}").add({f"{shape} bfloat16": CUBLAS})
+    PickFile(kept, "B card, torch 2").add({f"{shape} int4 in 128 bfloat16": CUBLAS})
+    ship_choices.main([str(kept), "--shipped", str(shipped)])
+    assert json.loads(shipped.read_text()).keys() == {"A card", "B card"}
+    assert PickFile(shipped, "A card").read() == {f"{shape} bfloat16": CUBLAS}
+    assert PickFile(shipped, "B card").read() == {}

@@ -19,15 +19,17 @@ from text_generation_server.adapters.files import AdapterFiles
 from text_generation_server.adapters.loading import StartedAdapters
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.loop import EngineLoop
 from text_generation_server.engine.plan import Fitting, MeasureMemory
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.models.step import ServedModel
 from text_generation_server.placement import Placement
 from text_generation_server.rpc.adapters import AdapterService
 from text_generation_server.rpc.server import ShardServer
 from text_generation_server.rpc.sockets import socket_path
+from text_generation_server.rpc.steps import StepsService
 from text_generation_server.serve import LoadedRank, describe, engine_services, shares_prefixes
 from text_generation_server.settings import ServeOptions, server_config
 from text_generation_server.tokenization.adapter import TokenizerAdapter
@@ -122,7 +124,9 @@ def start(tmp_path: Path, byte_tokenizer: TokenizerAdapter) -> Iterator[StartSha
         about = describe(config, part, lambda: engine.adapters.names)
         files = AdapterFiles(config.adapters.directory, config.hub, lambda _: None)
         services = engine_services(config, about, loop, tokenizer, files)
-        server = ShardServer(path, *services, on_fatal=fatal.set, adapters=AdapterService(loop, files))
+        server = ShardServer(
+            path, *services, on_fatal=fatal.set, adapters=AdapterService(loop, files), steps=StepsService(loop)
+        )
         server.start()
         shard = RunningShard(path, Caller(path, "v2"), Caller(path, "v3"), engine, model, own, fatal)
         running.append((shard, server, loop))

@@ -74,10 +74,10 @@ def test_c002_discovery_is_the_same_list_wherever_it_is_asked(shard, version):
 
 
 def test_c003_info_bytes_v3(start):
-    # Requests may be resumed, and room for prompts is told; routers that do not know the fields pass them over.
-    resumes, tells_room = "a0 06 01", "e0 3e 01"
+    # Requests may be resumed, room for prompts is told, steps are pushed; who knows no such field passes it over.
+    resumes, tells_room, pushes = "a0 06 01", "e0 3e 01", "e8 3e 01"
     read = [part for name in EXTENSIONS for part in (f"da 3e {len(name):02x}", name)]
-    told = info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01", resumes, OURS, *read, tells_room)
+    told = info_bytes("30 01", "38 01", "42 0a", "flashinfer", "48 01", resumes, OURS, *read, tells_room, pushes)
     assert start().v3.raw("Info") == told
 
 

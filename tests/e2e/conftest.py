@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 START_PATIENCE_S = 180
 PYTHON = os.environ.get("SERVING_PYTHON", sys.executable)
@@ -95,6 +96,15 @@ def _environment(cache: Path) -> dict[str, str]:
     }
     # One thread: several that share busy processors wait for each other many times as long as they compute.
     return {**kept, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For models that tests make: tiny ones only wait for each other's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

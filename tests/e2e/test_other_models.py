@@ -30,15 +30,6 @@ ASKED = {
 TEXTS = ("a", "some text", "and another, which is longer than that", "0123456789")
 
 
-@pytest.fixture
-def one_thread():
-    """Tiny models only wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def answers_of(case, directory):
     """transformers' greedy tokens to each text."""
     kind, told = ASKED[case.model_type]

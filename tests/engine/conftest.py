@@ -10,9 +10,10 @@ from mocks.mock_model import MockModel
 from mocks.plain_recorder import PlainRecorder
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.guessing import Guessing
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.specs.vision import Sight
 
 MakeEngine = Callable[..., Engine]
@@ -53,7 +54,7 @@ def make_engine() -> Iterator[MakeEngine]:
             max_mixed_tokens=max_mixed_tokens,
             start=None if model.encoder is None else model.encoder.start,
             all_rows=all_rows,
-            feature_places=0 if model.reader is None else feature_places,
+            feature_places=lambda _: 0 if model.reader is None else feature_places,
             sight=Sight.CAUSAL if model.reader is None else model.reader.sight,
         )
         engine = Engine(runner, ByteTokenizer(), settings, guessing=guessing or AlwaysGuess())

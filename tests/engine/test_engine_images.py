@@ -89,6 +89,18 @@ def test_a_prefix_is_shared_with_the_same_image_only(make_engine, model):
     assert prompts == [len(PROMPT), len(PROMPT) - 3, len(PROMPT) - 3]
 
 
+def test_readers_are_told_where_images_stand_of_which_nothing_is_to_be_computed_too(make_engine, model):
+    engine = make_engine(model=model)
+    for request in (asked(1, 100), asked(2, 100, cache_len=len(PROMPT)), replace(asked(3, 100), images=())):
+        answers(engine, replace(request, slots=SLOTS))
+    needed = len(PROMPT) + 2
+    assert [(list(one.slots), one.images) for one in model.reader.placed] == [
+        (list(SLOTS[:needed]), ((3, (1, 1)),)),
+        (list(SLOTS[:needed]), ((3, (1, 1)),)),
+        (list(SLOTS[:needed]), ()),
+    ]
+
+
 @pytest.mark.parametrize(("most", "sizes"), [(2, [2, 1, 5, 2, 2, 1]), (6, [3, 6, 4]), (9, [9, 4]), (20, [13])])
 def test_images_whose_positions_see_each_other_are_not_cut(make_engine, model, most, sizes):
     model.reader.sight = Sight.IMAGES
@@ -123,7 +135,7 @@ def test_images_that_cannot_be_are_refused_alone(make_engine, model):
     short = replace(asked(3, 100), images=(PlacedImage(picture(100, 5), range(10, 15)),))
     result = engine.prefill(PrefillCommand(1, (asked(1, 100), asked(2, 100, 101), short)))
     refused = {g.request_id: g.finished.reason for g in result.generations if isinstance(g.finished, Failure)}
-    assert "its images fill 10 positions, expected at most 8" in refused[2]
+    assert "its images have 10 features, expected at most 8" in refused[2]
     assert "not all of which are in the prompt of 13 tokens" in refused[3]
     with pytest.raises(InvalidRequest, match="this model takes text only"):
         make_engine(model=MockModel()).prefill(PrefillCommand(1, (asked(1, 100),)))

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from text_generation_server.engine.loop import EngineLoop
+from text_generation_server.engine.loop import CALLS, EngineLoop
 from text_generation_server.errors import InvalidRequest, ModelError
 
 
@@ -39,6 +39,45 @@ def test_a_model_error_is_the_end(loop):
     with pytest.raises(ModelError):
         loop.submit(fatal).result(5)
     assert loop.failed.is_set() and not loop.alive
+
+
+def test_pauses_are_used_until_nothing_is_left():
+    left, done = [3], threading.Event()
+
+    def use_pause(engine: list[int]) -> bool:
+        engine.append(left[0])
+        left[0] -= 1
+        if not left[0]:
+            done.set()
+        return bool(left[0])
+
+    loop = EngineLoop[list[int]]([], use_pause)
+    loop.start()
+    assert done.wait(5)
+    assert loop.submit(lambda engine: engine[:3]).result(5) == [3, 2, 1]
+    loop.stop()
+
+
+def test_without_a_pause_some_is_done_between_calls():
+    used: list[int] = []
+    loop = EngineLoop[list[int]]([], lambda engine: used.append(len(engine)) or True)
+    for number in range(2 * CALLS):
+        loop.submit(lambda engine, number=number: engine.append(number))
+    loop.submit(lambda engine: None)
+    loop.start()
+    assert loop.submit(lambda engine: used[:2]).result(5) == [CALLS, 2 * CALLS]
+    loop.stop()
+
+
+def test_a_pause_that_fails_is_the_end():
+    def fail(engine: list[int]) -> bool:
+        raise ModelError("the device is gone")
+
+    loop = EngineLoop[list[int]]([], fail)
+    loop.start()
+    assert loop.failed.wait(5)
+    assert not loop.alive
+    loop.stop()
 
 
 def test_a_cancelled_call_does_not_run(loop):

@@ -26,7 +26,7 @@ class Caller:
 
     def __init__(self, engine, seed: int, logits_of: LogitsOf) -> None:
         self.engine = engine
-        self.pictures = engine.settings.feature_places > 0
+        self.pictures = engine.settings.feature_places(1) > 0
         self.logits_of = logits_of
         self.alphabet = UNSPOKEN if logits_of is next_logits else 4
         self.rng = random.Random(seed)

@@ -13,6 +13,7 @@ from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import allocate
 from text_generation_server.engine.forward import StepForward
 from text_generation_server.engine.graphs import decodes as decodes_module
+from text_generation_server.engine.graphs import recorded as recorded_module
 from text_generation_server.engine.graphs.decodes import LARGEST, usual_sizes
 from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.graphs.tokens import TOKENS
@@ -40,15 +41,17 @@ class CountingRecorder(PlainRecorder):
 class Steps:
     """A mock model whose steps are recorded; row r holds slots 8 r to 8 r + 7 and a prompt of r + 1 tokens."""
 
-    def __init__(self, sizes, longest=inf):
+    def __init__(self, sizes, longest=inf, complete=True):
         self.model, self.recorder = MockModel(), CountingRecorder()
         self.model.attention.longest = longest
         self.states, self.rows = allocate(self.model.states, SLOTS, ROWS, 8), RowTable(ROWS, 8, torch.device("cpu"))
         (self.cache,) = self.states
         self.rows.block_table[ROWS - 1] = SLOTS - 1
-        recorded = RecordedSteps(self.model, self.states, self.rows)
-        recorded.record(sizes, self.recorder)
-        self.forward = StepForward(self.model, self.states, self.rows, recorded)
+        self.recorded = RecordedSteps(self.model, self.states, self.rows)
+        self.recorded.record(sizes, self.recorder)
+        while complete and self.recorded.record_more():
+            pass
+        self.forward = StepForward(self.model, self.states, self.rows, self.recorded)
         self.rows.admit(range(ROWS - 1), [range(8 * row, 8 * row + 8) for row in range(ROWS - 1)])
         self.cache.layer(0).fill_(UNTOUCHED)
         self.prompts = {row: tuple(range(10 * row, 11 * row + 1)) for row in range(ROWS - 1)}
@@ -79,6 +82,20 @@ def test_a_step_runs_in_the_smallest_recording_that_holds_it(rows, replayed):
     steps = Steps((1, 2, 4))
     assert torch.equal(steps.run(rows), steps.expected(rows))
     assert steps.recorder.replays == [replayed]
+
+
+def test_until_a_size_is_recorded_the_next_larger_serves():
+    """The same answers on the way, and in the end the same recordings as all at once."""
+    rows = (5, 0, 1)
+    steps = Steps((1, 2, 3, 4), complete=False)
+    assert torch.equal(steps.run(rows), steps.expected(rows))
+    while steps.recorded.record_more():
+        assert torch.equal(steps.run(rows), steps.expected(rows))
+    assert torch.equal(steps.run(rows), steps.expected(rows))
+    assert steps.recorder.replays[0] == 4 and steps.recorder.replays[-1] == 3
+    assert not steps.recorded.record_more()
+    kinds = steps.recorded.plain.kinds()
+    assert [len(kind) for kind in kinds] == [len(kind) for kind in Steps((1, 2, 3, 4)).recorded.plain.kinds()]
 
 
 @pytest.mark.parametrize(("rows", "prompts"), [((3, 5), (3, 5)), ((1, 4, 0, 2), (4, 2)), ((0, 1), (0,))])
@@ -140,6 +157,7 @@ def test_only_long_steps_leave_tokens_out_of_the_last_layer():
 
 def test_usual_sizes_grow_with_the_rows():
     assert doctest.testmod(decodes_module).failed == 0
+    assert doctest.testmod(recorded_module).failed == 0
     assert usual_sizes(1) == [1]
     assert usual_sizes(10 * LARGEST)[-1] == LARGEST
     large = [size for size in usual_sizes(512) if size >= 16]

@@ -12,8 +12,9 @@ from text_generation_server.adapters.targets import targets_of
 from text_generation_server.device.recorder import CudaRecorder
 from text_generation_server.device.stream import make_stream
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
 from text_generation_server.models.loading import ModelOptions, load_model
 from text_generation_server.sampling.params import SamplingParams
@@ -29,6 +30,8 @@ def answers(model, adapters, asked, graphs):
     runner = Runner(model, SingleRank(), make_stream(CUDA), CudaRecorder, adapters.own)
     engine = Engine(runner, ByteTokenizer(), settings, adapters.registry(runner))
     engine.resize(4096, 128, graphs)
+    while engine.use_pause():
+        pass
     tokens = {}
     todo = [
         Request(row, tuple(range(3, 9 + row)), SamplingParams(), StoppingParams(16, ignore_eos=True), adapter=name)

@@ -54,7 +54,8 @@ def attended(name, variant, heads, layout_of, slot_major, narrow=None):
     kv = torch.randn(tokens, 2 * kv_heads, 128, device=CUDA, generator=source).bfloat16()
     ranges = zip(table, query_lens, seq_lens, strict=True)
     cache.write(0, torch.cat([row[keys - queries : keys] for row, queries, keys in ranges]), kv)
-    out = backend.plan(layout).run(q, LayerAttention(0, 0, 0.11), cache)
+    sinks = torch.linspace(-1, 5, query_heads, device=CUDA) if variant.sinks else None
+    out = backend.plan(layout).run(q, LayerAttention(0, 0, 0.11, sinks=sinks), cache)
     return out.float(), cache.keys(0).float(), cache.values(0).float()
 
 
@@ -82,6 +83,14 @@ def test_plain_attention(heads, layout):
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_windows_and_soft_caps(layout):
     check(AttentionVariant(window=33, softcap=5.0), (8, 2), layout)
+
+
+@pytest.mark.usefixtures("_prompts")
+@pytest.mark.parametrize("heads", [HEADS["multi-head"], HEADS["grouped"]], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_sinks(heads, layout):
+    for variant in (AttentionVariant(sinks=True), AttentionVariant(window=33, sinks=True)):
+        check(variant, heads, layout)
 
 
 @pytest.mark.parametrize("narrow", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)

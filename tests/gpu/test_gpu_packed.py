@@ -21,7 +21,10 @@ FORMS = {
     "int4": (Code.INT4, 128),
     "int4 zeros": (Code.INT4, 64),
     "int4 table": (Code.INT4, 64),
+    "int4 minima": (Code.INT4, 32),
     "int8": (Code.INT8, 128),
+    "int8 in 16": (Code.INT8, 16),
+    "int8 minima": (Code.INT8, 32),
     "int8 rows": (Code.INT8, 0),
     "float8 rows": (Code.FLOAT8, 0),
 }
@@ -35,11 +38,14 @@ def made(form, n, k, dtype):
     codes = (codes & 15 if code is Code.INT4 else codes).view(code.dtype)
     groups = units * 128 // size, n
     zeros = torch.randint(16, groups, device="cuda").to(dtype) if "zeros" in form else None
+    if "minima" in form:
+        zeros = torch.randn(groups, device="cuda").div_(k**0.5).half()
     table = torch.tensor(NF4, device="cuda").to(dtype) if "table" in form else None
     scales = (torch.rand(groups, device="cuda") + 0.5) / 8 / k**0.5
     rounds = code is Code.FLOAT8
     zero = 8 if form == "int4" else 0
-    return PackedWeight(packed(codes, code), code, scales, zeros, zero, size, k, dtype, table, rounds)
+    minima = "minima" in form
+    return PackedWeight(packed(codes, code), code, scales, zeros, zero, size, k, dtype, table, rounds, minima)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 27, 101, 300])

@@ -41,5 +41,6 @@ def test_bfloat16_is_float32_up_to_rounding(oracle):
     for row, (sequence, expected) in enumerate(zip(reference.sequences, reference.logits, strict=True)):
         (got,) = driver.step([(row, sequence)])
         assert got.dtype is torch.bfloat16
+        chosen = expected.isfinite()  # some tokens never are
         # Rounding may choose another expert, so this only tells noise from nonsense.
-        assert (got.float() - expected).std() < 0.5 * expected.std()
+        assert (got.float() - expected)[chosen].std() < 0.5 * expected[chosen].std()

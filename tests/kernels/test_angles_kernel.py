@@ -74,3 +74,15 @@ def test_the_first_half_of_the_sines_is_negative(device):
     assert torch.equal(cos[..., :2], cos[..., 2:])
     assert torch.equal(sin[..., :2], -sin[..., 2:])
     assert (sin[..., 2:] > 0).all()
+
+
+@pytest.mark.parametrize("tokens", (1, 7))
+def test_pairs_may_turn_by_different_coordinates(device, tokens):
+    coordinates = torch.stack([drawn(tokens)[0] * factor for factor in (1, 2, 3)])
+    spec, axes = RopeSpec(12, 10000.0, axes=(0, 1, 1, 2, 0, 2)), torch.tensor((0, 1, 1, 2, 0, 2))
+    expected = Rotary(spec, torch.float32, CPU).angles(coordinates, coordinates[0])
+    by_pair = frequencies(spec, CPU)(coordinates[0]).to(device)
+    got = angles(coordinates.to(device), by_pair, 1.0, torch.float32, axes.to(device))
+    for table, wanted in zip(got, (expected.cos, expected.sin), strict=True):
+        torch.testing.assert_close(table.cpu(), wanted, rtol=2 * TWO_ULPS, atol=2**-24)
+    assert torch.equal(wanted[..., 6], (coordinates[0, :, None].float()).sin())

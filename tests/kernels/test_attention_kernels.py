@@ -11,6 +11,7 @@ from text_generation_server.attention.base import AttentionShape, AttentionVaria
 from text_generation_server.attention.gathered import GatheredPlan, RelativeBias
 from text_generation_server.attention.sdpa import SdpaAttention
 from text_generation_server.attention.triton import TritonAttention
+from text_generation_server.attention.viewing import ViewingAttention
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.kernels.attention import sizes
@@ -26,7 +27,8 @@ VARIANTS = {
     "wide window": {"window": 33},
     "slopes": {"slopes": True},
     "soft cap": {"softcap": 2.0},
-    "all": {"window": 20, "slopes": True, "softcap": 3.0},
+    "sinks": {"sinks": True},
+    "all": {"window": 20, "slopes": True, "softcap": 3.0, "sinks": True},
 }
 SCALE = 0.2
 TOLERANCE = {torch.float16: 3e-3, torch.float32: 1e-5}
@@ -63,13 +65,17 @@ class Rows:
             self.kv[self.table[row, :keys].cpu()] = drawn.to(held).to(dtype)
         self.kv = self.kv.to(held).to(device)
         self.arrived = arrivals(device)
+        self.sinks = torch.linspace(-1, 4, self.heads, device=device)
         # Queries are a part of a wider matrix, as they come out of one projection with keys and values.
         wide = torch.randn(sum(query_lens), self.heads + 1, head_dim, generator=generator)
         self.q = wide.to(device, dtype)[:, : self.heads]
 
-    def variant(self, window=None, slopes=False, softcap=None):
+    def variant(self, window=None, slopes=False, softcap=None, sinks=False):
         alibi = tuple(0.5 / (1 + head) for head in range(self.heads)) if slopes else None
-        return AttentionVariant(window, alibi, softcap)
+        return AttentionVariant(window, alibi, softcap, sinks)
+
+    def sinks_of(self, variant):
+        return self.sinks if variant is not None and variant.sinks else None
 
     def expected(self, variant):
         """Attention of every token, in float32."""
@@ -84,7 +90,10 @@ class Rows:
             if variant.alibi is not None:
                 scores -= torch.tensor(variant.alibi, device=self.q.device)[:, None, None] * distance
             hidden = (distance < 0) | (distance >= (variant.window or keys))
-            weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+            scores = scores.masked_fill(hidden, -torch.inf)
+            if variant.sinks:
+                scores = torch.cat((scores, self.sinks[:, None, None].expand(-1, queries, 1)), 2)
+            weights = scores.softmax(-1)[..., :keys]
             out.append(torch.einsum("hqk,khd->qhd", weights, held[:, 1]).flatten(1))
         return torch.cat(out)
 
@@ -92,7 +101,7 @@ class Rows:
         device = self.q.device
         rows, seq_lens = torch.tensor(self.rows, device=device), torch.tensor(self.seq_lens, device=device)
         scored = rule(variant, device), SCALE, split, self.arrived
-        return decode(self.q, self.kv, rows, seq_lens, self.table, *scored)
+        return decode(self.q, self.kv, rows, seq_lens, self.table, *scored, sinks=self.sinks_of(variant))
 
     def prefilled(self, variant, tile=TILE, programs=3, scored=None):
         out = self.q.new_empty(len(self.q), self.heads * self.q.shape[2])
@@ -103,7 +112,7 @@ class Rows:
         # Lines behind the last are not for anybody, and fewer programs than blocks do all of them.
         blocks = torch.tensor([*blocks, *[(0,) * 5] * 2], device=self.q.device)
         where = blocks, count, self.table, scored or rule(variant, self.q.device)
-        prefill(self.q, self.kv, *where, SCALE, tile, programs, out)
+        prefill(self.q, self.kv, *where, SCALE, tile, programs, out, self.sinks_of(variant))
         return out
 
 
@@ -264,7 +273,11 @@ def attended(made, shape, query_lens, seq_lens, replayed=False, tokens=0):
         (plan,) = backend.decode_plans(layout.device_rows, layout.device_seq_lens, table)
         plan.prepare(seq_lens)
         assert plan.suits(seq_lens)
-    layers = [LayerAttention(0, variant, SCALE) for variant in range(len(shape.variants))]
+    sinks = torch.linspace(-1, 3, shape.heads, device=state.device)
+    layers = [
+        LayerAttention(0, at, SCALE, sinks=sinks if variant.sinks else None)
+        for at, variant in enumerate(shape.variants)
+    ]
     if not tokens:
         return [plan.run(q, layer, cache) for layer in layers]
     padded = torch.cat((q, q.new_full((tokens - len(q), *q.shape[1:]), 7.0)))
@@ -281,7 +294,11 @@ def attended(made, shape, query_lens, seq_lens, replayed=False, tokens=0):
     return [sum(each) / len(answers) for each in zip(*answers, strict=True)]
 
 
-SHAPE_VARIANTS = AttentionVariant(), AttentionVariant(window=9), AttentionVariant(alibi=(0.5, 0.25, 0.1, 0.05))
+SHAPE_VARIANTS = (
+    AttentionVariant(),
+    AttentionVariant(window=9, sinks=True),
+    AttentionVariant(alibi=(0.5, 0.25, 0.1, 0.05)),
+)
 
 
 def assert_agrees(device, layout, **options):
@@ -334,3 +351,23 @@ def test_a_plan_of_tokens_suits_up_to_so_many_scores(device):
 def test_what_it_cannot_serve():
     state = PagedSpec(1, 2, 16, torch.float32, torch.device("cpu"))
     assert TritonAttention.why_not(AttentionShape((), 2, state)) == "it needs a CUDA device, not cpu"
+
+
+@pytest.mark.parametrize("singles", [False, True])
+def test_tokens_that_see_windows_of_a_list(monkeypatch, device, singles):
+    """As torch's operators say: tokens that see nothing, the same, another count, a window that begins elsewhere."""
+    monkeypatch.setattr(TritonAttention, "why_not", lambda shape: None)
+    state = PagedSpec(1, 2, 16, torch.float32, device, slot_major=True)
+    ours, cache = ViewingAttention(state, 6), PagedCache(state, 70)
+    monkeypatch.undo()
+    theirs = ViewingAttention(replace(state, device=torch.device("cpu")), 6)
+    cache.layer(0).normal_()
+    table = torch.randperm(70, device=device)[:60].unfold(0, 40, 1)
+    rows = torch.tensor([0] * 13 + [3] * 4, device=device)
+    counts = torch.tensor([0, 0] + [33] * 11 + [40, 5, 0, 0], device=device)
+    q = torch.randn(17, 6, 16, device=device)
+    layer = LayerAttention(0, 0, SCALE)
+    expected = theirs.plan(table, rows, counts, singles).run(q, layer, cache)
+    assert not expected[counts == 0].any() and expected[counts > 0].all()
+    got = ours.plan(table, rows, counts, singles).run(q, layer, cache)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0.0)

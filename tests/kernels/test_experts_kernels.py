@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from text_generation_server.kernels.experts.combine import combine
+from text_generation_server.kernels.experts.order import BLOCK, FEW_PAIRS, ordered
 from text_generation_server.kernels.experts.product import LEAST_BLOCK, product
 from text_generation_server.kernels.experts.routing import route
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.layers.linear import ColumnParallelLinear, LinearStep
-from text_generation_server.layers.moe import Router
+from text_generation_server.layers.moe import ExpertBiases, Router
 from text_generation_server.quantization.dense import PlainLinear
 from text_generation_server.quantization.dense_experts import DenseExperts
 from text_generation_server.specs.activation import Activation
@@ -43,11 +44,11 @@ def test_pairs_are_multiplied_by_their_experts(device, tokens, top, experts, inp
     chosen = torch.randint(experts - 1, (tokens, top), generator=torch.Generator().manual_seed(top)).to(device)
     expected = one_by_one(x, weight, chosen, top)
     tolerance = {"rtol": 2**-7 if dtype is torch.bfloat16 else 2**-10, "atol": 2e-2}
-    got = product(x, weight, chosen, top)
+    places = chosen, *ordered(chosen, experts)
+    got = product(x, weight, *places, top)
     torch.testing.assert_close(got.float(), expected, **tolerance)
-    gated = product(x, weight, chosen, top, Activation.SILU)
+    gated = product(x, weight, *places, top, Activation.SILU)
     torch.testing.assert_close(gated, gated_activation(Activation.SILU)(got), rtol=2**-6, atol=2e-2)
-    assert product(got, weight[:, :, :84].contiguous(), chosen, 1).shape == (tokens * top, 84)
 
 
 @BOTH
@@ -56,8 +57,21 @@ def test_an_experts_pairs_may_be_more_than_a_block(device, dtype):
     x, weight = drawn(device, tokens, 64, dtype=dtype), drawn(device, 40, 16, 64, dtype=dtype)
     chosen = torch.full((tokens, 1), 7, device=device)
     torch.testing.assert_close(
-        product(x, weight, chosen, 1).float(), one_by_one(x, weight, chosen, 1), rtol=2**-7, atol=2e-2
+        product(x, weight, chosen, *ordered(chosen, 40), 1).float(),
+        one_by_one(x, weight, chosen, 1),
+        rtol=2**-7,
+        atol=2e-2,
     )
+
+
+@pytest.mark.parametrize(
+    ("pairs", "experts"), ((1, 3), (BLOCK + 5, 4), (7, 2 * BLOCK + 1), (300, 60), (FEW_PAIRS + 1, 8))
+)
+def test_order_is_that_of_a_stable_sort(device, pairs, experts):
+    chosen = torch.randint(experts, (pairs,), generator=torch.Generator().manual_seed(pairs)).to(device)
+    order, ends = ordered(chosen, experts)
+    assert order.tolist() == chosen.sort(stable=True).indices.tolist()
+    assert ends.tolist() == chosen.bincount(minlength=experts).cumsum(0).tolist()
 
 
 @pytest.mark.parametrize("normalise", (None, 1.0, 2.0))
@@ -85,13 +99,17 @@ def test_sums_of_choices(device, dtype):
     torch.testing.assert_close(combine(y, weights), expected)
 
 
-def test_all_of_it_is_a_mixture_of_experts(device):
+@pytest.mark.parametrize("biased", [False, True])
+def test_all_of_it_is_a_mixture_of_experts(device, biased):
     """By kernels for few, against the same layer in float32 as it is on a CPU."""
+    numbers = drawn("cpu", 6, 96), drawn("cpu", 6, 32)
+    biases = ExpertBiases(*numbers) if biased else None
     router, up, down = drawn("cpu", 6, 32), drawn("cpu", 6, 96, 32) / 6, drawn("cpu", 6, 32, 48) / 7
     x = drawn("cpu", 9, 32)
     routed = Router(ColumnParallelLinear(PlainLinear(router, None), ()), 2, 1.0)(x, LinearStep(None))
-    expected = DenseExperts(up, Activation.SILU, down)(x, *routed)
+    expected = DenseExperts(up, Activation.SILU, down, biases)(x, *routed)
+    biases = ExpertBiases(*(number.to(device, torch.float16) for number in numbers)) if biased else None
     half = (tensor.to(device, torch.float16) for tensor in (up, down, x, routed[1]))
     up, down, x, weights = half
-    got = DenseExperts(up, Activation.SILU, down).of_few(x, routed[0].to(device), weights)
+    got = DenseExperts(up, Activation.SILU, down, biases).looked_up(x, routed[0].to(device), weights)
     torch.testing.assert_close(got.float().cpu(), expected, rtol=2**-8, atol=4e-3)

@@ -18,7 +18,10 @@ DOT = KernelConfig(KernelKind.DOT, block_n=64, block_k=UNIT, warps=4, stages=2)
 DTYPES = (torch.bfloat16, torch.float16) if torch.cuda.is_available() else (torch.float16,)
 """Triton's interpreter multiplies the bit patterns of bfloat16 matrices."""
 
-FORMS = ("int4", "int4 table", "int4 zeros", "int8", "int8 zeros", "float8")
+FORMS = ("int4", "int4 table", "int4 zeros", "int4 minima", "int8", "int8 zeros", "int8 minima", "float8")
+
+SMALL_GROUPS = [("int4 zeros", 32), ("int4 minima", 32), ("int8", 16), ("int8 minima", 32)]
+"""Of a slab or less."""
 
 
 def made(device, form, outputs, inputs, size, dtype=torch.float16):
@@ -40,10 +43,12 @@ def made(device, form, outputs, inputs, size, dtype=torch.float16):
     table = torch.randn(16, generator=generator).to(device, dtype) if form.endswith("table") else None
     if form.endswith("zeros"):
         zeros = torch.randint(16, groups, generator=generator).to(dtype).to(device)
+    if form.endswith("minima"):
+        zeros = torch.randn(groups, generator=generator).to(device)
     scales = (torch.rand(groups, generator=generator) + 0.5).to(torch.float16) / (8 if "4" in form else 64)
-    return PackedWeight(
-        packed.packed(codes, code).to(device), code, scales.to(device), zeros, zero, size, inputs, dtype, table
-    )
+    words = packed.packed(codes, code).to(device)
+    minima = form.endswith("minima")
+    return PackedWeight(words, code, scales.to(device), zeros, zero, size, inputs, dtype, table, minima=minima)
 
 
 @pytest.fixture
@@ -68,9 +73,7 @@ def assert_close(got, expected, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("form", "size"), [*((form, size) for form in FORMS for size in (128, 64)), ("int4 zeros", 32)]
-)
+@pytest.mark.parametrize(("form", "size"), [*((form, size) for form in FORMS for size in (128, 64)), *SMALL_GROUPS])
 def test_rows_are_multiplied_as_by_plain_weights(device, multiply, form, size, dtype):
     """Neither outputs nor inputs fill the last block; programs share the inputs unevenly."""
     weight = made(device, form, 150, 352, size, dtype)
@@ -132,8 +135,19 @@ def test_rows_are_rounded_as_by_torch(device):
 
 
 @pytest.mark.parametrize("tokens", [1, 30])
-@pytest.mark.parametrize("kind", [None, Activation.SILU])
-@pytest.mark.parametrize(("form", "size"), [("int4", 128), ("int4 zeros", 32), ("int8", 256)])
+@pytest.mark.parametrize(
+    ("form", "size", "kind"),
+    [
+        *(("int4", 128, kind) for kind in (None, Activation.SILU)),
+        *(("int4 zeros", 32, kind) for kind in (None, Activation.SILU)),
+        *(
+            (form, size, kind)
+            for form, size in (("int4 minima", 32), ("int8", 256), ("int8", 16))
+            for kind in (None, Activation.SILU)
+        ),
+        ("int4 table", 32, Activation.CLAMPED_SWIGLU),
+    ],
+)
 def test_each_pair_is_multiplied_with_its_expert(device, form, size, kind, tokens):
     """Experts that nobody wants, one that more want than a program takes, outputs that fill no block."""
     experts, outputs, choices = 5, 40, 2
@@ -143,9 +157,14 @@ def test_each_pair_is_multiplied_with_its_expert(device, form, size, kind, token
     chosen = torch.tensor([[3, 1]] * (tokens - 1) + [[3, 0]], device=device)
     ordered, order = chosen.flatten().sort()
     ends = torch.searchsorted(ordered, torch.arange(experts, device=device), right=True, out_int32=True)
-    got = packed_experts(x, weight, order, ends, choices, kind)
+    bias = None
+    if "table" in form:
+        bias = 4 * torch.randn(experts, outputs, generator=generator).to(device, torch.float16)
+    got = packed_experts(x, weight, order, ends, choices, kind, bias)
     plain = weight.plain(torch.float32).view(experts, outputs, -1)
     expected = torch.stack([plain[expert] @ x[pair // choices].float() for pair, expert in enumerate(chosen.flatten())])
+    if bias is not None:
+        expected += bias.float()[chosen.flatten()]
     if kind is not None:
         expected = gated_activation(kind)(expected.half())
     assert_close(got, expected, torch.float16)

@@ -129,6 +129,13 @@ def test_the_download_is_asked_for_the_model(launcher: Launcher):
     assert seen["env"]["WEIGHTS_CACHE_OVERRIDE"] == "/w" and "LOG_LEVEL" not in seen["env"]
 
 
+def test_download_and_shards_are_told_what_stays_packed(launcher: Launcher):
+    for seen in seen_and_ended(launcher.start("--quantize", "gguf"), "download", "shard-0"):
+        assert value(seen["argv"], "--quantize") == "gguf"
+    (seen,) = seen_and_ended(launcher.start("--quantize", "eetq"), "download")
+    assert "--quantize" not in seen["argv"]
+
+
 def test_download_and_shards_are_told_the_weights_form(launcher: Launcher):
     running = launcher.start("--load-format", "dummy")
     for seen in seen_and_ended(running, "download", "shard-0"):

@@ -10,13 +10,15 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import tokenizers
 
 from mocks.fake_adapters import FakeAdapters
+from mocks.fake_steps import FakeSteps
 from text_generation_protocol.kvrun_v1.adapters_pb2_grpc import add_AdaptersServicer_to_server
+from text_generation_protocol.kvrun_v1.steps_pb2_grpc import add_StepsServicer_to_server
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import add_TextGenerationServiceServicer_to_server
 from text_generation_server.images.content import content_ids
@@ -88,7 +90,7 @@ class FakeShard:
     prefill_room: told beside every batch, unless None. loads: its calls for adapters, None for none.
     says: the texts of every answer's tokens, instead of letters; `special`: which of them are special tokens.
     images: whether it takes them, by the files of the directory where its socket is.
-    max_batch_size: requests that it says it has room for.
+    max_batch_size: requests that it says it has room for. pushing: decodes need not be asked for one by one.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -116,6 +118,7 @@ class FakeShard:
     special: Sequence[str] = ()
     extensions: Sequence[str] = EXTENSIONS
     images: bool = False
+    pushing: bool = True
 
     def __post_init__(self) -> None:
         self.running = asyncio.Event()
@@ -130,10 +133,25 @@ class FakeShard:
         self.warmup: Any = None
         self.batches: dict[int, list[Row]] = {}
         self.slots: dict[int, int] = {}
+        self.pushed = FakeSteps(self)
+        self.pushing &= not self.keep_finished  # who does that is another's
         self._seen: set[int] = set()
         self._busy = False
         self._placer: ImagePlacer | None = None
         self._server: grpc.aio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        """Serve for as long as a block lasts, however it ends.
+
+        A server of gRPC's that nobody has stopped when its event loop closes never ends: its finaliser waits for calls
+        that only the loop could finish, and with it the process.
+        """
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.running.set()
+        await self.stop()
 
     async def start(self) -> None:
         """Serve on `socket`-rank."""
@@ -141,6 +159,8 @@ class FakeShard:
         self._placer = load_placer(directory, TokenizerAdapter.load(directory)) if self.images else None
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         add_TextGenerationServiceServicer_to_server(self, self._server)
+        if self.pushing:
+            add_StepsServicer_to_server(self.pushed, self._server)
         if self.loads is not None:
             add_AdaptersServicer_to_server(self.loads, self._server)
         self._server.add_insecure_port(f"unix:{self.socket}-{self.rank}")
@@ -178,6 +198,7 @@ class FakeShard:
             support_resuming=self.resuming,
             tells_prefill_room=self.prefill_room is not None,
             vocab_size=self.vocab_size,
+            pushes_steps=self.pushing,
             request_extensions=[*self.extensions, *([IMAGES] if self.images else [])],
         )
 

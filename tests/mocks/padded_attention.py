@@ -15,3 +15,8 @@ class PaddedAttention(SdpaAttention):
 
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__(replace(shape, state=replace(shape.state, head_dim=shape.state.head_dim + PADDING)))
+
+    @staticmethod
+    def cached_head_dim(shape: AttentionShape) -> int:
+        """See `BackendClass`."""
+        return shape.state.head_dim + PADDING

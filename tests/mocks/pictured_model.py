@@ -10,7 +10,7 @@ from mocks.mock_model import UNSPOKEN, MockModel, MockPlan
 from text_generation_server.cache.features import Features, FeaturesSpec
 from text_generation_server.cache.layout import Block, RowLayout
 from text_generation_server.images.types import PlacedImage, PreparedImage
-from text_generation_server.models.step import FEATURE, ImageInput, StepInput
+from text_generation_server.models.step import FEATURE, ImageInput, ImagePlaces, SeenImages, StepInput
 from text_generation_server.specs.vision import Sight
 
 
@@ -31,13 +31,20 @@ def seen(prompt: Sequence[int], images: Sequence[PlacedImage]) -> list[int]:
 
 @dataclass
 class MockReader:
-    """contents: of each image that was read, in order. fail_on: the content of an image."""
+    """contents: of each image that was read, in order. placed: of each sequence. fail_on: the content of an image."""
 
     fail_on: int | None
     sight: Sight = Sight.CAUSAL
     contents: list[int] = field(default_factory=list)
+    placed: list[ImagePlaces] = field(default_factory=list)
+    views: None = None
 
-    def __call__(self, images: Sequence[ImageInput], states: Sequence[Features]) -> None:
+    def place(self, sequences: Sequence[ImagePlaces], states: Sequence[Features]) -> None:
+        self.placed += sequences
+
+    def __call__(
+        self, images: Sequence[ImageInput], states: Sequence[Features], seen: Sequence[SeenImages] = ()
+    ) -> None:
         for one in images:
             content = int(one.image.pixels[0, 0, 0, 0])
             if content == self.fail_on:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,19 +77,16 @@ async def running_router(
     """
     tokenizer = save_tokenizer(directory, template, added)
     shards = [FakeShard(tokenizer, directory / "s", rank, world_size, **shard) for rank in range(world_size)]
-    for one in shards:
-        await one.start()
     settings = replace(router_settings(directory, directory / "s-0"), **(options or {}))
-    try:
+    async with AsyncExitStack() as serving:
+        for one in shards:
+            await serving.enter_async_context(one)
         async with listening(settings, keep_alive_s) as (client, stop, exit_code):
             try:
                 yield RunningRouter(str(client.base_url), shards, client, stop, exit_code)
             finally:
                 for one in shards:
                     one.running.set()
-    finally:
-        for one in shards:
-            await one.stop()
     assert [violation for one in shards for violation in one.violations] == []
 
 

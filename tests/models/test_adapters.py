@@ -17,8 +17,9 @@ from text_generation_server.adapters.sources import USUAL_PLACES, USUAL_RANK, Ad
 from text_generation_server.adapters.targets import targets_of
 from text_generation_server.device.stream import ThreadStream
 from text_generation_server.distributed.group import SingleRank
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.engine.types import PrefillCommand, Request, StoppingParams
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.models.loading import ModelOptions, load_model

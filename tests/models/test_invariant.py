@@ -14,8 +14,8 @@ from text_generation_server.distributed.group import SingleRank
 from text_generation_server.models.invariant import invariant, pieces
 from text_generation_server.models.loading import ModelOptions
 
-KINDS = ("llama", "mistral", "mpt", "gemma2", "mixtral", "opt", "mamba")
-"""Full attention, windows, linear biases, soft caps, experts, plain activations, a recurrence."""
+KINDS = ("llama", "mistral", "mpt", "gemma2", "gpt_oss", "opt", "mamba")
+"""Full attention, windows, linear biases, soft caps, experts and sinks, plain activations, a recurrence."""
 
 DTYPES = (torch.float32, torch.bfloat16)
 KV = PagedSpec(1, 1, 8, torch.float32, torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from text_generation_server.distributed.group import SingleRank
 from text_generation_server.errors import UnsupportedModel
 from text_generation_server.layers.embedding import ParallelLMHead
 from text_generation_server.layers.linear import ColumnParallelLinear, RowParallelLinear
+from text_generation_server.models.build_attention import AttentionBuilder
 from text_generation_server.models.loading import ModelOptions, load_model
 
 
@@ -106,6 +108,14 @@ def test_an_operator_s_scaling_acts(oracle_of, kind, span):
 def test_scaling_is_refused_where_nothing_rotates(oracle_of):
     with pytest.raises(UnsupportedModel, match="no rotary positions"):
         load(oracle_of("bloom").directory, rope_scaling="linear", rope_factor=2.0)
+
+
+def test_weights_are_read_while_attention_is_made(oracle_of, monkeypatch):
+    """Some backends import libraries for seconds."""
+    read, make, layer = threading.Event(), AttentionBuilder.make_backend, AttentionBuilder.layer
+    monkeypatch.setattr(AttentionBuilder, "make_backend", lambda builder: read.wait(5) and make(builder))
+    monkeypatch.setattr(AttentionBuilder, "layer", lambda builder, *which: (layer(builder, *which), read.set())[0])
+    assert load(oracle_of("llama").directory).attention.name == "sdpa"
 
 
 def test_progress_reaches_the_whole_checkpoint(oracle_of):

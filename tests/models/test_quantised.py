@@ -1,7 +1,9 @@
 """Quantised checkpoints in every layout answer as transformers does with the weights that they stand for."""
 
 import json
+import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,21 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from oracles.driver import Driver
+from oracles.fp4 import is_experts, mxfp4, nvfp4, stacked
+from oracles.gguf_files import packed_gguf
 from oracles.lora import place, save_adapter
-from oracles.quantised import QuantisedModel, awq, gptq, in_bytes, nearest, packed, plainly, quantise
+from oracles.quantised import (
+    QuantisedModel,
+    awq,
+    gptq,
+    in_bytes,
+    int8_rows,
+    nearest,
+    of_table,
+    packed,
+    plainly,
+    quantise,
+)
 from oracles.ranks import Asked, answers_of
 from text_generation_server.adapters.targets import targets_of
 from text_generation_server.distributed.group import SingleRank
@@ -25,6 +40,8 @@ NF4 = [
     *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 ]
 """As QLoRA's appendix lists them."""
+FP4 = [sign * n / 12 for sign in (1, -1) for n in (0, 0.0625, 8, 12, 4, 6, 2, 3)]
+"""In the order of bitsandbytes' codes."""
 SIZES = {
     "vocab_size": 97,
     "bos_token_id": 1,
@@ -38,6 +55,7 @@ LLAMA = {**SIZES, "num_key_value_heads": 2, "intermediate_size": 168, "max_posit
 MODELS = {
     "llama": {"model_type": "llama", **LLAMA, "vocab_size": 104, "intermediate_size": 160},
     "tied": {"model_type": "qwen2", **LLAMA, "tie_word_embeddings": True},
+    "wide": {"model_type": "llama", **LLAMA, "vocab_size": 104, "hidden_size": 256, "intermediate_size": 512},
     "fused": {"model_type": "phi3", **LLAMA, "num_key_value_heads": 4},
     "grouped": {"model_type": "gpt_neox", **SIZES, "intermediate_size": 168, "max_position_embeddings": 128},
     "interleaved": {
@@ -54,13 +72,23 @@ MODELS = {
         "model_type": "qwen3_moe",
         **LLAMA,
         "head_dim": 16,
-        "moe_intermediate_size": 72,
+        "moe_intermediate_size": 80,
         "num_experts": 6,
+        "num_experts_per_tok": 2,
+    },
+    "gpt_oss": {
+        "model_type": "gpt_oss",
+        **LLAMA,
+        "head_dim": 16,
+        "intermediate_size": 96,
+        "sliding_window": 9,
+        "num_local_experts": 5,
         "num_experts_per_tok": 2,
     },
 }
 
 FLOAT8 = torch.float8_e4m3fn
+"""Models that are not in all of some formats: the one that is in each, and the one whose experts lie in one tensor."""
 
 
 def compressed(form, **weights):
@@ -78,6 +106,17 @@ def compressed(form, **weights):
 def dynamic(kind):
     """Inputs that are rounded as they come."""
     return {"inputs": {"num_bits": 8, "type": kind, "dynamic": True, "strategy": "token"}}
+
+
+def bitsandbytes(**values):
+    """A quantization_config of bitsandbytes', as transformers saves it."""
+    usual = {
+        "load_in_4bit": True,
+        "load_in_8bit": False,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_compute_dtype": "float32",
+    }
+    return {"quant_method": "bitsandbytes", **usual, "llm_int8_skip_modules": ["lm_head"], **values}
 
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
@@ -116,23 +155,66 @@ FORMATS = {
     "fp8": QuantisedModel(
         in_bytes(FLOAT8, (0, 0), shape=(1,)), {"quant_method": "fp8", "activation_scheme": "dynamic"}
     ),
+    "nf4": QuantisedModel(of_table("nf4", NF4), bitsandbytes()),
+    "nf4-wide": QuantisedModel(
+        of_table("nf4", NF4, storage=torch.bfloat16), bitsandbytes(bnb_4bit_quant_storage="bfloat16")
+    ),
+    "fp4-nested": QuantisedModel(
+        of_table("fp4", FP4, nested=True), bitsandbytes(bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=True)
+    ),
+    "bnb-int8": QuantisedModel(int8_rows(), bitsandbytes(load_in_4bit=False, load_in_8bit=True)),
     "fp8-blocks": QuantisedModel(
         in_bytes(FLOAT8, (32, 16), "weight_scale_inv"), {"quant_method": "fp8", "weight_block_size": [32, 16]}
     ),
+    "mxfp4": QuantisedModel(
+        stacked(mxfp4("_blocks", "_scales", blocks=True)),
+        {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]},
+        chosen=is_experts,
+    ),
+    "mxfp4-packed": QuantisedModel(
+        mxfp4(), compressed("mxfp4-pack-quantized", type="float", group_size=32, scale_dtype="torch.uint8")
+    ),
+    "nvfp4": QuantisedModel(
+        nvfp4(), compressed("nvfp4-pack-quantized", type="float", strategy="tensor_group", group_size=16)
+    ),
+    "nvfp4-modelopt": QuantisedModel(
+        nvfp4("weight", "weight_scale_2", divides=False),
+        {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]},
+    ),
+}
+SMALL_BLOCKS, LARGE_BLOCKS = (
+    ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"],
+    ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"],
+)
+GGUF = {
+    "gguf-small": packed_gguf(lambda _, number: SMALL_BLOCKS[number % 6]),
+    "gguf-large": packed_gguf(lambda _, number: LARGE_BLOCKS[number % 6]),
+    "gguf-q4_k_m": packed_gguf(lambda name, _: "Q6_K" if re.search("v_proj|down_proj|lm_head", name) else "Q4_K"),
 }
 MADE = {
     "eetq": plainly(in_bytes(torch.int8, (1, 0))),
     "bitsandbytes": plainly(in_bytes(torch.int8, (1, 0))),
     "fp8": plainly(in_bytes(FLOAT8, (1, 0))),
     "bitsandbytes-nf4": nearest(NF4),
-    "bitsandbytes-fp4": nearest([sign * n / 12 for sign in (1, -1) for n in (0, 0.0625, 2, 3, 4, 6, 8, 12)]),
+    "bitsandbytes-fp4": nearest(FP4),
 }
+LAYOUTS = ("tied", "fused", "grouped", "interleaved", "experts")
 OTHERS = [
     ("tied", "packed"),
-    *((model, form) for model in MODELS for form in ("gptq-act-order", "awq", "fp8-blocks") if model != "llama"),
+    *((model, form) for model in LAYOUTS for form in ("gptq-act-order", "awq", "fp8-blocks")),
+    ("experts", "nf4"),
+    ("interleaved", "nf4"),
+    ("gpt_oss", "mxfp4"),
+    ("experts", "nvfp4-modelopt"),
 ]
-CASES = [*(("llama", form) for form in FORMATS), *OTHERS]
-RANKED = [*(("llama", form) for form in ("gptq", "gptq-3", "packed-order", "packed-zeros", "int8", "float8")), *OTHERS]
+FILES = [("llama", "gguf-small"), ("tied", "gguf-small"), ("wide", "gguf-large"), ("wide", "gguf-q4_k_m")]
+CASES = [*(("llama", form) for form in FORMATS if form != "mxfp4"), *OTHERS, *FILES]
+RANKED = [
+    *(("llama", form) for form in ("gptq", "gptq-3", "packed-order", "packed-zeros", "nvfp4", "int8", "float8")),
+    *(("llama", form) for form in ("nf4", "fp4-nested", "bnb-int8")),
+    *OTHERS,
+    *FILES,
+]
 SEQUENCE = torch.randint(97, (40,), generator=torch.Generator().manual_seed(0)).tolist()
 DECODED = 4
 FLOAT32 = ModelOptions(torch.float32, torch.device("cpu"))
@@ -166,7 +248,8 @@ def quantised_of(plain_of, tmp_path_factory):
     def quantised(model, form):
         if (model, form) not in made:
             directory = tmp_path_factory.mktemp("quantised") / f"{model}-{form}"
-            means = quantise(plain_of(model), directory, FORMATS[form])
+            make = GGUF.get(form) or partial(quantise, model=FORMATS[form])
+            means = make(plain_of(model), directory)
             with torch.inference_mode():
                 made[model, form] = directory, means(torch.tensor([SEQUENCE]), use_cache=False).logits[0]
         return made[model, form]
@@ -219,10 +302,13 @@ def test_linears_that_were_left_plain_are_read_as_such(plain_of, tmp_path):
     torch.testing.assert_close(Driver(load(tmp_path / "model")).step([(0, SEQUENCE)])[0], expected, **TOLERANCE)
 
 
-def test_a_head_may_be_quantised_too(plain_of, tmp_path):
-    means = quantise(
-        plain_of("llama"), tmp_path / "model", QuantisedModel(gptq(), {**GPTQ, "lm_head": True}), heads=True
-    )
+@pytest.mark.parametrize(
+    ("model", "form"),
+    [("llama", QuantisedModel(gptq(), {**GPTQ, "lm_head": True})), ("experts", FORMATS["nf4"])],
+    ids=["gptq", "nf4"],
+)
+def test_heads_and_routers_may_be_quantised_too(plain_of, tmp_path, model, form):
+    means = quantise(plain_of(model), tmp_path / "model", form, heads=True)
     with torch.inference_mode():
         expected = means(torch.tensor([SEQUENCE])).logits[0]
     torch.testing.assert_close(Driver(load(tmp_path / "model")).step([(0, SEQUENCE)])[0], expected, **TOLERANCE)
@@ -268,10 +354,15 @@ def test_bfloat16_is_float32_up_to_rounding(quantised_of):
         (None, {"quant_method": "fp8", "kv_cache_scheme": "dynamic"}, "kv_cache_scheme is 'dynamic'"),
         (None, {"quant_method": "fp8", "weight_block_size": [128]}, "weight_block_size is"),
         (None, {"quantization": {"group_size": 64, "bits": 4}}, "quantization is .*; this one is by MLX"),
+        (None, bitsandbytes(load_in_4bit=False), "load_in_4bit is False, .* load_in_8bit, which is False too"),
+        (None, bitsandbytes(bnb_4bit_quant_type="nf3"), "bnb_4bit_quant_type is 'nf3', .* one of fp4, nf4"),
+        (None, bitsandbytes(bnb_4bit_quant_storage="int4"), "bnb_4bit_quant_storage is 'int4'"),
+        ("bitsandbytes-fp4", bitsandbytes(), "--quantize is bitsandbytes-fp4, but .* by bitsandbytes"),
+        ("gguf", None, "--quantize gguf is for checkpoints that are quantised so"),
         ("awq", GPTQ, "--quantize is awq, but the checkpoint is quantised by gptq"),
         ("awq", None, "--quantize awq is for checkpoints that are quantised so, and config.json has no"),
         (None, {"quant_method": "aqlm"}, "quant_method is 'aqlm', which is not supported; expected one of awq, "),
-        (None, {"quant_algo": "NVFP4"}, "quant_algo is 'NVFP4'"),
+        (None, {"quant_algo": "W4A8_AWQ"}, "quant_algo is 'W4A8_AWQ'"),
         (None, {"bits": 4}, "quantization_config is .*; expected quant_method in it"),
         (None, {**GPTQ, "bits": 5}, "bits is 5, .* one of 2, 3, 4, 8"),
         (None, {**GPTQ, "group_size": 0}, "group_size is 0"),

@@ -63,6 +63,13 @@ def test_every_architecture_can_be_made_up(case, oracle_of, tmp_path):
     assert logits.isfinite().all() and 0.01 < logits.std() < 50
 
 
+def test_scales_that_are_exponents_can_be_made_up(oracle_of, tmp_path):
+    config = json.loads((oracle_of("gpt_oss").directory / "config.json").read_text())
+    quantised = {"intermediate_size": 64, "quantization_config": {"quant_method": "mxfp4"}}
+    (logits,) = Driver(load(tmp_path, config | quantised)).step([(0, [5, 17, 33])])
+    assert logits.isfinite().all() and 0.01 < logits.std() < 50
+
+
 def test_the_bytes_made_are_reported_once(tmp_path):
     reports = []
     load(tmp_path, LLAMA, progress=lambda *report: reports.append(report))

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from oracles.case import VOCAB_SIZE, Case, unchanged
 from oracles.driver import source_of
-from oracles.pictures import features_of, placed
+from oracles.pictures import placed
 from text_generation_server.images.types import PlacedImage
 
 PROMPT_LENS = (5, 17, 1, 11)
@@ -59,7 +59,7 @@ def build(case: Case, directory: Path) -> Reference:
     randomise(model, case.plain_norms)
     if case.pictures is not None:
         with torch.no_grad():  # an answer with it would ask transformers for one image more
-            model.get_output_embeddings().weight[case.pictures.token] = 0.0
+            model.get_output_embeddings().weight[case.pictures.token : case.pictures.token + 1] = 0.0
     model.save_pretrained(directory, max_shard_size=case.shards)
     if case.checkpoint is not unchanged:
         file = directory / "model.safetensors"
@@ -96,12 +96,14 @@ def _ask(model: Any, case: Case) -> Reference:
             prompts[row], shown = prompt, _ = placed(model, case.pictures, prompt, row)
         images.append(shown)
         prepared = [one.image for one in shown]
-        features.append(features_of(model, case.pictures, prepared) if case.pictures and shown else [])
+        features.append(case.pictures.features(model, prepared) if case.pictures and shown else [])
         source = torch.tensor([source_of(row)]) if model.config.is_encoder_decoder else None
         ask = case.forward if source is None else partial(_decoded_logits, source)
-        ask(model, torch.tensor([[0]]))  # takes a rotation that grew with the last prompt back
         if case.pictures is not None:
             ask = partial(case.pictures.logits, prepared, len(prompt))
+            case.pictures.logits([], 1, model, torch.tensor([[0]]))
+        else:
+            ask(model, torch.tensor([[0]]))  # takes a rotation that grew with the last prompt back
         tokens = list(prompt)
         for _ in range(ANSWER_LEN):
             tokens.append(int(_padded_logits(model, ask, prompt, tokens)[-1].argmax()))

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -11,7 +12,18 @@ from text_generation_server.cache.layout import Block, RowLayout
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import allocate
 from text_generation_server.images.types import PlacedImage
-from text_generation_server.models.step import FEATURE, ImageInput, ServedModel, SourceInput, StepBuilder, forward
+from text_generation_server.images.views import views_of
+from text_generation_server.models.step import (
+    FEATURE,
+    ImageInput,
+    ImagePlaces,
+    SeenImages,
+    ServedModel,
+    SourceInput,
+    StepBuilder,
+    forward,
+)
+from text_generation_server.specs.crossing import Views
 from text_generation_server.specs.vision import Sight
 
 SOURCE_LENS = (9, 3, 21, 1)
@@ -59,6 +71,11 @@ class Driver:
         self.prompts = prompts if model.reader is not None and model.reader.sight is Sight.PROMPTS else ()
         self._features: dict[tuple[int, int], int] = {}
         self._mutual: list[tuple[int, int, int]] = []
+        if model.reader is not None:
+            placed = [[(image.positions[0], image.image.grid) for image in shown] for shown in images]
+            places = [*placed, *[[]] * (rows - len(placed))]
+            dealt = [slots[row * max_len :][:span] for row, span in enumerate(spans)]
+            model.reader.place([ImagePlaces(*one) for one in zip(dealt, places, strict=True)], self.states)
         self._read([(row, image) for row, shown in enumerate(images) for image in shown])
         if model.encoder is not None:
             ids = self._tensor([token for source in sources for token in source])
@@ -70,6 +87,8 @@ class Driver:
         """Let the model read the images of rows, whose features go to places in random order."""
         if not images or self.model.reader is None:
             return
+        if self.model.reader.views is not None:
+            return self._let_see(images, self.model.reader.views)
         if self.model.reader.sight is Sight.IMAGES:
             self._mutual = [(row, image.positions[0], image.positions[-1] + 1) for row, image in images]
         places = np.random.default_rng(2).permutation(sum(image.image.tokens for _, image in images))
@@ -81,6 +100,19 @@ class Driver:
                 self._features[row, position] = int(place)
         with torch.inference_mode():
             self.model.reader(inputs, self.states)
+
+    def _let_see(self, images: Sequence[tuple[int, PlacedImage]], rule: Views) -> None:
+        """The same where layers attend to images."""
+        places, inputs, seen = np.random.default_rng(2).permutation(sum(one.image.kept for _, one in images)), [], []
+        for row, of_row in groupby(images, lambda one: one[0]):
+            first, shown = len(inputs), [placed for _, placed in of_row]
+            for placed in shown:
+                inputs.append(ImageInput(placed.image, places[: placed.image.kept]))
+                places = places[placed.image.kept :]
+            held = np.concatenate([one.places for one in inputs[first:]])
+            seen.append(SeenImages(row, held, views_of((), shown, rule)))
+        with torch.inference_mode():
+            self.model.reader(inputs, self.states, seen)
 
     def _inputs(self, row: int, tokens: Sequence[int]) -> Iterator[int]:
         """The row's next tokens, and features where its images stand."""

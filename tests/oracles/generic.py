@@ -4,7 +4,6 @@ from oracles.case import LLAMA, TOKENS, Case
 
 _ROW = "any other decoder"
 _CODEGEN = {**TOKENS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 8}
-_PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
 SERVED = (
     Case("nemotron", _ROW, "nemotron", LLAMA, "squared activation, partial rotary, norms of 1 + weight"),
@@ -31,10 +30,6 @@ REFUSED = {
     "jamba": (
         {**LLAMA, "intermediate_size": 48, "attn_layer_period": 2, "attn_layer_offset": 1},
         "called for layers \\[1\\], of 2",
-    ),
-    "gpt_oss": (
-        {**LLAMA, "intermediate_size": 48, "head_dim": 8, "num_local_experts": 4, "rope_parameters": _PLAIN_ROPE},
-        "layer 0's attention takes s_aux",
     ),
     "gpt_neo": (
         {**TOKENS, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global"], 2]]},

@@ -16,16 +16,23 @@ from oracles.generic import REFUSED, SERVED
 from oracles.table import CASES
 from text_generation_server.architectures.registry import ModelSpec, read_spec
 from text_generation_server.config.configdict import ConfigDict
+from text_generation_server.specs.crossing import Views
 from text_generation_server.specs.decoder import DecoderSpec
 from text_generation_server.specs.recurrent import RecurrentSpec
 from text_generation_server.specs.seq2seq import Seq2SeqSpec
 from text_generation_server.specs.vision import (
+    MergedProjector,
     MlpProjector,
     PerceiverProjector,
     PooledProjector,
     ProjectorSpec,
+    ResamplerProjector,
     ShuffledProjector,
     Sight,
+    StackedProjector,
+    TiledVisionSpec,
+    TowerSpec,
+    VisionSpec,
 )
 
 HEAD = """\
@@ -45,7 +52,8 @@ transformers has none, with a model of equal arithmetic): logits at every positi
 | window | layers in which a query sees the newest keys only | all of them |
 | backend | attention backends that serve the row; recurrences need none, encoders and what attends to them have one of their own | all of them, with `sdpa`; on a CUDA device `tests/gpu/test_gpu_parity.py` |
 
-Images are compared first as features, then as what stands in prompts beside others without any (`test_vision.py`, and all of the above). A step has all
+Images are compared first as features, then as what stands in prompts, or is attended to, beside others without any (`test_vision.py`, and all of the above); what
+layers that attend to images do in the engine is in `test_image_attention.py`. A step has all
 positions of an image that see each other; that chunks end before or behind it is in `tests/engine/test_engine_images.py`.
 
 How many ranks a published model can be cut over follows from its own heads: Falcon 7B has 71 and GPT-2 XL 25, which 2 and 4
@@ -143,17 +151,49 @@ def _readers(rows: Sequence[tuple[str, Sequence[Case]]]) -> Iterator[str]:
         spec = spec_of(cases[0])
         if isinstance(spec, DecoderSpec) and spec.vision is not None:
             vision = spec.vision
-            tower = "CLIP's" if vision.tower.names.class_token else "SigLIP's"
-            positions = ", positions by fraction" if vision.tower.by_fraction else ""
-            order = (
-                "tiles one after the other" if vision.packing is None else "the whole, then a map of tiles, row by row"
-            )
-            sight = SIGHTS[vision.sight]
-            yield f"| {row} | {tower}{positions} | {_projector(vision.projector)} | {order} | {sight} |\n"
+            yield f"| {row} | {' | '.join(_reader(vision))} | {_sight(spec, vision)} |\n"
 
 
-def _projector(spec: ProjectorSpec) -> str:
+def _reader(vision: VisionSpec | TiledVisionSpec) -> tuple[str, str, str]:
+    """Tower, projector, order."""
+    if isinstance(vision, TiledVisionSpec):
+        return "its own, of all tiles together", "one layer, of each token", "tile by tile"
+    return _tower(vision.tower), _projector(vision.projector), _order(vision)
+
+
+def _sight(spec: DecoderSpec, vision: VisionSpec | TiledVisionSpec) -> str:
+    if spec.crossing is not None:
+        return _views(spec.crossing.views)
+    turned = isinstance(vision, VisionSpec) and vision.coordinates
+    return SIGHTS[vision.sight] + (", of rows and columns" if turned else "")
+
+
+def _tower(spec: TowerSpec) -> str:
+    if spec.packed is not None:
+        how = "in windows" if spec.packed.window else "learned positions too" if spec.packed.side else "of any size"
+        return f"rotated by rows and columns, {how}"
+    tower = "CLIP's" if spec.names.class_token else "SigLIP's"
+    return tower + (", positions by fraction" if spec.by_fraction else "")
+
+
+def _order(spec: VisionSpec) -> str:
+    if spec.tower.packed is not None:
+        return "row by row"
+    return "tiles one after the other" if spec.packing is None else "the whole, then a map of tiles, row by row"
+
+
+def _views(rule: Views) -> str:
+    """What tokens see where layers attend to images."""
+    beside = ", and those beside it" if rule.beside else ""
+    return f"one; layers attend to the last image before a token{beside}"
+
+
+def _projector(spec: ProjectorSpec | None) -> str:
     match spec:
+        case None:
+            return "none"
+        case ResamplerProjector():
+            return "a resampler, as many of each image; or none"
         case MlpProjector():
             return "two layers, of each patch"
         case PooledProjector():
@@ -162,6 +202,10 @@ def _projector(spec: ProjectorSpec) -> str:
             return "one layer, of each patch" if spec.side == 1 else "a square of patches, side by side"
         case PerceiverProjector():
             return "a perceiver, as many of each tile"
+        case MergedProjector():
+            return "two layers, of a square of patches, side by side"
+        case StackedProjector():
+            return "the same, of several layers of the tower; all but the last are added behind the decoder's first"
 
 
 def _prefix(specs: Sequence[DecoderSpec]) -> str:

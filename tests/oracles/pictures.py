@@ -22,19 +22,33 @@ class Pictures:
 
     token: what stands where features go. draw: an image of this height and width with random pixels; how many positions
     it fills is found out. given: what transformers' model takes for some images. types: makes those of tokens, from
-    their ids and the prompt's length, where transformers' model has to be told what sees what is behind it.
+    their ids and the prompt's length, where transformers' model has to be told what sees what is behind it. marks: the
+    name under which it has to be told which tokens are an image's, empty where it finds them by itself.
     """
 
     token: int
     draw: Drawn
     given: Callable[[Sequence[PreparedImage]], dict[str, Tensor]]
     types: Callable[[Tensor, int], Tensor] | None = None
+    marks: str = ""
+
+    def features(self, model: Any, images: Sequence[PreparedImage]) -> list[Tensor]:
+        """What transformers makes of each image, [kept, hidden]; what is added behind layers first, side by side."""
+        found = model.get_image_features(**self.given(images))
+        parts = zip(*(found.get("deepstack_features") or []), found.pooler_output, strict=True)
+        return [torch.cat([part.reshape(-1, part.shape[-1]) for part in of_image], -1) for of_image in parts]
+
+    def counted(self, image: PreparedImage, features: int) -> PreparedImage:
+        """The image, and of how many features it is."""
+        return replace(image, tokens=features)
 
     def logits(self, images: Sequence[PreparedImage], prompt: int, model: Any, token_ids: Tensor) -> Tensor:
         """What a model answers to [1, T] tokens with images: [T, vocab]. prompt: how many are no answer."""
         given = self.given(images) if images else {}
         if self.types is not None:
             given["token_type_ids"] = self.types(token_ids, prompt)
+        if self.marks:
+            given[self.marks] = (token_ids == self.token).int()
         logits: Tensor = model(token_ids, use_cache=False, **given).logits[0]
         return logits
 
@@ -46,17 +60,10 @@ def placed(model: Any, pictures: Pictures, prompt: Sequence[int], row: int) -> t
     tokens, images = list(prompt[:2]), []
     for size in ROWS[row % len(ROWS)]:
         image = pictures.draw(random, size)
-        image = replace(image, tokens=len(features_of(model, pictures, [image])[0]))
+        image = pictures.counted(image, len(pictures.features(model, [image])[0]))
         images.append(PlacedImage(image, range(len(tokens), len(tokens) + image.tokens)))
         tokens += [pictures.token] * image.tokens + [3 + row]
     return tokens + list(prompt[2:]), images
-
-
-@torch.inference_mode()
-def features_of(model: Any, pictures: Pictures, images: Sequence[PreparedImage]) -> list[Tensor]:
-    """What transformers makes of each image, [tokens, hidden]."""
-    found = model.get_image_features(**pictures.given(images)).pooler_output
-    return [one.reshape(-1, one.shape[-1]) for one in found]
 
 
 def random_pixels(random: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -24,13 +24,22 @@ Written = tuple[dict[str, Tensor], Tensor]
 Writer = Callable[[Tensor, np.random.Generator], Written]
 
 
+def is_linear(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor is of a linear of a layer that formats quantise."""
+    return tensor.dim() == 2 and (".layers." in name or ".h." in name) and name.endswith(".weight")
+
+
 @dataclass(frozen=True)
 class QuantisedModel:
-    """config: its quantisation's. file: where that is written, empty for config.json's quantization_config."""
+    """config: its quantisation's. file: where that is written, empty for config.json's quantization_config.
+
+    chosen: which tensors are quantised.
+    """
 
     write: Writer
     config: Mapping[str, Any]
     file: str = ""
+    chosen: Callable[[str, Tensor], bool] = is_linear
 
 
 def bit_stream(numbers: NDArray[Any], bits: int) -> Tensor:
@@ -177,6 +186,58 @@ def nearest(values: Sequence[float], size: int = 64) -> Writer:
     return write
 
 
+def of_table(
+    name: str, values: Sequence[float], *, nested: bool = False, storage: torch.dtype = torch.uint8, size: int = 64
+) -> Writer:
+    """A writer of bitsandbytes' 4 bits: blocks of numbers, whatever rows they are in. nested: scales are bytes."""
+
+    def write(weight: Tensor, random: np.random.Generator) -> Written:
+        numbers = weight.numpy().reshape(-1)
+        blocks = np.arange(len(numbers)) // size
+        scales = np.array([np.abs(numbers[blocks == block]).max() for block in range(blocks[-1] + 1)], np.float32)
+        state = {"quant_type": name, "blocksize": size, "dtype": "bfloat16", "shape": list(weight.shape)}
+        tensors = {"weight.quant_map": torch.tensor(values), "weight.absmax": torch.from_numpy(scales)}
+        if nested:
+            tensors, scales = _nested(tensors, scales, state)
+        codes = np.abs(numbers[:, None] / scales[blocks, None] - np.array(values)).argmin(1)
+        packed = torch.from_numpy((codes[::2] << 4 | codes[1::2]).astype(np.uint8))
+        tensors["weight"] = packed.view(storage).reshape(-1, 1)
+        said = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+        tensors[f"weight.quant_state.bitsandbytes__{name}"] = said
+        return tensors, torch.from_numpy(np.array(values)[codes] * scales[blocks]).float().view(weight.shape)
+
+    return write
+
+
+def _nested(
+    tensors: dict[str, Tensor], scales: NDArray[Any], state: dict[str, Any], size: int = 256
+) -> tuple[dict[str, Tensor], NDArray[Any]]:
+    """Scales less their mean as places in a table of 256, times the largest of a block of them."""
+    offset, places = float(scales.mean()), np.arange(len(scales)) // size
+    table = np.sort(np.tanh(np.linspace(-3, 3, 256))).astype(np.float32)
+    largest = np.array([np.abs(scales - offset)[places == at].max() for at in range(places[-1] + 1)], np.float32) + 1e-6
+    codes = np.abs((scales - offset)[:, None] / largest[places, None] - table).argmin(1)
+    state |= {"nested_blocksize": size, "nested_dtype": "float32", "nested_offset": offset}
+    tensors |= {
+        "weight.absmax": torch.from_numpy(codes.astype(np.uint8)),
+        "weight.nested_absmax": torch.from_numpy(largest),
+        "weight.nested_quant_map": torch.from_numpy(table),
+    }
+    return tensors, table[codes] * largest[places] + offset
+
+
+def int8_rows() -> Writer:
+    """A writer of bitsandbytes' 8 bits."""
+
+    def write(weight: Tensor, random: np.random.Generator) -> Written:
+        largest = weight.abs().amax(1)
+        codes = (weight / largest[:, None] * 127).round().to(torch.int8)
+        tensors = {"weight": codes, "SCB": largest, "weight_format": torch.tensor(0, dtype=torch.uint8)}
+        return tensors, codes.float() * (largest[:, None] / 127)
+
+    return write
+
+
 def plainly(writer: Writer) -> Writer:
     """The same, but the plain weights are written."""
     return lambda weight, random: ({"weight": weight}, writer(weight, random)[1])
@@ -189,12 +250,15 @@ def quantise(
     kept: Callable[[str], bool] = lambda name: False,
     heads: bool = False,
 ) -> Any:
-    """A copy of a saved model with quantised linears, and transformers' model with the weights that they stand for."""
+    """A copy of a saved model with quantised linears, and transformers' model with the weights that they stand for.
+
+    heads: the output head and routers are quantised too.
+    """
     shutil.copytree(plain, directory)
     file, random = directory / "model.safetensors", np.random.default_rng(7)
     meant = load_file(file)
     tensors = dict(meant)
-    for name in [name for name in tensors if _is_linear(name, tensors[name], heads) and not kept(name)]:
+    for name in [name for name in tensors if _quantised(model, name, tensors[name], heads) and not kept(name)]:
         written, meant[name] = model.write(tensors.pop(name).float(), random)
         stem = name.removesuffix("weight")
         tensors |= {stem + last: tensor.contiguous() for last, tensor in written.items()}
@@ -211,12 +275,7 @@ def quantise(
     return means
 
 
-def _is_linear(name: str, tensor: Tensor, heads: bool) -> bool:
+def _quantised(model: QuantisedModel, name: str, tensor: Tensor, heads: bool) -> bool:
     if name == "lm_head.weight":
         return heads
-    return (
-        tensor.dim() == 2
-        and (".layers." in name or ".h." in name)
-        and name.endswith(".weight")
-        and not name.endswith("gate.weight")
-    )
+    return model.chosen(name, tensor) and (heads or not name.endswith("gate.weight"))

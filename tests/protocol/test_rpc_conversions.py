@@ -55,7 +55,7 @@ def test_v3_info_bytes(shard):
     expected += bytes.fromhex("a0 06 01 c0 3e ac 02")  # our own: requests may be resumed; the size of the vocabulary
     for name in EXTENSIONS:
         expected += bytes.fromhex("da 3e") + bytes([len(name)]) + name.encode()
-    expected += bytes.fromhex("e0 3e 01")  # room for prompts is told
+    expected += bytes.fromhex("e0 3e 01 e8 3e 01")  # room for prompts is told, steps are pushed
     assert shard.raw("generate.v3.TextGenerationService/Info") == expected
 
 

@@ -43,6 +43,7 @@ class Answer:
     made: list[Generation]
     batch: Batch | None
     timings: StepTimings = field(default_factory=lambda: StepTimings(1, 1, None))
+    goes_on: bool = False
 
     def request_ids(self):
         return [generation.request_id for generation in self.made]

@@ -119,6 +119,7 @@ def test_a_template_refuses_in_its_own_words(source, reason):
     ("messages", "wishes", "reason"),
     [
         ([user([{"type": "image_url", "image_url": {}}])], {}, "a part of type 'image_url', which is not taken"),
+        ([user([{"type": "video_url", "video_url": {}}])], {}, "a part of type 'video_url', which is not taken"),
         ([], {}, "`messages` cannot be empty"),
         ([user("Hi")], {"extra": {"messages": []}}, "`chat_template_kwargs` cannot set `messages`"),
     ],

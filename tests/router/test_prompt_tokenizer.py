@@ -3,6 +3,7 @@
 import pytest
 
 from mocks.fake_shard import save_tokenizer
+from mocks.running_router import running_router
 from text_generation_router.errors import StartError
 from text_generation_router.tokenizer import PromptTokenizer, find_model, load_backend
 from text_generation_server.tokenization.adapter import TokenizerAdapter
@@ -18,6 +19,21 @@ async def test_ids_are_those_of_the_shards(directory, truncate, special):
     text = "Grüße, 🙂!"
     assert await tokenizer.encode(text, truncate, special) == tuple(shards.encode(text, truncate, special))
     tokenizer.close()
+
+
+@pytest.mark.parametrize("extensions", [("prompt_ids",), ()], ids=["ours", "others"])
+async def test_a_prompt_is_encoded_once_for_both_where_shards_take_ids(directory, extensions):
+    async with running_router(directory, extensions=extensions) as router:
+        answer = await router.generate("Grüße!", max_new_tokens=4, truncate=6)
+        (sent,) = router.sent()
+        ids = router.shard.tokenizer.encode("Grüße!").ids
+        assert list(sent.prompt_ids) == ([ids[0], *ids[-5:]] if extensions else [])
+        assert (sent.inputs, sent.truncate, sent.add_special_tokens) == ("Grüße!", 6, True)
+        asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+        chat = await router.client.post("/v1/chat/completions", json=asked)
+        assert (answer.status_code, chat.status_code) == (200, 200)
+        prompt = router.shard.tokenizer.encode("<s>[user]Hi[assistant]", add_special_tokens=False).ids
+        assert list(router.sent()[1].prompt_ids) == (prompt if extensions else [])
 
 
 def test_a_directory_is_taken_as_it_is(directory):

@@ -20,10 +20,8 @@ from text_generation_server.reservations.ports import PortReservation
 
 @pytest.fixture
 async def shard(directory):
-    running = FakeShard(save_tokenizer(directory), directory / "s")
-    await running.start()
-    yield running
-    await running.stop()
+    async with FakeShard(save_tokenizer(directory), directory / "s") as running:
+        yield running
     assert running.violations == []
 
 
@@ -105,12 +103,11 @@ async def test_it_waits_for_a_shard_that_still_loads_if_it_is_told_to(directory,
     answer = asyncio.ensure_future(ready(process))
     await asyncio.wait((answer,), timeout=1.0)
     assert not answer.done()
-    await shard.start()
-    await answer
-    process.terminate()
-    await process.communicate()
-    assert process.returncode == 0
-    await shard.stop()
+    async with shard:
+        await answer
+        process.terminate()
+        await process.communicate()
+        assert process.returncode == 0
 
 
 async def test_a_lost_shard_ends_it_with_one(shard, start):

@@ -136,7 +136,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         "--max-in-flight", type=count(1), metavar="N", help=f"at a --rate, at most; others wait [{_MAX_IN_FLIGHT}]"
     )
     until = group.add_mutually_exclusive_group()
-    until.add_argument("--requests", type=count(1), metavar="N", help="of each repetition")
+    until.add_argument("--requests", type=count(1), metavar="N", help="of each repetition; of chats, whole ones")
     until.add_argument("--duration", type=positive, metavar="S", help=f"of each repetition [{_DURATION_S:g}]")
     group.add_argument("--repetitions", type=count(1), default=1, metavar="N", help="of each cell [%(default)s]")
     group.add_argument("--warmup", type=count(0), metavar="N", help="requests before each cell [one a stream]")

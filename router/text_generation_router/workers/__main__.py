@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from text_generation_router.errors import ApiError
-from text_generation_router.event_loop import new_event_loop
+from text_generation_router.event_loop import new_event_loop, spare_collector
 from text_generation_router.front import http_server
 from text_generation_router.handshake import Facts
 from text_generation_router.http_server import HttpServer
@@ -58,6 +58,7 @@ class Worker:
         services = make_services(self._settings, facts, self._model, backend, self._metrics, self._keep_alive_s)
         self._server = http_server(services, self._settings, self._keys, self._tracing)
         loop = asyncio.get_running_loop()
+        spare_collector()
         loop.add_reader(self._connections, self._take)
         self._serving = loop.create_task(self._serve())
 

@@ -16,9 +16,11 @@ from text_generation_server.architectures.glm import glm, glm4
 from text_generation_server.architectures.gpt2 import gpt2
 from text_generation_server.architectures.gpt_bigcode import gpt_bigcode
 from text_generation_server.architectures.gpt_neox import gpt_neox
+from text_generation_server.architectures.gpt_oss import gpt_oss
 from text_generation_server.architectures.gptj import gptj
 from text_generation_server.architectures.granite import granite
 from text_generation_server.architectures.granite_hybrid import granite_hybrid
+from text_generation_server.architectures.idefics import idefics
 from text_generation_server.architectures.idefics2 import idefics2
 from text_generation_server.architectures.idefics3 import idefics3
 from text_generation_server.architectures.llama import llama
@@ -27,6 +29,7 @@ from text_generation_server.architectures.mamba import falcon_mamba, mamba
 from text_generation_server.architectures.mamba2 import mamba2
 from text_generation_server.architectures.mistral import mistral
 from text_generation_server.architectures.mixtral import mixtral
+from text_generation_server.architectures.mllama import mllama
 from text_generation_server.architectures.mpt import mpt
 from text_generation_server.architectures.olmo import olmo
 from text_generation_server.architectures.olmo2 import olmo2
@@ -35,7 +38,9 @@ from text_generation_server.architectures.paligemma import paligemma
 from text_generation_server.architectures.phi import phi
 from text_generation_server.architectures.phi3 import phi3
 from text_generation_server.architectures.qwen2 import qwen2
+from text_generation_server.architectures.qwen2_vl import qwen2_5_vl, qwen2_vl
 from text_generation_server.architectures.qwen3 import qwen3
+from text_generation_server.architectures.qwen3_vl import qwen3_vl, qwen3_vl_moe
 from text_generation_server.architectures.qwen_moe import qwen2_moe, qwen3_moe
 from text_generation_server.architectures.smollm3 import smollm3
 from text_generation_server.architectures.stablelm import stablelm
@@ -70,9 +75,11 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "gpt2": gpt2,
     "gpt_bigcode": gpt_bigcode,
     "gpt_neox": gpt_neox,
+    "gpt_oss": gpt_oss,
     "gptj": gptj,
     "granite": granite,
     "granitemoehybrid": granite_hybrid,
+    "idefics": idefics,
     "idefics2": idefics2,
     "idefics3": idefics3,
     "llama": llama,
@@ -82,6 +89,7 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "ministral": mistral,
     "mistral": mistral,
     "mixtral": mixtral,
+    "mllama": mllama,
     "mpt": mpt,
     "mt5": mt5,
     "olmo": olmo,
@@ -91,9 +99,13 @@ ARCHITECTURES: Mapping[str, Callable[[ConfigDict], ModelSpec]] = {
     "phi": phi,
     "phi3": phi3,
     "qwen2": qwen2,
+    "qwen2_5_vl": qwen2_5_vl,
     "qwen2_moe": qwen2_moe,
+    "qwen2_vl": qwen2_vl,
     "qwen3": qwen3,
     "qwen3_moe": qwen3_moe,
+    "qwen3_vl": qwen3_vl,
+    "qwen3_vl_moe": qwen3_vl_moe,
     "smollm3": smollm3,
     "smolvlm": idefics3,
     "stablelm": stablelm,

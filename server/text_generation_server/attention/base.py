@@ -33,11 +33,13 @@ class AttentionVariant:
     window: newest keys a query sees, itself included; None for all.
     alibi: slope of each query head of this rank, added as −slope · distance to the scaled scores; None for no bias.
     softcap: bounds scaled scores to ±softcap by tanh, before any bias; None for no bound.
+    sinks: whether layers have a score of each head that takes part in the softmax, and no value.
     """
 
     window: int | None = None
     alibi: tuple[float, ...] | None = None
     softcap: float | None = None
+    sinks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,14 @@ class LayerAttention:
 
     scale: of products with keys as the cache holds them. scales: what keys and values are divided by to be held; a plan
     answers with values as they are held, and whoever asked multiplies.
+    sinks: [H] float32 on the device, where the variant has such.
     """
 
     layer: int
     variant: int
     scale: float
     scales: KVScales = UNSCALED
+    sinks: Tensor | None = None
 
 
 class AttentionPlan(Protocol):
@@ -105,7 +109,13 @@ class AttentionBackend(Protocol):
 
 
 class BackendClass(Protocol):
-    """What makes a backend."""
+    """What makes a backend. slot_major: of those it makes."""
+
+    @property
+    def slot_major(self) -> bool: ...
+
+    def cached_head_dim(self, shape: AttentionShape) -> int:
+        """Numbers of a head in the cache of those it makes."""
 
     def __call__(self, shape: AttentionShape) -> AttentionBackend:
         """For models of this shape, which must be supported."""
@@ -115,7 +125,14 @@ class BackendClass(Protocol):
 
 
 def create_backend(name: str, shape: AttentionShape) -> AttentionBackend:
-    """The named backend, or of a named group the first that can serve a model of this shape.
+    """The named backend, made. Raises as `choose_backend`."""
+    return choose_backend(name, shape)(shape)
+
+
+def choose_backend(name: str, shape: AttentionShape) -> BackendClass:
+    """What makes the named backend, or of a named group the first that can serve a model of this shape.
+
+    To make one may take seconds, for kernels have to be found or compiled; to choose it does not.
 
     Raises:
         UnsupportedModel: there is no such backend, or it cannot compute a variant.
@@ -128,19 +145,18 @@ def create_backend(name: str, shape: AttentionShape) -> AttentionBackend:
         if (reason := made.why_not(shape)) is None:
             if reasons and shape.state.device.type != "cpu":
                 logger.info("Attention by {}, because {}", candidate, "; ".join(reasons))
-            backend = made(shape)
-            _tell_padding(backend, shape.state.head_dim)
-            return backend
+            _tell_padding(candidate, shape.state.head_dim, made.cached_head_dim(shape))
+            return made
         reasons.append(f"{candidate} cannot serve this model: {reason}")
     raise UnsupportedModel("; ".join(reasons))
 
 
-def _tell_padding(backend: AttentionBackend, head_dim: int) -> None:
-    if backend.head_dim != head_dim:
+def _tell_padding(name: str, head_dim: int, padded: int) -> None:
+    if padded != head_dim:
         logger.info(
             "Heads of {} numbers get zeros up to the {} that {} takes: keys, values and the projections around "
             "attention take {:.2f} times the memory",
-            *(head_dim, backend.head_dim, backend.name, backend.head_dim / head_dim),
+            *(head_dim, padded, name, padded / head_dim),
         )
 
 

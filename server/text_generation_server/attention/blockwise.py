@@ -22,7 +22,7 @@ from text_generation_server.attention.base import (
     LayerAttention,
     TokenPlan,
 )
-from text_generation_server.attention.sdpa import attend_capped, attend_fused
+from text_generation_server.attention.sdpa import attend_fused, attend_step_by_step
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache
 
@@ -47,10 +47,11 @@ class BlockQueries:
         mine = mine.view(len(mine), len(keys), -1, mine.shape[-1]).permute(1, 2, 0, 3)  # [K, H / K, t, d]
         keys, values = (held.expand(-1, mine.shape[1], -1, -1) for held in (keys, values))
         mask = None if self.mask is None else self.mask.to(q.dtype)
-        if softcap is None:
+        if softcap is None and layer.sinks is None:
             out = attend_fused(mine, keys, values, mask, layer.scale)
         else:
-            out = attend_capped(mine, keys, values, mask, layer.scale, softcap)
+            sinks = None if layer.sinks is None else layer.sinks.view(*mine.shape[:2], 1, 1)
+            out = attend_step_by_step(mine, keys, values, mask, layer.scale, softcap, sinks)
         return out.permute(2, 0, 1, 3).flatten(1)
 
 

@@ -78,6 +78,11 @@ class FlashInferAttention:
             self._replayed_slots = torch.empty(REPLAYED_KEYS, dtype=torch.int32, device=state.device)
 
     @staticmethod
+    def cached_head_dim(shape: AttentionShape) -> int:
+        """See `BackendClass`."""
+        return padded_head_dim(shape.state.head_dim)
+
+    @staticmethod
     def why_not(shape: AttentionShape) -> str | None:
         """None, or what FlashInfer lacks for such a model, or this machine for FlashInfer."""
         state = shape.state

@@ -5,6 +5,7 @@ Dimensions: T tokens of the step, R rows, S keys of all rows together, H query h
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from math import log
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from text_generation_server.attention.base import AttentionPlan, LayerAttention
 from text_generation_server.attention.triton_plans import SingleTokens
 from text_generation_server.cache.paged import PagedCache
 from text_generation_server.device.copies import staged
+
+LN_2 = log(2)
+"""FlashInfer's logarithms are of base 2."""
 
 
 class PlannedWrapper:
@@ -34,8 +38,16 @@ class PlannedWrapper:
         self._copied.record()
 
     def write(self, q: Tensor, layer: LayerAttention, cache: PagedCache, out: Tensor) -> Tensor:
-        """See `AttentionPlan`; the answer is put into `out` [T, H · d], as FlashInfer's own begins with zeros."""
-        self._wrapper.run(q, cache.layer(layer.layer).unsqueeze(2), q_scale=layer.scale, out=out.view(q.shape))
+        """See `AttentionPlan`; the answer is put into `out` [T, H · d], as FlashInfer's own begins with zeros.
+
+        Sinks take their share afterwards: of all exponentials' sum, whose logarithm comes with the answer.
+        """
+        kv, answer = cache.layer(layer.layer).unsqueeze(2), out.view(q.shape)
+        if layer.sinks is None:
+            self._wrapper.run(q, kv, q_scale=layer.scale, out=answer)
+        else:
+            _, sums = self._wrapper.run(q, kv, q_scale=layer.scale, out=answer, return_lse=True)
+            answer.mul_((sums * LN_2 - layer.sinks).sigmoid_()[..., None])
         return out
 
 

@@ -3,7 +3,7 @@
 Rows of one token are attended to together, padded to the longest; others one by one, in blocks of queries so that no
 mask grows with the square of a prompt. By torch's operators; knows no model and no ranks.
 
-Dimensions: T tokens of the step, t of a row, B rows, S keys, H heads of the rank, d head_dim.
+Dimensions: T tokens of the step, t of a row, B rows, S keys, H heads of the rank, K of keys, d head_dim.
 """
 
 import math
@@ -78,7 +78,8 @@ class GatheredPlan:
     """A step's attention; satisfies `AttentionPlan`.
 
     table: [rows, positions] int64, the slot of each key. rows, query_lens, seq_lens: of the step, as in `RowLayout`.
-    bias: None for none. causal: a row's queries are its last keys, and see no later ones; else each sees all keys.
+    bias: None for none. causal: a row's queries are its last keys, and see no later ones; else each sees all keys. For
+    rows without keys nothing is computed: what stands there may be anything.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class GatheredPlan:
         causal: bool,
     ) -> None:
         self._table, self._bias, self._causal = table, bias, causal
-        every = [*zip(rows, accumulate(query_lens, initial=0), query_lens, seq_lens, strict=False)]
+        every = [
+            row for row in zip(rows, accumulate(query_lens, initial=0), query_lens, seq_lens, strict=False) if row[3]
+        ]
         self._groups = [*self._singles([row for row in every if row[2] == 1])]
         for row in every:
             if row[2] > 1:
@@ -103,11 +106,12 @@ class GatheredPlan:
         for group in self._groups:
             rows, keys = group.slots.shape
             held = cache.gather(layer.layer, group.slots.flatten())
-            kv = held.view(2, -1, rows, keys, q.shape[-1]).transpose(1, 2)  # [2, B, H, S, d]
+            kv = held.view(2, -1, rows, keys, q.shape[-1]).transpose(1, 2)  # [2, B, K, S, d]
             queries = q[group.tokens].view(rows, -1, *q.shape[1:]).transpose(1, 2)  # [B, H, t, d]
             mask = group.mask()
             mask = None if mask is None else mask.to(q.dtype)
-            attended = F.scaled_dot_product_attention(queries, kv[0], kv[1], mask, scale=layer.scale)
+            shared = kv.shape[2] != queries.shape[1]
+            attended = F.scaled_dot_product_attention(queries, kv[0], kv[1], mask, scale=layer.scale, enable_gqa=shared)
             out[group.tokens] = attended.transpose(1, 2).flatten(0, 1)
         return out.flatten(1)
 

@@ -40,12 +40,16 @@ Gather = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Bias:
-    """What a variant does to scores. slopes: [K, g] in float32, None for none. dtype: of a mask without slopes."""
+    """What a variant does to scores. slopes: [K, g] in float32, None for none. dtype: of a mask without slopes.
+
+    sinks: see `AttentionVariant`.
+    """
 
     window: int | None
     slopes: Tensor | None
     softcap: float | None
     dtype: torch.dtype
+    sinks: bool = False
 
     @classmethod
     def of(cls, variant: AttentionVariant, state: PagedSpec) -> "Bias":
@@ -53,7 +57,12 @@ class Bias:
         slopes = None
         if variant.alibi is not None:
             slopes = torch.tensor(variant.alibi, device=state.device).view(state.kv_heads, -1)
-        return cls(variant.window, slopes, variant.softcap, state.dtype)
+        return cls(variant.window, slopes, variant.softcap, state.dtype, variant.sinks)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether scores are as they are, but for those that are hidden."""
+        return self.slopes is None and self.softcap is None and not self.sinks
 
     def first_visible(self, query: int) -> int:
         """Position of the oldest key that the query at this position sees."""
@@ -74,8 +83,11 @@ class RowGroup(Protocol):
     def tokens(self) -> slice | Tensor:
         """As an index into them."""
 
-    def run(self, q: Tensor, gather: Gather, scale: float) -> Tensor:
-        """Queries [t, K, g, d] over keys and values that `gather` finds for slots [S]: [2 · K, S, d]. To [t, H · d]."""
+    def run(self, q: Tensor, gather: Gather, scale: float, sinks: Tensor | None) -> Tensor:
+        """Queries [t, K, g, d] over keys and values that `gather` finds for slots [S]: [2 · K, S, d]. To [t, H · d].
+
+        sinks: [K, g] float32, None for none.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +102,14 @@ class DecodeRows:
     mask: Tensor | None
     softcap: float | None
 
-    def run(self, q: Tensor, gather: Gather, scale: float) -> Tensor:
+    def run(self, q: Tensor, gather: Gather, scale: float, sinks: Tensor | None) -> Tensor:
         """See `RowGroup`."""
         rows, kv_heads, _, head_dim = q.shape
         keys, values = gather(self.slots).view(2, kv_heads, rows, -1, head_dim)
         q = q.transpose(0, 1)
-        if self.softcap is not None:
-            out = attend_capped(q, keys, values, self.mask, scale, self.softcap)
+        if self.softcap is not None or sinks is not None:
+            sinks = None if sinks is None else sinks[:, None, :, None]
+            out = attend_step_by_step(q, keys, values, self.mask, scale, self.softcap, sinks)
         elif self.slots.numel() < MANY_KEYS and q.device.type == "cpu":
             out = attend_fused(q, keys, values, self.mask, scale)
         else:
@@ -130,12 +143,29 @@ def _attend_in_products(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | 
     return torch.bmm(scores.softmax(-1), values).view(shape)
 
 
-def attend_capped(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float, softcap: float) -> Tensor:
-    """[…, t, d] over […, S, d], which no fused operator does: scores in the type of q, their softmax in float32."""
-    scores = torch.matmul(q, keys.transpose(-1, -2)).mul_(scale / softcap).tanh_().mul_(softcap)
+def attend_step_by_step(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """[…, t, d] over […, S, d], where no fused operator does: scores in the type of q, their softmax in float32.
+
+    sinks: [… or 1, t or 1, 1] float32, scores of which no value is summed; None for none.
+    """
+    scores = torch.matmul(q, keys.transpose(-1, -2))
+    scores = scores.mul_(scale) if softcap is None else scores.mul_(scale / softcap).tanh_().mul_(softcap)
     if bias is not None:
         scores = scores + bias
-    return torch.matmul(scores.softmax(-1, dtype=torch.float32).to(q.dtype), values)
+    if sinks is None:
+        weights = scores.softmax(-1, dtype=torch.float32)
+    else:
+        scores = torch.cat((scores.float(), sinks.expand(*scores.shape[:-1], 1)), -1)
+        weights = scores.softmax(-1)[..., :-1]
+    return torch.matmul(weights.to(q.dtype), values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +187,21 @@ class PromptRow:
     softcap: float | None
     blocks: tuple[QueryBlock, ...]
 
-    def run(self, q: Tensor, gather: Gather, scale: float) -> Tensor:
+    def run(self, q: Tensor, gather: Gather, scale: float, sinks: Tensor | None) -> Tensor:
         """See `RowGroup`."""
         tokens, kv_heads, group, head_dim = q.shape
         kv = gather(self.slots).view(2, kv_heads, 1, -1, head_dim).expand(-1, -1, group, -1, -1)
         q = q.permute(1, 2, 0, 3)  # [K, g, t, d]
-        outs = [self._attend(block, q, kv, scale) for block in self.blocks]
+        sinks = None if sinks is None else sinks[:, :, None, None]
+        outs = [self._attend(block, q, kv, scale, sinks) for block in self.blocks]
         out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
         return out.permute(2, 0, 1, 3).reshape(tokens, -1)
 
-    def _attend(self, block: QueryBlock, q: Tensor, kv: Tensor, scale: float) -> Tensor:
+    def _attend(self, block: QueryBlock, q: Tensor, kv: Tensor, scale: float, sinks: Tensor | None) -> Tensor:
         keys, values = kv[:, :, :, block.keys]
         bias = block.mask if self.slopes is None or block.mask is None else self.slopes * block.mask
-        if self.softcap is not None:
-            return attend_capped(q[:, :, block.queries], keys, values, bias, scale, self.softcap)
+        if self.softcap is not None or sinks is not None:
+            return attend_step_by_step(q[:, :, block.queries], keys, values, bias, scale, self.softcap, sinks)
         return attend_fused(q[:, :, block.queries], keys, values, bias, scale, causal=block.mask is None)
 
 
@@ -187,12 +218,13 @@ class SdpaPlan:
         gather = partial(cache.gather, layer.layer)
         tokens, heads, head_dim = q.shape
         q = q.view(tokens, cache.kv_heads, -1, head_dim)
+        sinks = None if layer.sinks is None else layer.sinks.view(cache.kv_heads, -1)
         parts = self._parts[layer.variant]
         if len(parts) == 1:
-            return parts[0].run(q, gather, layer.scale)
+            return parts[0].run(q, gather, layer.scale, sinks)
         out = q.new_empty(tokens, heads * head_dim)
         for part in parts:
-            out[part.tokens] = part.run(q[part.tokens], gather, layer.scale)
+            out[part.tokens] = part.run(q[part.tokens], gather, layer.scale, sinks)
         return out
 
     def _row_slots(self, index: int, first: int) -> Tensor:
@@ -236,12 +268,11 @@ class SdpaPlan:
     def _blocks(self, bias: Bias, begin: int, end: int, oldest: int) -> Iterator[QueryBlock]:
         """Queries at positions [begin, end), over keys that start at `oldest`."""
         device = self._layout.block_table.device
-        plain = bias.slopes is None and bias.softcap is None
         for first in range(begin, end, QUERY_BLOCK):
             past = min(first + QUERY_BLOCK, end)
             seen = bias.first_visible(first)
             queries, keys = slice(first - begin, past - begin), slice(seen - oldest, past - oldest)
-            if first == 0 and plain and bias.first_visible(past - 1) == 0:
+            if first == 0 and bias.is_mask and bias.first_visible(past - 1) == 0:
                 yield QueryBlock(queries, keys, None)
                 continue
             key_positions = torch.arange(seen, past, device=device)
@@ -261,6 +292,11 @@ class SdpaAttention:
     def __init__(self, shape: AttentionShape) -> None:
         self.head_dim = shape.state.head_dim
         self._biases = [Bias.of(variant, shape.state) for variant in shape.variants]
+
+    @staticmethod
+    def cached_head_dim(shape: AttentionShape) -> int:
+        """See `BackendClass`."""
+        return shape.state.head_dim
 
     @staticmethod
     def why_not(shape: AttentionShape) -> str | None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.attention.base import AttentionShape, DecodePlan, LayerAttention, TokenPlan
-from text_generation_server.attention.sdpa import Bias
+from text_generation_server.attention.sdpa import Bias, attend_step_by_step
 from text_generation_server.cache.layout import RowLayout
 from text_generation_server.cache.paged import PagedCache
 
@@ -64,20 +64,19 @@ class TokenwisePlan:
             keys, values = cache.gather(layer.layer, slots).view(2, kv_heads, -1, head_dim)
             for position in range(queries.first, queries.past):
                 seen = slice(bias.first_visible(position) - oldest, position + 1 - oldest)
-                out[token] = _attend(q[token], keys[:, seen], values[:, seen], bias, layer.scale)
+                out[token] = _attend(q[token], keys[:, seen], values[:, seen], bias, layer)
                 token += 1
         return out.flatten(1)
 
 
-def _attend(q: Tensor, keys: Tensor, values: Tensor, bias: Bias, scale: float) -> Tensor:
+def _attend(q: Tensor, keys: Tensor, values: Tensor, bias: Bias, layer: LayerAttention) -> Tensor:
     """[K, g, d] over [K, S, d]. The heads of a group are the queries of one attention; the last key is their own."""
-    if bias.softcap is None:
-        added = None if bias.slopes is None else _distances(keys.shape[1], bias.slopes)[None]
-        return F.scaled_dot_product_attention(q[None], keys[None], values[None], added, scale=scale)[0]
-    scores = torch.bmm(q, keys.transpose(1, 2)).mul_(scale / bias.softcap).tanh_().mul_(bias.softcap)
-    if bias.slopes is not None:
-        scores = scores + _distances(keys.shape[1], bias.slopes)
-    return torch.bmm(scores.softmax(-1, dtype=torch.float32).to(q.dtype), values)
+    added = None if bias.slopes is None else _distances(keys.shape[1], bias.slopes)
+    if bias.softcap is None and layer.sinks is None:
+        added = None if added is None else added[None]
+        return F.scaled_dot_product_attention(q[None], keys[None], values[None], added, scale=layer.scale)[0]
+    sinks = None if layer.sinks is None else layer.sinks.view(*q.shape[:2], 1)
+    return attend_step_by_step(q, keys, values, added, layer.scale, bias.softcap, sinks)
 
 
 def _distances(keys: int, slopes: Tensor) -> Tensor:
@@ -94,6 +93,11 @@ class TokenwiseAttention:
     def __init__(self, shape: AttentionShape) -> None:
         self.head_dim = shape.state.head_dim
         self._biases = [Bias.of(variant, shape.state) for variant in shape.variants]
+
+    @staticmethod
+    def cached_head_dim(shape: AttentionShape) -> int:
+        """See `BackendClass`."""
+        return shape.state.head_dim
 
     @staticmethod
     def why_not(shape: AttentionShape) -> str | None:

@@ -53,6 +53,11 @@ class TritonAttention:
         ]
 
     @staticmethod
+    def cached_head_dim(shape: AttentionShape) -> int:
+        """See `BackendClass`."""
+        return shape.state.head_dim
+
+    @staticmethod
     def why_not(shape: AttentionShape) -> str | None:
         """None, or what such a model has or this machine lacks."""
         state = shape.state

@@ -52,6 +52,7 @@ class SingleTokens:
             *(q, kv, self.rows, self.seq_lens, self.table, rule, layer.scale, self.split, self.arrived),
             tokens=self.tokens,
             out=out,
+            sinks=layer.sinks,
         )
 
     def suits(self, seq_lens: Sequence[int]) -> bool:
@@ -86,7 +87,8 @@ class Mixed:
         from text_generation_server.kernels.attention.prefill import prefill
 
         kv, rule = cache.layer(layer.layer), self.rules[layer.variant]
-        prefill(q, kv, self.blocks, self.count, self.table, rule, layer.scale, self.tile, self.programs, out)
+        work = self.blocks, self.count, self.table
+        prefill(q, kv, *work, rule, layer.scale, self.tile, self.programs, out, layer.sinks)
         return out if self.singles is None else self.singles.write(q, layer, cache, out)
 
 

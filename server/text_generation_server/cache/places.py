@@ -54,7 +54,7 @@ class FeaturePlaces:
         if len(self._free) < count:
             raise OutOfBlocks(
                 f"{count} features of images are to be kept and {len(self._free)} of {self.num_places} places are "
-                "free: wait for the prompts that are being read"
+                "free: wait for the requests that hold the others, or show fewer images"
             )
         taken, self._free = self._free[:count], self._free[count:]
         return taken

@@ -53,6 +53,21 @@ def read_rope(
     return RopeSpec(int(head_dim * partial), theta, _read_scaling(parameters, config), interleaved)
 
 
+def read_axes(config: ConfigDict, pairs: int, sections: tuple[int, int, int], interleaved: bool) -> tuple[int, ...]:
+    """By which of a token's coordinates each of so many pairs turns: `RopeSpec.axes`.
+
+    `mrope_section`, or else `sections`: how many turn by time, by row, by column; these one after the other, or
+    interleaved: in turn, and by time those that are left over.
+    """
+    parameters = _parameters(config)
+    counts = parameters.sizes("mrope_section", 3) or sections
+    if sum(counts) != pairs:
+        raise parameters.refusal("mrope_section", list(counts), f"three numbers with a sum of {pairs}")
+    if not interleaved:
+        return tuple(axis for axis, count in enumerate(counts) for _ in range(count))
+    return tuple(pair % 3 if pair < 3 * counts[pair % 3] else 0 for pair in range(pairs))
+
+
 def read_max_positions(config: ConfigDict, *keys: str, default: int | None = None) -> PositionLimit | None:
     """How many positions a rotary model is good for: those of its keys, or as many more as its scaling adds.
 
@@ -101,7 +116,7 @@ def _kind(parameters: ConfigDict) -> str:
 def _read_scaling(scaling: ConfigDict, config: ConfigDict) -> RopeScaling | None:
     kind = _kind(scaling)
     match kind:
-        case "default":
+        case "default" | "mrope":  # of the latter see `read_axes`
             return None
         case "linear":
             return LinearScaling(scaling.number("factor"))

@@ -10,10 +10,11 @@ from text_generation_server.device.stream import make_stream
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.distributed.plans import PlanReceiver, PlanSender, plan_socket
 from text_generation_server.distributed.questions import Asker, answer, question_socket
-from text_generation_server.engine.engine import Engine, EngineSettings
+from text_generation_server.engine.engine import Engine
 from text_generation_server.engine.plan import RankCommand
 from text_generation_server.engine.ranks import LeadingRunner
 from text_generation_server.engine.runner import Runner
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.models.step import ServedModel
 from text_generation_server.tokenization.adapter import Tokenizer
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from text_generation_server.device.copies import to_device, upload
+from text_generation_server.device.current import on_device
 from text_generation_server.engine.scoring import NOTHING_SCORED, ScoredRows
 from text_generation_server.grammar.masks import Masks
 from text_generation_server.sampling.params import SamplingParams, WatermarkParams
@@ -61,14 +62,6 @@ class Chooser:
         """The token counts of rows with penalties."""
         return self._sampler.counts
 
-    def rehearse(self, dtype: torch.dtype) -> None:
-        """Choose once in each way by logits of this type, so that no request waits for kernels to be compiled."""
-        numbers = torch.zeros(2, self._vocab_size, dtype=dtype, device=self._device)
-        for params in (SamplingParams(), SamplingParams(temperature=0.5), SamplingParams(top_k=5, top_p=0.5)):
-            rows = ChoosingRows([params, params], [0, 0], [CountsRows()] * 2, WatermarkParams())
-            for logits in (numbers, numbers.float()):
-                self(logits, SamplingInput(rows, [0.0, 0.0], [1, 1], [0, 0]), lambda: numbers)
-
     def __call__(self, logits: Tensor, sampling: SamplingInput, newest: Callable[[], Tensor]) -> Sampled:
         """Choose by logits [S, vocab]; `newest` makes the tokens [S, …] that came before."""
         plan = self._plan(sampling.rows)
@@ -91,3 +84,16 @@ class Chooser:
             plan = SamplingPlan.build(*asked, self._vocab_size, self._device, rows.watermark)
             self._planned = rows, plan
         return self._planned[1]
+
+
+def rehearse(vocab_size: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Choose once in each way by logits of this type, so that no request waits for kernels to be compiled.
+
+    It touches nothing that others use, and may run beside all else.
+    """
+    with on_device(device):
+        choose, numbers = Chooser(vocab_size, device), torch.zeros(2, vocab_size, dtype=dtype, device=device)
+        for params in (SamplingParams(), SamplingParams(temperature=0.5), SamplingParams(top_k=5, top_p=0.5)):
+            rows = ChoosingRows([params, params], [0, 0], [CountsRows()] * 2, WatermarkParams())
+            for logits in (numbers, numbers.float()):
+                choose(logits, SamplingInput(rows, [0.0, 0.0], [1, 1], [0, 0]), lambda: numbers)

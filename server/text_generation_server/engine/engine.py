@@ -6,76 +6,40 @@ launched by the call before, and the next one is launched before the results of 
 
 import time
 from collections.abc import Sequence as Ordered
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from loguru import logger
 
 from text_generation_server.adapters.registry import AdapterRegistry
 from text_generation_server.engine.batch import Batch
-from text_generation_server.engine.finish import finish_tokens, refusal
+from text_generation_server.engine.collecting import StepCollector
+from text_generation_server.engine.finish import refusal
 from text_generation_server.engine.graphs.decodes import sizes_up_to
-from text_generation_server.engine.guessing import Guessing, MeasuredGain
+from text_generation_server.engine.guessing import Guessing, GuessPace, MeasuredGain
 from text_generation_server.engine.launched_step import LaunchedStep
+from text_generation_server.engine.limits import SCRATCH_SLOTS, PoolLimits
 from text_generation_server.engine.plan import AllocateCache
 from text_generation_server.engine.planner import prefill_chunks
-from text_generation_server.engine.pool import SCRATCH_SLOTS, PoolLimits, SequencePool
+from text_generation_server.engine.pool import SequencePool
 from text_generation_server.engine.sequence import Sequence
+from text_generation_server.engine.settings import EngineSettings
 from text_generation_server.engine.step_launcher import StepLauncher, StepRunner
 from text_generation_server.engine.types import (
     BatchView,
     Generation,
     PrefillCommand,
-    RefusedRequest,
     StepResult,
     WarmupCommand,
     WarmupResult,
 )
 from text_generation_server.engine.waiting import WaitingSequences
 from text_generation_server.engine.warmup import LIVENESS_ROWS, CacheSizer
-from text_generation_server.errors import InvalidRequest, UnknownBatch
+from text_generation_server.errors import InvalidRequest, ModelError, UnknownBatch
 from text_generation_server.grammar.compiler import GrammarCompiler
-from text_generation_server.sampling.params import WatermarkParams
-from text_generation_server.specs.vision import Sight
 from text_generation_server.tokenization.adapter import Tokenizer
 
 SEAT_PATIENCE_S = 0.05
 """How long a call waits for the files of adapters where nothing of it can run: its caller would only ask again."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """What an operator decides about an engine.
-
-    max_rows: most sequences served at once. all_rows: so many are asked for, whatever memory they take; else they are
-    what memory allows, up to that. block_size: slots in a block of the local allocator.
-    run_ahead: launch the next step before reading the last, where that has no guesses. speculate: most tokens guessed
-    after each chosen one, where that pays; 0 for none. memory_fraction: of the device, for everything.
-    position_limit: longest sequence the model can take, None if unbounded.
-    usual_length: longest sequence where neither the model nor an operator says, None if nothing does.
-    watermark: how requests that ask for one are marked.
-    shares_prefixes: whether requests may take over what others computed for the same prompt tokens.
-    graphs: numbers of rows for which decode steps are recorded, where the device can.
-    max_mixed_tokens: of a step that goes on with answers beside prompts, which bounds how long they wait for a token.
-    start: the token that answers begin behind where the model's encoder reads the prompts; None where it has none.
-    feature_places: places for features of images, 0 where the model takes none. sight: which positions see what is
-    behind them.
-    """
-
-    max_rows: int
-    block_size: int
-    run_ahead: bool
-    memory_fraction: float
-    position_limit: int | None
-    watermark: WatermarkParams = field(default_factory=WatermarkParams)
-    shares_prefixes: bool = True
-    speculate: int = 0
-    graphs: tuple[int, ...] = ()
-    usual_length: int | None = None
-    max_mixed_tokens: int = 1024
-    start: int | None = None
-    all_rows: bool = False
-    feature_places: int = 0
-    sight: Sight = Sight.CAUSAL
 
 
 class Engine:
@@ -95,22 +59,15 @@ class Engine:
         self.adapters = adapters or AdapterRegistry(runner)
         self._waiting = WaitingSequences(self.adapters)
         self._tokenizer = tokenizer
-        self._sizer = CacheSizer(
-            runner,
-            max_rows=settings.max_rows,
-            all_rows=settings.all_rows,
-            block_size=settings.block_size,
-            memory_fraction=settings.memory_fraction,
-            position_limit=settings.position_limit,
-            usual_length=settings.usual_length,
-            graphs=settings.graphs,
-        )
+        self._sizer = CacheSizer(runner, settings)
         self._launcher = StepLauncher(runner, settings.watermark)
         self._grammars = GrammarCompiler(tokenizer, runner.vocab_size)
         self._pool: SequencePool | None = None
+        self._records = False
         self.max_prefill_tokens = self._sizer.default_prefill_tokens
         self._batches: dict[int, Batch] = {}
-        self._guessing = guessing or MeasuredGain(time.perf_counter)
+        self._pace = GuessPace(settings.speculate, guessing or MeasuredGain(time.perf_counter))
+        self._collector = StepCollector(tokenizer, self._pace)
 
     @property
     def pool(self) -> SequencePool:
@@ -166,13 +123,28 @@ class Engine:
             shares_prefixes=self.settings.shares_prefixes,
             speculate=self.settings.speculate,
             start=self.settings.start,
-            feature_places=self.settings.feature_places,
+            feature_places=self.settings.feature_places(rows),
             sight=self.settings.sight,
+            views=self.settings.views,
         )
         sizes = sizes_up_to(rows, graphs)
         command = AllocateCache(limits.all_slots, rows + LIVENESS_ROWS, max(max_len, SCRATCH_SLOTS), sizes)
         self.runner.allocate(command).result()
+        self._records = bool(graphs)
         self._pool = SequencePool(limits, self._tokenizer, self.runner.counts, self._grammars, self.adapters)
+
+    def use_pause(self) -> bool:
+        """Do a little of what need not be done at once: record a size of step. Whether anything is left.
+
+        Raises:
+            ModelError: it failed, and nobody knows what state the device is in.
+        """
+        if self._records:
+            try:
+                self._records = self.runner.record_more().result()
+            except Exception as error:
+                raise ModelError(f"a step could not be recorded: {error}") from error
+        return self._records
 
     def prefill(self, command: PrefillCommand) -> StepResult:
         """Admit the requests; run their first step, or have it run with the next of the cached batch that they join.
@@ -262,12 +234,12 @@ class Engine:
             for step in steps:
                 step.output.result()
             collected = time.perf_counter_ns()
-            generations = [g for step in steps for g in self._collect(step)] + lost
+            generations = [g for step in steps for g in self._collector.collect(step, self.pool)] + lost
             _raise_if_all_failed(merged)
         except Exception:
             self._drop(merged)
             raise
-        self._note_pace(steps)
+        self._pace.note(steps)
         batch = joined[0] if joined else Batch(batch_id, self.pool.new_references())
         return StepResult(
             generations=tuple(generations),
@@ -283,18 +255,17 @@ class Engine:
         Raises InvalidRequest if that is all of them.
         """
         lost = self._waiting.seat(merged, fresh, SEAT_PATIENCE_S)
-        refused = [RefusedRequest(s.request.id, f"request {s.request.id}: {why}") for s, why in lost]
-        for (sequence, _), one in zip(lost, refused, strict=True):
-            logger.error("{}", one.reason)
+        for sequence, refused in lost:
+            logger.error("{}", refused.reason)
             self.pool.release(sequence)
-        if refused and all(s.released for s in merged):
-            raise InvalidRequest("; ".join(one.reason for one in refused))
-        return [refusal(one, self._tokenizer) for one in refused]
+        if lost and all(s.released for s in merged):
+            raise InvalidRequest("; ".join(refused.reason for _, refused in lost))
+        return [refusal(refused, self._tokenizer) for _, refused in lost]
 
     def _idle(self, merged: list[Sequence]) -> list[Sequence]:
         """Those that may run, where some have waited and nothing is in flight: as much of them as a step may be."""
         idle = [s for s in merged if s.seated and not s.released]
-        if not self._waiting.late.isdisjoint(idle):
+        if self._waiting.are_late(idle):
             self._schedule(idle)
         return idle
 
@@ -302,20 +273,7 @@ class Engine:
         """Guesses follow the last token, which must have been read, and what is behind them depends on their number."""
         if not self.settings.run_ahead or any(map(any, (step.drafted for step in steps))):
             return False
-        return not self._guesses(merged)
-
-    def _guesses(self, sequences: list[Sequence]) -> int:
-        """Most tokens that each is to guess for the next step."""
-        speculate = self.settings.speculate
-        return speculate if speculate and self._guessing.pays(sequences) else 0
-
-    def _note_pace(self, steps: list[LaunchedStep]) -> None:
-        if not self.settings.speculate:
-            return
-        if len(steps) == 1 and not steps[0].has_prompts:
-            self._guessing.note(len(steps[0].sequences), any(steps[0].drafted))
-        else:
-            self._guessing.pause()
+        return not self._pace.guesses(merged)
 
     def _launch_ahead(self, merged: list[Sequence]) -> LaunchedStep | None:
         """The step after the one being read, of all rows that cannot have reached their length by then."""
@@ -336,41 +294,16 @@ class Engine:
         return min(self.max_prefill_tokens, self.settings.max_mixed_tokens) if answering else self.max_prefill_tokens
 
     def _launch(self, sequences: list[Sequence]) -> LaunchedStep:
-        self._waiting.late.difference_update(sequences)
+        self._waiting.run(sequences)
         return self._launcher.launch(sequences, self.pool.mark_written(sequences))
-
-    def _collect(self, step: LaunchedStep) -> list[Generation]:
-        """Read one step's results; rows that left since its launch ran for nothing."""
-        output = step.output.result()
-        self.pool.tags.settle(step.writes)
-        for features in step.features:
-            features.ready = True
-        for sequence, scores in zip(step.scored, output.prompt_scores, strict=True):
-            sequence.prompt_logprobs.extend(scores.logprobs)
-            sequence.prompt_top.extend(scores.top)
-        generations = []
-        end = 0
-        for sequence, drafted in zip(step.choosing, step.drafted, strict=True):
-            start, end = end, end + drafted + 1
-            if sequence.released:
-                continue
-            stand = 1
-            if sequence.drafts is not None:
-                stand = sequence.verify(sequence.drafts, output.sampled.ids[start:end])
-                self._guessing.count(drafted, stand - 1)
-            generation = finish_tokens(sequence, output.sampled, range(start, start + stand), self._tokenizer)
-            generations.append(generation)
-            if generation.finished:
-                self.pool.release(sequence)
-        return generations
 
     def _keep(self, batch: Batch, sequences: list[Sequence], ahead: LaunchedStep | None) -> BatchView | None:
         """Cache what is unfinished; `ahead` covers all of it that may run, or nothing is in flight."""
         if not sequences:
-            self._guessing.pause()
+            self._pace.pause()
             return None
         if ahead is None:
-            guesses = self._guesses(sequences)
+            guesses = self._pace.guesses(sequences)
             for sequence in sequences:
                 sequence.guess(guesses)
             self._schedule(sequences)

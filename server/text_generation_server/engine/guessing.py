@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from text_generation_server.engine.drafts import Acceptance
+from text_generation_server.engine.launched_step import LaunchedStep
 from text_generation_server.engine.sequence import Sequence
 
 SMOOTHING = 0.2
@@ -90,6 +91,33 @@ class MeasuredGain:
 
     def _times_of(self, rows: int) -> StepTimes:
         return self._times.setdefault(rows.bit_length(), StepTimes())
+
+
+class GuessPace:
+    """How many tokens steps guess: up to `most` where `gain` says that it pays, none at all where that is 0."""
+
+    def __init__(self, most: int, gain: Guessing) -> None:
+        self._most = most
+        self._gain = gain
+
+    def guesses(self, sequences: Ordered[Sequence]) -> int:
+        """Most tokens that each is to guess for the next step."""
+        return self._most if self._most and self._gain.pays(sequences) else 0
+
+    def count(self, drafted: int, accepted: int) -> None:
+        """Add what came of one sequence's guesses."""
+        self._gain.count(drafted, accepted)
+
+    def note(self, steps: Ordered[LaunchedStep]) -> None:
+        """These have just been answered, by one call."""
+        if self._most and len(steps) == 1 and not steps[0].has_prompts:
+            self._gain.note(len(steps[0].sequences), any(steps[0].drafted))
+        else:
+            self.pause()
+
+    def pause(self) -> None:
+        """What comes next does not follow at once."""
+        self._gain.pause()
 
 
 def _smoothed(average: float | None, value: float) -> float:

@@ -6,20 +6,30 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from loguru import logger
+
 from text_generation_server.errors import ModelError
 
 E = TypeVar("E")
 T = TypeVar("T")
 
+PAUSE_S = 0.02
+"""So long after the last call nobody seems to ask for anything."""
+
+CALLS = 32
+"""Calls without such a pause after which it is made: what is left for pauses would otherwise stay undone under load."""
+
 
 class EngineLoop(Generic[E]):
     """Runs calls on an engine in its own thread, first in, first out.
 
+    use_pause: does a little of what can wait until nobody asks for anything, and says whether any of it is left.
     `failed` is set once a call has raised `ModelError`: the device or the ranks are lost and the process must end.
     """
 
-    def __init__(self, engine: E) -> None:
+    def __init__(self, engine: E, use_pause: Callable[[E], bool] = lambda _: False) -> None:
         self.failed = threading.Event()
+        self._use_pause = use_pause
         self._engine = engine
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -45,8 +55,30 @@ class EngineLoop(Generic[E]):
         return future
 
     def _run(self) -> None:
-        while (job := self._inbox.get()) is not None:
+        calls = 0
+        while (job := self._next()) is not None:
             job()
+            calls += 1
+            if calls % CALLS == 0:
+                self._pause()
+
+    def _next(self) -> Callable[[], None] | None:
+        wait: float | None = PAUSE_S
+        while True:
+            try:
+                return self._inbox.get(timeout=wait)
+            except queue.Empty:
+                wait = 0.0 if self._pause() else None
+
+    def _pause(self) -> bool:
+        if self.failed.is_set():
+            return False
+        try:
+            return self._use_pause(self._engine)
+        except BaseException as error:
+            logger.exception("{}", error)
+            self.failed.set()
+            return False
 
     def _answer(self, future: Future[T], call: Callable[[E], T]) -> None:
         if not future.set_running_or_notify_cancel():

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text_generation_server.cache.layout import Block
-from text_generation_server.models.step import ImageInput
+from text_generation_server.models.step import ImageInput, SeenImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class Admission:
     """A sequence's first step: its row, the slots of all its positions, the place of its adapter or 0.
 
     source: what an encoder is to read, and a slot for each token of it; empty for models without one.
+    images: the first position and the grid of each, of those too that need not be read.
     """
 
     row: int
@@ -22,6 +23,7 @@ class Admission:
     adapter: int = 0
     source: tuple[int, ...] = ()
     source_slots: Sequence[int] | NDArray[np.int64] = ()
+    images: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class StepPlan:
     drafted: guesses among the inputs of each of them; with n guesses a row chooses after each of its last n + 1 inputs.
     scored: indices into `rows` of the rows whose prompt tokens get log-probabilities, and how many positions of each.
     adapted: whether one of the rows has an adapter.
-    images: of rows that are new, which are read before anything else. blocks: positions that see each other.
+    images: of rows that are new, which are read before anything else. seen: what those rows see of images where layers
+    attend to them. blocks: positions that see each other.
 
     Where an image stands, a prompt has the place of a feature in place of a token (`models/step.py`).
     """
@@ -53,6 +56,7 @@ class StepPlan:
     adapted: bool = False
     images: tuple[ImageInput, ...] = ()
     blocks: tuple[Block, ...] = ()
+    seen: tuple[SeenImages, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,11 @@ class Fitting:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordMore:
+    """Record a size of step that was left for later."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReserveAdapters:
     """Make the places for adapters, if they are not there; the ranks find together whether all could."""
 
@@ -109,5 +118,5 @@ class DropAdapter:
     key: int
 
 
-RankCommand = StepPlan | AllocateCache | MeasureMemory | ReserveAdapters | PutAdapter | DropAdapter
+RankCommand = StepPlan | AllocateCache | MeasureMemory | RecordMore | ReserveAdapters | PutAdapter | DropAdapter
 """What rank 0 sends to the other ranks."""

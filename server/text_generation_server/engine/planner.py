@@ -9,7 +9,7 @@ from text_generation_server.cache.layout import Block
 from text_generation_server.cache.places import HeldFeatures
 from text_generation_server.engine.plan import Admission, StepPlan
 from text_generation_server.engine.sequence import Sequence
-from text_generation_server.models.step import ImageInput
+from text_generation_server.models.step import ImageInput, SeenImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,17 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
     admissions, chooses, scored = [], [], []
     blocks: list[Block] = []
     images: dict[HeldFeatures, ImageInput] = {}
+    seen: list[SeenImages] = []
     for index, sequence in enumerate(sequences):
         start, tokens, prompt = sequence.computed, sequence.step_tokens, sequence.request.prompt_ids
         if not sequence.admitted:
             source = sequence.source
-            read = (source.ids, source.slots) if source is not None else ()
-            admissions.append(Admission(sequence.row, sequence.slots, sequence.place, *read))
-            images.update(sequence.shown.unread() if sequence.shown is not None else ())
+            ids, slots = ((), ()) if source is None else (source.ids, source.slots)
+            placed = tuple((image.positions[0], image.image.grid) for image in sequence.request.images)
+            admissions.append(Admission(sequence.row, sequence.slots, sequence.place, ids, slots, placed))
+            if sequence.shown is not None:
+                images.update(sequence.shown.unread())
+                seen += sequence.shown.seen_by(sequence.row)
         prompts.append(sequence.inputs[start : start + tokens] if start < len(prompt) else sequence.verified_input)
         if sequence.blocks and start < len(prompt):
             blocks += [Block(index, a, b) for a, b in sequence.blocks if a < start + tokens and b > start]
@@ -73,5 +77,6 @@ def plan_step(sequences: list[Sequence]) -> PlannedStep:
         adapted=any(s.place for s in sequences),
         images=tuple(images.values()),
         blocks=tuple(blocks),
+        seen=tuple(seen),
     )
     return PlannedStep(plan, [sequences[i] for i in chooses], [sequences[i] for i, _ in scored], list(images))

@@ -1,7 +1,8 @@
 """Admits requests: gives each a row, slots and text state, and takes it all back. Knows neither batches nor steps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,48 +17,18 @@ from text_generation_server.cache.rows import FreeRows
 from text_generation_server.cache.tags import PrefixTags, PromptPart, PromptWrites, SlotTags
 from text_generation_server.engine.detokenizer import IncrementalText
 from text_generation_server.engine.drafts import NgramDrafts
+from text_generation_server.engine.limits import SCRATCH_SLOTS, PoolLimits, fitted, tokens_needed
 from text_generation_server.engine.sequence import Sequence, Source
 from text_generation_server.engine.shown import ShownImages
 from text_generation_server.engine.stopping import IdRule, TextRule
 from text_generation_server.engine.types import HEALTH_REQUEST_ID, RefusedRequest, Request
-from text_generation_server.errors import InvalidRequest
+from text_generation_server.errors import InvalidRequest, OutOfBlocks
 from text_generation_server.grammar.compiler import GrammarCompiler
 from text_generation_server.grammar.state import GrammarState
 from text_generation_server.sampling.params import SamplingParams
 from text_generation_server.sampling.sampler import TokenCounts
 from text_generation_server.specs.vision import Sight
 from text_generation_server.tokenization.adapter import Tokenizer
-
-SCRATCH_SLOTS = 64
-"""Private tail of the cache for liveness prefills, which touch no router's slots (docs/protocol.md#liveness)."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """num_slots: slots routers may use. max_len: longest prompt plus answer. vocab_size: bounds token ids.
-
-    shares_prefixes: whether a request may take over what another computed for the same prompt tokens.
-    speculate: most tokens guessed at once.
-    start: the token that answers begin behind where an encoder reads the prompts; None where answers continue them.
-    feature_places: places for features of images, 0 where the model takes none. sight: which positions see what is
-    behind them.
-    """
-
-    num_slots: int
-    max_len: int
-    max_rows: int
-    block_size: int
-    vocab_size: int
-    shares_prefixes: bool
-    speculate: int = 0
-    start: int | None = None
-    feature_places: int = 0
-    sight: Sight = Sight.CAUSAL
-
-    @property
-    def all_slots(self) -> int:
-        """Those of routers, of liveness prefills, and where answers have a start of their own, one for each row."""
-        return self.num_slots + SCRATCH_SLOTS + (0 if self.start is None else self.max_rows + 1)
 
 
 class SequencePool:
@@ -139,67 +110,73 @@ class SequencePool:
         return writes
 
     def _admit(self, request: Request, found: Mapping[str, AdapterSource]) -> Sequence:
-        self._check_ids(request)
+        self.limits.check_ids(request)
         if request.id == HEALTH_REQUEST_ID:
-            request = replace(request, images=())
-            return self._sequence(_fitted(request, len(self._scratch)), self._health_row, self._scratch, (), 0, None)
+            request = fitted(replace(request, images=()), len(self._scratch))
+            return self._sequence(request, self._health_row, self._scratch)
         if request.slots is not None:
-            request = _fitted(request, len(request.slots))
-        self._check(request)
-        shown = ShownImages.hold(request, self.features)
-        try:
-            return self._adapted(request, found, shown)
-        except Exception:
+            request = fitted(request, len(request.slots))
+        self.limits.check(request)
+        with ExitStack() as taken:  # goes back if something is missing
+            shown = self._shown(request)
             if shown is not None:
-                shown.let_go(len(request.prompt_ids))
-            raise
+                taken.callback(shown.release)
+            adapter = self._held_adapter(request, found)
+            if adapter is not None:
+                taken.callback(self._adapters.let_go, adapter, seated=False)
+            local_slots: tuple[int, ...] = ()
+            tags, cache_len = None, 0
+            if request.slots is None:
+                local_slots = self.blocks.acquire(tokens_needed(request))
+                taken.callback(self.blocks.release, local_slots)
+            slots = np.array(local_slots or request.slots, dtype=np.int64)
+            if request.slots is not None:
+                tags, cache_len = self._shared(request, adapter, slots)
+            row = self.rows.take()
+            taken.callback(self.rows.release, row)
+            sequence = self._sequence(request, row, slots, local_slots, cache_len, adapter, tags, shown)
+            taken.pop_all()
+        return sequence
 
-    def _adapted(self, request: Request, found: Mapping[str, AdapterSource], shown: ShownImages | None) -> Sequence:
-        """The request with its adapter, if it names one."""
+    def _shown(self, request: Request) -> ShownImages | None:
+        """Its images. Where layers attend to them they are held as long as answers take, so one that finds no room for
+        them ends alone, and no others with it.
+        """
         try:
-            adapter = self._adapters.hold(request.adapter, found.get(request.adapter or ""))
+            return ShownImages.hold(request, self.features, self.limits.views)
+        except OutOfBlocks as error:
+            if self.limits.views is None:
+                raise
+            raise InvalidRequest(f"request {request.id}: {error}") from error
+
+    def _held_adapter(self, request: Request, found: Mapping[str, AdapterSource]) -> KnownAdapter | None:
+        try:
+            return self._adapters.hold(request.adapter, found.get(request.adapter or ""))
         except InvalidRequest as error:
             raise InvalidRequest(f"request {request.id}: {error}") from error
-        try:
-            return self._placed(request, adapter, shown)
-        except Exception:
-            if adapter is not None:
-                self._adapters.let_go(adapter, seated=False)
-            raise
 
-    def _placed(self, request: Request, adapter: KnownAdapter | None, shown: ShownImages | None) -> Sequence:
-        """The request with the router's slots, or slots of its own."""
-        if request.slots is None:
-            return self._with_local_slots(request, adapter, shown)
-        tags, limit = None, 0
-        if adapter is None or adapter.salt is not None:
-            tags = PrefixTags(None if adapter is None else adapter.salt, request.content)
-            limit = min(request.cache_len, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
-        slots = np.array(request.slots, dtype=np.int64)
-        cache_len = 0 if tags is None else self.tags.matching(slots, tags, limit)
-        return self._sequence(request, self.rows.take(), slots, (), cache_len, adapter, tags, shown)
-
-    def _with_local_slots(self, request: Request, adapter: KnownAdapter | None, shown: ShownImages | None) -> Sequence:
-        slots = self.blocks.acquire(_tokens_needed(request))
-        try:
-            row = self.rows.take()
-        except Exception:
-            self.blocks.release(slots)
-            raise
-        return self._sequence(request, row, np.array(slots, dtype=np.int64), slots, 0, adapter, shown=shown)
+    def _shared(
+        self, request: Request, adapter: KnownAdapter | None, slots: NDArray[np.int64]
+    ) -> tuple[PrefixTags | None, int]:
+        """What tells its prompt's slots from others, None while nobody knows, and how many of them hold it already."""
+        if adapter is not None and adapter.salt is None:
+            return None, 0
+        tags = PrefixTags(None if adapter is None else adapter.salt, request.content)
+        limit = min(request.cache_len, len(request.prompt_ids) - 1) if self.limits.shares_prefixes else 0
+        return tags, self.tags.matching(slots, tags, limit)
 
     def _sequence(
         self,
         request: Request,
         row: int,
         slots: NDArray[np.int64],
-        local_slots: tuple[int, ...],
-        cache_len: int,
-        adapter: KnownAdapter | None,
+        local_slots: tuple[int, ...] = (),
+        cache_len: int = 0,
+        adapter: KnownAdapter | None = None,
         tags: PrefixTags | None = None,
         shown: ShownImages | None = None,
     ) -> Sequence:
-        slots, source = slots[: _tokens_needed(request)], None
+        slots, source = slots[: tokens_needed(request)], None
         if self.limits.start is not None:
             own_slot = self.limits.num_slots + SCRATCH_SLOTS + row
             request, slots, source = _apart(request, slots, self.limits.start, own_slot)
@@ -258,43 +235,6 @@ class SequencePool:
         compiled = self._grammars.start(sampling.grammar_type, sampling.grammar)
         return GrammarState(compiled, request.generated_ids)
 
-    def _check_ids(self, request: Request) -> None:
-        size = self.limits.vocab_size
-        largest = max(request.prompt_ids, default=0)
-        if largest >= size:
-            raise InvalidRequest(
-                f"request {request.id}: token id {largest} is outside the model's vocabulary of {size}; the tokenizer "
-                "does not belong to this model"
-            )
-        largest = max((token for token, _ in request.sampling.logit_bias), default=0)
-        if largest >= size:
-            raise InvalidRequest(
-                f"request {request.id}: logit_bias names token {largest}, outside the model's vocabulary of {size}; "
-                "leave it out"
-            )
-
-    def _check(self, request: Request) -> None:
-        prompt, limits = request.prompt_ids, self.limits
-        if not prompt:
-            raise InvalidRequest(f"request {request.id}: the prompt has no tokens; send at least one")
-        if request.stopping.max_new_tokens < 1:
-            raise InvalidRequest(f"request {request.id}: max_new_tokens is 0; ask for at least 1")
-        if _tokens_needed(request) > limits.max_len:
-            raise InvalidRequest(
-                f"request {request.id}: {len(prompt)} prompt tokens and {request.stopping.max_new_tokens} new tokens "
-                f"exceed the {limits.max_len} tokens of a sequence; truncate the prompt or lower max_new_tokens"
-            )
-        if request.slots is not None and max(request.slots) >= limits.num_slots:
-            raise InvalidRequest(
-                f"request {request.id}: slot {max(request.slots)} is outside the cache of {limits.num_slots} slots; "
-                "the router must use the limits that Warmup returned"
-            )
-
-
-def _tokens_needed(request: Request) -> int:
-    """Positions that get a cache entry: the last generated token never does."""
-    return len(request.prompt_ids) + request.stopping.max_new_tokens - 1
-
 
 def _apart(
     request: Request, slots: NDArray[np.int64], start: int, own_slot: int
@@ -307,23 +247,3 @@ def _apart(
     source = Source(request.prompt_ids[:count], slots[:count])
     prompt_ids = (start, *request.prompt_ids[count:])
     return replace(request, prompt_ids=prompt_ids, chunk=None), np.concatenate(([own_slot], slots[count:])), source
-
-
-def _fitted(request: Request, slots: int) -> Request:
-    """The request as it fits where the router counted fewer tokens (docs/protocol.md#slots).
-
-    Its prompt is cut on the left; one with images is left whole, as their places say what is seen, and answers are
-    shorter.
-    """
-    stopping, prompt = request.stopping, len(request.prompt_ids)
-    room = slots - stopping.max_new_tokens + 1
-    if room >= prompt:
-        return request
-    if request.images and slots >= prompt:
-        return replace(request, stopping=replace(stopping, max_new_tokens=slots - prompt + 1))
-    if request.images or room <= request.generated:
-        raise InvalidRequest(
-            f"request {request.id}: {slots} slots cannot hold a prompt and {request.stopping.max_new_tokens} "
-            "new tokens; allocate prompt + max_new_tokens - 1"
-        )
-    return replace(request, prompt_ids=request.prompt_ids[-room:], cache_len=0)

@@ -11,6 +11,7 @@ from text_generation_server.engine.plan import (
     MeasureMemory,
     PutAdapter,
     RankCommand,
+    RecordMore,
     ReserveAdapters,
     StepPlan,
 )
@@ -54,6 +55,11 @@ class LeadingRunner:
         """Rows and slots that fit on every rank."""
         self._followers.send(command)
         return self._runner.fitting(command)
+
+    def record_more(self) -> Pending[bool]:
+        """Record a size on every rank; whether any is left."""
+        self._followers.send(RecordMore())
+        return self._runner.record_more()
 
     def launch(self, plan: StepPlan, sampling: SamplingInput | None) -> Pending[StepOutput]:
         """Run one step on every rank; only rank 0 samples."""
@@ -106,6 +112,8 @@ def _execute(runner: Runner, command: RankCommand) -> Pending[object]:
             return runner.allocate(command)
         case MeasureMemory():
             return runner.fitting(command)
+        case RecordMore():
+            return runner.record_more()
         case ReserveAdapters():
             return runner.reserving()
         case PutAdapter():

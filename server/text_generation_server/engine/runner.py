@@ -4,6 +4,7 @@ Knows nothing of requests, batches or stop rules. Everything it does to device s
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -25,7 +26,7 @@ from text_generation_server.device.memory import make_memory
 from text_generation_server.device.recorder import Recorder
 from text_generation_server.device.stream import Pending, Reader, Stream
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.engine.choosing import Chooser, SamplingInput
+from text_generation_server.engine.choosing import Chooser, SamplingInput, rehearse
 from text_generation_server.engine.forward import Forwarded, StepForward
 from text_generation_server.engine.graphs.recorded import RecordedSteps
 from text_generation_server.engine.graphs.tokens import TOKENS
@@ -33,7 +34,7 @@ from text_generation_server.engine.launched_step import StepOutput
 from text_generation_server.engine.plan import Admission, AllocateCache, Fitting, MeasureMemory, StepPlan
 from text_generation_server.engine.scoring import HostScores
 from text_generation_server.errors import GenerationError, ModelError, NotEnoughMemory
-from text_generation_server.models.step import ServedModel, SourceInput
+from text_generation_server.models.step import ImagePlaces, ServedModel, SourceInput
 from text_generation_server.sampling.sampled import HostCopy, HostSampled
 from text_generation_server.sampling.sampler import TokenCounts
 
@@ -62,10 +63,12 @@ class Runner:
         self._stream = stream
         self._memory = make_memory(model.device)
         self._chooser = Chooser(model.vocab_size, model.device)
+        self._rehearsed = self._rehearse() if self._make_recorder is not None else None
         self._states: tuple[State, ...] = ()
         self._held = 0, 0
         self._rows: RowTable | None = None
         self._forward: StepForward | None = None
+        self._recorded: RecordedSteps | None = None
 
     @property
     def counts(self) -> TokenCounts:
@@ -100,6 +103,10 @@ class Runner:
     def allocate(self, command: AllocateCache) -> Pending[None]:
         """Replace the cache, the row table and recorded steps, and start measuring the peak of what follows."""
         return self._stream.enqueue(self._allocate, command)
+
+    def record_more(self) -> Pending[bool]:
+        """Record a size of step that was left for later; whether any is left after that."""
+        return self._stream.enqueue(self._record_more)
 
     def fitting(self, command: MeasureMemory) -> Pending[Fitting]:
         """How many rows and slots a cache may have instead of the present one; the minimum over all ranks."""
@@ -137,9 +144,17 @@ class Runner:
         """Finish the running step and drop those behind it."""
         self._stream.close()
 
+    def _rehearse(self) -> Future[None]:
+        """Have the kernels that choose tokens compiled while warm-up goes on."""
+        aside = ThreadPoolExecutor(1, "rehearsal")
+        try:
+            return aside.submit(rehearse, self.vocab_size, self._model.dtype, self.device)
+        finally:
+            aside.shutdown(wait=False)
+
     def _allocate(self, command: AllocateCache) -> Reader[None]:
         # Free first: old and new cache together may not fit.
-        self._rows = self._forward = None
+        self._rows = self._forward = self._recorded = None
         self._states, self._held = (), (0, 0)
         # A slot and a row more than asked for: those of the rows that pad recorded steps.
         sizes = command.num_slots + 1, command.num_rows + PADDING_ROWS
@@ -150,11 +165,16 @@ class Runner:
         recorded = RecordedSteps(self._model, states, rows, self._adapters.reserved)
         if self._make_recorder is not None and command.graphs:
             recorded.record(command.graphs, self._make_recorder())
-            self._chooser.rehearse(self._model.dtype)
+        if self._rehearsed is not None:
+            self._rehearsed.result()
         whole = TOKENS[-1] if self._make_recorder is not None else 0
-        self._forward = StepForward(self._model, states, rows, recorded, whole)
+        self._forward, self._recorded = StepForward(self._model, states, rows, recorded, whole), recorded
         self._memory.reset_peak()
         return lambda: None
+
+    def _record_more(self) -> Reader[bool]:
+        left = self._recorded is not None and self._recorded.record_more()
+        return lambda: left
 
     def _fitting(self, command: MeasureMemory) -> Reader[Fitting]:
         num_slots, num_rows = self._held
@@ -238,8 +258,10 @@ class Runner:
                     state.admit(rows)
                 if self._model.encoder is not None:
                     self._model.encoder(self._source(new), self._states)
-                if self._model.reader is not None and plan.images:
-                    self._model.reader(plan.images, self._states)
+                if self._model.reader is not None:
+                    self._model.reader.place([ImagePlaces(a.slots, a.images) for a in new], self._states)
+                    if plan.images or plan.seen:
+                        self._model.reader(plan.images, self._states, plan.seen)
             forwarded = self._forward(plan)
             sampled = self._choose(plan, forwarded, sampling, self._rows)
             scores = HostScores.start(forwarded.logits, sampling.scored) if sampling else None

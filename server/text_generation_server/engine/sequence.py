@@ -207,9 +207,9 @@ class Sequence:
         """It holds nothing from now on."""
         self.released = True
         if self.shown is not None:
-            self.shown.let_go(len(self.inputs))
+            self.shown.release()
 
     def _let_go_images(self) -> None:
-        """Features are needed until the step that computes the last position of their image is launched."""
+        """Features are needed until the step that computes the last position with a use for them is launched."""
         if self.shown is not None:
             self.shown.let_go(self.computed)

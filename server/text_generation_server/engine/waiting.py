@@ -10,23 +10,24 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from text_generation_server.adapters.known import KnownAdapter
 from text_generation_server.adapters.registry import AdapterRegistry
 from text_generation_server.engine.sequence import Sequence
+from text_generation_server.engine.types import RefusedRequest
 from text_generation_server.errors import GenerationError, ModelError, StartError
 
-Lost = list[tuple[Sequence, Exception]]
+Lost = list[tuple[Sequence, RefusedRequest]]
 """Sequences whose adapter cannot be had, and why."""
 
 
 class WaitingSequences:
-    """Those that wait; `late`: those that have waited and may run, of which no step has been launched yet."""
+    """Those that wait, and those that have waited and may run, of which no step has been launched yet."""
 
     def __init__(self, adapters: AdapterRegistry) -> None:
-        self.late: set[Sequence] = set()
+        self._late: set[Sequence] = set()
         self._adapters = adapters
         self._queue: list[Sequence] = []
         self._lost: dict[Sequence, Exception] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._queue or self.late or self._lost)
+        return bool(self._queue or self._late or self._lost)
 
     def add(self, fresh: Ordered[Sequence]) -> None:
         """Let those of these wait that are not seated."""
@@ -42,7 +43,16 @@ class WaitingSequences:
         if files and not any(s.seated or s in self._lost for s in called):
             wait(files, patience_s, return_when=FIRST_COMPLETED)
             self._pass(set(fresh))
-        return [(s, self._lost.pop(s)) for s in called if s in self._lost]
+        lost = [(s, self._lost.pop(s)) for s in called if s in self._lost]
+        return [(s, RefusedRequest(s.request.id, f"request {s.request.id}: {error}")) for s, error in lost]
+
+    def are_late(self, sequences: Ordered[Sequence]) -> bool:
+        """Whether some of these have waited, so that what the next step computes of them has not been decided."""
+        return not self._late.isdisjoint(sequences)
+
+    def run(self, sequences: Ordered[Sequence]) -> None:
+        """A step of these is launched."""
+        self._late.difference_update(sequences)
 
     def _pass(self, fresh: set[Sequence]) -> None:
         self._adapters.settle()
@@ -64,9 +74,9 @@ class WaitingSequences:
             if seated:
                 sequence.sit()
                 placed |= set() if had_place else {adapter}
-                self.late |= {sequence} - fresh
+                self._late |= {sequence} - fresh
             else:
                 before.add(adapter)
                 self._queue.append(sequence)
-        self.late = {s for s in self.late if not s.released}
+        self._late = {s for s in self._late if not s.released}
         self._lost = {s: error for s, error in self._lost.items() if not s.released}

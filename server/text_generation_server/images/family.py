@@ -16,11 +16,12 @@ from text_generation_server.images.types import PreparedImage
 class Standing:
     """What stands for an image in a prompt: a text with the image's token once for each run of features.
 
-    runs: of how many positions each such run is.
+    runs: of how many positions each such run is. features: that layers attend to, where they do not stand there.
     """
 
     text: str
     runs: tuple[int, ...]
+    features: int = 0
 
     @property
     def tokens(self) -> int:
@@ -42,10 +43,11 @@ class Processor(ABC):
     def prepare(self, image: Image.Image, source: bytes) -> PreparedImage:
         """All that is known of an RGB image. source: what tells its file from all others. Raises BadImage."""
         width, height = image.size
-        tokens = self.standing(height, width).tokens
+        standing = self.standing(height, width)
         pixels, grid = self.pixels(image)
         digest = blake2b(source, digest_size=32, key=blake2b(repr(self).encode()).digest()).digest()
-        return PreparedImage(np.ascontiguousarray(pixels), (height, width), grid, tokens, digest)
+        numbers = np.ascontiguousarray(pixels)
+        return PreparedImage(numbers, (height, width), grid, standing.tokens, digest, standing.features)
 
 
 def as_it_is(prompt: str) -> str:

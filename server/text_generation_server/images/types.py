@@ -15,6 +15,7 @@ class PreparedImage:
     original: (height, width) in pixels, upright and before resizing.
     grid: tiles or patches by (time,) height, width, as the family counts them.
     tokens: how many positions of the prompt it fills.
+    features: that layers attend to; 0 where features stand at the positions that it fills, one at each.
     digest: of its file and of how it was prepared: equal digests mean equal features.
     """
 
@@ -23,6 +24,12 @@ class PreparedImage:
     grid: tuple[int, ...]
     tokens: int
     digest: bytes
+    features: int = 0
+
+    @property
+    def kept(self) -> int:
+        """How many features are kept of it."""
+        return self.features or self.tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,13 +7,15 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.dependent_launch import overlaps
-from text_generation_server.specs.activation import Activation
+from text_generation_server.specs.activation import GAIN, LIMIT, Activation
 
 SMALL_BLOCK = 256
 """Numbers of a program of one warp, one load of 16 bytes a thread: few rows spread over many multiprocessors."""
 
 LARGE_BLOCK = 2048
 """Numbers of a program of four warps, two such loads a thread."""
+
+SIGMOIDS_GAIN, BOUND = tl.constexpr(GAIN), tl.constexpr(LIMIT)
 
 MANY = 1 << 20
 """Results from which large blocks fill a GPU too."""
@@ -28,12 +30,23 @@ def activate(x: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
     elif KIND == "gelu":
         y = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
     elif KIND == "gelu_sigmoid":
-        y = x * tl.sigmoid(1.702 * x)
+        y = x * tl.sigmoid(x * SIGMOIDS_GAIN)
+    elif KIND == "clamped_swiglu":
+        x = tl.where(x > BOUND, BOUND, x)
+        y = x * tl.sigmoid(x * SIGMOIDS_GAIN)
     else:
         tl.static_assert(KIND == "gelu_tanh")
         # (1 + tanh(u)) / 2 is the logistic function of 2u.
         y = x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
     return y
+
+
+@triton.jit
+def counterpart(x: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
+    """What is multiplied with an activated gate, in float32."""
+    if KIND == "clamped_swiglu":
+        x = tl.where(x > BOUND, BOUND, tl.where(x < -BOUND, -BOUND, x)) + 1.0
+    return x
 
 
 @triton.jit
@@ -57,6 +70,7 @@ def _gated(
     up = tl.load(gates + width, mask=held, other=0.0).to(tl.float32)
     # Rounded before the product, as an operator by itself does.
     activated = activate(gate, KIND).to(x.dtype.element_ty).to(tl.float32)
+    up = counterpart(up, KIND)
     tl.store(out + row * width + column, (activated * up).to(out.dtype.element_ty), mask=held)
 
 

@@ -30,7 +30,8 @@ class VocabParallelEmbedding:
 class ParallelLMHead:
     """Each rank computes the logits of some tokens; every rank gets all.
 
-    Logits are multiplied by `scale`, then bounded to ±`softcap` by tanh, if there is one.
+    Logits are multiplied by `scale`, then bounded to ±`softcap` by tanh, if there is one. Those of the last `unchosen`
+    tokens are −∞, and no rank has rows of them.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class ParallelLMHead:
         group: TensorParallel,
         scale: float = 1.0,
         softcap: float | None = None,
+        unchosen: int = 0,
     ) -> None:
+        self._unchosen = unchosen
         self._kernel = kernel
         self._vocab_size = vocab_size
         self._group = group
@@ -56,4 +59,5 @@ class ParallelLMHead:
             logits = logits * self._scale
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
-        return self._group.all_gather_last(logits)[:, : self._vocab_size]
+        logits = self._group.all_gather_last(logits)[:, : self._vocab_size - self._unchosen]
+        return F.pad(logits, (0, self._unchosen), value=-torch.inf) if self._unchosen else logits

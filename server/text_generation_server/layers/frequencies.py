@@ -44,6 +44,12 @@ def frequencies(spec: RopeSpec, device: torch.device) -> Frequencies:
     return lambda _spans: fixed
 
 
+def axial_frequencies(dim: int, theta: float, device: torch.device) -> Tensor:
+    """[dim / 2] float32, of heads whose pairs turn half by one coordinate, half by another: twice the same."""
+    half = 1.0 / theta ** (torch.arange(0, dim // 2, 2).float() / (dim // 2))
+    return half.repeat(2).to(device)
+
+
 def attention_factor(spec: RopeSpec) -> float:
     """What cos and sin are multiplied by."""
     return spec.scaling.attention_factor if isinstance(spec.scaling, YarnScaling | LongropeScaling) else 1.0

@@ -40,6 +40,22 @@ class Router:
         return experts, weights.to(x.dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class ExpertBiases:
+    """Of one rank's part of all experts, in the type that is computed with.
+
+    up: [E, 2 · inner], gates first. down: [E, hidden], None where another rank adds it.
+    """
+
+    up: Tensor
+    down: Tensor | None
+
+
+def with_bias(out: Tensor, bias: Tensor | None, experts: Tensor) -> Tensor:
+    """Outputs [n, out] of the experts with these numbers [n], to which theirs of bias [E, out] are added, in place."""
+    return out if bias is None else out.add_(bias[experts])
+
+
 class ExpertLinears(Adaptable):
     """One rank's part of a linear of every expert, all alike.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from text_generation_server.cache.narrow import UNSCALED, KVScales
 from text_generation_server.cache.paged import PagedCache
-from text_generation_server.layers.frequencies import attention_factor, frequencies
+from text_generation_server.layers.frequencies import attention_factor, axial_frequencies, frequencies
 from text_generation_server.specs.rope import RopeSpec
 
 
@@ -26,19 +26,42 @@ class Rotary:
         self._dtype = dtype
         self._frequencies = frequencies(spec, device)
         self._magnitude = attention_factor(spec)
+        self._axes = torch.tensor(spec.axes, device=device) if spec.axes else None
 
     def angles(self, positions: Tensor, spans: Tensor) -> Angles:
-        """For tokens at these positions [T] of sequences that may reach these lengths [T]."""
-        frequencies = self._frequencies(spans)
-        if positions.is_cuda:
-            from text_generation_server.kernels import angles as kernel  # only there is Triton sure to be installed
+        """For tokens at these positions [T] of sequences that may reach these lengths [T].
 
-            return Angles(*kernel.angles(positions, frequencies, self._magnitude, self._dtype))
-        angles = (positions[:, None].float() * frequencies)[:, None]
-        cos, sin = angles.cos(), angles.sin()
-        if self._magnitude != 1.0:
-            cos, sin = cos * self._magnitude, sin * self._magnitude
-        return Angles(torch.cat((cos, cos), -1).to(self._dtype), torch.cat((-sin, sin), -1).to(self._dtype))
+        Where the spec has axes: at these coordinates [3, T].
+        """
+        return _angles(positions, self._frequencies(spans), self._magnitude, self._dtype, self._axes)
+
+
+class AxialRotary:
+    """Half of a head's pairs turn by a patch's row, the others by its column, at the same frequencies. In float32."""
+
+    def __init__(self, dim: int, theta: float, device: torch.device) -> None:
+        self._frequencies = axial_frequencies(dim, theta, device)
+        self._axes = torch.arange(2, device=device).repeat_interleave(dim // 4)
+
+    def angles(self, places: Tensor) -> Angles:
+        """For patches in these rows and columns [2, T] int64."""
+        return _angles(places, self._frequencies, 1.0, torch.float32, self._axes)
+
+
+def _angles(
+    positions: Tensor, frequencies: Tensor, magnitude: float, dtype: torch.dtype, axes: Tensor | None
+) -> Angles:
+    """At positions [T], or with `axes` [dim / 2] at coordinates [n, T]."""
+    if positions.is_cuda:
+        from text_generation_server.kernels import angles as kernel  # only there is Triton sure to be installed
+
+        return Angles(*kernel.angles(positions, frequencies, magnitude, dtype, axes))
+    turned = positions[:, None] if axes is None else positions[axes].T
+    angles = (turned.float() * frequencies)[:, None]
+    cos, sin = angles.cos(), angles.sin()
+    if magnitude != 1.0:
+        cos, sin = cos * magnitude, sin * magnitude
+    return Angles(torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype))
 
 
 def rotate(heads: Tensor, angles: Angles) -> None:

@@ -23,7 +23,8 @@ def layer_variants(spec: DecoderSpec, mine: Heads) -> list[AttentionVariant]:
     """The kind of attention of each layer."""
     attention = spec.attention
     slopes = None if attention.alibi is None else spec_slopes(attention.alibi, attention.heads, mine.query)
-    return [AttentionVariant(_window(spec, layer), slopes, attention.softcap) for layer in range(spec.num_layers)]
+    bounds = attention.softcap, attention.sinks
+    return [AttentionVariant(_window(spec, layer), slopes, *bounds) for layer in range(spec.num_layers)]
 
 
 def _window(spec: DecoderSpec, layer: int) -> int | None:

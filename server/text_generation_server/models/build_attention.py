@@ -9,9 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from text_generation_server.attention.base import LayerAttention, create_backend
+from text_generation_server.attention.base import AttentionBackend, LayerAttention, choose_backend
 from text_generation_server.attention.blockwise import BlockwiseAttention
 from text_generation_server.cache.narrow import UNSCALED, KVScales
+from text_generation_server.device.current import on_device
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.qk_norm import AllHeadsRmsNorm, HeadLayerNorm, HeadRmsNorm, QkNorm
 from text_generation_server.layers.rotary import Rotary
@@ -31,10 +32,10 @@ WHOLE_PROMPT = "what it keeps of each token follows from the whole prompt"
 
 
 class AttentionBuilder:
-    """What all layers share is made at once, each layer's own when asked for.
+    """What all layers share is made at once but for the backend, and each layer's own when asked for.
 
-    backend: computes attention, and the name it is chosen by. narrow: see `PagedSpec`. state: what the cache holds for
-    it; its heads may be wider than the model's. rotaries: the kinds of rotation among the layers.
+    backend: the name it is chosen by. narrow: see `PagedSpec`. state: what the cache holds for it; its heads may be
+    wider than the model's. rotaries: the kinds of rotation among the layers.
 
     Raises:
         UnsupportedModel: these ranks cannot divide the heads, or the backend cannot compute them.
@@ -50,27 +51,36 @@ class AttentionBuilder:
         self._heads = heads_of(attention.heads, attention.kv_heads, group.rank, group.world_size)
         shape = attention_shape(spec, self._heads, reader.dtype, reader.device, narrow)
         self._variant_of = [shape.variants.index(variant) for variant in layer_variants(spec, self._heads)]
-        self.backend = create_backend(backend, shape)
-        sight = Sight.CAUSAL if spec.vision is None else spec.vision.sight
-        if sight is not Sight.CAUSAL:
-            self.backend = BlockwiseAttention(self.backend, shape, windows=sight is Sight.IMAGES)
+        self._shape, self._backend = shape, choose_backend(backend, shape)
+        self._sight = Sight.CAUSAL if spec.vision is None else spec.vision.sight
         ropes = dict.fromkeys(rope for layer in layers if (rope := attention.rope_of(layer)) is not None)
         self._ropes = list(ropes)
         self.rotaries = [Rotary(rope, reader.dtype, reader.device) for rope in ropes]
         self.state = replace(
             shape.state,
-            slot_major=self.backend.slot_major,
-            head_dim=self.backend.head_dim,
-            unshared=self._unshared(ropes, sight),
+            slot_major=self._backend.slot_major,
+            head_dim=self._backend.cached_head_dim(shape),
+            unshared=self._unshared(ropes),
         )
         first = (self._scales(spec.names.layer.format(layer) + ".") for layer in layers[:1])
         tell_narrow(self.state, any(scales != UNSCALED for scales in first))
 
-    @staticmethod
-    def _unshared(ropes: Iterable[RopeSpec], sight: Sight) -> str:
-        if sight is Sight.PROMPTS:
+    def _unshared(self, ropes: Iterable[RopeSpec]) -> str:
+        if self._sight is Sight.PROMPTS:
             return WHOLE_PROMPT
         return ROTATED_BY_LENGTH if any(rope.depends_on_span for rope in ropes) else ""
+
+    def make_backend(self) -> AttentionBackend:
+        """What computes attention. May take seconds, and run beside the rest.
+
+        Raises:
+            StartError: it lacks something on this machine.
+        """
+        with on_device(self._reader.device):
+            plain = self._backend(self._shape)
+        if self._sight is Sight.CAUSAL:
+            return plain
+        return BlockwiseAttention(plain, self._shape, windows=self._sight is Sight.IMAGES)
 
     def layer(self, prefix: str, layer: int) -> SelfAttention:
         """The attention of a layer whose tensors' names start with `prefix`."""
@@ -91,15 +101,19 @@ class AttentionBuilder:
             self._reader.row(out, out_places, spec.out_bias, self._group),
             kv_heads=self.state.kv_heads,
             head_dim=head_dim,
-            layer=self._of_layer(layer, scales),
+            layer=self._of_layer(prefix, layer, scales),
             rotary=None if rope is None else self._ropes.index(rope),
             qk_norm=None if spec.qk_norm is None else self._qk_norm(spec.qk_norm, prefix, order),
             clip=spec.clip_qkv,
         )
 
-    def _of_layer(self, layer: int, scales: KVScales) -> LayerAttention:
-        place, scale = self._spec.attending.index(layer), self._spec.attention.scale_of(layer) * scales.key
-        return LayerAttention(place, self._variant_of[layer], scale, scales)
+    def _of_layer(self, prefix: str, layer: int, scales: KVScales) -> LayerAttention:
+        spec, heads, sinks = self._spec.attention, self._heads.query, None
+        if spec.sinks:
+            rows = [slice(heads.start, heads.stop)]
+            sinks = self._reader.pieces(prefix + self._spec.names.sinks, (spec.heads,), rows)
+        place, scale = self._spec.attending.index(layer), spec.scale_of(layer) * scales.key
+        return LayerAttention(place, self._variant_of[layer], scale, scales, sinks)
 
     def _scales(self, prefix: str) -> KVScales:
         names, _ = self._qkv_names(prefix)

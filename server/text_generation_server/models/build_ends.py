@@ -16,11 +16,23 @@ from text_generation_server.weights.layout import partition_of
 
 
 class EndsBuilder:
-    """embedding, head: names in the checkpoint. width: of embeddings, and of what the head multiplies."""
+    """embedding, head: names in the checkpoint. width: of embeddings, and of what the head multiplies.
+
+    more: how many of the vocabulary, the last, are in tensors of their own, and the names of those; they are not tied.
+    """
 
     def __init__(
-        self, reader: TensorReader, group: TensorParallel, *, vocab_size: int, width: int, embedding: str, head: str
+        self,
+        reader: TensorReader,
+        group: TensorParallel,
+        *,
+        vocab_size: int,
+        width: int,
+        embedding: str,
+        head: str,
+        more: tuple[int, str, str] = (0, "", ""),
     ) -> None:
+        self._more, self._more_embeddings, self._more_head = more
         self._reader = reader
         self._group = group
         self._vocab_size, self._width = vocab_size, width
@@ -29,7 +41,8 @@ class EndsBuilder:
 
     def table(self) -> Tensor:
         """This rank's rows of the embeddings."""
-        return self._reader.table(self._embedding_name, self._vocab_size, self._width, self._mine)
+        stored = [(self._embedding_name, self._vocab_size - self._more), (self._more_embeddings, self._more)]
+        return self._reader.table([one for one in stored if one[1]], self._width, self._mine)
 
     def embedding(self, table: Tensor) -> VocabParallelEmbedding:
         """The embeddings of this table."""
@@ -38,15 +51,18 @@ class EndsBuilder:
     def head(self, table: Tensor, spec: HeadSpec) -> ParallelLMHead:
         """The output head; `table` are the embeddings that it may be tied to."""
         reader = self._reader
-        tied = self._is_tied(spec.tie)
-        stored = StoredLinear(self._embedding_name if tied else self._head_name, self._vocab_size, self._width)
+        tied, chosen = self._is_tied(spec.tie), self._vocab_size - spec.unchosen
+        stored = StoredLinear(self._embedding_name if tied else self._head_name, chosen - self._more, self._width)
         bias = f"{self._head_name}.bias" if spec.bias else None
         if tied:
+            assert not spec.unchosen and not self._more, "such a table is no head"
             kernel = reader.tied_head(table, stored, self._mine, bias)
             reader.checkpoint.leave(f"{self._head_name}.weight")
         else:
-            kernel = reader.head(stored, self._mine, bias, spec.normalised)
-        return ParallelLMHead(kernel, self._vocab_size, self._group, spec.scale, spec.softcap)
+            mine = partition_of(chosen, self._group.rank, self._group.world_size)
+            more = StoredLinear(self._more_head, self._more, self._width) if self._more else None
+            kernel = reader.head(stored, mine, bias, spec.normalised, more)
+        return ParallelLMHead(kernel, self._vocab_size, self._group, spec.scale, spec.softcap, spec.unchosen)
 
     def _is_tied(self, tie: HeadTie) -> bool:
         """Whether the embedding is the head. One that differs counts more than a config; an equal one is kept once."""

@@ -1,11 +1,13 @@
 """Makes one rank's MLP of each layer, dense or sparse, from a spec and a checkpoint. Knows no architecture."""
 
 from collections.abc import Sequence
+from math import lcm
 
 from text_generation_server.distributed.group import TensorParallel
 from text_generation_server.layers.activation import activation
 from text_generation_server.layers.linear import ColumnParallelLinear
 from text_generation_server.layers.moe import Router
+from text_generation_server.models.build_experts import ExpertsBuilder
 from text_generation_server.models.decoder import DenseMlp, Inner, Mlp, SharedExpert, SparseMlp
 from text_generation_server.models.tensors import StoredLinear, TensorReader
 from text_generation_server.specs.decoder import DecoderSpec, MlpSpec, MoeSpec
@@ -37,11 +39,13 @@ class MlpBuilder:
 
     def _sparse(self, spec: MoeSpec, prefix: str, names: MoeNames) -> SparseMlp:
         hidden, reader = self._spec.hidden_size, self._reader
-        mine = partition_of(spec.inner_size, self._group.rank, self._group.world_size, EXPERT_ALIGNMENT)
+        alignment = lcm(EXPERT_ALIGNMENT, reader.scheme.alignment)
+        mine = partition_of(spec.inner_size, self._group.rank, self._group.world_size, alignment)
         router = StoredLinear(prefix + names.router, spec.experts, hidden)
+        experts = ExpertsBuilder(spec, names, hidden, reader, mine, self._group.rank == 0)
         return SparseMlp(
-            Router(reader.small(router, prefix + names.fused_router), spec.top_k, spec.normalise),
-            reader.experts(names, prefix, spec, hidden, mine),
+            Router(reader.small(router, prefix + names.fused_router, spec.router_bias), spec.top_k, spec.normalise),
+            experts.layer(prefix),
             self._shared(spec, prefix, names) if spec.shared_size else None,
             self._group,
         )

@@ -47,8 +47,14 @@ class RecurrentBuilder:
             UnsupportedModel: the checkpoint is not what the spec says.
         """
         spec, reader, names = self._spec, self._reader, self._spec.names
-        sizes = {"vocab_size": spec.vocab_size, "width": spec.hidden_size}
-        ends = EndsBuilder(reader, self._group, **sizes, embedding=names.embedding, head=names.head)
+        ends = EndsBuilder(
+            reader,
+            self._group,
+            vocab_size=spec.vocab_size,
+            width=spec.hidden_size,
+            embedding=names.embedding,
+            head=names.head,
+        )
         table = ends.table()
         return RecurrentModel(
             state=self._mixers.state,

@@ -51,8 +51,14 @@ class Seq2SeqBuilder:
             UnsupportedModel: the checkpoint is not what the spec says.
         """
         spec, reader, names = self._spec, self._reader, self._spec.names
-        width = {"vocab_size": spec.vocab_size, "width": spec.hidden_size}
-        ends = EndsBuilder(reader, self._group, **width, embedding=names.embedding, head=names.head)
+        ends = EndsBuilder(
+            reader,
+            self._group,
+            vocab_size=spec.vocab_size,
+            width=spec.hidden_size,
+            embedding=names.embedding,
+            head=names.head,
+        )
         table = ends.table()
         for name in names.unused:
             reader.checkpoint.leave(name)

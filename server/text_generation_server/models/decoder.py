@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.attention.base import AttentionBackend, AttentionPlan, LayerAttention
+from text_generation_server.cache.coordinates import Coordinates, CoordinatesSpec
 from text_generation_server.cache.features import Features, FeaturesSpec
 from text_generation_server.cache.paged import PagedCache, PagedSpec
 from text_generation_server.cache.states import StateSpec
@@ -273,15 +274,27 @@ class Embedding:
 
 
 def _with_features(x: Tensor, step: StepInput) -> Tensor:
-    """The embeddings [T, hidden], and in place of some of them the features of images that stand there."""
+    """The embeddings [T, hidden], and in place of some of them the features of images that stand there.
+
+    The last `hidden` of a feature's numbers: those before are added behind layers.
+    """
     places, pool = FEATURE - step.token_ids, cast(Features, step.states[-1]).pool
-    return torch.where((places >= 0)[:, None], pool[places.clamp(min=0)], x)
+    return torch.where((places >= 0)[:, None], pool[places.clamp(min=0), -x.shape[1] :], x)
+
+
+def _features_behind(layer: int, x: Tensor, step: StepInput) -> Tensor:
+    """What images add behind a layer to the hidden state [T, hidden]: zeros where none stands."""
+    places, pool = FEATURE - step.token_ids, cast(Features, step.states[-1]).pool
+    found = pool[places.clamp(min=0), layer * x.shape[1] : (layer + 1) * x.shape[1]]
+    return found.masked_fill_((places < 0)[:, None], 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder(AttendingModel):
     """One rank of a decoder; satisfies `ServedModel`. kv: what it keeps of tokens. linears: what adapters may change in
     its layers, in any order. reader: of images, None where it takes none; `features` is what that leaves.
+    coordinates: of tokens, None where rotations turn by positions. added: behind how many of the first blocks images
+    add features; not behind the last.
     """
 
     kv: PagedSpec
@@ -298,11 +311,13 @@ class Decoder(AttendingModel):
     records: bool = True
     reader: Reader | None = None
     features: FeaturesSpec | None = None
+    coordinates: CoordinatesSpec | None = None
+    added: int = 0
 
     @property
     def states(self) -> tuple[StateSpec, ...]:
         """See `ServedModel`."""
-        return (self.kv,) if self.features is None else (self.kv, self.features)
+        return tuple(state for state in (self.kv, self.coordinates, self.features) if state is not None)
 
     def hidden(self, step: StepInput) -> Tensor:
         """See `ServedModel`."""
@@ -311,8 +326,10 @@ class Decoder(AttendingModel):
         tokens = LinearStep(step.adapters)
         layer_step = self.layer_step(step, tokens)
         *blocks, last = self.blocks
-        for block in blocks:
+        for layer, block in enumerate(blocks):
             delta, residual = block(delta, residual, layer_step)
+            if layer < self.added and step.pictured:
+                residual.add_(_features_behind(layer, residual, step))
         outputs = tokens.narrowed(at_least_one(step.logit_rows))
         delta, residual = last(delta, residual, replace(layer_step, outputs=outputs))
         hidden = self.final_norm.of_sum(delta, residual)
@@ -320,7 +337,10 @@ class Decoder(AttendingModel):
 
     def layer_step(self, step: StepInput, tokens: LinearStep) -> LayerStep:
         """What layers share of a step whose linears know this of its tokens."""
-        angles = [rotary.angles(step.positions, step.spans) for rotary in self.rotaries]
+        turned = step.positions
+        if self.coordinates is not None:
+            turned = cast(Coordinates, step.states[1]).of(step.slot_mapping)
+        angles = [rotary.angles(turned, step.spans) for rotary in self.rotaries]
         attention, cache = cast(AttentionPlan, step.prepared), cast(PagedCache, step.states[0])
         return LayerStep(attention, cache, step.slot_mapping, angles, tokens, tokens)
 

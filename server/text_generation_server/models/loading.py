@@ -81,6 +81,8 @@ def load_model(directory: Path, options: ModelOptions, group: TensorParallel, pr
             raise UnsupportedModel(
                 "--deterministic is not for models whose tokens see what is behind them: leave it out"
             )
+        if model.reader is not None and model.reader.views is not None:
+            raise UnsupportedModel("--deterministic is not for models whose layers attend to images: leave it out")
         return invariant(model, group, SIZES if _token_by_token(directory) else ONE_BY_ONE)
     config = ConfigDict.load(directory / "config.json")
     if not has_architecture(config):

@@ -13,7 +13,9 @@ from text_generation_server.cache.layout import DecodePreparation, RowLayout, To
 from text_generation_server.cache.rows import RowTable
 from text_generation_server.cache.states import State, StateSpec
 from text_generation_server.images.types import PreparedImage
+from text_generation_server.images.views import View
 from text_generation_server.layers.linear import Adaptable
+from text_generation_server.specs.crossing import Views
 from text_generation_server.specs.vision import Sight
 
 NEWEST = -1
@@ -77,21 +79,54 @@ class SourceEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageInput:
-    """An image of a sequence that is being admitted. places: [tokens] int64, where its features go, in their order."""
+    """An image of a sequence that is being admitted. places: [kept] int64, where its features go, in their order."""
 
     image: PreparedImage
     places: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class ImagePlaces:
+    """Where images stand in a sequence that is being admitted: the first position and the grid of each, in order.
+
+    slots: of all its positions.
+    """
+
+    slots: Sequence[int] | NDArray[np.int64]
+    images: Sequence[tuple[int, tuple[int, ...]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenImages:
+    """Images of a sequence that is being admitted, where layers attend to them: what its tokens see of their places.
+
+    places: [n] int64, of all features, in order.
+    """
+
+    row: int
+    places: NDArray[np.int64]
+    views: Sequence[View]
+
+
 class Reader(Protocol):
-    """Reads images, once, and leaves the features that stand for tokens at their positions."""
+    """Reads images, once, and leaves features that stand for tokens at their positions, or what layers attend to."""
 
     @property
     def sight(self) -> Sight:
         """Which positions see what is behind them, so that a step has to have all of it (`RowLayout.blocks`)."""
 
-    def __call__(self, images: Sequence[ImageInput], states: Sequence[State]) -> None:
-        """Leave the features in the model's states. Not none."""
+    @property
+    def views(self) -> Views | None:
+        """Which images tokens see where layers attend to them; None where features stand at positions."""
+
+    def places(self, num_rows: int) -> int:
+        """How many features there is room for beside so many rows."""
+
+    def place(self, sequences: Sequence[ImagePlaces], states: Sequence[State]) -> None:
+        """Learn where images stand in all sequences that are being admitted, those without any too."""
+
+    def __call__(self, images: Sequence[ImageInput], states: Sequence[State], seen: Sequence[SeenImages] = ()) -> None:
+        """Leave what becomes of images in the model's states, and there what rows see, if there are `views`."""
 
 
 @dataclass(frozen=True, slots=True)

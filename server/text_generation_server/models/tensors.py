@@ -17,11 +17,8 @@ from text_generation_server.layers.linear import (
     LinearSlice,
     RowParallelLinear,
 )
-from text_generation_server.layers.moe import ExpertLinears, Experts
 from text_generation_server.quantization.base import Matrix, QuantScheme
 from text_generation_server.quantization.dense import DenseScheme, PlainLinear
-from text_generation_server.specs.decoder import MoeSpec
-from text_generation_server.specs.names import MoeNames
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Partition, Place
 
@@ -38,7 +35,8 @@ class StoredLinear:
 class TensorReader:
     """A checkpoint with linears of one form, and what is plain in every form. transposed: linears stored [in, out].
 
-    linears: what adapters may change of layers that have been read, by whichever thread.
+    linears: what adapters may change of layers that have been read, by whichever thread. scheme, dense: of the linears'
+    form, and of what is plain.
     """
 
     def __init__(self, checkpoint: Checkpoint, scheme: QuantScheme[Any], plain: DenseScheme, transposed: bool) -> None:
@@ -46,8 +44,8 @@ class TensorReader:
         self.dtype = plain.dtype
         self.device = plain.device
         self.linears: list[Adaptable] = []
-        self._scheme = scheme
-        self._plain = plain
+        self.scheme = scheme
+        self.dense = plain
         self._transposed = transposed
 
     def widened(self) -> "TensorReader":
@@ -60,15 +58,19 @@ class TensorReader:
         plain = DenseScheme(self.dtype, self.device)
         return TensorReader(self.checkpoint, plain, plain, False)
 
+    def unadapted(self) -> "TensorReader":
+        """What reads parts of the same checkpoint that take no adapters."""
+        return TensorReader(self.checkpoint, self.scheme, self.dense, self._transposed)
+
     def column(self, stored: Sequence[StoredLinear], places: Sequence[Place], has_bias: bool) -> ColumnParallelLinear:
         """One linear from pieces of linears of the same input: the outputs of a rank."""
-        matrices = [self._matrix(linear) for linear in stored]
+        matrices = [self.matrix(linear) for linear in stored]
         pieces = [
             matrices[place.tensor].select_out(place.rows).pad(place.padded, stored[place.tensor].inputs)
             for place in places
         ]
         kernel = pieces[0].join_out(pieces[1:]).finish(self._joined_bias(stored, places) if has_bias else None)
-        linear = ColumnParallelLinear(kernel, _slices(stored, places))
+        linear = ColumnParallelLinear(kernel, slices_of(stored, places))
         self.linears.append(linear)
         return linear
 
@@ -79,29 +81,42 @@ class TensorReader:
         first = group.rank == 0
         if has_bias and not first:
             self.checkpoint.leave(f"{stored.name}.bias")
-        matrix = self._matrix(stored)
+        matrix = self.matrix(stored)
         pieces = [matrix.select_in(place.rows).pad(stored.outputs, place.padded) for place in places]
         bias = self.vector(f"{stored.name}.bias", stored.outputs) if has_bias and first else None
         kernel = pieces[0].join_in(pieces[1:]).finish(bias)
-        linear = RowParallelLinear(kernel, _slices([stored], places), group)
+        linear = RowParallelLinear(kernel, slices_of([stored], places), group)
         self.linears.append(linear)
         return linear
 
-    def head(self, stored: StoredLinear, mine: Partition, bias: str | None, normalised: bool) -> LinearKernel:
-        """A part of the output head's rows, never transposed; normalised: each divided by its length, always plain."""
+    def head(
+        self,
+        stored: StoredLinear,
+        mine: Partition,
+        bias: str | None,
+        normalised: bool,
+        more: StoredLinear | None = None,
+    ) -> LinearKernel:
+        """A part of the output head's rows, never transposed; normalised: each divided by its length, always plain.
+
+        more: has rows behind those; both are plain in every form of a checkpoint.
+        """
         shape = stored.outputs, stored.inputs
         if normalised:
             weight = self.checkpoint.view(f"{stored.name}.weight", shape)
             lengths = torch.linalg.vector_norm(weight, dim=1, keepdim=True, dtype=torch.float32)
-            return self._finished_head(self._plain.matrix(weight / lengths), stored, mine, bias)
-        return self._finished_head(self._scheme.head(self.checkpoint, stored.name, shape), stored, mine, bias)
+            return self._finished_head(self.dense.matrix(weight / lengths), stored, mine, bias)
+        if more is not None:
+            parts = [self.checkpoint.view(f"{one.name}.weight", (one.outputs, one.inputs)) for one in (stored, more)]
+            return self._finished_head(self.dense.matrix(torch.cat(parts)), stored, mine, bias)
+        return self._finished_head(self.scheme.head(self.checkpoint, stored.name, shape), stored, mine, bias)
 
     def tied_head(self, table: Tensor, stored: StoredLinear, mine: Partition, bias: str | None) -> LinearKernel:
         """An embedding as output head. Where the table is on an accelerator, the head shares its memory."""
         if table.device.type == "cpu":
-            plain = self._plain.head(self.checkpoint, stored.name, (stored.outputs, stored.inputs))
+            plain = self.dense.head(self.checkpoint, stored.name, (stored.outputs, stored.inputs))
             return self._finished_head(plain, stored, mine, bias)
-        return self._plain.kernel(table, self._head_bias(bias, stored.outputs, mine))
+        return self.dense.kernel(table, self._head_bias(bias, stored.outputs, mine))
 
     def _finished_head(self, matrix: Matrix, stored: StoredLinear, mine: Partition, bias: str | None) -> LinearKernel:
         part = matrix.select_out(mine.rows).pad(mine.padded, stored.inputs)
@@ -110,72 +125,30 @@ class TensorReader:
     def whole(self, stored: StoredLinear, has_bias: bool = False) -> LinearKernel:
         """A linear that every rank holds whole. Never transposed."""
         weight = self.checkpoint.view(f"{stored.name}.weight", (stored.outputs, stored.inputs))
-        return self._plain.matrix(weight).finish(
+        return self.dense.matrix(weight).finish(
             self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None
         )
 
-    def convolution(self, name: str, shape: tuple[int, int, int, int], has_bias: bool) -> LinearKernel:
+    def convolution(self, name: str, shape: tuple[int, int, int, int], has_bias: bool, frames: int = 0) -> LinearKernel:
         """A convolution [out, channels, height, width] of patches that do not overlap, as a linear of them.
 
+        frames: that it is of, [out, channels, frames, height, width], where all frames are to be the same; 0 for none.
         Every rank holds it whole.
         """
-        weight = self.checkpoint.view(f"{name}.weight", shape).flatten(1)
-        return self._plain.matrix(weight).finish(self.vector(f"{name}.bias", shape[0]) if has_bias else None)
+        whole = (*shape[:2], frames, *shape[2:]) if frames else shape
+        weight = self.checkpoint.view(f"{name}.weight", whole)
+        if frames:
+            weight = weight.float().sum(2)
+        return self.dense.matrix(weight.flatten(1)).finish(self.vector(f"{name}.bias", shape[0]) if has_bias else None)
 
-    def small(self, stored: StoredLinear, other: str = "") -> ColumnParallelLinear:
-        """A linear without bias and of few outputs that every rank has whole, plain in every form. other: its name."""
+    def small(self, stored: StoredLinear, other: str = "", has_bias: bool = False) -> ColumnParallelLinear:
+        """A linear of few outputs that every rank multiplies whole and plain. other: its name."""
         shape = stored.outputs, stored.inputs
-        kernel = PlainLinear(self.tensor(f"{stored.name}.weight", shape), None)
+        bias = self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None
+        kernel = PlainLinear(self.scheme.small(self.checkpoint, stored.name, shape), bias)
         linear = ColumnParallelLinear(kernel, [LinearSlice(stored.name, shape, slice(0, stored.outputs), 0, other)])
         self.linears.append(linear)
         return linear
-
-    def experts(self, names: MoeNames, prefix: str, spec: MoeSpec, hidden_size: int, mine: Partition) -> Experts:
-        """A part of the inner numbers of all experts' MLPs. Those that lie in one tensor are plain in every form, and
-        no adapters change them.
-        """
-        apart, fused, inner = "{}" in names.down, len(names.up) == 1, spec.inner_size
-        read = self._experts_apart if apart else self._experts_stacked if fused else self._experts_together
-        if fused:
-            both = read(prefix + names.up[0], spec.experts, 2 * inner, hidden_size)
-            halves = [[m.select_out(slice(first, first + inner)) for m in both] for first in (0, inner)]
-        else:
-            halves = [read(prefix + name, spec.experts, inner, hidden_size) for name in names.up]
-        gates, others = ([m.select_out(mine.rows).pad(mine.padded, hidden_size) for m in half] for half in halves)
-        if apart or fused:
-            down = read(prefix + names.down, spec.experts, hidden_size, inner)
-        else:
-            down = [m.transpose() for m in read(prefix + names.down, spec.experts, inner, hidden_size)]
-        kernel = (self._scheme if apart else self._plain).experts(
-            up=[gate.join_out([other]) for gate, other in zip(gates, others, strict=True)],
-            down=[matrix.select_in(mine.rows).pad(hidden_size, mine.padded) for matrix in down],
-            kind=spec.activation,
-        )
-        if not apart:
-            return Experts(kernel, None, None)
-        gates_first = [StoredLinear(prefix + name, spec.inner_size, hidden_size) for name in names.up]
-        last = [StoredLinear(prefix + names.down, hidden_size, spec.inner_size)]
-        places = [Place(at, mine.rows, mine.padded) for at in range(len(names.up))]
-        whole = prefix + names.fused
-        linears = (
-            ExpertLinears(_slices(gates_first, places), True, spec.experts, f"{whole}.gate_up_proj"),
-            ExpertLinears(_slices(last, places[:1]), False, spec.experts, f"{whole}.down_proj"),
-        )
-        self.linears += linears
-        return Experts(kernel, *linears)
-
-    def _experts_apart(self, name: str, experts: int, outputs: int, inputs: int) -> list[Any]:
-        """Linears with the expert's number in their name."""
-        return [self._matrix(StoredLinear(name.format(expert), outputs, inputs)) for expert in range(experts)]
-
-    def _experts_together(self, name: str, experts: int, rows: int, columns: int) -> list[Any]:
-        """Parts of one tensor [experts · rows, columns]."""
-        every = self.checkpoint.view(name, (experts * rows, columns)).view(experts, rows, columns)
-        return [self._plain.matrix(one) for one in every]
-
-    def _experts_stacked(self, name: str, experts: int, outputs: int, inputs: int) -> list[Any]:
-        """Parts of one tensor [experts, outputs, inputs]."""
-        return [self._plain.matrix(one) for one in self.checkpoint.view(name, (experts, outputs, inputs))]
 
     def vector(self, name: str, size: int) -> Tensor:
         """A whole tensor [size]."""
@@ -197,16 +170,20 @@ class TensorReader:
         view = self.checkpoint.view(name, shape)
         return torch.cat([view[some] for some in rows]).to(self.device, torch.float32)
 
-    def table(self, name: str, size: int, width: int, mine: Partition) -> Tensor:
-        """A rank's rows of an embedding [size, width].
+    def table(self, stored: Sequence[tuple[str, int]], width: int, mine: Partition) -> Tensor:
+        """A rank's rows of an embedding [size, width], or of several of these names and sizes, one behind the other.
 
         On a CPU it stays in its mapped file, in the file's type: a step reads a few rows of it, so memory holds those
         that are used, not a second copy of what is often the output head as well.
         """
-        rows = self.checkpoint.view(f"{name}.weight", (size, width))[mine.rows]
+        views = [self.checkpoint.view(f"{name}.weight", (size, width)) for name, size in stored]
+        rows = (views[0] if len(views) == 1 else torch.cat(views))[mine.rows]
         if self.device.type == "cpu":
             return rows
-        return self._own(F.pad(rows, (0, 0, 0, mine.padded - rows.shape[0])))
+        whole = torch.empty(mine.padded, width, dtype=self.dtype, device=self.device)
+        self.dense.upload(rows, whole[: len(rows)])
+        whole[len(rows) :] = 0
+        return whole
 
     def _head_bias(self, name: str | None, size: int, mine: Partition) -> Tensor | None:
         if name is None:
@@ -214,9 +191,10 @@ class TensorReader:
         bias = self.checkpoint.view(name, (size,))[mine.rows]
         return self._own(F.pad(bias, (0, mine.padded - len(bias))))
 
-    def _matrix(self, linear: StoredLinear) -> Any:
+    def matrix(self, linear: StoredLinear) -> Any:
+        """The weights of a linear, in its form."""
         shape = linear.outputs, linear.inputs
-        return self._scheme.read(self.checkpoint, linear.name, shape, self._transposed)
+        return self.scheme.read(self.checkpoint, linear.name, shape, self._transposed)
 
     def _joined_bias(self, stored: Sequence[StoredLinear], places: Sequence[Place]) -> Tensor:
         biases = [self.checkpoint.view(f"{linear.name}.bias", (linear.outputs,)) for linear in stored]
@@ -226,10 +204,13 @@ class TensorReader:
 
     def _own(self, view: Tensor) -> Tensor:
         """A copy that keeps no file mapped."""
-        return torch.empty(view.shape, dtype=self.dtype, device=self.device).copy_(view)
+        own = torch.empty(view.shape, dtype=self.dtype, device=self.device)
+        self.dense.upload(view, own)
+        return own
 
 
-def _slices(stored: Sequence[StoredLinear], places: Sequence[Place]) -> list[LinearSlice]:
+def slices_of(stored: Sequence[StoredLinear], places: Sequence[Place]) -> list[LinearSlice]:
+    """What adapters have to know of a linear that these pieces are put together into."""
     starts = accumulate((place.padded for place in places), initial=0)
     slices = []
     for place, start in zip(places, starts, strict=False):

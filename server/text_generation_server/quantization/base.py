@@ -6,7 +6,7 @@ from typing import Protocol, Self, TypeVar
 from torch import Tensor
 
 from text_generation_server.layers.linear import LinearKernel
-from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.layers.moe import ExpertBiases, ExpertsKernel
 from text_generation_server.specs.activation import Activation
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Rows
@@ -49,7 +49,28 @@ class QuantScheme(Protocol[M]):
     def head(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Matrix:
         """The output head, as `read`; never transposed, and plain in most forms."""
 
-    def experts(self, up: Sequence[M], down: Sequence[M], kind: Activation) -> ExpertsKernel:
+    def small(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
+        """All weights of a linear of few outputs, which is multiplied with plain ones in every form."""
+
+    @property
+    def stacks(self) -> bool:
+        """Whether `stacked` is offered. Where not, experts that lie in one tensor are plain."""
+
+    @property
+    def alignment(self) -> int:
+        """What cuts of such experts' inner numbers are to be multiples of, so that no group is in two parts."""
+
+    def stacked(
+        self, checkpoint: Checkpoint, name: str, experts: int, shape: tuple[int, int], inputs_first: bool
+    ) -> list[M]:
+        """The weights [out, in] of each expert, where all lie in one tensor of this whole name.
+
+        inputs_first: where they are plain, they are stored [in, out].
+        """
+
+    def experts(
+        self, up: Sequence[M], down: Sequence[M], kind: Activation, biases: ExpertBiases | None = None
+    ) -> ExpertsKernel:
         """The MLPs of all experts, two matrices each: [2 · inner, hidden], gates first, and [hidden, inner].
 
         They must not be used afterwards.

@@ -33,12 +33,12 @@ class PackedNumbers:
         """These rows and columns of the matrix, uint8; only the words that they are in are looked at."""
         wanted = [rows, columns]
         words_of_period, period = _period(self.bits)
-        first, last = _span(wanted[self.axis], self.words.shape[self.axis] // words_of_period * period)
+        first, last = as_range(wanted[self.axis], self.words.shape[self.axis] // words_of_period * period)
         start, stop = first // period, -(-last // period)
         cut = [wanted[0], wanted[1]]
         cut[self.axis] = slice(start * words_of_period, stop * words_of_period)
         numbers = unpack(self.words[cut[0]][:, cut[1]].to(self.device), self.bits, self.axis, self.order)
-        wanted[self.axis] = _moved(wanted[self.axis], start * period, numbers.shape[self.axis], self.device)
+        wanted[self.axis] = behind(wanted[self.axis], start * period, numbers.shape[self.axis])
         return numbers[wanted[0]] if self.axis == 0 else numbers[:, wanted[1]]
 
 
@@ -65,15 +65,17 @@ def _period(bits: int) -> tuple[int, int]:
     return bits_of_period // WORD, bits_of_period // bits
 
 
-def _span(wanted: Rows, size: int) -> tuple[int, int]:
+def as_range(wanted: Rows, size: int) -> tuple[int, int]:
+    """The first of these numbers, of so many, and the one behind the last."""
     if isinstance(wanted, slice):
         start, stop, _ = wanted.indices(size)
         return start, max(start, stop)
     return (int(wanted.min()), int(wanted.max()) + 1) if len(wanted) else (0, 0)
 
 
-def _moved(wanted: Rows, by: int, size: int, device: torch.device) -> Rows:
+def behind(wanted: Rows, start: int, size: int) -> Rows:
+    """The same numbers in what begins at `start` and has this size."""
     if isinstance(wanted, slice):
-        start, stop, _ = wanted.indices(by + size)
-        return slice(start - by, max(start, stop) - by)
-    return (wanted - by).to(device)
+        first, last, _ = wanted.indices(start + size)
+        return slice(first - start, max(first, last) - start)
+    return wanted - start

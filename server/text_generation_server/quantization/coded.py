@@ -23,10 +23,11 @@ HOPPER = (9, 0)
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """Weights [out, in]: (code - zero) · scale, of the group that an input is in.
+    """Weights [out, in]: (code - zero) · scale - minimum, of the group that an input is in.
 
     codes: [out, in]; uint8 of `bits` (4 or 8), or int8 or float8. scales: [out, G] of any floating type.
-    zeros: [out, G] uint8, None where all are `zero`. groups: [in] int64. table, rounds: see `PackedWeight`.
+    zeros: [out, G] uint8, None where all are `zero`. minima: [out, G] of any floating type, None where all are 0; those
+    that have them have no zeros. groups: [in] int64. table, rounds: see `PackedWeight`.
     dense: how plain weights are computed with. All but `groups` are where they are computed with.
     """
 
@@ -39,6 +40,7 @@ class Coded:
     zero: int = 0
     table: Tensor | None = None
     rounds: bool = False
+    minima: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,13 +49,15 @@ class Coded:
 
     def without(self, rows: Tensor, columns: Tensor) -> Self:
         """See `Weights`: no scale, for columns in a group of their own."""
-        scales = self.scales.masked_fill(rows.to(self.scales.device)[:, None], 0)
-        zeros, groups = self.zeros, self.groups
+        nothing = rows.to(self.scales.device)[:, None]
+        scales = self.scales.masked_fill(nothing, 0)
+        zeros, minima, groups = self.zeros, self.minima, self.groups
+        minima = None if minima is None else minima.masked_fill(nothing, 0)
         if columns.any():
             groups = groups.masked_fill(columns, scales.shape[1])
             scales = F.pad(scales, (0, 1))
-            zeros = None if zeros is None else F.pad(zeros, (0, 1))
-        return replace(self, scales=scales, zeros=zeros, groups=groups)
+            zeros, minima = (None if values is None else F.pad(values, (0, 1)) for values in (zeros, minima))
+        return replace(self, scales=scales, zeros=zeros, minima=minima, groups=groups)
 
     def fits(self, other: Weights) -> bool:
         """See `Weights`."""
@@ -62,6 +66,8 @@ class Coded:
             and self.bits == other.bits
             and self.codes.dtype is other.codes.dtype
             and self.zero == other.zero
+            and (self.minima is None) == (other.minima is None)
+            and _same(self.table, other.table)
             and self.scales.dtype is other.scales.dtype
             and self.scales.shape[1] == other.scales.shape[1]
             and torch.equal(self.groups, other.groups)
@@ -76,6 +82,7 @@ class Coded:
             codes=torch.cat([part.codes for part in every]),
             scales=torch.cat([part.scales for part in every]),
             zeros=None if plain else torch.cat([part._all_zeros() for part in every]),
+            minima=None if self.minima is None else torch.cat([p.minima for p in every if p.minima is not None]),
         )
 
     def simplified(self) -> Self:
@@ -109,18 +116,22 @@ class Coded:
         if not bool((of_range != of_range[0]).any()):
             of_range, size = of_range[:1], codes.shape[1]
         scales = F.pad(self.scales, (0, 1))[:, of_range].T.contiguous()
-        zeros = None if self.zeros is None else F.pad(self.zeros, (0, 1))[:, of_range].T.contiguous()
+        zeros, minima = (
+            None if values is None else F.pad(values, (0, 1))[:, of_range].T.contiguous()
+            for values in (self.zeros, self.minima)
+        )
         zero = self.zero
         if codes.dtype is torch.uint8 and self.bits == 8:
             codes, zero = (codes ^ 128).view(torch.int8), zero - 128
             zeros = None if zeros is None else zeros.to(torch.int16) - 128
         code = next(code for code in Code if (code.bits, code.dtype) == (self.bits, codes.dtype))
         words = packed(codes, code)
-        zeros = None if zeros is None else zeros.to(self.dense.dtype)
+        zeros = minima if zeros is None else zeros.to(self.dense.dtype)
         rounds, dtype = self._rounds(scales), self.dense.dtype
         scales = scales.float() if rounds else scales
         table = None if self.table is None else self.table.to(dtype)
-        weight = PackedWeight(words, code, scales, zeros, zero, size, inputs, dtype, table, rounds)
+        of_weights = self.minima is not None
+        weight = PackedWeight(words, code, scales, zeros, zero, size, inputs, dtype, table, rounds, of_weights)
         return weight, order
 
     def plain(self) -> Tensor:
@@ -137,6 +148,10 @@ class Coded:
         if self.zeros is not None:
             return self.zeros
         return torch.full(self.scales.shape, self.zero, dtype=torch.uint8, device=self.scales.device)
+
+
+def _same(table: Tensor | None, other: Tensor | None) -> bool:
+    return table is other or (table is not None and other is not None and torch.equal(table, other))
 
 
 def as_stored(values: Tensor, order: Tensor | None, inputs: int) -> Tensor:

@@ -10,12 +10,14 @@ from torch import Tensor
 from text_generation_server.kernels.matmul.config import LEAST_SIZE
 from text_generation_server.layers.activation import gated_activation
 from text_generation_server.layers.moe import (
+    ExpertBiases,
     ExpertsAddend,
     ExpertsKernel,
     NothingAdded,
     PairsAddend,
     added_to,
     pairs_of,
+    with_bias,
 )
 from text_generation_server.quantization.coded import Coded, as_stored
 from text_generation_server.quantization.coded_kernels import plain_weights
@@ -35,8 +37,13 @@ class CodedExperts(ExpertsKernel):
     tokens each choice's, of many all experts'.
     """
 
-    def __init__(self, up: Coded, kind: Activation, down: Coded, experts: int) -> None:
+    def __init__(
+        self, up: Coded, kind: Activation, down: Coded, experts: int, biases: ExpertBiases | None = None
+    ) -> None:
         self._experts = experts
+        self._biases = biases
+        self._up_bias = None if biases is None else biases.up
+        self._down_bias = None if biases is None else biases.down
         self._kind = kind
         self._up, self._down = (_Stack(weights, experts) for weights in (up, down))
         self._activation = gated_activation(kind)
@@ -66,31 +73,35 @@ class CodedExperts(ExpertsKernel):
         """As the kernel does: sorted by expert, each expert's weights read once."""
         chosen, order = experts.flatten().sort()
         ends = torch.searchsorted(chosen, self._numbers, right=True, out_int32=True)
+        to_up, to_down = (order, ends, experts.shape[1], self._up_bias), (order, ends, 1, self._down_bias)
         if addend is None:
-            inner = self._up.multiply(x, order, ends, experts.shape[1], self._kind)
-            outer = self._down.multiply(inner, order, ends, 1, None)
+            inner = self._up.multiply(x, *to_up, self._kind)
+            outer = self._down.multiply(inner, *to_down, None)
         else:
             rows, added = pairs_of(x, experts, addend)
-            inner = self._activation(added.up(rows)(self._up.multiply(x, order, ends, experts.shape[1], None)))
-            outer = added.down(inner)(self._down.multiply(inner, order, ends, 1, None))
+            inner = self._activation(added.up(rows)(self._up.multiply(x, *to_up, None)))
+            outer = added.down(inner)(self._down.multiply(inner, *to_down, None))
         return (outer.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
 
     def all_at_once(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """All experts' weights made plain."""
         up, down = (stack.plain(self._numbers) for stack in (self._up, self._down))
-        return DenseExperts(up, self._kind, down)(x, experts, weights, addend)
+        return DenseExperts(up, self._kind, down, self._biases)(x, experts, weights, addend)
 
     def by_choice(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """Each choice's weights made plain, of all choices at once."""
         numbers = experts.flatten()
         rows, added = pairs_of(x, experts, addend)
-        inner = self._activation(added.up(rows)(torch.bmm(self._up.plain(numbers), rows[..., None])[..., 0]))
-        outer = added.down(inner)(torch.bmm(self._down.plain(numbers), inner[..., None])[..., 0])
+        first = with_bias(torch.bmm(self._up.plain(numbers), rows[..., None])[..., 0], self._up_bias, numbers)
+        inner = self._activation(added.up(rows)(first))
+        last = with_bias(torch.bmm(self._down.plain(numbers), inner[..., None])[..., 0], self._down_bias, numbers)
+        outer = added.down(inner)(last)
         return (outer.view(*experts.shape, -1) * weights[:, :, None]).sum(1)
 
     def _expert(self, x: Tensor, number: Tensor, added: PairsAddend | NothingAdded) -> Tensor:
-        inner = self._activation(added.up(x)(F.linear(x, self._up.plain(number)[0])))
-        return added.down(inner)(F.linear(inner, self._down.plain(number)[0]))
+        first = with_bias(F.linear(x, self._up.plain(number)[0]), self._up_bias, number)
+        inner = self._activation(added.up(x)(first))
+        return added.down(inner)(with_bias(F.linear(inner, self._down.plain(number)[0]), self._down_bias, number))
 
 
 class _Stack:
@@ -106,11 +117,13 @@ class _Stack:
         """Whether there is a kernel."""
         return self._weight.dtype in DTYPES and self._weight.size >= LEAST_SIZE[self._weight.code.bits]
 
-    def multiply(self, x: Tensor, order: Tensor, ends: Tensor, shared: int, kind: Activation | None) -> Tensor:
+    def multiply(
+        self, x: Tensor, order: Tensor, ends: Tensor, shared: int, bias: Tensor | None, kind: Activation | None
+    ) -> Tensor:
         """See `packed_experts`."""
         from text_generation_server.kernels.matmul.packed_experts import packed_experts  # Triton: on CUDA devices
 
-        return packed_experts(arranged(x, self._order), self._weight, order, ends, shared, kind)
+        return packed_experts(arranged(x, self._order), self._weight, order, ends, shared, kind, bias)
 
     def plain(self, numbers: Tensor) -> Tensor:
         """[n, out, in], of the experts with these numbers [n] on the device."""

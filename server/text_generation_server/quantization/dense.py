@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from text_generation_server.device.uploads import Uploads
 from text_generation_server.kernels.matmul.config import CUBLAS
 from text_generation_server.kernels.matmul.low_rank import LowRank
 from text_generation_server.kernels.matmul.packed import Weight
 from text_generation_server.layers.linear import LinearKernel, Offer
-from text_generation_server.layers.moe import ExpertsKernel
+from text_generation_server.layers.moe import ExpertBiases, ExpertsKernel
 from text_generation_server.quantization.dense_experts import DenseExperts
 from text_generation_server.quantization.onednn import PackedLinear, can_pack
 from text_generation_server.quantization.staging import Staging
@@ -55,7 +56,7 @@ class TunedLinear(LinearKernel):
 
     def with_addend(self, x: Tensor, offer: Offer) -> Tensor | None:
         """See `LinearKernel`: low-rank products, in a kernel of ours for plain weights."""
-        choice = self._tuner.own_choice(self._shape, len(x)) if isinstance(self._weight, Tensor) else None
+        choice = self._tuner.carrier(self._shape, len(x))
         if choice is None or not isinstance(low := offer(), LowRank):
             return None
         return self._multiply(x, self._weight, self._bias, choice, self._kind, low)
@@ -86,6 +87,7 @@ class DenseMatrix:
     staging: Staging = field(default_factory=Staging)
     below: tuple[Tensor, ...] = ()
     tuner: MatmulTuner | None = None
+    upload: Uploads = field(default_factory=Uploads)
 
     def select_out(self, rows: Rows) -> Self:
         """These outputs."""
@@ -128,7 +130,7 @@ class DenseMatrix:
     def copy_to(self, whole: Tensor) -> Tensor:
         """Put into this tensor of the matrix's shape, which is returned."""
         for place, weight in zip(torch.split(whole, [len(w) for w in self._weights]), self._weights, strict=True):
-            place.copy_(weight)
+            self.upload(weight, place)
         return whole
 
     @property
@@ -155,6 +157,7 @@ class DenseScheme:
     device: torch.device
     tuner: MatmulTuner | None = None
     staging: Staging = field(default_factory=Staging)
+    upload: Uploads = field(default_factory=Uploads)
 
     def read(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> DenseMatrix:
         """The tensor `name`.weight, still in its file."""
@@ -167,15 +170,46 @@ class DenseScheme:
         """See `QuantScheme`."""
         return self.read(checkpoint, name, shape, transposed=False)
 
+    def small(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
+        """See `QuantScheme`."""
+        view = checkpoint.view(f"{name}.weight", shape)
+        return torch.empty(view.shape, dtype=self.dtype, device=self.device).copy_(view)
+
     def matrix(self, weight: Tensor) -> DenseMatrix:
         """Of weights that have been found already."""
-        return DenseMatrix(weight, self.dtype, self.device, self.staging, tuner=self.tuner)
+        return DenseMatrix(weight, self.dtype, self.device, self.staging, tuner=self.tuner, upload=self.upload)
 
-    def experts(self, up: Sequence[DenseMatrix], down: Sequence[DenseMatrix], kind: Activation) -> ExpertsKernel:
+    @property
+    def stacks(self) -> bool:
+        """See `QuantScheme`."""
+        return True
+
+    @property
+    def alignment(self) -> int:
+        """See `QuantScheme`."""
+        return 1
+
+    def stacked(
+        self, checkpoint: Checkpoint, name: str, experts: int, shape: tuple[int, int], inputs_first: bool
+    ) -> list[DenseMatrix]:
+        """See `QuantScheme`."""
+        stored = experts, *shape
+        if not inputs_first:
+            return [self.matrix(one) for one in checkpoint.view(name, stored)]
+        every = checkpoint.view(name, (experts, *shape[::-1]), others=[stored])
+        return [self.matrix(one if every.shape == stored else one.T) for one in every]
+
+    def experts(
+        self,
+        up: Sequence[DenseMatrix],
+        down: Sequence[DenseMatrix],
+        kind: Activation,
+        biases: ExpertBiases | None = None,
+    ) -> ExpertsKernel:
         """See `QuantScheme`. Each weight is copied once, into its place among all experts'."""
-        return DenseExperts(self._stacked(up), kind, self._stacked(down))
+        return DenseExperts(self._copied(up), kind, self._copied(down), biases)
 
-    def _stacked(self, matrices: Sequence[DenseMatrix]) -> Tensor:
+    def _copied(self, matrices: Sequence[DenseMatrix]) -> Tensor:
         """[E, out, in]"""
         stack = torch.empty(len(matrices), *matrices[0].shape, dtype=self.dtype, device=self.device)
         for place, matrix in zip(stack, matrices, strict=True):

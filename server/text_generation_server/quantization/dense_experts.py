@@ -1,7 +1,7 @@
 """Experts of plain weights, all of them in one product. Knows no router and no names.
 
-Few tokens go through kernels of ours on a GPU; many are sorted by expert. Nothing here runs once an expert or a token,
-and nothing waits for the device.
+On a GPU few tokens, and all of narrow experts, go through kernels of ours; else tokens are sorted by expert. Nothing
+here runs once an expert or a token, and nothing waits for the device.
 
 Dimensions: T tokens, E experts, k chosen ones a token, I inner size of an expert on this rank.
 """
@@ -11,11 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.layers.activation import gated_activation
-from text_generation_server.layers.moe import ExpertsAddend, ExpertsKernel, added_to, pairs_of
+from text_generation_server.layers.moe import (
+    ExpertBiases,
+    ExpertsAddend,
+    ExpertsKernel,
+    added_to,
+    pairs_of,
+    with_bias,
+)
 from text_generation_server.specs.activation import Activation
 
-FEW_PAIRS = 1 << 10
-"""Of a token and a choice, up to which reading the weights is what takes the time."""
+FEW_PAIRS = 128
+"""Of a token and a choice, for an expert if all are liked alike: so far the time goes into reading weights."""
+
+NARROW = 2048
+"""Inputs up to which sorting and gathering take longer than a library's better products save."""
 
 SMALL_DTYPES = (torch.bfloat16, torch.float16)
 
@@ -23,41 +33,49 @@ SMALL_DTYPES = (torch.bfloat16, torch.float16)
 class DenseExperts(ExpertsKernel):
     """The gated MLPs of all experts: up [E, 2 I, hidden], gates first, and down [E, hidden, I]."""
 
-    def __init__(self, up: Tensor, kind: Activation, down: Tensor) -> None:
+    def __init__(self, up: Tensor, kind: Activation, down: Tensor, biases: ExpertBiases | None = None) -> None:
         self._up, self._down = up, down
+        self._inner = down.shape[2]
+        self._up_bias = None if biases is None else biases.up
+        self._down_bias = None if biases is None else biases.down
         self._kind = kind
         self._activation = gated_activation(kind)
         self._numbers = torch.arange(up.shape[0], device=up.device)
 
     def __call__(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """See `ExpertsKernel`."""
-        if x.is_cuda and x.dtype in SMALL_DTYPES and experts.numel() <= FEW_PAIRS:
-            return self.of_few(x, experts, weights, addend)
-        return self.of_many(x, experts, weights, addend)
+        few = experts.numel() <= FEW_PAIRS * len(self._up) or self._inner <= NARROW
+        if x.is_cuda and x.dtype in SMALL_DTYPES and few:
+            return self.looked_up(x, experts, weights, addend)
+        return self.sorted(x, experts, weights, addend)
 
-    def of_few(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
-        """By kernels that look for each expert's pairs among all."""
+    def looked_up(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
+        """By kernels whose programs look for their expert's pairs."""
         from text_generation_server.kernels.experts.combine import combine  # only there is Triton sure to be installed
+        from text_generation_server.kernels.experts.order import ordered
         from text_generation_server.kernels.experts.product import product
 
-        top = experts.shape[1]
+        top, places = experts.shape[1], (experts, *ordered(experts, len(self._up)))
+        up_bias, down_bias = self._up_bias, self._down_bias
         if addend is None:
-            inner = product(x, self._up, experts, top, self._kind)
-            outer = product(inner, self._down, experts, 1)
+            inner = product(x, self._up, *places, top, self._kind, up_bias)
+            outer = product(inner, self._down, *places, 1, bias=down_bias)
         else:
             rows, added = pairs_of(x, experts, addend)
-            inner = self._activation(added.up(rows)(product(x, self._up, experts, top)))
-            outer = added.down(inner)(product(inner, self._down, experts, 1))
+            inner = self._activation(added.up(rows)(product(x, self._up, *places, top, bias=up_bias)))
+            outer = added.down(inner)(product(inner, self._down, *places, 1, bias=down_bias))
         return combine(outer, weights)
 
-    def of_many(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
+    def sorted(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """Sorted by expert, one product of all experts."""
         chosen, order = experts.flatten().sort()
         ends = torch.searchsorted(chosen, self._numbers, right=True, out_int32=True)
         tokens = order // experts.shape[1]
         added, rows = added_to(addend, tokens, chosen), x[tokens]
-        inner = self._activation(added.up(rows)(F.grouped_mm(rows, self._up.transpose(1, 2), offs=ends)))
-        outer = added.down(inner)(F.grouped_mm(inner, self._down.transpose(1, 2), offs=ends))
+        first = with_bias(F.grouped_mm(rows, self._up.transpose(1, 2), offs=ends), self._up_bias, chosen)
+        inner = self._activation(added.up(rows)(first))
+        last = with_bias(F.grouped_mm(inner, self._down.transpose(1, 2), offs=ends), self._down_bias, chosen)
+        outer = added.down(inner)(last)
         by_token = torch.empty_like(outer)
         by_token[order] = outer
         return (by_token.view(*experts.shape, -1) * weights[:, :, None]).sum(1)

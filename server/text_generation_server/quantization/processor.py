@@ -33,9 +33,11 @@ class Int4Linear(LinearKernel):
         self._codes = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
         groups = weight.inputs // self._size
         scales = weight.scales.float()[:groups].expand(groups, -1)
-        zeros = torch.tensor(float(weight.zero)) if weight.zeros is None else weight.zeros.float()[:groups]
+        zero = torch.tensor(float(weight.zero))
+        zeros = zero if weight.zeros is None else weight.zeros.float()[:groups]
         # Weights are (code - 8) · scale + offset there.
-        self._scales = torch.stack((scales, (8 - zeros) * scales), -1).to(weight.dtype).contiguous()
+        offsets = (8 - zero) * scales - zeros if weight.minima else (8 - zeros) * scales
+        self._scales = torch.stack((scales, offsets), -1).to(weight.dtype).contiguous()
         self._bias = bias
 
     @classmethod

@@ -1,7 +1,8 @@
 """Finds the fastest kernel for each shape of weights and number of rows, once per machine. Knows no kernel's code.
 
 A choice measured on one rank serves all ranks of the host: they share a file, one measures at a time, and the next
-finds what it kept. So ranks with equal shapes run equal kernels, and a restart measures nothing.
+finds what it kept. So ranks with equal shapes run equal kernels, and a restart measures nothing. What was measured on a
+card of the same name comes with this package for some shapes: such choices are tried once, not measured.
 """
 
 import time
@@ -22,13 +23,14 @@ from text_generation_server.kernels.matmul.config import (
     CUBLAS,
     Form,
     KernelConfig,
-    can_carry,
     candidates,
+    carrier,
     packed_candidates,
 )
 from text_generation_server.kernels.matmul.low_rank import LowRank
 from text_generation_server.kernels.matmul.packed import PackedWeight, Weight
 from text_generation_server.kernels.matmul.picks import PickFile
+from text_generation_server.log import Progress
 from text_generation_server.specs.activation import Activation
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -43,14 +45,14 @@ LEAST_BYTES = 1 << 20
 GAIN = 1.01
 """A kernel must be so much faster than cuBLAS."""
 
-OWN_MORE = 8.0
-"""Microseconds that a kernel of ours may take more than cuBLAS where it does what else were kernels of their own."""
-
 HOPELESS = 1.1
 """What takes so much longer than the best so far, by a first impression, is not looked at again."""
 
 BYTES_READ = 1 << 29
 """Of different weights in one measurement: several times what an L2 cache holds."""
+
+SHIPPED = Path(__file__).parents[1] / "kernels" / "matmul" / "shipped.json"
+"""Choices by names of cards and cases, as `PickFile` keeps them."""
 
 SECONDS = 120.0
 """After which no new case is begun. Nearly all of it is compilation, and what was compiled is found next time."""
@@ -103,9 +105,9 @@ class Shape:
         more = [self.kind.value] if self.kind is not None else []
         return " ".join([f"{self.n}x{self.k}", *more, *([str(self.form)] if self.form is not None else [])])
 
-    def case(self, rows: int, own: bool = False) -> str:
-        """Its name in a file. own: of the fastest beside cuBLAS."""
-        return f"{rows} rows by {self} {str(self.dtype).removeprefix('torch.')}{' own' * own}"
+    def case(self, rows: int) -> str:
+        """Its name in a file."""
+        return f"{rows} rows by {self} {str(self.dtype).removeprefix('torch.')}"
 
 
 @dataclass(slots=True)
@@ -114,20 +116,23 @@ class _Tally:
 
     measured: int = 0
     known: int = 0
+    shipped: int = 0
     cut: int = 0
 
 
 class MatmulTuner:
     """The choices for the weights of one model on one device, and what multiplies as they say."""
 
-    def __init__(self, cache_file: Path | None, device: torch.device, measure: Measure | None = None) -> None:
+    def __init__(
+        self, cache_file: Path | None, device: torch.device, measure: Measure | None = None, shipped: Path = SHIPPED
+    ) -> None:
         """Without a file every start measures anew, and ranks may differ in the last bits of their own parts."""
+        self._shipped = PickFile(shipped, _card(device)).read()
         self._file = PickFile(cache_file, _machine(device)) if cache_file is not None else None
         self._device = device
         self._measure = measure
         self._registered: dict[int, tuple[Shape, Weight]] = {}
         self._choices: dict[Shape, dict[int, KernelConfig]] = {}
-        self._own: dict[Shape, dict[int, KernelConfig]] = {}
 
     @cached_property
     def multiply(self) -> Multiply:
@@ -149,12 +154,14 @@ class MatmulTuner:
 
     def choice(self, shape: Shape, rows: int) -> KernelConfig:
         """That of the least number tuned that is not below `rows`; cuBLAS where there is none."""
-        return _nearest(self._choices.get(shape, {}), rows)
+        tuned = self._choices.get(shape, {})
+        return tuned[min(enough)] if (enough := [count for count in tuned if count >= rows]) else CUBLAS
 
-    def own_choice(self, shape: Shape, rows: int) -> KernelConfig | None:
-        """As `choice`, where a kernel of ours can do more than multiply; None where that would be no use."""
-        choice = _nearest(self._own.get(shape, {}), rows)
-        return None if choice == CUBLAS else choice
+    def carrier(self, shape: Shape, rows: int) -> KernelConfig | None:
+        """See `carrier`; None where nothing was chosen, too."""
+        if shape not in self._choices or shape.form is not None:
+            return None
+        return carrier(self.choice(shape, rows), rows, shape.n, shape.k)
 
     def tune(self, rows: Sequence[int] = ROWS) -> None:
         """Choose for all registered weights, from the file where it knows, else by measurement."""
@@ -164,10 +171,12 @@ class MatmulTuner:
             weights.setdefault(shape, []).append(weight)
         with self._alone():
             tally = self._tune(weights, rows, self._file.read() if self._file is not None else {}, started + SECONDS)
-        logger.info(
-            "Matrix kernels for {} shapes of weights in {:.1f} s: {} cases measured, {} known, "
+        seconds = time.monotonic() - started
+        logger.bind(phase="kernels", seconds=seconds).info(
+            "Matrix kernels for {} shapes of weights in {:.1f} s: {} cases measured, {} known, {} known of such cards, "
             "{} left to cuBLAS for want of time. {}",
-            *(len(weights), time.monotonic() - started, tally.measured, tally.known, tally.cut, self._told()),
+            *(len(weights), seconds, tally.measured, tally.known, tally.shipped, tally.cut),
+            self._told(),
         )
 
     @contextmanager
@@ -201,29 +210,55 @@ class MatmulTuner:
         tally = _Tally()
         missing = []
         for count, shape in product(sorted(rows), weights):
-            found, own = (kept.get(shape.case(count, own)) for own in (False, True))
-            # A choice that is no candidate any more is older than the kernels.
-            if found is not None and own is not None and {found, own} <= {CUBLAS, *shape.candidates(count)}:
+            found = kept.get(shape.case(count))
+            if found is not None and _possible(found, shape, count):
                 self._choices.setdefault(shape, {})[count] = found
-                self._own.setdefault(shape, {})[count] = own
                 tally.known += 1
             else:
                 missing.append((shape, count))
-        if not missing:
-            return tally
         measure = self._measure or _timer(self._device)
+        chosen = [(c, weights[s][0], count, s.kind) for s, tuned in self._choices.items() for count, c in tuned.items()]
+        measure.prepare([case for case in chosen if case[0] != CUBLAS])  # otherwise one by one, as they are first used
+        missing = self._take_shipped(measure, weights, missing, tally)
         cases = [(c, weights[s][0], count, s.kind) for s, count in missing for c in s.candidates(count)]
         measure.prepare(cases)
-        for shape, count in missing:
+        progress = Progress("tune", "Choosing matrix kernels: {:.0f} of {:.0f} cases")
+        for done, (shape, count) in enumerate(missing):
+            progress(done, len(missing))
             if time.monotonic() > deadline:
                 tally.cut += 1
                 continue
-            found, own = _fastest(measure, shape, _enough(weights[shape]), count)
-            self._choices.setdefault(shape, {})[count] = found
-            self._own.setdefault(shape, {})[count] = own
-            self._keep({shape.case(count): found, shape.case(count, own=True): own})
+            self._take(shape, count, _fastest(measure, shape, _enough(weights[shape]), count))
             tally.measured += 1
         return tally
+
+    def _take_shipped(
+        self,
+        measure: Measure,
+        weights: Mapping[Shape, Sequence[Weight]],
+        missing: Sequence[tuple[Shape, int]],
+        tally: _Tally,
+    ) -> list[tuple[Shape, int]]:
+        """Take what is known of such cards and runs here, with whatever compiler; the cases that are left."""
+        left, offered = [], []
+        for shape, count in missing:
+            found = self._shipped.get(shape.case(count))
+            if found is not None and _possible(found, shape, count):
+                offered.append((shape, count, found))
+            else:
+                left.append((shape, count))
+        measure.prepare([(c, weights[s][0], count, s.kind) for s, count, c in offered if c != CUBLAS])
+        for shape, count, choice in offered:
+            if choice == CUBLAS or measure(choice, weights[shape][:1], count, shape.kind, 0.0) is not None:
+                self._take(shape, count, choice)
+                tally.shipped += 1
+            else:
+                left.append((shape, count))
+        return left
+
+    def _take(self, shape: Shape, count: int, choice: KernelConfig) -> None:
+        self._choices.setdefault(shape, {})[count] = choice
+        self._keep({shape.case(count): choice})
 
     def _told(self) -> str:
         return "; ".join(
@@ -232,25 +267,22 @@ class MatmulTuner:
         )
 
 
-def _nearest(tuned: Mapping[int, KernelConfig], rows: int) -> KernelConfig:
-    return tuned[min(enough)] if (enough := [count for count in tuned if count >= rows]) else CUBLAS
+def _possible(choice: KernelConfig, shape: Shape, rows: int) -> bool:
+    """Whether it is one of today's: what is no candidate any more is older than the kernels."""
+    return choice == CUBLAS or choice in shape.candidates(rows)
 
 
-def _fastest(measure: Measure, shape: Shape, weights: Sequence[Weight], rows: int) -> tuple[KernelConfig, KernelConfig]:
-    """The fastest, and the fastest of ours if it is not much slower."""
+def _fastest(measure: Measure, shape: Shape, weights: Sequence[Weight], rows: int) -> KernelConfig:
     possible = shape.candidates(rows)
     if not possible:
-        return CUBLAS, CUBLAS
-    found = measure(CUBLAS, weights, rows, shape.kind, float("inf"))
-    library = float("inf") if found is None else found
-    best, fastest, own, least = CUBLAS, library / GAIN, CUBLAS, library + OWN_MORE
+        return CUBLAS
+    time_to_beat = measure(CUBLAS, weights, rows, shape.kind, float("inf"))
+    best, fastest = CUBLAS, float("inf") if time_to_beat is None else time_to_beat / GAIN
     for choice in possible:
         taken = measure(choice, weights, rows, shape.kind, fastest * HOPELESS)
-        if taken is not None and taken < least and can_carry(choice, rows):
-            own, least = choice, taken
         if taken is not None and taken < fastest:
             best, fastest = choice, taken
-    return best, own
+    return best
 
 
 def _enough(weights: Sequence[Weight]) -> Sequence[Weight]:
@@ -259,9 +291,12 @@ def _enough(weights: Sequence[Weight]) -> Sequence[Weight]:
     return [weight for weight, size in zip(weights, before, strict=False) if size < BYTES_READ]
 
 
+def _card(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def _machine(device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{name}, torch {torch.__version__}, triton {_triton()}"
+    return f"{_card(device)}, torch {torch.__version__}, triton {_triton()}"
 
 
 def _triton() -> str:

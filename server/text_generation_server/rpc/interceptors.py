@@ -1,6 +1,7 @@
 """Errors to statuses: the one place where exceptions of any call become what callers and the log see."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -42,20 +43,33 @@ class ErrorInterceptor:
         self._on_fatal = on_fatal
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
-        """Wrap the handler of one call; streams (reflection, health watch) and unknown methods are left as they are."""
+        """Wrap the handler of one call; unknown methods, and streams one way, as of health, are left as they are."""
         handler = continuation(details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        method = details.method.rpartition("/")[2]
+        if handler is None:
+            return None
+        method, coders = details.method.rpartition("/")[2], (handler.request_deserializer, handler.response_serializer)
 
         def answer(request: Any, context: Any) -> Any:
-            try:
+            with self._told(method, context):
                 return handler.unary_unary(request, context)
-            except Exception as error:
-                self._report(method, error)
-                context.abort(status_code(error), status_text(error))
 
-        return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
+        def stream(requests: Any, context: Any) -> Iterator[Any]:
+            with self._told(method, context):
+                yield from handler.stream_stream(requests, context)
+
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(answer, *coders)
+        return handler if handler.stream_stream is None else grpc.stream_stream_rpc_method_handler(stream, *coders)
+
+    @contextmanager
+    def _told(self, method: str, context: Any) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError:  # the caller is gone
+            raise
+        except Exception as error:
+            self._report(method, error)
+            context.abort(status_code(error), status_text(error))
 
     def _report(self, method: str, error: Exception) -> None:
         expected = isinstance(error, GenerationError | StartError) and not isinstance(error, ModelError)

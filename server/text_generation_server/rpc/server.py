@@ -17,6 +17,8 @@ from grpc_reflection.v1alpha import reflection
 
 from text_generation_protocol.kvrun_v1 import adapters_pb2 as pb_adapters
 from text_generation_protocol.kvrun_v1 import adapters_pb2_grpc as grpc_adapters
+from text_generation_protocol.kvrun_v1 import steps_pb2 as pb_steps
+from text_generation_protocol.kvrun_v1 import steps_pb2_grpc as grpc_steps
 from text_generation_protocol.v2 import generate_pb2 as pb_v2
 from text_generation_protocol.v2 import generate_pb2_grpc as grpc_v2
 from text_generation_protocol.v3 import generate_pb2 as pb_v3
@@ -26,6 +28,7 @@ from text_generation_server.rpc.adapters import AdapterService
 from text_generation_server.rpc.interceptors import ErrorInterceptor
 from text_generation_server.rpc.service import StatusService
 from text_generation_server.rpc.sockets import make_way, private_files, socket_url
+from text_generation_server.rpc.steps import StepsService
 from text_generation_server.rpc.tracing import TraceInterceptor
 from text_generation_server.tracing import Tracing
 
@@ -35,12 +38,13 @@ CALL_THREADS = 32
 SERVICE = "TextGenerationService"
 SERVICE_NAMES = tuple(pb.DESCRIPTOR.services_by_name[SERVICE].full_name for pb in (pb_v2, pb_v3))
 ADAPTERS = pb_adapters.DESCRIPTOR.services_by_name["Adapters"].full_name
+STEPS = pb_steps.DESCRIPTOR.services_by_name["Steps"].full_name
 
 LARGEST_MESSAGE = 2**31 - 1
 
 
 class ShardServer:
-    """Serves `v2` and `v3` at `path`, and on rank 0 `adapters`.
+    """Serves `v2` and `v3` at `path`, and on rank 0 `adapters` and `steps`.
 
     on_fatal: called after an error that the process must not outlive. tracing: of calls, if a collector is asked for.
     """
@@ -53,6 +57,7 @@ class ShardServer:
         on_fatal: Callable[[], None],
         tracing: Tracing | None = None,
         adapters: AdapterService | None = None,
+        steps: StepsService | None = None,
     ) -> None:
         self.path = path
         self._bound: os.stat_result | None = None
@@ -66,9 +71,13 @@ class ShardServer:
         )
         grpc_v2.add_TextGenerationServiceServicer_to_server(v2, self._server)
         grpc_v3.add_TextGenerationServiceServicer_to_server(v3, self._server)
+        names = list(SERVICE_NAMES)
         if adapters is not None:
             grpc_adapters.add_AdaptersServicer_to_server(adapters, self._server)
-        names = SERVICE_NAMES if adapters is None else (*SERVICE_NAMES, ADAPTERS)
+            names.append(ADAPTERS)
+        if steps is not None:
+            grpc_steps.add_StepsServicer_to_server(steps, self._server)
+            names.append(STEPS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 

@@ -59,6 +59,7 @@ class WireV3(Wire):
             block_size=info.block_size,
             support_resuming=True,
             tells_prefill_room=True,
+            pushes_steps=True,
             vocab_size=info.vocab_size,
             adapter_ids=info.adapters,
             prefix_caching_by_adapter=info.prefix_caching_by_adapter,
@@ -128,14 +129,19 @@ class WireV3(Wire):
 
     def cached_batch(self, batch: BatchView) -> pb.CachedBatch:
         """CachedBatch."""
-        return pb.CachedBatch(
-            id=batch.id,
-            request_ids=batch.request_ids,
-            size=len(batch.request_ids),
-            max_tokens=batch.max_tokens,
-            current_tokens=batch.current_tokens,
-            prefill_room=batch.prefill_room,
-        )
+        return cached_batch(batch)
+
+
+def cached_batch(batch: BatchView) -> pb.CachedBatch:
+    """CachedBatch."""
+    return pb.CachedBatch(
+        id=batch.id,
+        request_ids=batch.request_ids,
+        size=len(batch.request_ids),
+        max_tokens=batch.max_tokens,
+        current_tokens=batch.current_tokens,
+        prefill_room=batch.prefill_room,
+    )
 
 
 def _sampling(message: pb.NextTokenChooserParameters) -> SamplingParams:

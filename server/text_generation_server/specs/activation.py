@@ -12,7 +12,15 @@ class Activation(StrEnum):
     GELU = "gelu"
     GELU_TANH = "gelu_tanh"
     GELU_SIGMOID = "gelu_sigmoid"
+    CLAMPED_SWIGLU = "clamped_swiglu"
+    """Of gates up to 7, by gelu_sigmoid; what they let through is bounded to ±7 and one is added (gpt-oss)."""
 
+
+GAIN = 1.702
+"""Of the sigmoid in gelu_sigmoid and clamped_swiglu."""
+
+LIMIT = 7.0
+"""Of clamped_swiglu."""
 
 ACTIVATION_NAMES: Mapping[str, Activation] = {
     "silu": Activation.SILU,

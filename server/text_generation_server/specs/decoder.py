@@ -9,10 +9,11 @@ from enum import Enum, auto
 
 from text_generation_server.specs.activation import Activation
 from text_generation_server.specs.alibi import AlibiSpec
+from text_generation_server.specs.crossing import CrossSpec
 from text_generation_server.specs.names import CheckpointNames
 from text_generation_server.specs.rope import RopeSpec
 from text_generation_server.specs.ssd import SsdSpec
-from text_generation_server.specs.vision import VisionSpec
+from text_generation_server.specs.vision import TiledVisionSpec, VisionSpec
 
 
 class NormKind(Enum):
@@ -70,6 +71,7 @@ class AttentionSpec:
     windows: for each layer the newest keys a query sees, None for all; may be empty if no layer slides.
     scale: of the scores, None for 1/sqrt(head_dim). inverse_layer_scale: also divide by the layer's number, from 1.
     softcap: bounds scaled scores to ±softcap by tanh. clip_qkv: bounds queries, keys and values to ±clip_qkv.
+    sinks: whether each head has a score of its own that takes part in the softmax, and no value (arXiv 2309.17453).
     """
 
     heads: int
@@ -85,6 +87,7 @@ class AttentionSpec:
     inverse_layer_scale: bool = False
     softcap: float | None = None
     clip_qkv: float | None = None
+    sinks: bool = False
     qk_norm: QkNormSpec | None = None
 
     def rope_of(self, layer: int) -> RopeSpec | None:
@@ -117,7 +120,7 @@ class MoeSpec:
 
     normalise: order of the norm that chosen weights are divided by (1: they sum to one), None to leave them.
     shared_size: inner size of an expert that every token passes, scaled by a sigmoid gate of its own; 0 for none.
-    dense_layers: layers with the spec's plain MLP instead.
+    dense_layers: layers with the spec's plain MLP instead. bias, router_bias: of the experts' linears, of the router's.
     """
 
     experts: int
@@ -127,6 +130,8 @@ class MoeSpec:
     normalise: float | None = 1.0
     shared_size: int = 0
     dense_layers: frozenset[int] = frozenset()
+    bias: bool = False
+    router_bias: bool = False
 
 
 class Wiring(Enum):
@@ -176,7 +181,8 @@ DIFFERENT_HEAD = (
 class HeadSpec:
     """The output head. The logits are multiplied by `scale`, then bounded to ±`softcap` by tanh.
 
-    bias: of the linear. normalised: each token's weights are divided by their length.
+    bias: of the linear. normalised: each token's weights are divided by their length. unchosen: so many tokens at the
+    vocabulary's end have embeddings only, and are never chosen.
     """
 
     tie: HeadTie
@@ -184,19 +190,22 @@ class HeadSpec:
     scale: float = 1.0
     softcap: float | None = None
     normalised: bool = False
+    unchosen: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderSpec:
     """One architecture with its sizes.
 
+    more_tokens: how many of the vocabulary, the last, have embeddings and rows of the head in tensors of their own.
     mlp: of every layer, or of the dense ones where `moe` says which those are.
     max_positions: what rotary models are good for, the rows of a learned table, None if unbounded.
     position_offset: first row of a learned table that a position uses.
     embedding_scale: multiplies embeddings, rounded to their dtype first. embedding_size: their width, if not the
     hidden state's. branch_scale: multiplies what each branch of a sequential layer adds.
     ssd: what layers of `ssd_layers` have in place of attention; these are sequential.
-    vision: what reads images for it, None where it takes none.
+    vision: what reads images for it, None where it takes none. crossing: what lets its tokens attend to them; None
+    where features stand at positions of the prompt.
     """
 
     vocab_size: int
@@ -216,12 +225,20 @@ class DecoderSpec:
     branch_scale: float = 1.0
     ssd: SsdSpec | None = None
     ssd_layers: frozenset[int] = frozenset()
-    vision: VisionSpec | None = None
+    vision: VisionSpec | TiledVisionSpec | None = None
+    crossing: CrossSpec | None = None
+    more_tokens: int = 0
 
     @property
     def attending(self) -> tuple[int, ...]:
-        """The layers that keep keys and values, in order."""
-        return tuple(layer for layer in range(self.num_layers) if layer not in self.ssd_layers)
+        """The layers that keep keys and values of tokens, in order."""
+        return tuple(layer for layer in range(self.num_layers) if layer not in self.ssd_layers | self._replaced)
+
+    @property
+    def _replaced(self) -> frozenset[int]:
+        """The layers that attend to images in place of tokens."""
+        crossing = self.crossing
+        return frozenset(layer for layer, _ in crossing.layers) if crossing and crossing.instead else frozenset()
 
     @property
     def rotates(self) -> bool:

@@ -23,7 +23,10 @@ class MoeNames:
 
     up (gate, then up), down: with a place for the expert's number, weights [out, in]; without one, all experts' rows in
     one tensor [experts · inner, hidden], `down` too. up of one name: each expert's gate, then up, in one tensor
-    [experts, 2 · inner, hidden], and `down` [experts, hidden, inner].
+    [experts, 2 · inner, hidden], and `down` [experts, hidden, inner]. taking_turns: its rows are a gate's, then what it
+    lets through, and so on. inputs_first: where plain, both are published
+    as [experts, in, out], and saved again as often as [experts, out, in]. Their biases [experts, out] have
+    the same names and `_bias`.
     shared_up, shared_down: of an expert for all tokens; shared_gate: what lets some of it through, empty for all of it.
     fused, fused_router: what others call the module that has all experts' weights in parameters gate_up_proj and
     down_proj, and the router.
@@ -35,6 +38,8 @@ class MoeNames:
     shared_up: tuple[str, ...] = ()
     shared_down: str = ""
     shared_gate: str = ""
+    taking_turns: bool = False
+    inputs_first: bool = False
     fused: str = "mlp.experts"
     fused_router: str = "mlp.gate"
 
@@ -47,10 +52,11 @@ class CheckpointNames:
     qkv: as many names as its layout says. concat_qkv: of one tensor, laid out as CONCAT, that some checkpoints of the
     family have instead, which no config tells. up: gate and up, or one name for both, gate first, or for the one if not
     gated. Empty names: norms that the wiring does not have, tables and projections that the model does not have.
-    q_norm, k_norm: with a place for the head's number if there is a tensor a head.
+    q_norm, k_norm: with a place for the head's number if there is a tensor a head. sinks: the whole name.
     embedding_in, embedding_out: linears between embeddings of another width and the hidden state.
     conv1d: linears of layers are stored [in, out].
     aliases: beginnings of names, and what some checkpoints have in their place.
+    more_embeddings, more_head: of the vocabulary's last tokens, where those are tensors of their own.
     """
 
     family_prefix: str
@@ -70,6 +76,7 @@ class CheckpointNames:
     mlp_out_norm: str = ""
     q_norm: str = ""
     k_norm: str = ""
+    sinks: str = ""
     positions: str = ""
     embedding_norm: str = ""
     embedding_in: str = ""
@@ -77,6 +84,8 @@ class CheckpointNames:
     conv1d: bool = False
     moe: MoeNames | None = None
     aliases: tuple[tuple[str, str], ...] = ()
+    more_embeddings: str = ""
+    more_head: str = ""
 
     def within(self, prefix: str, head: str) -> "CheckpointNames":
         """The same tensors where they are part of another model's, under this prefix in place of the family's."""

@@ -58,12 +58,15 @@ class RopeSpec:
     """Rotary embedding of the first `dim` numbers of each head (arXiv 2104.09864).
 
     Pairs (i, i + dim/2); interleaved: (2i, 2i + 1).
+    axes: by which of a token's coordinates each pair turns, 0 for time, 1 for row, 2 for column (arXiv 2409.12191,
+    section 2.1); empty where all turn by its position.
     """
 
     dim: int
     theta: float
     scaling: RopeScaling | None = None
     interleaved: bool = False
+    axes: tuple[int, ...] = ()
 
     @property
     def depends_on_span(self) -> bool:

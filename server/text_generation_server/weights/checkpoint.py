@@ -35,6 +35,9 @@ class Checkpoint(Protocol):
         dtype: that it has to have, None for any floating type. others: shapes that it may have instead.
         """
 
+    def text(self, name: str) -> str:
+        """What a tensor of bytes [n] says in UTF-8. Raises UnsupportedModel if it cannot be had."""
+
     def leave(self, name: str) -> None:
         """Accept that a tensor is not used, if it is there at all."""
 
@@ -91,10 +94,7 @@ class SavedCheckpoint:
         Raises:
             UnsupportedModel: it is not there, or its shape or its type is not the one that config.json implies.
         """
-        found = self._find(name)
-        if found is None:
-            tried = " and ".join(self._candidates(name))
-            raise UnsupportedModel(f"{self._directory} has no tensor {tried}, which config.json asks for")
+        found = self._found(name)
         stored = self._homes[found].tensors[found]
         if stored.shape != shape and stored.shape not in others:
             message = f"{self._directory}: {found} has shape {list(stored.shape)}, config.json implies {list(shape)}"
@@ -105,6 +105,16 @@ class SavedCheckpoint:
         view = self._homes[found].view(found)
         self._use(found)
         return view
+
+    def text(self, name: str) -> str:
+        """What a tensor of bytes says, see `Checkpoint`."""
+        found = self._found(name)
+        content = self._homes[found].view(found)
+        self._use(found)
+        try:
+            return content.numpy().tobytes().decode()
+        except (TypeError, UnicodeDecodeError) as error:
+            raise UnsupportedModel(f"{self._directory}: {found} is no text ({error}): download it again") from error
 
     def leave(self, name: str) -> None:
         """Accept that a tensor is not used, if it is there at all."""
@@ -137,6 +147,13 @@ class SavedCheckpoint:
 
     def _find(self, name: str) -> str | None:
         return next((candidate for candidate in self._candidates(name) if candidate in self._homes), None)
+
+    def _found(self, name: str) -> str:
+        found = self._find(name)
+        if found is None:
+            tried = " and ".join(self._candidates(name))
+            raise UnsupportedModel(f"{self._directory} has no tensor {tried}, which config.json asks for")
+        return found
 
     def _use(self, name: str) -> None:
         with self._lock:

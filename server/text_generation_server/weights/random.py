@@ -17,6 +17,10 @@ GAIN = 1.5
 SPREAD = 0.02
 """Standard deviation of biases, and of norms' weights around one."""
 
+EXPONENTS, SHARING, MAGNITUDE = ("_scale", "_scales"), 32, 3.0
+"""Ends of names of scales, which bytes are the exponents of, 127 more than they are; how many numbers share one; and
+how large these are on average."""
+
 
 class RandomCheckpoint:
     """Tensors of `dtype`, made on `device`, that keep activations near 1 and let greedy answers vary.
@@ -43,8 +47,13 @@ class RandomCheckpoint:
         dtype: torch.dtype | None = None,
         others: Sequence[tuple[int, ...]] = (),
     ) -> Tensor:
-        """The tensor of this name with this shape; whole numbers have all their bits at random."""
+        """The tensor of this name with this shape; whole numbers have all their bits at random, but those of scales."""
         generator = torch.Generator(self._device).manual_seed(_seed(name))
+        if dtype is torch.uint8 and name.endswith(EXPONENTS):
+            scale = GAIN / MAGNITUDE / math.sqrt(SHARING * shape[-1])
+            made = torch.full(shape, 127 + round(math.log2(scale)), dtype=dtype, device=self._device)
+            self._count(made)
+            return made
         if dtype is not None and not dtype.is_floating_point:
             bits = torch.iinfo(dtype)
             words = torch.empty(shape, dtype=dtype, device=self._device).random_(
@@ -57,6 +66,10 @@ class RandomCheckpoint:
         made = made if dtype is None else made.to(dtype)
         self._count(made)
         return made
+
+    def text(self, name: str) -> str:
+        """Nothing."""
+        return ""
 
     def _count(self, made: Tensor) -> None:
         with self._lock:

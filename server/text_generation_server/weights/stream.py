@@ -21,11 +21,13 @@ class StoredType(StrEnum):
     FLOAT32 = "F32"
     FLOAT16 = "F16"
     BFLOAT16 = "BF16"
+    BYTES = "U8"
+    """Whatever they stand for."""
 
     @property
     def itemsize(self) -> int:
         """Bytes a number."""
-        return 4 if self is StoredType.FLOAT32 else 2
+        return {StoredType.FLOAT32: 4, StoredType.BYTES: 1}.get(self, 2)
 
     @property
     def torch_name(self) -> str:
@@ -35,46 +37,52 @@ class StoredType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StreamedTensor:
-    """A tensor to write: `chunks` yields its numbers in order, float32, in arrays of any shape."""
+    """A tensor to write as `dtype`: `chunks` yields its numbers in order, in arrays of any shape.
+
+    They are float32, or uint8 if they are to be written as bytes.
+    """
 
     name: str
     shape: tuple[int, ...]
-    chunks: Callable[[], Iterator[NDArray[np.float32]]]
+    chunks: Callable[[], Iterator[NDArray[Any]]]
+    dtype: StoredType
 
 
-def write_safetensors(path: Path, tensors: Sequence[StreamedTensor], dtype: StoredType) -> int:
-    """Write all tensors as `dtype`, rounding to nearest even, and return the bytes written.
+def write_safetensors(path: Path, tensors: Sequence[StreamedTensor]) -> int:
+    """Write all tensors, rounding to nearest even, and return the bytes written.
 
     Raises ValueError where a tensor's chunks do not add up to its shape.
     """
-    header = _header(tensors, dtype)
+    header = _header(tensors)
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for tensor in tensors:
-            written = sum(file.write(_encode(chunk, dtype).data) for chunk in tensor.chunks())
-            if written != _num_bytes(tensor, dtype):
-                raise ValueError(f"{tensor.name}: {written} bytes came, {_num_bytes(tensor, dtype)} are its shape's")
+            written = sum(file.write(_encode(chunk, tensor.dtype).data) for chunk in tensor.chunks())
+            if written != _num_bytes(tensor):
+                raise ValueError(f"{tensor.name}: {written} bytes came, {_num_bytes(tensor)} are its shape's")
         return file.tell()
 
 
-def _num_bytes(tensor: StreamedTensor, dtype: StoredType) -> int:
-    return math.prod(tensor.shape) * dtype.itemsize
+def _num_bytes(tensor: StreamedTensor) -> int:
+    return math.prod(tensor.shape) * tensor.dtype.itemsize
 
 
-def _header(tensors: Sequence[StreamedTensor], dtype: StoredType) -> bytes:
+def _header(tensors: Sequence[StreamedTensor]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor in tensors:
-        end = offset + _num_bytes(tensor, dtype)
-        entries[tensor.name] = {"dtype": dtype.value, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        end = offset + _num_bytes(tensor)
+        entries[tensor.name] = {"dtype": tensor.dtype.value, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)
 
 
-def _encode(numbers: NDArray[np.float32], dtype: StoredType) -> NDArray[Any]:
-    flat = np.ascontiguousarray(numbers, "<f4").reshape(-1)
+def _encode(numbers: NDArray[Any], dtype: StoredType) -> NDArray[Any]:
+    flat = np.ascontiguousarray(numbers, "u1" if dtype is StoredType.BYTES else "<f4").reshape(-1)
     match dtype:
+        case StoredType.BYTES:
+            return flat
         case StoredType.FLOAT32:
             return flat
         case StoredType.FLOAT16:

@@ -24,7 +24,10 @@ VARIANTS = {
     "window": AttentionVariant(window=5),
     "wide window": AttentionVariant(window=300),
     "alibi": AttentionVariant(alibi=(0.5, 0.25, 0.125, 0.0625, 0.03, 0.01)),
+    "sinks": AttentionVariant(sinks=True),
+    "sinks, window": AttentionVariant(window=300, sinks=True),
 }
+SINKS = torch.linspace(-1, 3, KV_HEADS * GROUP)
 
 
 def one_query(q, keys, values, variant, scale):
@@ -35,7 +38,9 @@ def one_query(q, keys, values, variant, scale):
     if variant.alibi is not None:
         distances = torch.arange(seen - 1, -1, -1, dtype=torch.float64)
         scores -= torch.tensor(variant.alibi, dtype=torch.float64)[:, None] * distances
-    return torch.einsum("hs,shd->hd", scores.softmax(-1), values).flatten().float()
+    if variant.sinks:
+        scores = torch.cat((scores, SINKS.double()[:, None]), 1)
+    return torch.einsum("hs,shd->hd", scores.softmax(-1)[:, :seen], values).flatten().float()
 
 
 def sdpa(*variants):
@@ -60,7 +65,8 @@ def attend_and_check(variant, query_lens, seq_lens):
     scale = 1 / math.sqrt(HEAD_DIM)
     computed = zip(layout.block_table, query_lens, seq_lens, strict=True)
     cache.write(0, torch.cat([slots[kv_len - count : kv_len] for slots, count, kv_len in computed]), kv)
-    out = sdpa(variant).plan(layout).run(q, LayerAttention(0, 0, scale), cache)
+    layer = LayerAttention(0, 0, scale, sinks=SINKS if variant.sinks else None)
+    out = sdpa(variant).plan(layout).run(q, layer, cache)
     at = 0
     for row, (count, kv_len) in enumerate(zip(query_lens, seq_lens, strict=True)):
         keys, values = history[row, :, :KV_HEADS], history[row, :, KV_HEADS:]

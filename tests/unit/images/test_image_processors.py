@@ -12,7 +12,9 @@ from transformers import (
     Gemma3ImageProcessorPil,
     Idefics2ImageProcessorPil,
     Idefics3ImageProcessorPil,
+    IdeficsImageProcessorPil,
     LlavaNextImageProcessorPil,
+    MllamaImageProcessorPil,
     Qwen2VLImageProcessorPil,
     SiglipImageProcessorPil,
     SmolVLMImageProcessorPil,
@@ -23,6 +25,7 @@ from text_generation_server.images.registry import read_family
 
 PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
 SIDE = {"height": 48, "width": 48}
+HALF = [0.5, 0.5, 0.5]
 FAMILIES = {
     "llava_next": (
         LlavaNextImageProcessorPil(
@@ -30,6 +33,7 @@ FAMILIES = {
         ),
         {"vision_config": {"image_size": 56, "patch_size": 14}},
     ),
+    "idefics": (IdeficsImageProcessorPil(image_size=48), {"vision_config": {"image_size": 48, "patch_size": 12}}),
     "idefics2": (Idefics2ImageProcessorPil(size={"shortest_edge": 30, "longest_edge": 80}), {}),
     "idefics2 split": (
         Idefics2ImageProcessorPil(size={"shortest_edge": 30, "longest_edge": 80}, do_image_splitting=True),
@@ -55,8 +59,21 @@ FAMILIES = {
     ),
     "paligemma": (SiglipImageProcessorPil(size=SIDE), {"vision_config": {"image_size": 48, "patch_size": 12}}),
     "gemma3": (Gemma3ImageProcessorPil(size=SIDE), {"mm_tokens_per_image": 4}),
+    "mllama": (
+        MllamaImageProcessorPil(size=SIDE, image_mean=[0.1, 0.5, 0.4], max_image_tiles=4),
+        {"vision_config": {"image_size": 48, "patch_size": 12}},
+    ),
     "qwen2_vl": (Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 20}), {}),
     "qwen2_5_vl": (Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 9), {}),
+    "qwen3_vl": (
+        Qwen2VLImageProcessorPil(
+            size={"shortest_edge": 64 * 64, "longest_edge": 32 * 32 * 20},
+            patch_size=16,
+            image_mean=HALF,
+            image_std=HALF,
+        ),
+        {},
+    ),
 }
 RANDOM = np.random.default_rng(0)
 SIZES = [(1, 150), (150, 1), (56, 56), (2, 2), *map(tuple, RANDOM.integers(2, 200, (12, 2)).tolist())]
@@ -91,7 +108,10 @@ def test_pixels_are_those_of_transformers(pair):
         if refuses(ours, image):
             continue
         made, expected = ours.prepare(image, b""), theirs(image, return_tensors="np")
-        pixels = np.asarray(expected["pixel_values"], dtype=np.float32)
+        pixels = expected if isinstance(expected, np.ndarray) else expected["pixel_values"]
+        pixels = np.asarray(pixels, dtype=np.float32)
+        if "num_tiles" in expected:  # without tiles that other images have
+            pixels = pixels[:, :, : expected["num_tiles"][0][0]]
         pixels = pixels.reshape(-1, *pixels.shape[-3:]) if made.pixels.ndim == 4 else one_frame(pixels)
         assert made.pixels.dtype == np.float32 and np.array_equal(made.pixels, pixels), image.size
         assert made.original == (image.height, image.width)
@@ -120,6 +140,11 @@ def test_grids_and_what_they_count(tmp_path):
         made, mask = processor.prepare(image, b""), theirs(image, return_tensors="np")["pixel_attention_mask"][0]
         shown = [(int(one.any(1).sum()), int(one.any(0).sum())) for one in mask]
         assert list(zip(made.grid[::2], made.grid[1::2], strict=True)) == shown and made.tokens == 15
+        theirs, processor = ours("mllama")
+        made, expected = processor.prepare(image, b""), theirs(image)
+        shapes = [(rows, columns) for rows in range(1, 5) for columns in range(1, 5) if rows * columns <= 4]
+        assert shapes.index(made.grid) + 1 == expected["aspect_ratio_ids"][0][0]
+        assert (made.tokens, made.features) == (1, len(made.pixels) * 17)
         theirs, processor = ours("qwen2_vl")
         made, grid = processor.prepare(image, b""), theirs(image, return_tensors="np")["image_grid_thw"][0]
         assert made.grid == tuple(grid) and made.tokens == grid.prod() // 4
@@ -153,6 +178,9 @@ def test_where_transformers_5_writes_it(tmp_path):
         ("idefics2", {"size": {"longest_edge": 0}}, {}, "longest_edge is 0"),
         ("llava_next", {"size": {"shortest_edge": 224}}, {}, "shortest_edge is 224, expected 336"),
         ("llava_next", {"image_grid_pinpoints": [[1]]}, {}, "image_grid_pinpoints"),
+        ("idefics", {"image_size": 48}, {}, "image_size is 48, expected 224"),
+        ("mllama", {"max_image_tiles": 2}, {}, "max_image_tiles is 2, expected 4"),
+        ("mllama", {"size": {"height": 224}}, {}, "height is 224, expected 448"),
         ("llava_next", {}, {"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy is 'full'"),
     ],
 )

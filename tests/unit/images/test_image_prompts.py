@@ -13,8 +13,12 @@ from transformers import (
     Idefics2Processor,
     Idefics3ImageProcessorPil,
     Idefics3Processor,
+    IdeficsImageProcessorPil,
+    IdeficsProcessor,
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
+    MllamaImageProcessorPil,
+    MllamaProcessor,
     PaliGemmaProcessor,
     PreTrainedTokenizerFast,
     SiglipImageProcessorPil,
@@ -28,6 +32,7 @@ from text_generation_server.tokenization.adapter import TokenizerAdapter
 
 SPECIAL = ["<bos>", "<eos>", "<image>", "<fake_token_around_image>", "<end_of_utterance>", "<row_1_col_1>"]
 SPECIAL += ["<row_1_col_2>", "<global-img>", "<start_of_image>", "<image_soft_token>", "<end_of_image>"]
+SPECIAL += ["<|image|>", "<|begin_of_text|>", "<s>"]
 ROLES = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
 
 
@@ -80,7 +85,17 @@ def gemma3(folder):
     return Gemma3Processor(images, tokenizer(folder, **ROLES), image_seq_length=5), {"mm_tokens_per_image": 5}
 
 
-@pytest.mark.parametrize("make", [llava_next, idefics2, idefics3, paligemma, gemma3], ids=lambda make: make.__name__)
+def mllama(folder):
+    images = MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=4)
+    made = tokenizer(folder)
+    made.bos_token = "<|begin_of_text|>"
+    return MllamaProcessor(images, made), {"vision_config": {"image_size": 28, "patch_size": 14}}
+
+
+FAMILIES = [llava_next, idefics2, idefics3, paligemma, gemma3, mllama]
+
+
+@pytest.mark.parametrize("make", FAMILIES, ids=lambda make: make.__name__)
 def test_ids_are_those_of_transformers(tmp_path, make):
     theirs, config = make(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": make.__name__, **config}))
@@ -99,6 +114,21 @@ def test_ids_are_those_of_transformers(tmp_path, make):
         token = theirs.tokenizer.convert_tokens_to_ids(prompts.family.token)
         filled = [place for number in range(len(images)) for place in ours.positions[number]]
         assert filled == [place for place, one in enumerate(ours.ids) if one == token]
+
+
+def test_ids_of_pieces_are_those_of_transformers(tmp_path):
+    """Idefics' processor takes texts and images in turn, and no spaces around them."""
+    made = tokenizer(tmp_path)
+    made.bos_token, made.pad_token = "<s>", "<eos>"
+    theirs = IdeficsProcessor(IdeficsImageProcessorPil(image_size=28), made)
+    config = {"model_type": "idefics", "vision_config": {"image_size": 28}, "use_resampler": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    prompts = ImagePrompts(read_family(tmp_path), TokenizerAdapter.load(tmp_path))
+    image = Image.new("RGB", (40, 30))
+    for texts in (["", " What is this? "], ["One ", "two", ""], ["See:\n", "", " Äh\n\n", ""]):
+        pieces = [piece for text in texts for piece in (text, image) if piece][:-1]
+        ours = prompts.encode(texts, [(30, 40)] * (len(texts) - 1), 0, True)
+        assert list(ours.ids) == theirs(text=[pieces])["input_ids"][0].tolist(), texts
 
 
 class Dots(Processor):

@@ -64,6 +64,15 @@ def test_a_terminal_gets_a_bar_that_log_lines_do_not_disturb():
     assert "a word\nload [" in out.getvalue() and out.getvalue().endswith("8.0 MiB of weights\n")
 
 
+def test_what_is_counted_has_a_bar_of_its_own():
+    out = Terminal()
+    start_up = StartUp(console(out))
+    start_up.stdout_of("shard-0")(log_line(extra={"phase": "load", "done": 4 << 20, "total": 4 << 20}))
+    for rank in range(2):
+        start_up.stdout_of(f"shard-{rank}")(log_line(extra={"phase": "record", "done": 2, "total": 8}))
+    assert out.getvalue().endswith("record [########........................] 4 of 16 steps")
+
+
 def test_a_file_gets_no_bar():
     out = io.StringIO()
     StartUp(console(out)).stdout_of("shard-0")(log_line(extra={"phase": "load", "done": 1, "total": 2}))

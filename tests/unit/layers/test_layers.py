@@ -132,6 +132,15 @@ def test_gates_come_first():
     assert gated_activation(Activation.RELU)(x).tolist() == [[0.0, 200.0]]
 
 
+@pytest.mark.parametrize(("gate", "other"), [(0.5, -0.25), (-20.0, 2.0), (30.0, 30.0), (1.0, -30.0)])
+def test_a_gate_with_bounds_lets_one_more_through(gate, other):
+    """Gates have no lower bound."""
+    bounded = min(gate, 7.0)
+    expected = (min(max(other, -7.0), 7.0) + 1) * bounded / (1 + math.exp(-1.702 * bounded))
+    got = gated_activation(Activation.CLAMPED_SWIGLU)(torch.tensor([[gate, other]])).item()
+    assert got == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [1, 2, 3, 40])
 @pytest.mark.parametrize("bias", [None, torch.randn(11)])

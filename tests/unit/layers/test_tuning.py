@@ -68,15 +68,14 @@ def test_cublas_stays_unless_it_is_beaten_clearly():
     assert picked(tuned(MadeUp({first: 9.95, second: 9.8}))) == second
 
 
-def test_what_adds_more_than_a_product_is_ours_unless_it_takes_much_longer():
-    first, second, *others = candidates(1, N, K)
-    shape = Shape(N, K, BF16)
-    slow = dict.fromkeys([first, *others], 30.0)
-    assert tuned(MadeUp({second: 8.0})).own_choice(shape, 1) == second
-    beaten = tuned(MadeUp(slow | {second: 15.0}))
-    assert (picked(beaten), beaten.own_choice(shape, 1)) == (CUBLAS, second)
-    assert tuned(MadeUp(slow | {second: 30.0})).own_choice(shape, 1) is None
-    assert MatmulTuner(None, CPU, MadeUp()).own_choice(shape, 1) is None
+def test_what_adds_more_than_a_product_is_ours_wherever_anything_was_chosen():
+    first, *_ = candidates(1, N, K)
+    tuner, shape = tuned(MadeUp({first: 5.0}), rows=(1, 32)), Shape(N, K, BF16)
+    assert tuner.carrier(shape, 1) == first
+    assert tuner.choice(shape, 32) == CUBLAS
+    assert tuner.carrier(shape, 32) in candidates(32, N, K)
+    assert tuner.carrier(shape, 33) is None
+    assert MatmulTuner(None, CPU, MadeUp()).carrier(shape, 32) is None
 
 
 def test_small_weights_are_not_worth_a_measurement():
@@ -192,6 +191,30 @@ def test_a_kept_choice_that_is_no_candidate_any_more_is_measured_again(tmp_path)
     assert cache_file.read_text() != content
     assert picked(tuned(MadeUp({first: 5.0}), cache_file)) == first
     assert cache_file.read_text() == content
+
+
+def test_what_is_known_of_such_cards_is_tried_once_and_kept(tmp_path):
+    first, second, *_ = candidates(1, N, K)
+    case = Shape(N, K, BF16).case
+    PickFile(tmp_path / "shipped.json", "cpu").add({case(1): second, case(2): CUBLAS})
+    PickFile(tmp_path / "shipped.json", "another card").add({case(4): CUBLAS})
+    for measure, tried in ((MadeUp({first: 5.0}), {1: [second], 2: []}), (MadeUp(), {1: [], 2: []})):
+        tuner = MatmulTuner(tmp_path / "picks.json", CPU, measure, shipped=tmp_path / "shipped.json")
+        tuner.register(weight())
+        tuner.tune((1, 2, 4))
+        assert (picked(tuner, 1), picked(tuner, 2)) == (second, CUBLAS)
+        assert {rows: measure.asked[rows] for rows in (1, 2)} == tried
+        assert (second, 1) in measure.prepared
+
+
+def test_what_is_known_of_such_cards_and_does_not_run_here_is_measured(tmp_path):
+    first, second, *_ = candidates(1, N, K)
+    PickFile(tmp_path / "shipped.json", "cpu").add({Shape(N, K, BF16).case(1): second})
+    measure = MadeUp({first: 5.0, second: None})
+    tuner = MatmulTuner(None, CPU, measure, shipped=tmp_path / "shipped.json")
+    tuner.register(weight())
+    tuner.tune((1,))
+    assert picked(tuner) == first
 
 
 @pytest.mark.parametrize("content", ("", "{", "[]", "\x00", '{"cpu": 3}', "null"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from text_generation_server.layers.moe import ExpertsAddend
+from text_generation_server.layers.moe import ExpertBiases, ExpertsAddend
 from text_generation_server.quantization.coded import Coded
 from text_generation_server.quantization.coded_experts import CodedExperts
 from text_generation_server.quantization.dense import DenseScheme
@@ -56,10 +56,18 @@ def addend(request, dtype):
     return ExpertsAddend(adapters, EXPERTS, up, down) if request.param else None
 
 
-def test_each_way_gives_the_same(coded, addend):
+@pytest.fixture(params=[False, True], ids=["", "biases"])
+def biases(request, dtype):
+    """Of all experts, or none."""
+    drawn = (torch.randn(EXPERTS, outputs, dtype=dtype) for outputs in (2 * INNER, HIDDEN))
+    return ExpertBiases(*drawn) if request.param else None
+
+
+def test_each_way_gives_the_same(coded, addend, biases):
     up, down = coded
-    made = CodedExperts(up, Activation.SILU, down, EXPERTS)
-    plain = DenseExperts(up.plain().view(EXPERTS, -1, HIDDEN), Activation.SILU, down.plain().view(EXPERTS, -1, INNER))
+    made = CodedExperts(up, Activation.SILU, down, EXPERTS, biases)
+    up_plain, down_plain = up.plain().view(EXPERTS, -1, HIDDEN), down.plain().view(EXPERTS, -1, INNER)
+    plain = DenseExperts(up_plain, Activation.SILU, down_plain, biases)
     x, weights = torch.randn(TOKENS, HIDDEN), torch.rand(TOKENS, CHOICES)
     experts = torch.rand(TOKENS, EXPERTS).topk(CHOICES).indices
     expected = plain(x, experts, weights, addend)
@@ -68,9 +76,9 @@ def test_each_way_gives_the_same(coded, addend):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16])
-def test_the_kernel_gives_the_same(coded, addend):
+def test_the_kernel_gives_the_same(coded, addend, biases):
     up, down = coded
-    made = CodedExperts(up, Activation.SILU, down, EXPERTS)
+    made = CodedExperts(up, Activation.SILU, down, EXPERTS, biases)
     x, weights = torch.randn(TOKENS, HIDDEN).half(), torch.rand(TOKENS, CHOICES).half()
     experts = torch.rand(TOKENS, EXPERTS).topk(CHOICES).indices
     expected = made.by_choice(x, experts, weights, addend).float()

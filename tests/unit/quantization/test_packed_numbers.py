@@ -42,22 +42,24 @@ def test_any_part_is_read_as_it_was_packed(data, bits, axis):
     st.lists(st.integers(1, 70), min_size=1, max_size=5),
     st.booleans(),
     st.sampled_from([4, 8]),
-    st.booleans(),
+    st.sampled_from([None, "zeros", "minima"]),
 )
-def test_any_groups_and_order_multiply_as_their_weights(seed, sizes, shuffled, bits, has_zeros):
+def test_any_groups_and_order_multiply_as_their_weights(seed, sizes, shuffled, bits, origins):
     """Groups of any sizes, in order or not, with rows and columns of zeros."""
     torch.manual_seed(seed)
     groups = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     groups = groups[torch.randperm(len(groups))] if shuffled else groups
     codes = torch.randint(2**bits, (3, len(groups)), dtype=torch.uint8)
     scales = torch.rand(3, len(sizes)) / 2**bits
-    zeros = torch.randint(2**bits, scales.shape, dtype=torch.uint8) if has_zeros else None
-    coded = Coded(codes, scales, groups, DENSE, bits, zeros, zero=2 ** (bits - 1))
+    zeros = torch.randint(2**bits, scales.shape, dtype=torch.uint8) if origins == "zeros" else None
+    minima = torch.rand(scales.shape) if origins == "minima" else None
+    coded = Coded(codes, scales, groups, DENSE, bits, zeros, zero=2 ** (bits - 1), minima=minima)
     rows, columns = torch.rand(3) < 0.2, torch.rand(len(groups)) < 0.2
     if columns.any() or rows.any():
         coded = coded.without(rows, columns)
     origin = torch.full(scales.shape, 2.0 ** (bits - 1)) if zeros is None else zeros.float()
     expected = (codes.float() - origin[:, groups]) * scales[:, groups]
+    expected -= 0 if minima is None else minima[:, groups]
     expected[rows], expected[:, columns] = 0, 0
     torch.testing.assert_close(coded.plain(), expected)
     x = torch.randn(2, len(groups))
@@ -84,24 +86,27 @@ def test_what_has_the_same_groups_is_in_one_matrix(experts):
 
 @pytest.mark.parametrize("bias", [None, torch.linspace(-1, 1, 48)], ids=["", "bias"])
 @pytest.mark.parametrize(
-    ("bits", "size", "zeros", "kernel"),
+    ("bits", "size", "origins", "kernel"),
     [
-        (4, 32, True, Int4Linear),
-        (4, 64, False, Int4Linear),
-        (4, 192, False, Int4Linear),
-        (4, 16, False, UnpackingLinear),
-        (8, 192, False, Int8Linear),
-        (8, 64, False, UnpackingLinear),
+        (4, 32, "zeros", Int4Linear),
+        (4, 32, "minima", Int4Linear),
+        (4, 64, None, Int4Linear),
+        (4, 192, None, Int4Linear),
+        (4, 16, None, UnpackingLinear),
+        (8, 192, None, Int8Linear),
+        (8, 192, "minima", UnpackingLinear),
+        (8, 64, None, UnpackingLinear),
     ],
 )
-def test_a_processor_s_own_kernels_multiply_what_they_can(bits, size, zeros, kernel, bias):
+def test_a_processor_s_own_kernels_multiply_what_they_can(bits, size, origins, kernel, bias):
     dense = DenseScheme(torch.bfloat16, CPU)
     groups, generator = torch.arange(192) // size, torch.Generator().manual_seed(size)
     codes = torch.randint(2**bits, (48, 192), generator=generator, dtype=torch.uint8)
     codes = codes if bits == 4 else codes.view(torch.int8)
     scales = (torch.rand(48, 192 // size, generator=generator) + 0.5) / 2**bits
-    origins = torch.randint(16, scales.shape, generator=generator, dtype=torch.uint8) if zeros else None
-    coded = Coded(codes, scales, groups, dense, bits, origins, zero=8 if bits == 4 else 0)
+    zeros = torch.randint(16, scales.shape, generator=generator, dtype=torch.uint8) if origins == "zeros" else None
+    minima = torch.rand(scales.shape, generator=generator) if origins == "minima" else None
+    coded = Coded(codes, scales, groups, dense, bits, zeros, zero=8 if bits == 4 else 0, minima=minima)
     x = torch.randn(20, 192, generator=generator).bfloat16()
     multiplying = coded.linear(None if bias is None else bias.bfloat16())
     weight, _ = coded.packed()

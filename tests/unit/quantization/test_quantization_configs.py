@@ -18,6 +18,7 @@ KEYS = [
     *("format", "fmt", "dynamic", "lm_head", "weight_block_size", "config_groups", "group_0", "ignore", "targets"),
     *("weights", "num_bits", "type", "strategy", "block_structure", "symmetric", "input_activations", "quant_algo"),
     *("kv_cache_scheme", "sparsity_config", "transform_config"),
+    *("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "bnb_4bit_use_double_quant"),
 ]
 GROUP = {
     "targets": ["Linear"],
@@ -37,6 +38,8 @@ WORDS = [
     "channel",
     "block",
     "Linear",
+    "nf4",
+    "bfloat16",
 ]
 
 plain = (

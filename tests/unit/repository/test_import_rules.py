@@ -25,7 +25,7 @@ each_source = pytest.mark.parametrize(("package", "path"), SOURCES, ids=lambda v
 ONLY_PLACES = [
     (
         r"(grpc|grpc_\w+|google|text_generation_protocol)(\.|$)",
-        r"protocol/|server/rpc/|router/(shards|adapter_calls)\.py|benchmark/(client|messages)\.py",
+        r"protocol/|server/rpc/|router/shards/|benchmark/(client|messages)\.py",
     ),
     (r"opentelemetry(\.|$)", r"server/tracing\.py"),
     (r"torch\.distributed(\.|$)", r"server/distributed/"),
@@ -132,6 +132,11 @@ def test_the_environment_is_read_and_written_in_one_module_each(package, path):
     places = {"server": ("settings.py", "environment.py")}.get(package, ("settings.py",))
     if path.name not in places:
         assert not re.search(r"os\.environ|getenv\(", path.read_text()), f"{package}/{path.name} uses the environment"
+
+
+def test_one_module_of_the_measurements_uses_the_environment():
+    scripts = {path.name for path in (ROOT / "measurements").glob("*.py") if "os.environ" in path.read_text()}
+    assert scripts == {"surroundings.py"}
 
 
 @each_source

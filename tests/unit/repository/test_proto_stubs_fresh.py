@@ -36,7 +36,7 @@ def test_a_superfluous_file_is_noticed(compiler, tmp_path):
 
 
 def test_stamps_are_the_oldest_served(compiler):
-    for name, source in compiler.SOURCES.items():
+    for name, source in compiler.SOURCES:
         package = PROTO / "python" / compiler.PACKAGE / name
         messages, calls = ((package / f"{source.stem}_{kind}.py").read_text() for kind in ("pb2", "pb2_grpc"))
         stamp = re.search(r"Domain\.PUBLIC,\s+(\d+),\s+(\d+),\s+(\d+),", messages)

@@ -95,6 +95,7 @@ InfoResponse.support_resuming 100 bool -
 Request.generated_ids 100 repeated-uint32 -
 Request.resumable 101 bool -
 InfoResponse.tells_prefill_room 1004 bool -
+InfoResponse.pushes_steps 1005 bool -
 InfoResponse.support_chunking 6 bool -
 InfoResponse.use_prefix_caching 7 bool -
 InfoResponse.adapter_ids 1001 repeated-string -

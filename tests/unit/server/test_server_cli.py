@@ -161,11 +161,12 @@ def test_download_weights_hands_everything_on(run, monkeypatch, tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(bytes(7))
     (tmp_path / "training_args.bin").write_bytes(bytes(5))
     arguments = ("--extension", ".bin", "--revision", "v1", "--no-auto-convert", "--merge-lora", "--json-output")
+    arguments += ("--quantize", "gguf")
     result = run("download-weights", "owner/model", *arguments, HF_HUB_OFFLINE="1")
     assert result.exit_code == 0, result.output
-    ((model_id, revision, extension, hub, trust_remote_code, auto_convert),) = calls
+    ((model_id, revision, extension, hub, trust_remote_code, auto_convert, _report, packed),) = calls
     assert (model_id, revision, extension, hub.offline) == ("owner/model", "v1", ".bin", True)
-    assert (trust_remote_code, auto_convert) == (False, False)
+    assert (trust_remote_code, auto_convert, packed) == (False, False, True)
     reported = json.loads(result.stdout.splitlines()[-1])["record"]["extra"]
     assert reported == {"rank": 0, "phase": "download", "path": str(tmp_path), "bytes": 7}
 

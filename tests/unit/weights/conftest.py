@@ -6,11 +6,12 @@ from types import MappingProxyType
 from typing import Any
 
 import gguf
-import numpy as np
 import pytest
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from oracles.gguf_files import gguf_name, interleaved
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MERGES = ["Ġ t", "h e", "Ġt he", "Ġ Ġ", "a n", "an d"]
@@ -28,13 +29,6 @@ _SIZES: dict[str, Any] = {
     "max_position_embeddings": 128,
     "rope_theta": 50000.0,
 }
-_NAMES = {
-    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -115,20 +109,7 @@ def _add_tensors(writer: gguf.GGUFWriter, model: PreTrainedModel, kind: gguf.GGM
             continue
         numbers = value.float().numpy()
         if model.config.model_type == "llama" and ("q_proj" in name or "k_proj" in name):
-            numbers = _interleaved(numbers, model.config.head_dim)
+            numbers = interleaved(numbers, model.config.head_dim)
         # Norms and biases stay float32 in every GGUF file.
         stored = kind if numbers.ndim > 1 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(_gguf_name(name), gguf.quants.quantize(numbers, stored), raw_dtype=stored)
-
-
-def _interleaved(weight: np.ndarray[Any, Any], dim: int) -> np.ndarray[Any, Any]:
-    """ggml's row order of q and k: within a head, the rotary halves take turns."""
-    return weight.reshape(-1, 2, dim // 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
-
-
-def _gguf_name(name: str) -> str:
-    stem, _, kind = name.rpartition(".")
-    if not stem.startswith("model.layers."):
-        return f"{_NAMES[stem]}.{kind}"
-    _, _, layer, part = stem.split(".", 3)
-    return f"blk.{layer}.{_NAMES[part]}.{kind}"
+        writer.add_tensor(gguf_name(name), gguf.quants.quantize(numbers, stored), raw_dtype=stored)

@@ -130,6 +130,16 @@ def test_a_file_without_an_end_says_so(write_gguf: WriteGGUF, target: Path) -> N
     assert lines == ["model.gguf names no token that ends a text: answers end where they are as long as was asked for"]
 
 
+def test_what_cannot_stay_packed_is_told(write_gguf: WriteGGUF, target: Path) -> None:
+    lines: list[str] = []
+    convert(write_gguf(quantization="Q8_0"), target, lines.append, packed=True)
+    assert lines == []
+    data = np.zeros((64, 66), np.uint8)
+    add = lambda writer: writer.add_tensor("blk.0.attn_q.bias", data, raw_dtype=gguf.GGMLQuantizationType.TQ2_0)  # noqa: E731
+    convert(write_gguf(edit=add), target, lines.append, packed=True)
+    assert lines == ["model.gguf has matrices of types that cannot stay packed, and are made plain: TQ2_0"]
+
+
 def test_linear_rope_scaling_is_kept(write_gguf: WriteGGUF, target: Path) -> None:
     def edit(writer: gguf.GGUFWriter) -> None:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)

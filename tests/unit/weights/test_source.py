@@ -9,7 +9,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from text_generation_server.errors import ModelNotFound, StartError, UnsupportedModel
 from text_generation_server.weights import demo
@@ -80,6 +82,18 @@ def test_download_weights_converts_whatever_the_extension(write_gguf: WriteGGUF,
     path = write_gguf()
     prepared = prepare(str(path), None, ".bin", hub, trust_remote_code=False, auto_convert=False, report=say_nothing)
     assert prepared == locate(str(path), None, hub)
+
+
+def test_a_file_is_kept_packed_beside_the_plain_one(write_gguf: WriteGGUF, hub: HubSettings) -> None:
+    path = str(write_gguf(quantization="Q8_0"))
+    packed, plain = locate(path, None, hub, packed=True), locate(path, None, hub)
+    tensors = load_file(packed / "model.safetensors")
+    assert tensors["model.layers.0.self_attn.q_proj.Q8_0"].shape == (64, 64 // 32 * 34)
+    assert tensors["model.embed_tokens.weight"].dtype is torch.float32
+    assert not any(name.endswith("Q8_0") for name in load_file(plain / "model.safetensors"))
+    assert locate(str(packed), None, hub, packed=True) == packed
+    with pytest.raises(UnsupportedModel, match=r"--quantize gguf is for \.gguf files, and owner/model is none"):
+        locate("owner/model", None, hub, packed=True)
 
 
 def test_a_refused_file_leaves_nothing(write_gguf: WriteGGUF, hub: HubSettings) -> None:

@@ -40,7 +40,7 @@ class InfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class InfoResponse(_message.Message):
-    __slots__ = ("requires_padding", "dtype", "device_type", "window_size", "speculate", "support_chunking", "use_prefix_caching", "attention_impl", "block_size", "support_resuming", "vocab_size", "adapter_ids", "prefix_caching_by_adapter", "request_extensions", "tells_prefill_room")
+    __slots__ = ("requires_padding", "dtype", "device_type", "window_size", "speculate", "support_chunking", "use_prefix_caching", "attention_impl", "block_size", "support_resuming", "vocab_size", "adapter_ids", "prefix_caching_by_adapter", "request_extensions", "tells_prefill_room", "pushes_steps")
     REQUIRES_PADDING_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class InfoResponse(_message.Message):
     PREFIX_CACHING_BY_ADAPTER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_EXTENSIONS_FIELD_NUMBER: _ClassVar[int]
     TELLS_PREFILL_ROOM_FIELD_NUMBER: _ClassVar[int]
+    PUSHES_STEPS_FIELD_NUMBER: _ClassVar[int]
     requires_padding: bool
     dtype: str
     device_type: str
@@ -71,7 +72,8 @@ class InfoResponse(_message.Message):
     prefix_caching_by_adapter: bool
     request_extensions: _containers.RepeatedScalarFieldContainer[str]
     tells_prefill_room: bool
-    def __init__(self, requires_padding: _Optional[bool] = ..., dtype: _Optional[str] = ..., device_type: _Optional[str] = ..., window_size: _Optional[int] = ..., speculate: _Optional[int] = ..., support_chunking: _Optional[bool] = ..., use_prefix_caching: _Optional[bool] = ..., attention_impl: _Optional[str] = ..., block_size: _Optional[int] = ..., support_resuming: _Optional[bool] = ..., vocab_size: _Optional[int] = ..., adapter_ids: _Optional[_Iterable[str]] = ..., prefix_caching_by_adapter: _Optional[bool] = ..., request_extensions: _Optional[_Iterable[str]] = ..., tells_prefill_room: _Optional[bool] = ...) -> None: ...
+    pushes_steps: bool
+    def __init__(self, requires_padding: _Optional[bool] = ..., dtype: _Optional[str] = ..., device_type: _Optional[str] = ..., window_size: _Optional[int] = ..., speculate: _Optional[int] = ..., support_chunking: _Optional[bool] = ..., use_prefix_caching: _Optional[bool] = ..., attention_impl: _Optional[str] = ..., block_size: _Optional[int] = ..., support_resuming: _Optional[bool] = ..., vocab_size: _Optional[int] = ..., adapter_ids: _Optional[_Iterable[str]] = ..., prefix_caching_by_adapter: _Optional[bool] = ..., request_extensions: _Optional[_Iterable[str]] = ..., tells_prefill_room: _Optional[bool] = ..., pushes_steps: _Optional[bool] = ...) -> None: ...
 
 class ServiceDiscoveryRequest(_message.Message):
     __slots__ = ()

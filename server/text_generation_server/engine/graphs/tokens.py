@@ -85,5 +85,6 @@ class TokenGraphs:
 
     def _hidden(self, inputs: Tensor, plan: TokenPreparation) -> Tensor:
         _, positions, rows = inputs
-        pictured = self._model.reader is not None
+        reader = self._model.reader
+        pictured = reader is not None and reader.views is None
         return self._model.hidden(self._build(self._ids(inputs), positions, rows, plan, pictured=pictured))

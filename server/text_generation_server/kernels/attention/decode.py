@@ -16,9 +16,9 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.attention.merge import is_last, leave, merged
 from text_generation_server.kernels.attention.narrow import suited
-from text_generation_server.kernels.attention.scores import LOG2_E, Rule
+from text_generation_server.kernels.attention.scores import LOG2_E, UNITS, Rule
 from text_generation_server.kernels.attention.sizes import DECODE_STAGES, DecodeTile, KVSplit
-from text_generation_server.kernels.attention.walk import fresh, walk, walk_by_sums
+from text_generation_server.kernels.attention.walk import begun, walk, walk_by_sums
 from text_generation_server.kernels.dependent_launch import overlaps
 
 MOST_SPLIT = 1 << 12
@@ -49,20 +49,26 @@ def _attend(
     softcap: float,
     bias: tl.tensor,
     farthest: int,
+    sink: tl.tensor,
+    first: tl.tensor,
     SLOT: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:
-    """What queries [G, d] of a row's newest token find among keys [begin, end): values [G, d] and their masses [G]."""
+    """What queries [G, d] of a row's newest token find among keys [begin, end): values [G, d] and their masses [G].
+
+    sink, first: see `begun`.
+    """
     group: tl.constexpr = query.shape[0]
     newest = kv_len - 1
     if group == 1:
         most, total, values = walk_by_sums(
-            query, newest, source, begin, end, slope, scale, softcap, bias, farthest, SLOT, HEAD_DIM, BLOCK_N, STAGES
-        )
+            query, newest, source, begin, end, slope, scale, softcap, bias, farthest, sink, first,
+            SLOT, HEAD_DIM, BLOCK_N, STAGES,
+        )  # fmt: skip
     else:
-        at, state = tl.zeros((group,), tl.int32) + newest, fresh(group, query.shape[1])
+        at, state = tl.zeros((group,), tl.int32) + newest, begun(sink, first, group, query.shape[1])
         slope = None if slope is None else slope[:, None]
         bias = None if bias is None else bias[:, None]
         most, total, values = walk(
@@ -117,6 +123,7 @@ def _decode(
     table: tl.tensor,
     slopes: tl.tensor,
     biases: tl.tensor,
+    sinks: tl.tensor,
     parts: tl.tensor,
     masses: tl.tensor,
     arrived: tl.tensor,
@@ -162,8 +169,9 @@ def _decode(
     slope = None if slopes is None else tl.load(slopes + head, mask=here, other=0.0)
     # Heads behind the last are the last again.
     bias = None if biases is None else biases + tl.minimum(head, KV_HEADS * GROUP - 1) * (2 * farthest + 1) + farthest
+    sink = None if sinks is None else tl.load(sinks + head, mask=here, other=0.0) * UNITS
     found = _attend(
-        query, kv_len, source, begin, end, window, slope, scale, softcap, bias, farthest,
+        query, kv_len, source, begin, end, window, slope, scale, softcap, bias, farthest, sink, split == 0,
         slot, HEAD_DIM, BLOCK_N, STAGES,
     )  # fmt: skip
     result = out + token * (KV_HEADS * GROUP * HEAD_DIM) + column
@@ -193,6 +201,7 @@ def decode(
     arrived: Tensor,
     tokens: Tensor | None = None,
     out: Tensor | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Attention of one token of each row; [T, H · d].
 
@@ -207,6 +216,7 @@ def decode(
         arrived: the `arrivals` of the caller's stream, left as found.
         tokens: [B] int64, the token of each row; None for T = B, in order.
         out: where to write; None for a new tensor.
+        sinks: [H] float32, a score of each head that has no value; None for none.
     """
     heads, head_dim = q.shape[1:]
     kv_heads, count = kv.shape[2], rows.shape[0]
@@ -219,7 +229,7 @@ def decode(
         stores = *(torch.empty(size, dtype=torch.float32, device=q.device) for size in sizes), arrived
     pdl = overlaps(q.device)
     _decode[(blocks, count, split.parts)](
-        *(q, kv, out, rows, seq_lens, tokens, table, rule.slopes, rule.biases, *stores),
+        *(q, kv, out, rows, seq_lens, tokens, table, rule.slopes, rule.biases, sinks, *stores),
         *(*q.stride()[:2], table.stride(0), rule.window, scale * LOG2_E, rule.softcap, rule.farthest),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,

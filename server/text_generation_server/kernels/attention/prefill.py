@@ -15,9 +15,9 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.attention.narrow import suited
-from text_generation_server.kernels.attention.scores import EVERYTHING, LOG2_E, Rule
+from text_generation_server.kernels.attention.scores import EVERYTHING, LOG2_E, UNITS, Rule
 from text_generation_server.kernels.attention.sizes import PrefillTile, padded_width
-from text_generation_server.kernels.attention.walk import fresh, walk
+from text_generation_server.kernels.attention.walk import begun, walk
 from text_generation_server.kernels.dependent_launch import overlaps
 
 FIELDS = 5
@@ -45,6 +45,7 @@ def _attend(
     table: tl.tensor,
     slopes: tl.tensor,
     biases: tl.tensor,
+    sinks: tl.tensor,
     kv_head: tl.tensor,
     q_token: int,
     q_head: int,
@@ -91,7 +92,7 @@ def _attend(
     full = begin + (full - begin) // BLOCK_N * BLOCK_N
     slot: tl.constexpr = 2 * KV_HEADS * HEAD_DIM
     source = kv + kv_head * HEAD_DIM, slots
-    state = fresh(BLOCK_M, BLOCK_D)
+    state = begun(None if sinks is None else tl.load(sinks + head) * UNITS, True, BLOCK_M, BLOCK_D)
     if not WINDOWED:
         state = walk(
             state, query, at, source, begin, full, window, slope, scale, softcap, bias, farthest,
@@ -116,6 +117,7 @@ def _prefill(
     table: tl.tensor,
     slopes: tl.tensor,
     biases: tl.tensor,
+    sinks: tl.tensor,
     q_token: int,
     q_head: int,
     table_stride: int,
@@ -143,8 +145,8 @@ def _prefill(
     for piece in range(tl.program_id(0), pieces, tl.num_programs(0)):
         line, kv_head = blocks + piece // KV_HEADS * FIELDS, piece % KV_HEADS
         _attend(
-            q, kv, out, line, table, slopes, biases, kv_head, q_token, q_head, table_stride, window, scale, softcap,
-            farthest, KV_HEADS, GROUP, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, STAGES, WINDOWED, CAUSAL,
+            q, kv, out, line, table, slopes, biases, sinks, kv_head, q_token, q_head, table_stride, window, scale,
+            softcap, farthest, KV_HEADS, GROUP, HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, STAGES, WINDOWED, CAUSAL,
         )  # fmt: skip
 
 
@@ -159,6 +161,7 @@ def prefill(
     tile: PrefillTile,
     programs: int,
     out: Tensor,
+    sinks: Tensor | None = None,
 ) -> None:
     """Write the attention of some tokens to out [T, H · d].
 
@@ -173,12 +176,13 @@ def prefill(
         tile: that `blocks` were made for.
         programs: that share the work, a block of a key head each until all is done.
         out: contiguous; other tokens of it stay as they are.
+        sinks: [H] float32, a score of each head that has no value; None for none.
     """
     heads, head_dim = q.shape[1:]
     kv_heads = kv.shape[2]
     pdl = overlaps(q.device)
     _prefill[(programs,)](
-        *(q, kv, out, blocks, count, table, rule.slopes, rule.biases, *q.stride()[:2], table.stride(0)),
+        *(q, kv, out, blocks, count, table, rule.slopes, rule.biases, sinks, *q.stride()[:2], table.stride(0)),
         *(rule.window, scale * LOG2_E, rule.softcap, rule.farthest),
         KV_HEADS=kv_heads,
         GROUP=heads // kv_heads,

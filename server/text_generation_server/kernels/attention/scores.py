@@ -14,6 +14,9 @@ from torch import Tensor
 
 LOG2_E = log2(e)
 
+UNITS = tl.constexpr(LOG2_E)
+"""The same in kernels."""
+
 LOWEST = tl.constexpr(-1e38)
 """Below every score. Finite: a query that has seen no key yet fades nothing by infinity − infinity."""
 

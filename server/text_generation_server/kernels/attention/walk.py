@@ -33,6 +33,19 @@ def fresh(ROWS: tl.constexpr, BLOCK_D: tl.constexpr) -> tuple[tl.tensor, tl.tens
 
 
 @triton.jit
+def begun(sink: tl.tensor, first: tl.tensor, ROWS: tl.constexpr, BLOCK_D: tl.constexpr) -> tl.tuple:
+    """The same where rows [M] have a score of their own, without a value. first: of programs that share a row's keys.
+
+    sink: [M], None for none.
+    """
+    most, total, values = fresh(ROWS, BLOCK_D)
+    if sink is not None:
+        most = tl.where(first, sink, most)
+        total = tl.where(first, 1.0, total)
+    return most, total, values
+
+
+@triton.jit
 def walk(
     state: tl.tuple,
     query: tl.tensor,
@@ -110,21 +123,22 @@ def walk_by_sums(
     softcap: float,
     bias: tl.tensor,
     farthest: int,
+    sink: tl.tensor,
+    first: tl.tensor,
     SLOT: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """What `walk` makes from no keys, for one query [1, d] at the newest position.
+    """What `walk` makes from no keys but a sink, see `begun`, for one query [1, d] at the newest position.
 
     Each place in a block of keys has a maximum and sums of its own until the end, so that threads need not agree.
     """
     keys, slots = source
     # Of one dimension: in two its layout would become that of the keys, a column a thread.
     query = tl.reshape(query, (query.shape[1],)).to(tl.float32) * scale
-    most = tl.full((BLOCK_N,), LOWEST, tl.float32)
-    total = tl.zeros((BLOCK_N,), tl.float32)
-    values = tl.zeros((BLOCK_N, query.shape[0]), tl.float32)
+    holds_sink = first & (tl.arange(0, BLOCK_N) == 0)
+    most, total, values = begun(sink, holds_sink, BLOCK_N, query.shape[0])
     for start in tl.range(begin, end, BLOCK_N, num_stages=STAGES):
         position = start + tl.arange(0, BLOCK_N)
         slot = tl.load(slots + tl.minimum(position, end - 1))

@@ -1,5 +1,5 @@
-"""A mixture of experts for the few tokens of a decode step. Knows no checkpoint and no router.
+"""A mixture of experts for the few tokens of a decode step. Knows no checkpoint.
 
-A pair is a token and one of the experts chosen for it: token t's are t · k to t · k + k − 1. Nothing is sorted: a
-program finds the pairs of its expert among all of them, as there are few.
+A pair is a token and one of the experts chosen for it: token t's are t · k to t · k + k − 1. Pairs are put in order of
+their experts; programs find there which are theirs, so that nothing waits for the device.
 """

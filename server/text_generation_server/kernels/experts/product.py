@@ -3,6 +3,9 @@
 Twin: `torch.nn.functional.linear` of each expert by itself, and `gated_activation` of it.
 """
 
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 import triton
 import triton.language as tl
@@ -10,31 +13,46 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.dependent_launch import overlaps
+from text_generation_server.kernels.matmul.config import WARP_GROUP_OUTPUTS
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.specs.activation import Activation
 
-MOST_PAIRS = 1 << 10
-"""All of them are looked through by every program."""
-
-BLOCK_N, BLOCK_K, STAGES, WARPS = 64, 128, 4, 4
-"""Outputs and inputs of a program's tile, and how it streams them."""
-
-LEAST_BLOCK, MOST_BLOCK = 16, 64
+LEAST_BLOCK, MOST_BLOCK = 16, 128
 """Pairs that a program multiplies at once."""
 
 
-@triton.jit(do_not_specialize=["pairs"])
+@dataclass(frozen=True, slots=True)
+class ExpertTile:
+    """Pairs, outputs and inputs of a program's tile, how many tiles of inputs are in flight, and its warps."""
+
+    pairs: int
+    outputs: int = 64
+    inputs: int = 128
+    stages: int = 4
+    warps: int = 4
+
+    @classmethod
+    def of(cls, pairs: int, experts: int) -> Self:
+        """Room for twice what an expert has if all are liked alike; the fastest tried, see docs/benchmarks.md."""
+        block = min(MOST_BLOCK, max(LEAST_BLOCK, triton.next_power_of_2(2 * pairs // experts)))
+        if block < WARP_GROUP_OUTPUTS:
+            return cls(block)
+        return cls(block, 128, 64, 4, 8) if block < MOST_BLOCK else cls(block, 256, 64, 3, 8)
+
+
+@triton.jit
 def _product(
     x: tl.tensor,
     w: tl.tensor,
+    bias: tl.tensor,
     y: tl.tensor,
     experts: tl.tensor,
+    order: tl.tensor,
+    ends: tl.tensor,
     x_stride: int,
-    pairs: int,
     outputs: int,
     of_expert: int,
     K: tl.constexpr,
-    PADDED: tl.constexpr,
     SHARED: tl.constexpr,
     BY_PAIR: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -47,23 +65,21 @@ def _product(
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    number = tl.arange(0, PADDED)
-    chosen = tl.load(experts + number, mask=number < pairs, other=-1).to(tl.int32)
     expert = tl.program_id(1)
     if BY_PAIR:  # a program for each pair, which is there for the first of its expert
-        expert = tl.sum(tl.where(number == tl.program_id(1), chosen, 0), 0)
-    mine = chosen == expert
-    count = tl.sum(mine.to(tl.int32), 0)
+        expert = tl.load(experts + tl.load(order + expert)).to(tl.int32)
+    end = tl.load(ends + expert)
+    first = tl.load(ends + tl.maximum(expert, 1) - 1)
+    first = tl.where(expert == 0, 0, first)
     if BY_PAIR:
-        count = tl.where(tl.min(tl.where(mine, number, PADDED), 0) == tl.program_id(1), count, 0)
-    place = tl.cumsum(mine.to(tl.int32), 0) - 1
+        end = tl.where(first == tl.program_id(1), end, first)
     of_w = weight_row(tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), outputs, BLOCK_N // 2, KIND)
     row_of_w = w + (expert.to(tl.int64) * of_expert + of_w)[:, None] * K
     k = tl.arange(0, BLOCK_K)[None, :]
-    for start in range(0, count, BLOCK_M):
+    for start in range(first + tl.program_id(2) * BLOCK_M, end, tl.num_programs(2) * BLOCK_M):
         at = start + tl.arange(0, BLOCK_M)
-        pair = tl.sum(tl.where(mine[None, :] & (place[None, :] == at[:, None]), number[None, :], 0), 1)
-        is_pair = (at < count)[:, None]
+        is_pair = (at < end)[:, None]
+        pair = tl.load(order + at, mask=at < end, other=0)
         row_of_x = x + (pair // SHARED).to(tl.int64)[:, None] * x_stride
         total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
         for offset in tl.range(0, K, BLOCK_K, num_stages=STAGES):
@@ -75,6 +91,8 @@ def _product(
                 values = tl.load(row_of_x + offset + k, mask=is_pair & (offset + k < K), other=0.0)
             total = tl.dot(tile, values.T, total)
         sums = total.T
+        if bias is not None:
+            sums += tl.load(bias + expert * of_expert + of_w).to(tl.float32)[None, :]
         if KIND is not None:
             sums = gated(sums, y.dtype.element_ty, BLOCK_N // 2, KIND)
         n = tl.program_id(0) * sums.shape[1] + tl.arange(0, sums.shape[1])
@@ -82,35 +100,42 @@ def _product(
         tl.store(y + pair.to(tl.int64)[:, None] * outputs + n[None, :], sums.to(y.dtype.element_ty), mask=held)
 
 
-def product(x: Tensor, weight: Tensor, experts: Tensor, shared: int, kind: Activation | None = None) -> Tensor:
+def product(
+    x: Tensor,
+    weight: Tensor,
+    experts: Tensor,
+    order: Tensor,
+    ends: Tensor,
+    shared: int,
+    kind: Activation | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
     """[P, N] of all pairs, or with an activation act(gate) · other [P, N / 2], see `matmul/gate.py`.
 
     Args:
         x: [P / shared, K] of a 16-bit type, rows each contiguous: pair p has row p // shared.
-        weight: [E, N, K], contiguous. experts: [P] int64, contiguous, each pair's; at most `MOST_PAIRS`.
+        weight: [E, N, K], contiguous. experts: [P] int64, contiguous, each pair's.
+        order, ends: [P] and [E] int32, see `ordered`.
+        bias: [E, N], contiguous; None for none.
     """
     pairs, (number, every, inputs) = experts.numel(), weight.shape
-    outputs, made = (every, BLOCK_N) if kind is None else (every // 2, BLOCK_N // 2)
+    tile = ExpertTile.of(pairs, number)
+    outputs, made = (every, tile.outputs) if kind is None else (every // 2, tile.outputs // 2)
     y = torch.empty((pairs, outputs), dtype=x.dtype, device=x.device)
     pdl, by_pair = overlaps(x.device), pairs <= number
-    _product[(triton.cdiv(outputs, made), pairs if by_pair else number)](
-        *(x, weight, y, experts, x.stride(0), pairs, outputs, every),
+    spread = triton.cdiv(2 * pairs, number * tile.pairs)
+    _product[(triton.cdiv(outputs, made), pairs if by_pair else number, spread)](
+        *(x, weight, bias, y, experts, order, ends, x.stride(0), outputs, every),
         K=inputs,
-        PADDED=triton.next_power_of_2(pairs),
         SHARED=shared,
         BY_PAIR=by_pair,
-        BLOCK_M=_block(pairs, number),
-        BLOCK_N=BLOCK_N,
-        BLOCK_K=BLOCK_K,
-        STAGES=STAGES,
+        BLOCK_M=tile.pairs,
+        BLOCK_N=tile.outputs,
+        BLOCK_K=tile.inputs,
+        STAGES=tile.stages,
         KIND=None if kind is None else kind.value,
         PDL=pdl,
         launch_pdl=pdl,
-        num_warps=WARPS,
+        num_warps=tile.warps,
     )
     return y
-
-
-def _block(pairs: int, experts: int) -> int:
-    """Twice what an expert has if all are liked alike."""
-    return min(MOST_BLOCK, max(LEAST_BLOCK, triton.next_power_of_2(2 * pairs // experts)))

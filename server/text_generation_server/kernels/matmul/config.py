@@ -24,8 +24,8 @@ MAX_CANDIDATES = 12
 WARP_GROUP_OUTPUTS = 64
 """Outputs a program from which weights are the left operand, as the instructions of whole warp groups want it."""
 
-LEAST_SIZE = {4: 32, 8: 64}
-"""By bits, of what shares a scale where few of them are multiplied: as many as are at one place of a unit's words."""
+LEAST_SIZE = {4: 32, 8: 16}
+"""By bits, of what shares a scale where few of them are multiplied; smaller groups of 4 bits are rare."""
 
 SHARED_BYTES = 227 * 1024
 """Of a multiprocessor, for its programs."""
@@ -98,6 +98,10 @@ _WIDE_TILES = (
 )
 
 
+CARRIER = KernelConfig(KernelKind.DOT, 64, 128, 4, 4)
+"""Two programs fit beside each other, so that those that make first halves keep none waiting."""
+
+
 def block_rows(rows: int) -> int:
     """The rows that the tensor-core kernel computes for so many.
 
@@ -111,11 +115,13 @@ def beside_each_other(choice: KernelConfig, rows: int) -> int:
     return max(1, SHARED_BYTES // _shared(choice, rows))
 
 
-def can_carry(choice: KernelConfig, rows: int) -> bool:
-    """Whether its programs may wait for others in front of them: few rows, and others run beside a program."""
-    if rows > NARROW_ROWS:
-        return False
-    return choice.kernel is KernelKind.GEMV or (choice.kernel is KernelKind.DOT and beside_each_other(choice, rows) > 1)
+def carrier(chosen: KernelConfig, rows: int, n: int, k: int) -> KernelConfig | None:
+    """What multiplies where low-rank products are added (`low_rank`), `chosen` being fastest alone; None for nothing."""
+    if chosen.kernel is KernelKind.GEMV:
+        return chosen
+    if not 1 < rows <= NARROW_ROWS or k % 16 or not _fits(CARRIER, rows, n, k):
+        return None
+    return next(_filling(CARRIER, n, k), None)
 
 
 def _shared(choice: KernelConfig, rows: int) -> int:

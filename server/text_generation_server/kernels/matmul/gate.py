@@ -7,7 +7,7 @@ the activation, None for plain products, which everything here leaves as they ar
 import triton
 import triton.language as tl
 
-from text_generation_server.kernels.activation import activate
+from text_generation_server.kernels.activation import activate, counterpart
 
 
 @triton.jit
@@ -31,4 +31,5 @@ def gated(sums: tl.tensor, dtype: tl.constexpr, RUN: tl.constexpr, KIND: tl.cons
     pairs = tl.permute(tl.reshape(sums, (rows, runs, 2, RUN)), (0, 1, 3, 2))
     gates, others = tl.split(pairs)
     activated = activate(gates.to(dtype).to(tl.float32), KIND).to(dtype).to(tl.float32)
-    return tl.reshape(activated * others.to(dtype).to(tl.float32), (rows, runs * RUN))
+    others = counterpart(others.to(dtype).to(tl.float32), KIND)
+    return tl.reshape(activated * others, (rows, runs * RUN))

@@ -55,6 +55,7 @@ class PackedWeight:
     words: [U, N, 32 or 64] int16, where U units hold the K inputs. code: what is in them.
     scales: [G, N] of any floating type; one for all inputs if `size` is as long as the units.
     zeros: the same shape and a floating type; None where all are `zero`.
+    minima: whether `zeros` are of weights instead, any numbers: (code[n, k] - zero) · scale - zeros[k // size, n].
     table: [16] of the type of rows, what codes of 4 bits stand for, None for themselves.
     rounds: whether rows may be rounded to the codes' type too, each with a scale of its own.
     dtype: of the rows that are multiplied. inputs: K.
@@ -70,6 +71,7 @@ class PackedWeight:
     dtype: torch.dtype
     table: Tensor | None = None
     rounds: bool = False
+    minima: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,7 +92,8 @@ class PackedWeight:
     def form(self) -> Form:
         """What kernels are chosen by."""
         of = "rows" if len(self.scales) == 1 else self.size
-        there = {"table": self.table is not None, "zeros": self.zeros is not None, "rounding": self.rounds}
+        zeros = "minima" if self.minima else "zeros"
+        there = {"table": self.table is not None, zeros: self.zeros is not None, "rounding": self.rounds}
         more = [word for word, is_there in there.items() if is_there]
         return Form(" ".join([f"{self.code.value} in {of}", *more]), self.code.bits, self.size)
 
@@ -109,8 +112,11 @@ class PackedWeight:
         codes = unpacked(self.words[:, outputs], self.code)
         values = codes.float() if self.table is None else self.table[codes.long()].float()
         values = values.view(len(values), -1, self.size)
-        values -= self.zero if self.zeros is None else self.zeros[:, outputs].T.float()[..., None]
+        zeros = None if self.zeros is None else self.zeros[:, outputs].T.float()[..., None]
+        values -= self.zero if zeros is None or self.minima else zeros
         values *= self.scales[:, outputs].T.float()[..., None]
+        if zeros is not None and self.minima:
+            values -= zeros
         return values.view(len(values), -1)[:, : self.inputs].to(dtype)
 
     def tiles(self) -> Iterator[slice]:

@@ -55,6 +55,7 @@ def _packed_dot(
     AHEAD: tl.constexpr,
     KIND: tl.constexpr,
     PAIRS: tl.constexpr,
+    MINIMA: tl.constexpr,
     PDL: tl.constexpr,
 ) -> None:
     UNIT: tl.constexpr = 128
@@ -82,7 +83,7 @@ def _packed_dot(
         gdc_wait()
     total = sums_of_units(
         *(row_of_x, m < rows, row_of_w, scales, zeros, table, scale, zero, of_w, first, last, inputs, unit_stride),
-        *(group_stride, y.dtype.element_ty, TAIL, SIZE, WIDTH, CODE, ZERO, MAGIC, BLOCK_M, BLOCK_N, STAGES, PAIRS),
+        *(group_stride, dtype, TAIL, SIZE, WIDTH, CODE, ZERO, MAGIC, BLOCK_M, BLOCK_N, STAGES, PAIRS, MINIMA),
     )
     stored = rows
     if SPLITS > 1:
@@ -106,7 +107,7 @@ def packed_dot(
     arrived: Tensor,
     kind: Activation | None = None,
 ) -> Tensor:
-    """x [m, K], rows each contiguous, of a 16-bit type, times weight [N, K] with groups of a slab or more. bias: [N].
+    """x [m, K], rows each contiguous, of a 16-bit type, times weight [N, K] in groups of `LEAST_SIZE`. bias: [N].
 
     With an activation act(gate) · other [m, N / 2], see `gate`. arrived: see `dot`.
     """

@@ -25,6 +25,7 @@ def _packed_experts(
     scales: tl.tensor,
     zeros: tl.tensor,
     table: tl.tensor,
+    bias: tl.tensor,
     y: tl.tensor,
     order: tl.tensor,
     ends: tl.tensor,
@@ -51,6 +52,7 @@ def _packed_experts(
     STAGES: tl.constexpr,
     KIND: tl.constexpr,
     PAIRS: tl.constexpr,
+    MINIMA: tl.constexpr,
 ) -> None:
     PARTS: tl.constexpr = 128 // SIZE
     number = tl.arange(0, PADDED)
@@ -73,9 +75,11 @@ def _packed_experts(
     total = sums_of_units(
         *(x + (pair // SHARED * x_stride)[:, None], is_pair, words + of_w.to(tl.int64)[:, None] * row_stride),
         *(scales, zeros, table, scale, zero, of_w, 0, last, inputs, unit_stride, group_stride, y.dtype.element_ty),
-        *(TAIL, SIZE, WIDTH, CODE, ZERO, MAGIC, BLOCK_M, BLOCK_N, STAGES, PAIRS),
+        *(TAIL, SIZE, WIDTH, CODE, ZERO, MAGIC, BLOCK_M, BLOCK_N, STAGES, PAIRS, MINIMA),
     )
     total = total.T
+    if bias is not None:
+        total += tl.load(bias + of_w).to(tl.float32)[None, :]
     if KIND is not None:
         total = gated(total, y.dtype.element_ty, BLOCK_N // 2, KIND)
     n = tl.program_id(0) * total.shape[1] + tl.arange(0, total.shape[1])
@@ -84,14 +88,21 @@ def _packed_experts(
 
 
 def packed_experts(
-    x: Tensor, weight: PackedWeight, order: Tensor, ends: Tensor, shared: int, kind: Activation | None = None
+    x: Tensor,
+    weight: PackedWeight,
+    order: Tensor,
+    ends: Tensor,
+    shared: int,
+    kind: Activation | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """[P, N] of pairs of a token and an expert, or half of it with an activation, see `gate`.
 
     Args:
         x: [P / shared, K] of a 16-bit type, rows each contiguous: pair p has row p // shared.
-        weight: [E · N, K], all experts' one above the other, in groups of a slab or more.
+        weight: [E · N, K], all experts' one above the other, in groups of `LEAST_SIZE` or more.
         order: [P] int64, the pairs sorted by expert. ends: [E] int32, where each expert's end.
+        bias: [E, N], contiguous; None for none.
     """
     pairs, experts, (every, inputs) = len(order), len(ends), weight.shape
     of_expert = every // experts
@@ -99,7 +110,8 @@ def packed_experts(
     y = torch.empty((pairs, outputs), dtype=x.dtype, device=x.device)
     most = min(pairs, experts + pairs // BLOCK_M)
     _packed_experts[(triton.cdiv(outputs, made), most)](
-        *(x, weight.words, weight.scales, weight.zeros, weight.table, y, order, ends, x.stride(0), pairs, outputs),
+        *(x, weight.words, weight.scales, weight.zeros, weight.table, bias, y),
+        *(order, ends, x.stride(0), pairs, outputs),
         *(of_expert, inputs, weight.words.shape[0], *weight.words.stride()[:2]),
         0 if len(weight.scales) == 1 else every,
         EXPERTS=experts,

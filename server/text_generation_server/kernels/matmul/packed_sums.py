@@ -1,7 +1,8 @@
 """Sums of rows times weights of few bits: the loop that every product with such weights has. Knows not whose rows.
 
 Codes less their zeros are whole numbers, which 16-bit types hold exactly; products of one group are summed before its
-scale is applied, in float32. The weights are the left operand, straight from registers; scales are read one unit ahead.
+scale is applied, in float32, and so are the rows that its minimum is multiplied with. The weights are the left operand,
+straight from registers; scales are read one unit ahead.
 """
 
 from typing import Any
@@ -51,6 +52,7 @@ def sums_of_units(
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
     PAIRS: tl.constexpr,
+    MINIMA: tl.constexpr,
 ) -> tl.tensor:
     """[BLOCK_N, BLOCK_M] float32 over units from `first` to before `last`.
 
@@ -58,6 +60,8 @@ def sums_of_units(
     """
     UNIT: tl.constexpr = 128
     PARTS: tl.constexpr = UNIT // SIZE
+    SLABS: tl.constexpr = SIZE // WIDTH if SIZE > WIDTH else 1  # of a group
+    OF_SLAB: tl.constexpr = WIDTH // SIZE if SIZE < WIDTH else 1  # groups in one
     k = tl.arange(0, SIZE)[None, :]
     total = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     for unit in tl.range(first, last, num_stages=STAGES):
@@ -65,20 +69,24 @@ def sums_of_units(
         next_scale = of_groups(scales, following, of_w, group_stride, PARTS)
         next_zero = next_scale if zeros is None else of_groups(zeros, following, of_w, group_stride, PARTS)
         row_of_unit = row_of_w + unit * unit_stride
-        packed = tl.load(row_of_unit + tl.arange(0, WIDTH)[None, :], eviction_policy="evict_first")
-        for part in tl.static_range(PARTS):
-            if zeros is None:
-                offset = tl.full((BLOCK_N, 1), -ZERO - MAGIC, dtype)
-            else:
-                offset = (-MAGIC - zero[part].to(tl.float32)).to(dtype)[:, None]
-            place = unit * UNIT + part * SIZE + k
-            held = is_row[:, None] & (place < inputs) if TAIL else is_row[:, None]
-            values = tl.load(row_of_x + place, mask=held, other=0.0)
-            numbers = tile(packed, tl.broadcast_to(offset, (BLOCK_N, WIDTH)), table, part, SIZE // WIDTH, CODE, PAIRS)
-            if CODE != "int4" and (zeros is not None or ZERO != 0):
-                numbers += offset
-            sums = tl.dot(numbers, values.T)
-            total += sums * scale[part].to(tl.float32)[:, None]
+        for beside in tl.static_range(OF_SLAB):
+            word = tl.arange(0, WIDTH // OF_SLAB)[None, :] + beside * SIZE
+            packed = tl.load(row_of_unit + word, eviction_policy="evict_first")
+            for slab in tl.static_range(PARTS // OF_SLAB):
+                of_group = zero[slab * OF_SLAB + beside].to(tl.float32)[:, None]
+                if zeros is None or MINIMA:
+                    offset = tl.full((BLOCK_N, 1), -ZERO - MAGIC, dtype)
+                else:
+                    offset = (-MAGIC - of_group).to(dtype)
+                place = unit * UNIT + (slab * OF_SLAB + beside) * SIZE + k
+                held = is_row[:, None] & (place < inputs) if TAIL else is_row[:, None]
+                values = tl.load(row_of_x + place, mask=held, other=0.0)
+                numbers = tile(packed, tl.broadcast_to(offset, packed.shape), table, slab, SLABS, CODE, PAIRS)
+                if CODE != "int4" and ((zeros is not None and not MINIMA) or ZERO != 0):
+                    numbers += offset
+                total += tl.dot(numbers, values.T) * scale[slab * OF_SLAB + beside].to(tl.float32)[:, None]
+                if MINIMA:
+                    total -= tl.sum(values.to(tl.float32), 1)[None, :] * of_group
         scale = next_scale
         zero = next_zero
     return total
@@ -95,4 +103,5 @@ def constants(weight: PackedWeight) -> dict[str, Any]:
         "ZERO": weight.zero,
         "MAGIC": MAGIC[weight.dtype] if pairs and weight.code is Code.INT4 else 0,
         "PAIRS": pairs,
+        "MINIMA": weight.minima,
     }

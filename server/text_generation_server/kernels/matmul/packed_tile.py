@@ -80,7 +80,7 @@ def tile(
     CODE: tl.constexpr,
     PAIRS: tl.constexpr,
 ) -> tl.tensor:
-    """The numbers of a group of 1, 2 or 4 slabs."""
+    """The numbers of a group of 1, 2 or 4 slabs, or of a part of one."""
     numbers = _slab(words, offset, table, SLABS * PART, CODE, PAIRS)
     if SLABS >= 2:
         numbers = _beside(numbers, _slab(words, offset, table, SLABS * PART + 1, CODE, PAIRS))

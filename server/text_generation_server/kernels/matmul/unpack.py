@@ -26,6 +26,7 @@ def _unpack(
     WIDTH: tl.constexpr,
     CODE: tl.constexpr,
     ZERO: tl.constexpr,
+    MINIMA: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ) -> None:
     UNIT: tl.constexpr = 128
@@ -44,11 +45,11 @@ def _unpack(
             values = (packed >> 8 * slab).to(tl.int8).to(tl.float32)
         else:
             values = (packed >> 8 * slab).to(tl.int8).to(tl.float8e4nv, bitcast=True).to(tl.float32)
-        if zeros is None:
-            values -= ZERO
-        else:
-            values -= tl.load(zeros + group, mask=inside).to(tl.float32)
+        zero = ZERO if zeros is None else tl.load(zeros + group, mask=inside).to(tl.float32)
+        values -= ZERO if MINIMA else zero
         values *= tl.load(scales + group, mask=inside).to(tl.float32)
+        if MINIMA:
+            values -= zero
         tl.store(y + n.to(tl.int64) * inputs + k, values.to(y.dtype.element_ty), mask=inside & (k < inputs))
 
 
@@ -62,6 +63,7 @@ def unpack(weight: PackedWeight) -> Tensor:
         WIDTH=weight.words.shape[2],
         CODE=weight.code.value,
         ZERO=weight.zero,
+        MINIMA=weight.minima,
         BLOCK_N=BLOCK_N,
         num_warps=4,
     )

@@ -19,7 +19,9 @@ from text_generation_server.models.vision.tower import KERNELS, TOKENS
 
 @dataclass(frozen=True, slots=True)
 class PerceiverLayer:
-    """x += attention(n1(x), [n2(context); n1(x)]); x += mlp(n3(x)). keys_values: keys first."""
+    """x += attention(n1(x), [n2(context); n1(x)]); x += mlp(n3(x)). keys_values: keys first. head_norms: of queries and
+    keys, None for none.
+    """
 
     latents_norm: Norm
     context_norm: Norm
@@ -29,6 +31,7 @@ class PerceiverLayer:
     mlp_norm: Norm
     mlp: DenseMlp
     head_dim: int
+    head_norms: tuple[Norm, Norm] | None = None
 
     def __call__(self, x: Tensor, context: Tensor, tiles: int) -> Tensor:
         """Latents [N · l, hidden] and patches [N · n, hidden] to latents."""
@@ -38,6 +41,8 @@ class PerceiverLayer:
         keys, values = kv.permute(2, 0, 3, 1, 4).unbind()  # [N, K, n + l, d]
         heads = keys.shape[1]
         q = self.queries(normed, TOKENS).view(tiles, len(x) // tiles, -1, self.head_dim).transpose(1, 2)  # [N, H, l, d]
+        if self.head_norms is not None:
+            q, keys = self.head_norms[0](q), self.head_norms[1](keys)
         keys, values = (held.repeat_interleave(q.shape[1] // heads, 1) for held in (keys, values))
         with sdpa_kernel(KERNELS):
             attended = F.scaled_dot_product_attention(q, keys, values)
@@ -47,9 +52,12 @@ class PerceiverLayer:
 
 @dataclass(frozen=True, slots=True)
 class Perceiver:
-    """mlp: of each patch, from the tower's width to the decoder's. latents: [l, hidden]."""
+    """mlp: of each patch, from the tower's width to the decoder's; None where they are seen as they are.
 
-    mlp: DenseMlp
+    latents: [l, hidden].
+    """
+
+    mlp: DenseMlp | None
     latents: Tensor
     layers: Sequence[PerceiverLayer]
     norm: Norm
@@ -57,7 +65,9 @@ class Perceiver:
     def __call__(self, features: Tensor) -> Tensor:
         """[N, n, width] to [N, l, hidden]."""
         tiles = len(features)
-        context = self.mlp(features.flatten(0, 1), TOKENS)
+        context = features.flatten(0, 1)
+        if self.mlp is not None:
+            context = self.mlp(context, TOKENS)
         x = self.latents.repeat(tiles, 1)
         for layer in self.layers:
             x = layer(x, context, tiles)

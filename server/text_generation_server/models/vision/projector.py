@@ -1,7 +1,9 @@
 """From a tower's features to the decoder's width. Knows neither specs nor checkpoints."""
 
+from collections.abc import Sequence
 from math import isqrt
 
+import torch
 from torch import Tensor
 
 from text_generation_server.layers.linear import LinearKernel
@@ -36,6 +38,35 @@ class SquaresProjector:
         squares = features.view(tiles, side, self._pooled, side, self._pooled, width)
         means = squares.mean((2, 4)).view(-1, width)
         return (self._norm(means) @ self._weight).view(tiles, side * side, -1)
+
+
+class MergedProjector:
+    """So many normalised patches in turn, side by side, through an MLP. norm_last: normalised when side by side."""
+
+    def __init__(self, merged: int, norm: Norm, mlp: DenseMlp, norm_last: bool) -> None:
+        self._merged = merged
+        self._norm = norm
+        self._mlp = mlp
+        self._norm_last = norm_last
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """[N, n, width] to [N, n / merged, hidden]."""
+        tiles, count, width = features.shape
+        side_by_side = self._merged * width
+        normed = self._norm(features.reshape(-1, side_by_side if self._norm_last else width))
+        return self._mlp(normed.reshape(-1, side_by_side), TOKENS).view(tiles, count // self._merged, -1)
+
+
+class StackedProjector:
+    """A projector for each of the tower's layers whose outputs come side by side; so does what they make."""
+
+    def __init__(self, parts: Sequence[MergedProjector]) -> None:
+        self._parts = parts
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """[N, n, parts · width] to [N, n', parts · hidden]."""
+        layers = torch.chunk(features, len(self._parts), -1)
+        return torch.cat([part(layer) for part, layer in zip(self._parts, layers, strict=True)], -1)
 
 
 class ShuffledProjector:

@@ -3,12 +3,14 @@
 `pack-quantized`, of a linear [out, in]: weight_packed [out, in · bits / 32] along inputs, of numbers that are half of
 their range more than they say; weight_scale [out, groups]; weight_zero_point [out · bits / 32, groups] along outputs,
 where ranges are not symmetric; weight_g_idx [in], the group of each input, where it is not by order. The others:
-weight int8 or float8, weight_scale for all, an output, or a block. Which linears: by `targets` and `ignore`, names,
+weight int8 or float8, weight_scale for all, an output, or a block; or, of 4-bit floats (`quantization/fp4.py`),
+weight_packed uint8 [out, in / 2], with weight_scale [out, in / 32] of exponents (`mxfp4-`), or [out, in / 16] in e4m3
+and weight_global_scale, which scales are divided by (`nvfp4-`). Which linears: by `targets` and `ignore`, names,
 classes, or `re:` with an expression.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,17 +22,16 @@ from text_generation_server.quantization.bits import PackedNumbers
 from text_generation_server.quantization.bytes import ByteLinear
 from text_generation_server.quantization.coded import Coded
 from text_generation_server.quantization.dense import DenseScheme
+from text_generation_server.quantization.fp4 import MX_SIZE, NV_SIZE, Fp4Linear, mx_linear, number, nv_linear
 from text_generation_server.quantization.pieces import Stored
 from text_generation_server.weights.checkpoint import Checkpoint
 from text_generation_server.weights.layout import Rows
 
-PACKED = "pack-quantized"
 BYTES = {("float", 8): torch.float8_e4m3fn, ("int", 8): torch.int8}
 """By type and bits, what formats that are not packed hold."""
 
-FORMATS = (PACKED, "float-quantized", "int-quantized", "naive-quantized")
-PACKED_BITS = (4, 8)
-NO_SIZE = (("group", None, None), ("block", None, None))
+GROUPED, STRATEGIES = ("group", "tensor_group"), ("tensor", "channel", "block")
+NO_SIZE = (*((strategy, None, None) for strategy in GROUPED), ("block", None, None))
 LINEAR = "Linear"
 """The class of all linears, in lists of targets."""
 
@@ -38,11 +39,23 @@ EXPRESSION = "re:"
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """How a linear's weights are stored. kinds: types with their bits. size: of groups, None for any.
+
+    read: from a linear's name and shape.
+    """
+
+    kinds: Collection[tuple[str, int]]
+    read: Callable[[Checkpoint, str, tuple[int, int], "Group", DenseScheme], Stored]
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """The linears of these `targets`. size: inputs of a group, None for all; block: see `ByteLinear`."""
 
     targets: tuple[str, ...]
-    packed: bool
+    layout: Layout
     kind: str
     bits: int
     size: int | None
@@ -56,21 +69,23 @@ class Group:
         weights = config.section("weights")
         form = config.text("format", default=form)
         kind, bits = weights.text("type", default="int"), weights.integer("num_bits")
-        if form not in FORMATS:
-            raise config.refusal("format", form, f"one of {', '.join(FORMATS)}")
-        if (form == PACKED and (kind != "int" or bits not in PACKED_BITS)) or (
-            form != PACKED and (kind, bits) not in BYTES
-        ):
-            raise weights.refusal("num_bits", bits, f"4 or 8 bits of int, or 8 of float; this is {kind} in {form}")
+        layout = LAYOUTS.get(form)
+        if layout is None:
+            raise config.refusal("format", form, f"one of {', '.join(LAYOUTS)}")
+        if (kind, bits) not in layout.kinds:
+            known = " or ".join(f"{bits} bits of {kind}" for kind, bits in layout.kinds)
+            raise weights.refusal("num_bits", bits, f"{known}; this is {kind} in {form}")
         strategy = weights.text("strategy", default="tensor")
-        size = weights.optional_integer("group_size") if strategy == "group" else None
+        size = weights.optional_integer("group_size") if strategy in GROUPED else None
         block = weights.sizes("block_structure", 2) if strategy == "block" else None
-        if strategy not in ("tensor", "channel", "group", "block") or (strategy, size, block) in NO_SIZE:
+        if strategy not in (*STRATEGIES, *GROUPED) or (strategy, size, block) in NO_SIZE:
             raise weights.refusal("strategy", strategy, "tensor, channel, or group or block with a size")
+        if layout.size not in (None, size):
+            raise weights.refusal("group_size", size, f"{layout.size} in {form}")
         inputs = config.section("input_activations")
         return cls(
             targets=_patterns(config, "targets", (LINEAR,)),
-            packed=form == PACKED,
+            layout=layout,
             kind=kind,
             bits=bits,
             size=size,
@@ -108,14 +123,26 @@ class CompressedTensors:
         group = next((group for group in self.groups if _among(name, group.targets, (LINEAR,))), None)
         if group is None:
             return None
-        if group.packed:
-            checkpoint.leave(f"{name}.weight_shape")
-            return WordLinear(checkpoint, name, shape, group, self.dense)
-        for last in ("input_scale", "input_zero_point", "weight_zero_point"):
-            checkpoint.leave(f"{name}.{last}")
-        dtype = BYTES[group.kind, group.bits]
-        scale = f"{name}.weight_scale"
-        return ByteLinear(checkpoint, name, shape, dtype, scale, group.block, group.rounds, self.dense)
+        return group.layout.read(checkpoint, name, shape, group, self.dense)
+
+
+def _in_bytes(
+    checkpoint: Checkpoint, name: str, shape: tuple[int, int], group: Group, dense: DenseScheme
+) -> ByteLinear:
+    for last in ("input_scale", "input_zero_point", "weight_zero_point"):
+        checkpoint.leave(f"{name}.{last}")
+    dtype = BYTES[group.kind, group.bits]
+    return ByteLinear(checkpoint, name, shape, dtype, f"{name}.weight_scale", group.block, group.rounds, dense)
+
+
+def _mxfp4(checkpoint: Checkpoint, name: str, shape: tuple[int, int], group: Group, dense: DenseScheme) -> Fp4Linear:
+    return mx_linear(checkpoint, f"{name}.weight_packed", f"{name}.weight_scale", shape, dense)
+
+
+def _nvfp4(checkpoint: Checkpoint, name: str, shape: tuple[int, int], group: Group, dense: DenseScheme) -> Fp4Linear:
+    checkpoint.leave(f"{name}.input_global_scale")
+    factor = 1.0 / number(checkpoint, f"{name}.weight_global_scale")
+    return nv_linear(checkpoint, f"{name}.weight_packed", f"{name}.weight_scale", shape, dense, factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +157,7 @@ class WordLinear:
 
     def read(self, rows: Rows, columns: Rows) -> Coded:
         """See `Stored`."""
+        self.checkpoint.leave(f"{self.name}.weight_shape")
         (outputs, inputs), bits = self.shape, self.group.bits
         size = self.group.size or inputs
         count = -(-inputs // size)
@@ -172,3 +200,12 @@ def _among(name: str, patterns: Sequence[str], classes: Sequence[str]) -> bool:
         else pattern in (name, *classes)
         for pattern in patterns
     )
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "pack-quantized": Layout((("int", 4), ("int", 8)), WordLinear),
+    **dict.fromkeys(("float-quantized", "int-quantized", "naive-quantized"), Layout(BYTES, _in_bytes)),
+    "mxfp4-pack-quantized": Layout((("float", 4),), _mxfp4, MX_SIZE),
+    "nvfp4-pack-quantized": Layout((("float", 4),), _nvfp4, NV_SIZE),
+}
+"""By `format`."""

@@ -1,4 +1,4 @@
-"""Checkpoints of 8-bit floats (e4m3): DeepSeek's and Qwen's, vLLM's and AutoFP8's, ModelOpt's.
+"""Checkpoints of 8-bit floats (e4m3): DeepSeek's and Qwen's, vLLM's and AutoFP8's, and by `modelopt` that one's.
 
 Of a linear [out, in]: weight float8 and weight_scale_inv [out / b, in / b] for blocks of `weight_block_size`; or
 weight_scale, one number or one an output. Weights are code · scale, by either name. What is said of activations
@@ -30,14 +30,6 @@ class Fp8:
         if written != "e4m3":
             raise config.refusal("fmt", written, "e4m3")
         return cls(config.sizes("weight_block_size", 2), dense)
-
-    @classmethod
-    def of_algorithm(cls, config: ConfigDict, dense: DenseScheme) -> "Fp8":
-        """By ModelOpt's section: a scale a tensor, or plain weights beside a narrow cache. Raises UnsupportedModel."""
-        algorithm = config.text("quant_algo", default="FP8")
-        if algorithm != "FP8":
-            raise config.refusal("quant_algo", algorithm, "FP8")
-        return cls(None, dense)
 
     def find(self, checkpoint: Checkpoint, name: str, shape: tuple[int, int], transposed: bool) -> ByteLinear | None:
         """See `Format`. Linears without scales are plain."""

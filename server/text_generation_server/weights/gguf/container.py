@@ -126,10 +126,15 @@ def read_container(path: Path) -> Container:
 
 def read_rows(file: BinaryIO, tensor: TensorInfo, start: int, stop: int) -> Floats:
     """Rows [start, stop) of a tensor as float32 [rows, row_len]."""
+    raw = read_packed(file, tensor, start, stop).reshape(-1)
+    return dequantize(raw, tensor.kind).reshape(stop - start, tensor.row_len)
+
+
+def read_packed(file: BinaryIO, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.uint8]:
+    """The bytes of rows [start, stop) of a tensor as they are stored [rows, bytes of a row]."""
     offset, length = tensor.byte_range(start, stop)
     file.seek(offset)
-    raw: NDArray[np.uint8] = np.frombuffer(file.read(length), np.uint8)
-    return dequantize(raw, tensor.kind).reshape(stop - start, tensor.row_len)
+    return np.frombuffer(file.read(length), np.uint8).reshape(stop - start, -1)
 
 
 class _Reader:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from json.encoder import encode_basestring as quote
 from typing import Any
 
@@ -39,9 +40,9 @@ class Items:
         """What an event of the model becomes. logprobs: a list of its tokens' as JSON."""
         match event:
             case Content(text):
-                yield from self._text(_Message, text, logprobs)
+                yield from self._text(MESSAGE, text, logprobs)
             case Reasoning(text):
-                yield from self._text(_Reasoning, text, "")
+                yield from self._text(REASONING, text, "")
             case CallBegin(id=id, name=name):
                 yield from self.closed()
                 yield from self._opened(_Call(self._write, len(self.done), id, name))
@@ -57,11 +58,11 @@ class Items:
             self.done.append(self._open.item(status))
             self._open = None
 
-    def _text(self, kind: "type[_Text]", text: str, logprobs: str) -> Iterator[str]:
+    def _text(self, kind: "TextKind", text: str, logprobs: str) -> Iterator[str]:
         item = self._open
-        if not isinstance(item, kind):
+        if not isinstance(item, _Text) or item.kind is not kind:
             yield from self.closed()
-            item = kind(self._write, len(self.done))
+            item = _Text(self._write, len(self.done), kind)
             yield from self._opened(item)
         yield item.delta(text, logprobs)
 
@@ -70,109 +71,104 @@ class Items:
         yield from item.begin()
 
 
-class _Item:
-    """An item at its place in the output."""
+class _Place:
+    """An item's place in the output, and its id."""
 
-    PREFIX: str
-
-    def __init__(self, write: Write, index: int) -> None:
+    def __init__(self, write: Write, index: int, prefix: str) -> None:
         self._write = write
-        self._id = new_id(self.PREFIX)
-        self._place = f'"output_index":{index}'
-        self._where = f'"item_id":"{self._id}",{self._place}'
+        self._index = f'"output_index":{index}'
+        self.id = new_id(prefix)
+        self.where = f'"item_id":"{self.id}",{self._index}'
 
-    def item(self, status: str) -> Object:
-        """The item as it is now."""
-        raise NotImplementedError
-
-    def _told(self, event: str, status: str) -> str:
-        return self._write(f"response.output_item.{event}", f'{self._place},"item":{_json(self.item(status))}')
+    def told(self, event: str, item: Object) -> str:
+        """That the item as it is now has been added, or is done."""
+        return self._write(f"response.output_item.{event}", f'{self._index},"item":{_json(item)}')
 
 
-class _Text(_Item):
-    """An item that is one part of text."""
+@dataclass(frozen=True, slots=True)
+class TextKind:
+    """An item that is one part of text. prefix: of its id. event: what its pieces are called.
 
-    EVENT: str
+    part: of a text and the log-probabilities of its tokens. item: of an id, a status and parts.
+    """
 
-    def __init__(self, write: Write, index: int) -> None:
-        super().__init__(write, index)
-        self._where += ',"content_index":0'
+    prefix: str
+    event: str
+    part: Callable[[str, list[Any]], Object]
+    item: Callable[[str, str, list[Object]], Object]
+
+
+MESSAGE = TextKind("msg", "output_text", text_part, message_item)
+REASONING = TextKind("rs", "reasoning_text", lambda text, _: reasoning_part(text), reasoning_item)
+
+
+class _Text:
+    """An item of a kind."""
+
+    def __init__(self, write: Write, index: int, kind: TextKind) -> None:
+        self.kind = kind
+        self._write = write
+        self._place = _Place(write, index, kind.prefix)
+        self._where = self._place.where + ',"content_index":0'
         self._texts: list[str] = []
         self._logprobs: list[Any] = []
 
     def begin(self) -> Iterator[str]:
-        yield self._told("added", IN_PROGRESS)
-        yield self._write("response.content_part.added", f'{self._where},"part":{_json(self.part())}')
+        yield self._place.told("added", self.item(IN_PROGRESS))
+        yield self._write("response.content_part.added", f'{self._where},"part":{_json(self._part())}')
 
     def delta(self, text: str, logprobs: str) -> str:
         """A piece. logprobs: empty where there are none by their nature."""
         self._texts.append(text)
         if not logprobs:
-            return self._write(f"response.{self.EVENT}.delta", f'{self._where},"delta":{quote(text)}')
+            return self._write(f"response.{self.kind.event}.delta", f'{self._where},"delta":{quote(text)}')
         if logprobs != "[]":
             self._logprobs += json.loads(logprobs)
         rest = f'"delta":{quote(text)},"logprobs":{logprobs}'
-        return self._write(f"response.{self.EVENT}.delta", f"{self._where},{rest}")
+        return self._write(f"response.{self.kind.event}.delta", f"{self._where},{rest}")
 
     def end(self, status: str) -> Iterator[str]:
-        part = self.part()
+        part = self._part()
         told = {name: part[name] for name in ("text", "logprobs") if name in part}
-        yield self._write(f"response.{self.EVENT}.done", f"{self._where},{_json(told)[1:-1]}")
+        yield self._write(f"response.{self.kind.event}.done", f"{self._where},{_json(told)[1:-1]}")
         yield self._write("response.content_part.done", f'{self._where},"part":{_json(part)}')
-        yield self._told("done", status)
-
-    def part(self) -> Object:
-        raise NotImplementedError
-
-    def _parts(self) -> list[Object]:
-        """None before there is anything in it."""
-        return [self.part()] if self._texts else []
-
-
-class _Message(_Text):
-    PREFIX, EVENT = "msg", "output_text"
-
-    def part(self) -> Object:
-        return text_part("".join(self._texts), self._logprobs)
+        yield self._place.told("done", self.item(status))
 
     def item(self, status: str) -> Object:
-        return message_item(self._id, status, self._parts())
+        """The item as it is now, without a part before there is anything in it."""
+        return self.kind.item(self._place.id, status, [self._part()] if self._texts else [])
+
+    def _part(self) -> Object:
+        return self.kind.part("".join(self._texts), self._logprobs)
 
 
-class _Reasoning(_Text):
-    PREFIX, EVENT = "rs", "reasoning_text"
-
-    def part(self) -> Object:
-        return reasoning_part("".join(self._texts))
-
-    def item(self, status: str) -> Object:
-        return reasoning_item(self._id, status, self._parts())
-
-
-class _Call(_Item):
-    PREFIX = "fc"
+class _Call:
+    """An item that is a call."""
 
     def __init__(self, write: Write, index: int, call_id: str, name: str) -> None:
-        super().__init__(write, index)
+        self._write = write
+        self._place = _Place(write, index, "fc")
         self._call_id = call_id
         self._name = name
         self._arguments = ""
 
     def begin(self) -> Iterator[str]:
-        yield self._told("added", IN_PROGRESS)
+        yield self._place.told("added", self.item(IN_PROGRESS))
 
     def delta(self, text: str) -> str:
         """A piece of its arguments."""
         self._arguments += text
-        return self._write("response.function_call_arguments.delta", f'{self._where},"delta":{quote(text)}')
+        told = f'{self._place.where},"delta":{quote(text)}'
+        return self._write("response.function_call_arguments.delta", told)
 
     def end(self, status: str) -> Iterator[str]:
         told = f'"name":{quote(self._name)},"arguments":{quote(self._arguments)}'
-        yield self._write("response.function_call_arguments.done", f"{self._where},{told}")
-        yield self._told("done", status)
+        yield self._write("response.function_call_arguments.done", f"{self._place.where},{told}")
+        yield self._place.told("done", self.item(status))
 
     def item(self, status: str) -> Object:
-        return call_item(self._id, status, self._call_id, self._name, self._arguments)
+        """The item as it is now."""
+        return call_item(self._place.id, status, self._call_id, self._name, self._arguments)
 
 
 def _json(value: Any) -> str:

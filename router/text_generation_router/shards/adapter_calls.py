@@ -1,4 +1,4 @@
-"""The shards' calls for adapters, kvrun.v1.Adapters. With `shards`, the only module that knows gRPC and protobuf."""
+"""The shards' calls for adapters, kvrun.v1.Adapters. Knows not what they are called by clients."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass

@@ -1,11 +1,10 @@
 """The shards as one: every call goes to all of them, and their answers are merged.
 
-With `adapter_calls`, the only module that knows gRPC and protobuf. How routers call shards is in
-`text_generation_protocol.calls`; here is what this one's nouns become. Knows nothing of queues, blocks or HTTP.
+Knows nothing of queues, blocks or HTTP.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
@@ -14,49 +13,26 @@ import grpc
 from text_generation_protocol import calls
 from text_generation_protocol.v3 import generate_pb2 as pb
 from text_generation_protocol.v3.generate_pb2_grpc import TextGenerationServiceStub
-from text_generation_router.adapter_calls import AdapterCalls
-from text_generation_router.errors import ShardError, StartError
+from text_generation_router.errors import StartError
+from text_generation_router.shards.adapter_calls import AdapterCalls
+from text_generation_router.shards.answers import MergedAnswer, shard_error
+from text_generation_router.shards.requests import request_message
+from text_generation_router.shards.steps import PushedSteps
 from text_generation_router.types import (
     CachedBatch,
-    FinishReason,
-    GeneratedText,
-    Generation,
     Sampling,
     ShardInfo,
     StepAnswer,
-    StepTimings,
-    Token,
     ValidRequest,
     WarmupAnswer,
     WireRequest,
 )
-from text_generation_server.grammar.grammar_type import GrammarType
 
 _LOOK_S = 0.05
 """Between two looks for a shard that is still loading."""
 
 _PROBE_ID = 2**64 - 1
 """Request and batch id of a probe; its token goes to scratch space, block and slot 0."""
-
-_FINISH_REASONS = {
-    pb.FINISH_REASON_LENGTH: FinishReason.LENGTH,
-    pb.FINISH_REASON_EOS_TOKEN: FinishReason.EOS_TOKEN,
-    pb.FINISH_REASON_STOP_SEQUENCE: FinishReason.STOP_SEQUENCE,
-}
-
-_GRAMMAR_TYPES = {
-    GrammarType.JSON: pb.GRAMMAR_TYPE_JSON,
-    GrammarType.REGEX: pb.GRAMMAR_TYPE_REGEX,
-    GrammarType.EBNF: pb.GRAMMAR_TYPE_EBNF,
-}
-
-_FOR_CLIENTS = {
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
-"""Statuses of errors that shards expect, whose texts are made for who asked; others are exceptions' own."""
 
 T = TypeVar("T")
 
@@ -122,6 +98,7 @@ class ShardedClient:
             block_size=answer.block_size,
             support_resuming=answer.support_resuming,
             tells_prefill_room=answer.tells_prefill_room,
+            pushes_steps=answer.pushes_steps and len(self._stubs) == 1,
             vocab_size=answer.vocab_size if answer.HasField("vocab_size") else None,
             adapters=tuple(answer.adapter_ids),
             extensions=frozenset(answer.request_extensions),
@@ -171,7 +148,7 @@ class ShardedClient:
 
         carried: metadata of the call, which tells the shards of its trace.
         """
-        batch = calls.batch(batch_id, [_request(request) for request in requests])
+        batch = calls.batch(batch_id, [request_message(request) for request in requests])
         message = pb.PrefillRequest(batch=batch, cached_batch=cast(pb.CachedBatch | None, cached))
         return _step([stub.Prefill(message, metadata=carried or None) for stub in self._stubs])
 
@@ -180,116 +157,10 @@ class ShardedClient:
         message = pb.DecodeRequest(batches=cast(Iterable[pb.CachedBatch], batches))
         return _step([stub.Decode(message, metadata=carried or None) for stub in self._stubs])
 
-
-class _StepAnswer:
-    """The answers of all shards to one Prefill or Decode, read lazily."""
-
-    def __init__(self, answers: Sequence[pb.PrefillResponse | pb.DecodeResponse]) -> None:
-        last = answers[-1]
-        self._answers = [last, *answers[:-1]]
-        self.batch: CachedBatch | None = last.batch if last.HasField("batch") else None
-        slowest = max(answers, key=lambda answer: answer.total_ns)
-        concat_ns = slowest.concat_ns if slowest.HasField("concat_ns") else None
-        self.timings = StepTimings(slowest.forward_ns, slowest.decode_ns, concat_ns)
-
-    def request_ids(self) -> list[int]:
-        return [
-            generation.request_id
-            for answer in self._answers
-            for generation in answer.generations
-            if not generation.generated_text.HasField("failure")
-        ]
-
-    def finished(self) -> list[Generation]:
-        return [
-            _generation(generation)
-            for answer in self._answers
-            for generation in answer.generations
-            if generation.HasField("generated_text")
-        ]
-
-    def generations(self) -> Iterator[Generation]:
-        return (_generation(generation) for answer in self._answers for generation in answer.generations)
-
-
-def _generation(message: pb.Generation) -> Generation:
-    end = message.generated_text if message.HasField("generated_text") else None
-    if end is not None and end.HasField("failure"):
-        # In the words of a call that fails, as it does when the request is all there is.
-        return Generation(message.request_id, [], [], [], None, f"Server error: {end.failure}")
-    final = None if end is None else _final(end)
-    top = message.top_tokens
-    told = Generation(
-        message.request_id, _tokens(message.tokens), [_tokens(tokens) for tokens in top] if top else [], [], final
-    )
-    if message.HasField("prefill_tokens"):
-        told.prefill = _prompt_tokens(message.prefill_tokens)
-        told.prefill_top = [_tokens(tokens) for tokens in message.prefill_top_tokens]
-    return told
-
-
-def _tokens(message: pb.Tokens) -> list[Token]:
-    ids = message.ids
-    if len(ids) == 1:  # nearly always; iterating protobuf's lists costs as much as all the rest
-        return [Token(ids[0], message.texts[0], message.logprobs[0], message.is_special[0])]
-    return list(map(Token, ids, message.texts, message.logprobs, message.is_special))
-
-
-def _prompt_tokens(message: pb.Tokens) -> list[Token]:
-    return [Token(*fields, False) for fields in zip(message.ids, message.texts, message.logprobs, strict=False)]
-
-
-def _final(message: pb.GeneratedText) -> GeneratedText:
-    seed = message.seed if message.HasField("seed") else None
-    return GeneratedText(message.text, message.generated_tokens, _FINISH_REASONS[message.finish_reason], seed)
-
-
-def _request(wire: WireRequest) -> pb.Request:
-    request = wire.request
-    return calls.request(
-        "".join(part for part in request.chunks if isinstance(part, str)) if request.chunks else request.inputs,
-        request.truncate,
-        request.max_new_tokens,
-        _parameters(request.sampling),
-        stop_sequences=request.stop_sequences,
-        stop_token_ids=request.stop_token_ids,
-        min_new_tokens=request.min_new_tokens,
-        ignore_eos=request.ignore_eos,
-        chunks=[part if isinstance(part, str) else (part.data, part.kind) for part in request.chunks],
-        prompt_ids=request.input_ids if request.given_as_ids else (),
-        id=wire.id,
-        add_special_tokens=request.add_special_tokens,
-        adapter_id=request.adapter_id,
-        blocks=wire.blocks,
-        slots=wire.slots,
-        cache_len=wire.cache_len,
-        chunk_len=wire.chunk_len,
-        generated_ids=wire.generated_ids,
-        resumable=wire.resumable,
-        prefill_logprobs=request.prefill_logprobs,
-        prefill_top_n_tokens=request.prefill_top_n_tokens,
-        top_n_tokens=request.top_n_tokens,
-    )
-
-
-def _parameters(sampling: Sampling) -> pb.NextTokenChooserParameters:
-    return pb.NextTokenChooserParameters(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        typical_p=sampling.typical_p,
-        do_sample=sampling.do_sample,
-        seed=sampling.seed,
-        repetition_penalty=sampling.repetition_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        watermark=sampling.watermark,
-        grammar=sampling.grammar.text if sampling.grammar else "",
-        grammar_type=_GRAMMAR_TYPES[sampling.grammar.type] if sampling.grammar else pb.GRAMMAR_TYPE_NONE,
-        min_p=sampling.min_p,
-        presence_penalty=sampling.presence_penalty,
-        count_penalty=sampling.count_penalty,
-        logit_bias=[pb.TokenBias(id=token, bias=bias) for token, bias in sampling.logit_bias],
-    )
+    def steps(self, batches: Iterable[CachedBatch]) -> PushedSteps:
+        """Start decoding batches, which are joined, until told otherwise. Only for a shard that says it can."""
+        (channel,) = self._channels
+        return PushedSteps(channel, [batch.id for batch in batches])
 
 
 def _probe_request() -> WireRequest:
@@ -305,7 +176,7 @@ def _probe_request() -> WireRequest:
 
 
 async def _step(pending: Sequence[Awaitable[Any]]) -> StepAnswer:
-    return _StepAnswer(await _all(pending))
+    return MergedAnswer(await _all(pending))
 
 
 async def _all(pending: Sequence[Awaitable[T]]) -> list[T]:
@@ -318,10 +189,7 @@ async def _all(pending: Sequence[Awaitable[T]]) -> list[T]:
         except grpc.aio.AioRpcError as error:
             failure = failure or error
     if failure is not None:
-        lost = failure.code() == grpc.StatusCode.UNAVAILABLE
-        wrapper = "Could not connect to Text Generation server" if lost else "Server error"
-        text = f"{wrapper}: {failure.details()}"
-        raise ShardError(text, lost, text if failure.code() in _FOR_CLIENTS else wrapper) from failure
+        raise shard_error(failure) from failure
     return answers
 
 

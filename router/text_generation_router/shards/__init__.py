@@ -1,0 +1,1 @@
+"""The shards as the router sees them. Nothing outside knows gRPC or protobuf."""
