@@ -1,5 +1,7 @@
 """The products of adapters against their twin, for every mixture."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,9 +9,20 @@ from text_generation_server.adapters import bank as module
 from text_generation_server.adapters.bank import BankLayout, LoraBank
 from text_generation_server.adapters.pairs import LoraPair
 from text_generation_server.distributed.group import SingleRank
+from text_generation_server.kernels.lora import linear as lora
 from text_generation_server.kernels.lora import segments
 from text_generation_server.kernels.lora.segments import segments_of
-from text_generation_server.layers.linear import ColumnParallelLinear, LinearSlice, LinearStep, RowParallelLinear
+from text_generation_server.kernels.matmul.config import KernelConfig, KernelKind
+from text_generation_server.kernels.matmul.linear import SmallBatchLinear
+from text_generation_server.layers.activation import gated_activation
+from text_generation_server.layers.linear import (
+    ColumnParallelLinear,
+    LinearKernel,
+    LinearSlice,
+    LinearStep,
+    RowParallelLinear,
+)
+from text_generation_server.specs.activation import Activation
 
 PLACES = 5
 MIXTURES = [[0], [5], [3, 0], [0, 0, 0], [2] * 20, [1, 5, 0, 3, 3, 2, 4, 5, 0, 5, 1], [*range(6)] * 7]
@@ -97,3 +110,80 @@ def test_inputs_that_are_padding_are_not_read(device):
     linear.addend._kernel = module._kernel(linear.addend._parts, linear.addend._numbers, linear.addend._ranks, 16)
     got = linear.addend(x, numbers, LinearStep(numbers))(torch.zeros(4, 48, device=device))
     torch.testing.assert_close(got, expected)
+
+
+class Carrying(LinearKernel):
+    """Multiplies by one choice, and adds what it is offered."""
+
+    def __init__(self, weight, bias, choice, kind=None):
+        self.multiply = SmallBatchLinear(weight.device)
+        self.weight, self.bias, self.choice, self.kind = weight, bias, choice, kind
+
+    def __call__(self, x):
+        raise AssertionError("adapters are there")
+
+    def with_addend(self, x, offer):
+        return self.multiply(x, self.weight, self.bias, self.choice, self.kind, offer())
+
+    def gated(self, kind):
+        return Carrying(self.weight, self.bias, self.choice, kind)
+
+
+GEMV = KernelConfig(KernelKind.GEMV, block_n=8, block_k=64, warps=1, stages=2)
+DOT = KernelConfig(KernelKind.DOT, block_n=16, block_k=32, warps=1, stages=2)
+SWAPPED = KernelConfig(KernelKind.DOT, block_n=64, block_k=32, warps=4, stages=2)
+
+
+@pytest.mark.parametrize(
+    ("choice", "kind", "rank"),
+    [
+        (GEMV, None, 16),
+        (GEMV, Activation.SILU, 5),
+        (DOT, None, 5),
+        (replace(DOT, splits=3), None, 40),
+        (SWAPPED, Activation.SILU, 16),
+        (replace(SWAPPED, splits=2), None, 16),
+    ],
+    ids=str,
+)
+def test_a_product_s_own_kernel_adds_what_the_twin_says(device, choice, kind, rank, monkeypatch):
+    """Several products a step, so that what one leaves is found by the next; outputs of several parts in a block."""
+    for name, number in {"SHARE": 64, "LEAST_SHARE": 64, "LOW_RANK": rank}.items():
+        monkeypatch.setattr(lora, name, number)
+    outputs, inputs = ((20, 20) if kind else (48, 7, 30)), 192
+    linear, width = column(outputs, inputs)
+    filled(linear, device, torch.float16, rank)
+    drawn = torch.Generator().manual_seed(3)
+    weight = (torch.randn(width, inputs, generator=drawn) / 20).to(device, torch.float16)
+    bias = torch.randn(width, generator=drawn).to(device, torch.float16)
+    addend, linear._kernel = linear.addend, Carrying(weight, bias, choice)
+    multiply = linear if kind is None else linear.gated(kind)
+    kernel = module._kernel(addend._parts, addend._numbers, addend._ranks, rank)
+    for adapters in [[5, 2]] if choice.kernel is KernelKind.GEMV else [[2] * 20, MIXTURES[-2]]:
+        numbers = torch.tensor(adapters, device=device)
+        step = LinearStep(numbers)
+        for _ in range(3):
+            x = torch.randn(len(adapters), inputs, generator=drawn).to(device, torch.float16)
+            addend._kernel = None
+            added = addend(x, numbers, LinearStep(numbers))(x.new_zeros(len(x), width))
+            expected = x.float() @ weight.float().T + bias.float() + added.float()
+            if kind is not None:
+                expected = gated_activation(kind)(expected.half())
+            addend._kernel = kernel
+            torch.testing.assert_close(multiply(x, step).float(), expected.float(), atol=0.02, rtol=0.01)
+
+
+def test_many_tokens_and_many_or_large_adapters_are_left_to_kernels_of_their_own():
+    assert lora.are_few(32, 8, 16)
+    assert lora.are_few(8, 32, 16)
+    assert not any(lora.are_few(*more) for more in [(33, 8, 16), (9, 9, 16), (8, 8, 17)])
+
+
+@pytest.mark.parametrize("tokens", [33, 2])
+def test_what_is_few_is_offered(device, tokens, few):
+    linear, _ = column((32,), 64)
+    filled(linear, device, torch.float16, 16)
+    addend, numbers = linear.addend, torch.ones(tokens, dtype=torch.int64, device=device)
+    addend._kernel = module._kernel(addend._parts, addend._numbers, addend._ranks, 16)
+    offer = addend.offer(torch.zeros(tokens, 64, device=device), numbers, LinearStep(numbers))
+    assert (offer is not None) == (tokens == 2 and segments.COMPARED > PLACES)

@@ -18,8 +18,9 @@ from torch import Tensor
 from text_generation_server.adapters.pairs import LoraPair
 from text_generation_server.adapters.parts import AdaptedLinear, parts_of
 from text_generation_server.errors import UnsupportedModel
-from text_generation_server.kernels.lora.linear import LoraKernel, UpPart
+from text_generation_server.kernels.lora.linear import LoraKernel, UpPart, are_few, splits_of_few
 from text_generation_server.kernels.lora.segments import Segments, segments_of
+from text_generation_server.kernels.matmul.low_rank import pitch_of
 from text_generation_server.layers.linear import Adaptable, LinearStep
 
 ALIGNMENT = 64
@@ -28,12 +29,17 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True, slots=True)
 class PlacedPart:
-    """Where a part's matrices are in an adapter's row: [rank, inputs], [rank, outputs]. index: among all parts."""
+    """Where a part's matrices are in an adapter's row: [rank, inputs], [outputs, pitch]. index: among all parts."""
 
     part: AdaptedLinear
     index: int
     down: int
     up: int
+
+    def ups(self, numbers: Tensor, pitch: int) -> Tensor:
+        """The second one [outputs, pitch] in a row of numbers, with zeros behind its rank."""
+        outputs = self.part.output_count
+        return numbers[self.up : self.up + outputs * pitch].view(outputs, pitch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,18 @@ class BankLayout:
 
     def __init__(self, linears: Sequence[Adaptable], rank: int, rows: int = 1, option: str = "--max-lora-rank") -> None:
         self.rank = rank
+        self.pitch = pitch_of(rank)
         self.rows = rows
         self._option = option
         self.size = self.parts = 0
         self.linears = [(linear, self._placed(parts_of(linear))) for linear in linears]
+
+    def width(self, tokens: int, places: int) -> int:
+        """Numbers of each of so many tokens that are between the halves of a product, at most; see `segments_of`."""
+        if not are_few(tokens, places, self.rank):
+            return 0
+        widths = (len(parts) * self.rank * splits_of_few(tokens, parts[0].part.inputs) for _, parts in self.linears)
+        return max(widths, default=0)
 
     def pack(self, pairs: Mapping[str, LoraPair], dtype: torch.dtype, pinned: bool) -> PackedAdapter:
         """These pairs, by the checkpoint's names, in host memory; pinned: for a copy that nobody waits for.
@@ -82,9 +96,9 @@ class BankLayout:
         for placed in (placed for _, parts in self.linears for placed in parts):
             pair = pairs.get(placed.part.name.format(row))
             if pair is not None:
-                down, up = placed.part.down(pair), placed.part.up(pair).T
+                down, up = placed.part.down(pair), placed.part.up(pair)
                 numbers[placed.down : placed.down + down.numel()].view(down.shape).copy_(down)
-                numbers[placed.up : placed.up + up.numel()].view(up.shape).copy_(up)
+                placed.ups(numbers, self.pitch)[:, : pair.rank].copy_(up)
                 ranks[placed.index] = pair.rank
 
     def _placed(self, parts: Sequence[AdaptedLinear]) -> tuple[PlacedPart, ...]:
@@ -92,7 +106,7 @@ class BankLayout:
         size = self.rank * parts[0].inputs  # all have the same inputs
         base = self._take(len(parts) * size)
         downs = [base + at * size for at in range(len(parts))]
-        ups = [self._take(self.rank * part.output_count) for part in parts]
+        ups = [self._take(self.pitch * part.output_count) for part in parts]
         first, self.parts = self.parts, self.parts + len(parts)
         return tuple(
             PlacedPart(part, first + at, down, up)
@@ -111,7 +125,9 @@ class LoraBank:
         self._rows = layout.rows
         self._numbers = torch.zeros(places * layout.rows, layout.size, dtype=dtype, device=device)
         self._ranks = torch.zeros(places * layout.rows, layout.parts, dtype=torch.int32, device=device)
-        segments = partial(segments_of, places=places * layout.rows)  # one for all linears, which share what it makes
+        # One for all linears, which share what it makes.
+        rows = places * layout.rows
+        segments = partial(segments_of, places=rows, width=partial(layout.width, places=rows))
         for linear, parts in layout.linears:
             linear.addend = LoraAddend(parts, self._numbers, self._ranks, layout.rank, segments)
 
@@ -161,6 +177,13 @@ class LoraAddend:
             return self._kernel(x, step.once(self._segments, adapters))
         return partial(self._add_all, x=x, adapters=adapters, step=step)
 
+    def offer(self, x: Tensor, adapters: Tensor, step: LinearStep) -> Callable[[], object] | None:
+        """See `Addend`; a `LowRank`."""
+        if self._kernel is None or not are_few(len(x), len(self._numbers), self._rank):
+            return None
+        segments = step.once(self._segments, adapters)
+        return partial(self._kernel.low_rank, adapters, segments) if segments.present is not None else None
+
     def _add_all(self, out: Tensor, x: Tensor, adapters: Tensor, step: LinearStep) -> Tensor:
         for place, tokens in step.once(tokens_of_places, adapters):
             row, ranks = self._numbers[place - 1], self._ranks[place - 1, self._of_linear].tolist()
@@ -176,8 +199,7 @@ class LoraAddend:
         down = row[first.down : first.down + count * self._rank * inputs].view(count * self._rank, inputs)
         inners = (own @ down.T).view(len(own), count, self._rank)
         for at, (placed, rank) in enumerate(zip(self._parts, ranks, strict=True)):
-            outputs = placed.part.output_count
-            up = row[placed.up : placed.up + rank * outputs].view(rank, outputs)
+            up = placed.ups(row, pitch_of(self._rank))[:, :rank].T
             inner, target = inners[:, at, :rank], out[:, placed.part.outputs]
             if tokens is None:
                 target.addmm_(inner, up)

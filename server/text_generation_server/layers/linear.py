@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 from torch import Tensor
 
 from text_generation_server.distributed.group import TensorParallel
-from text_generation_server.layers.activation import Elementwise, gated_activation
+from text_generation_server.layers.activation import gated_activation
 from text_generation_server.specs.activation import Activation
 
 M = TypeVar("M")
@@ -60,19 +60,38 @@ class LinearSlice:
     other: str = ""
 
 
+Offer = Callable[[], object]
+"""What an addend would leave to a kernel; called by one that knows how, it says what is to be added."""
+
+
 class LinearKernel(Protocol):
     """A finished linear, bias included."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, in] to [T, out]."""
 
-    def gated(self, kind: Activation) -> Elementwise:
+    def with_addend(self, x: Tensor, offer: Offer) -> Tensor | None:
+        """The same with what an addend offers, in one; None where it cannot do that, without taking the offer."""
+        return None
+
+    def gated(self, kind: Activation) -> "LinearKernel":
         """What makes act(gate) · other [T, out / 2] of [T, in], where the first half of the outputs are gates.
 
         Kernels may be chosen for that: use it instead of the plain product, before the first step.
         """
-        function = gated_activation(kind)
-        return lambda x: function(self(x))
+        return GatedLinear(self, kind)
+
+
+class GatedLinear(LinearKernel):
+    """An activation behind a product."""
+
+    def __init__(self, product: LinearKernel, kind: Activation) -> None:
+        self._product = product
+        self._function = gated_activation(kind)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, in] to [T, out / 2]."""
+        return self._function(self._product(x))
 
 
 class Addend(Protocol):
@@ -84,6 +103,9 @@ class Addend(Protocol):
         It may do so in place. What depends on x alone is begun here, in front of the product, which then hides its
         time. adapters: the step's, [T]; it is not asked in steps where no row has one.
         """
+
+    def offer(self, x: Tensor, adapters: Tensor, step: LinearStep) -> Offer | None:
+        """The same, for the product's kernel to do with its own; None where that is no use."""
 
 
 class Adaptable:
@@ -110,8 +132,17 @@ class ParallelLinear(Adaptable):
     def _multiply(self, x: Tensor, step: LinearStep) -> Tensor:
         if self.addend is None or step.adapters is None:
             return self._kernel(x)
+        if (made := self._with_addend(self._kernel, x, step)) is not None:
+            return made
         add = self.addend(x, step.adapters, step)
         return add(self._kernel(x))
+
+    def _with_addend(self, kernel: LinearKernel, x: Tensor, step: LinearStep) -> Tensor | None:
+        """By one kernel that does both, if it can."""
+        if self.addend is None or step.adapters is None:
+            return None
+        offer = self.addend.offer(x, step.adapters, step)
+        return None if offer is None else kernel.with_addend(x, offer)
 
 
 class ColumnParallelLinear(ParallelLinear):
@@ -126,8 +157,10 @@ class ColumnParallelLinear(ParallelLinear):
         fused, function = self._kernel.gated(kind), gated_activation(kind)
 
         def act(x: Tensor, step: LinearStep) -> Tensor:
-            plain = self.addend is None or step.adapters is None
-            return fused(x) if plain else function(self._multiply(x, step))
+            if self.addend is None or step.adapters is None:
+                return fused(x)
+            made = self._with_addend(fused, x, step)
+            return function(self._multiply(x, step)) if made is None else made
 
         return act
 

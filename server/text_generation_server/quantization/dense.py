@@ -10,9 +10,9 @@ from torch import Tensor
 
 from text_generation_server.device.uploads import Uploads
 from text_generation_server.kernels.matmul.config import CUBLAS
+from text_generation_server.kernels.matmul.low_rank import LowRank
 from text_generation_server.kernels.matmul.packed import Weight
-from text_generation_server.layers.activation import Elementwise
-from text_generation_server.layers.linear import LinearKernel
+from text_generation_server.layers.linear import LinearKernel, Offer
 from text_generation_server.layers.moe import ExpertBiases, ExpertsKernel
 from text_generation_server.quantization.dense_experts import DenseExperts
 from text_generation_server.quantization.onednn import PackedLinear, can_pack
@@ -54,7 +54,14 @@ class TunedLinear(LinearKernel):
         choice = self._tuner.choice(self._shape, len(x)) if len(x) <= ROWS[-1] else CUBLAS
         return self._multiply(x, self._weight, self._bias, choice, self._kind)
 
-    def gated(self, kind: Activation) -> Elementwise:
+    def with_addend(self, x: Tensor, offer: Offer) -> Tensor | None:
+        """See `LinearKernel`: low-rank products, in a kernel of ours for plain weights."""
+        choice = self._tuner.carrier(self._shape, len(x))
+        if choice is None or not isinstance(low := offer(), LowRank):
+            return None
+        return self._multiply(x, self._weight, self._bias, choice, self._kind, low)
+
+    def gated(self, kind: Activation) -> LinearKernel:
         """See `LinearKernel`; one kernel does both."""
         return TunedLinear(self._weight, self._bias, self._tuner, kind)
 

@@ -6,7 +6,7 @@ card of the same name comes with this package for some shapes: such choices are 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,15 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from text_generation_server.kernels.matmul.config import CUBLAS, Form, KernelConfig, candidates, packed_candidates
+from text_generation_server.kernels.matmul.config import (
+    CUBLAS,
+    Form,
+    KernelConfig,
+    candidates,
+    carrier,
+    packed_candidates,
+)
+from text_generation_server.kernels.matmul.low_rank import LowRank
 from text_generation_server.kernels.matmul.packed import PackedWeight, Weight
 from text_generation_server.kernels.matmul.picks import PickFile
 from text_generation_server.log import Progress
@@ -62,8 +70,19 @@ class Measure(Protocol):
         """Microseconds a product, less exact above `limit`; None where the choice cannot be used."""
 
 
-Multiply = Callable[[Tensor, Weight, Tensor | None, KernelConfig, Activation | None], Tensor]
-"""Multiplies x [m, K] with weights [N, K], adds a bias [N], and lets through the gates of an activation."""
+class Multiply(Protocol):
+    """Kernels of all choices."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Weight,
+        bias: Tensor | None,
+        choice: KernelConfig,
+        kind: Activation | None = None,
+        low: LowRank | None = None,
+    ) -> Tensor:
+        """See `SmallBatchLinear`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +156,12 @@ class MatmulTuner:
         """That of the least number tuned that is not below `rows`; cuBLAS where there is none."""
         tuned = self._choices.get(shape, {})
         return tuned[min(enough)] if (enough := [count for count in tuned if count >= rows]) else CUBLAS
+
+    def carrier(self, shape: Shape, rows: int) -> KernelConfig | None:
+        """See `carrier`; None where nothing was chosen, too."""
+        if shape not in self._choices or shape.form is not None:
+            return None
+        return carrier(self.choice(shape, rows), rows, shape.n, shape.k)
 
     def tune(self, rows: Sequence[int] = ROWS) -> None:
         """Choose for all registered weights, from the file where it knows, else by measurement."""

@@ -68,6 +68,16 @@ def test_cublas_stays_unless_it_is_beaten_clearly():
     assert picked(tuned(MadeUp({first: 9.95, second: 9.8}))) == second
 
 
+def test_what_adds_more_than_a_product_is_ours_wherever_anything_was_chosen():
+    first, *_ = candidates(1, N, K)
+    tuner, shape = tuned(MadeUp({first: 5.0}), rows=(1, 32)), Shape(N, K, BF16)
+    assert tuner.carrier(shape, 1) == first
+    assert tuner.choice(shape, 32) == CUBLAS
+    assert tuner.carrier(shape, 32) in candidates(32, N, K)
+    assert tuner.carrier(shape, 33) is None
+    assert MatmulTuner(None, CPU, MadeUp()).carrier(shape, 32) is None
+
+
 def test_small_weights_are_not_worth_a_measurement():
     measure = MadeUp()
     tuner = tuned(measure, weights=[weight(256, 256)])

@@ -5,6 +5,8 @@ by the matrices of one adapter for a block of its tokens. What is read are the m
 far as their ranks go; tokens without adapter are nobody's. Everything is found on the device, so that a recorded step
 serves every mixture. No sum is made by atomic additions: equal inputs give equal results.
 
+A linear of few rows whose product is a kernel of ours is told what to add instead (`kernels/matmul/low_rank_sums.py`).
+
 What a step's tokens have, and the matrices, are read while the kernel in front still runs: the step's first kernel that
 reads them starts when all before it have ended, and so every later one after that.
 """

@@ -23,6 +23,7 @@ def expand(
     row_size: int,
     all_parts: int,
     RANK: tl.constexpr,
+    PITCH: tl.constexpr,
     PARTS: tl.constexpr,
     ROWS: tl.constexpr,
     SPLITS: tl.constexpr,
@@ -33,7 +34,8 @@ def expand(
 ) -> None:
     """Add to out what inner [SPLITS, T, PARTS · RANK] makes. Programs: [S, blocks of outputs].
 
-    ups: [PARTS, 4], of each part its first block, and its `UpPart`. ROWS: RANK, or the next power of two.
+    ups: [PARTS, 4], of each part its first block, and its `UpPart`. PITCH: see `LowRank`. ROWS: RANK, or the next
+    power of two.
     """
     if PDL:
         gdc_launch_dependents()
@@ -52,8 +54,8 @@ def expand(
         column, count = tl.multiple_of(column, 16), tl.multiple_of(count, 16)
     n = (block - tl.load(ups + part * 4)) * BLOCK_N + tl.arange(0, BLOCK_N)
     r = tl.arange(0, ROWS)
-    matrix = numbers + place * row_size + up + r[:, None] * count + n[None, :]
-    weights = tl.load(matrix, mask=(r < rank)[:, None] & (n < count)[None, :], other=0.0)
+    matrix = numbers + place * row_size + up + n[:, None] * PITCH + r[None, :]
+    weights = tl.load(matrix, mask=(n < count)[:, None] & (r // 8 * 8 < rank)[None, :], other=0.0)
     t = start + tl.arange(0, BLOCK_T)
     held = (t < end)[:, None]
     token = tl.load(order + t, mask=t < end, other=0).to(tl.int64)
@@ -68,5 +70,5 @@ def expand(
         total += tl.load(source, mask=held & (r < rank)[None, :], other=0.0)
     held = held & (n < count)[None, :]
     before = tl.load(target, mask=held, other=0.0).to(tl.float32)
-    added = tl.dot(total.to(weights.dtype), weights, input_precision="ieee")
+    added = tl.dot(total.to(weights.dtype), weights.T, input_precision="ieee")
     tl.store(target, (before + added).to(out.dtype.element_ty), mask=held)

@@ -15,6 +15,8 @@ from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.lora.expand import expand
 from text_generation_server.kernels.lora.segments import FEW, SHORT, Segments
 from text_generation_server.kernels.lora.shrink import shrink
+from text_generation_server.kernels.matmul.config import GEMV_ROWS, NARROW_ROWS
+from text_generation_server.kernels.matmul.low_rank import LowRank, pitch_of
 
 WIDE = 8192
 """Outputs of a linear from which a program has 256 of them, else 128."""
@@ -29,9 +31,40 @@ SHARE = 1024
 """Inputs of a program where tokens are few, unless that makes fewer parts."""
 
 
+LEAST_SHARE = 256
+"""The same where programs are so small that more of them wait for less."""
+
+
+FEW_PLACES = 8
+"""Places that a step's tokens may have, up to which the product's own kernel is faster than two more kernels.
+
+With 32 of them in 32 rows it was slower by 11 %, and with 128 rows by 10 % and more, on an H200.
+"""
+
+
+LOW_RANK = 16
+"""Of places, at most, likewise: larger ones were not measured."""
+
+
+def are_few(tokens: int, places: int, rank: int) -> bool:
+    """Whether the product's own kernel may add what so many tokens have of so many places."""
+    return tokens <= NARROW_ROWS and min(tokens, places) <= FEW_PLACES and rank <= LOW_RANK
+
+
+def splits_of_few(tokens: int, inputs: int) -> int:
+    """In how many parts inputs are multiplied where a product's own kernel does so."""
+    wanted = max(SPLITS[0][0], inputs // (SHARE if tokens > GEMV_ROWS else LEAST_SHARE))
+    return power_of_2(max(1, min(wanted, SPLITS[0][1], inputs // LEAST_SHARE)))
+
+
+def power_of_2(number: int) -> int:
+    """The largest that is not above."""
+    return 1 << (number.bit_length() - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class UpPart:
-    """Where a part's second matrices [R, count] begin in a row of numbers, and the outputs [column, column + count)."""
+    """Where a part's second matrices [count, pitch] begin in a row of numbers; outputs [column, column + count)."""
 
     start: int
     column: int
@@ -58,12 +91,31 @@ class LoraKernel:
         self._numbers, self._ranks = numbers, ranks
         self._rank = rank
         self._inputs = inputs
+        self._down_start = down
         self._down = numbers[:, down:]
         self._ups = tuple(ups)
         self._first_part = first_part
         self._aligned = all(up.column % 16 == 0 and up.count % 16 == 0 for up in ups)
         self._block_n = 256 if sum(up.count for up in ups) >= WIDE else 128
         self._table, self._blocks = self._table_of(self._block_n)
+        rows = [[first_part + at, up.start, up.column, up.count] for at, up in enumerate(ups)]
+        self._parts = torch.tensor(rows, dtype=torch.int32, device=numbers.device)
+
+    def low_rank(self, adapters: Tensor, segments: Segments) -> LowRank:
+        """The same for a product's own kernel, which must be the next that is launched of these segments.
+
+        adapters: of the segments, which have `present`.
+        """
+        assert segments.present is not None and segments.inner is not None
+        inner, following = segments.inner[segments.turn], segments.inner[1 - segments.turn]
+        segments.turn = 1 - segments.turn
+        after, segments.read = segments.read, True
+        return LowRank(
+            *(self._numbers, self._ranks, self._parts, adapters, segments.order, segments.table, segments.present),
+            *(inner, following, self._down_start, self._rank, pitch_of(self._rank), self._inputs),
+            splits=splits_of_few(len(adapters), self._inputs),
+            overlaps=after,
+        )
 
     def __call__(self, x: Tensor, segments: Segments) -> Callable[[Tensor], Tensor]:
         """What adds to outputs [T, out], in place, what comes of x [T, inputs or more]; both with contiguous rows.
@@ -101,6 +153,7 @@ class LoraKernel:
             *(out, segments.order, segments.table, self._numbers, self._table, self._ranks, inner),
             *(tokens, self._first_part, out.stride(0), self._numbers.stride(0), self._ranks.shape[1]),
             RANK=self._rank,
+            PITCH=pitch_of(self._rank),
             PARTS=len(self._ups),
             ROWS=max(16, triton.next_power_of_2(self._rank)),
             SPLITS=splits,
@@ -118,7 +171,7 @@ class LoraKernel:
         least = next((splits for most, splits in SPLITS if tokens <= most), 1)
         wanted = max(least, self._inputs // SHARE) if tokens <= FEW else least
         most = max(1, min(wanted, -(-self._inputs // block_k), SPLITS[0][1]))
-        return int(1 << (most.bit_length() - 1))
+        return power_of_2(most)
 
     def _table_of(self, block_n: int) -> tuple[Tensor, int]:
         """Of each part: its first block, and its `UpPart`; and the number of all blocks."""

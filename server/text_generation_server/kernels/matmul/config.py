@@ -27,9 +27,11 @@ WARP_GROUP_OUTPUTS = 64
 LEAST_SIZE = {4: 32, 8: 16}
 """By bits, of what shares a scale where few of them are multiplied; smaller groups of 4 bits are rare."""
 
+SHARED_BYTES = 227 * 1024
+"""Of a multiprocessor, for its programs."""
+
 _MULTIPROCESSORS = 132
 _MOST_PROGRAMS = 16 * _MULTIPROCESSORS
-_SHARED_BYTES = 227 * 1024
 """Of the GPU that candidates are made for (sm_90); they run on others too, with less even shares."""
 
 
@@ -96,12 +98,34 @@ _WIDE_TILES = (
 )
 
 
+CARRIER = KernelConfig(KernelKind.DOT, 64, 128, 4, 4)
+"""Two programs fit beside each other, so that those that make first halves keep none waiting."""
+
+
 def block_rows(rows: int) -> int:
     """The rows that the tensor-core kernel computes for so many.
 
     With 8 Triton takes the instructions of single warps, and a step of 8 rows took longer than one of 16 (H100).
     """
     return max(16, 1 << (rows - 1).bit_length())
+
+
+def beside_each_other(choice: KernelConfig, rows: int) -> int:
+    """How many programs of the tensor-core kernel a multiprocessor has room for, at least one."""
+    return max(1, SHARED_BYTES // _shared(choice, rows))
+
+
+def carrier(chosen: KernelConfig, rows: int, n: int, k: int) -> KernelConfig | None:
+    """What multiplies where low-rank products are added (`low_rank`), `chosen` being fastest alone; None for nothing."""
+    if chosen.kernel is KernelKind.GEMV:
+        return chosen
+    if not 1 < rows <= NARROW_ROWS or k % 16 or not _fits(CARRIER, rows, n, k):
+        return None
+    return next(_filling(CARRIER, n, k), None)
+
+
+def _shared(choice: KernelConfig, rows: int) -> int:
+    return 2 * (choice.block_n + block_rows(rows)) * choice.block_k * choice.stages
 
 
 def candidates(rows: int, n: int, k: int) -> list[KernelConfig]:
@@ -154,7 +178,7 @@ def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfi
     found: list[KernelConfig] = []
     for tile in _PACKED_TILES if rows <= NARROW_ROWS else _WIDE_PACKED_TILES:
         shared = (tile.block_n * form.bits // 8 + 2 * block_rows(rows)) * tile.block_k * tile.stages
-        if tile.block_n // 2 <= n and shared <= _SHARED_BYTES:
+        if tile.block_n // 2 <= n and shared <= SHARED_BYTES:
             blocks, units = -(-n // tile.block_n), -(-k // tile.block_k)
             splits = 1
             while blocks * splits < 0.9 * _MULTIPROCESSORS and units >= 4 * splits:
@@ -166,13 +190,12 @@ def packed_candidates(rows: int, n: int, k: int, form: Form) -> list[KernelConfi
 
 def _fits(tile: KernelConfig, rows: int, n: int, k: int) -> bool:
     # Each program reads all of x: with lower blocks that would be many times what there is of weights.
-    shared = 2 * (tile.block_n + block_rows(rows)) * tile.block_k * tile.stages
     programs = n // tile.block_n
     return (
         tile.block_n >= min(rows, WARP_GROUP_OUTPUTS)
         and k % tile.block_k == 0
         and programs <= _MOST_PROGRAMS
-        and shared <= _SHARED_BYTES
+        and _shared(tile, rows) <= SHARED_BYTES
     )
 
 

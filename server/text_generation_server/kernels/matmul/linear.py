@@ -8,6 +8,7 @@ from text_generation_server.kernels import activation
 from text_generation_server.kernels.matmul.config import KernelConfig, KernelKind
 from text_generation_server.kernels.matmul.dot import arrivals, dot
 from text_generation_server.kernels.matmul.gemv import gemv
+from text_generation_server.kernels.matmul.low_rank import LowRank
 from text_generation_server.kernels.matmul.packed import PackedWeight, Weight
 from text_generation_server.kernels.matmul.packed_dot import packed_dot
 from text_generation_server.kernels.matmul.rounded import rounded_product
@@ -28,6 +29,7 @@ class SmallBatchLinear:
         bias: Tensor | None,
         choice: KernelConfig,
         kind: Activation | None = None,
+        low: LowRank | None = None,
     ) -> Tensor:
         """x [m, K] · weight [N, K]ᵀ + bias [N], summed in float32 and rounded once; all of one 16-bit dtype.
 
@@ -37,6 +39,7 @@ class SmallBatchLinear:
             weight: contiguous, and not written by the kernel in front: it is read before that one has ended. For cuBLAS
                 one of few bits is made plain.
             kind: the result is act(gate) · other [m, N / 2], gates first; None for the product itself.
+            low: is added to the product, by kernels of plain weights alone.
         """
         if choice.kernel is KernelKind.CUBLAS:
             product = _by_library(x, weight, bias)
@@ -44,8 +47,8 @@ class SmallBatchLinear:
         if isinstance(weight, PackedWeight):
             return packed_dot(x, weight, bias, choice, self._arrived, kind)
         if choice.kernel is KernelKind.GEMV:
-            return gemv(x, weight, bias, choice, kind)
-        return dot(x, weight, bias, choice, self._arrived, kind)
+            return gemv(x, weight, bias, choice, kind, low)
+        return dot(x, weight, bias, choice, self._arrived, kind, low)
 
 
 def _by_library(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:

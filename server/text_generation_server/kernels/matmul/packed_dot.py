@@ -11,7 +11,8 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from text_generation_server.kernels.dependent_launch import overlaps
 from text_generation_server.kernels.matmul.config import KernelConfig, block_rows
-from text_generation_server.kernels.matmul.dot import fetch, sum_of_splits
+from text_generation_server.kernels.matmul.dot import sum_of_splits
+from text_generation_server.kernels.matmul.fetch import fetch
 from text_generation_server.kernels.matmul.gate import gated, weight_row
 from text_generation_server.kernels.matmul.packed import PackedWeight
 from text_generation_server.kernels.matmul.packed_sums import of_groups, sums_of_units
@@ -87,7 +88,7 @@ def _packed_dot(
     )
     stored = rows
     if SPLITS > 1:
-        total, is_last = sum_of_splits(total, parts, arrived, block, SPLITS)
+        total, is_last = sum_of_splits(total, parts, arrived, block, tl.program_id(1), SPLITS)
         stored = tl.where(is_last, rows, 0)
     total = total.T
     if bias is not None:
