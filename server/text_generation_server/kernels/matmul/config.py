@@ -116,7 +116,7 @@ def beside_each_other(choice: KernelConfig, rows: int) -> int:
 
 
 def carrier(chosen: KernelConfig, rows: int, n: int, k: int) -> KernelConfig | None:
-    """What multiplies where low-rank products are added (`low_rank`), `chosen` being fastest alone; None for nothing."""
+    """What multiplies where low-rank products are added (`low_rank`), `chosen` being fastest alone; or nothing."""
     if chosen.kernel is KernelKind.GEMV:
         return chosen
     if not 1 < rows <= NARROW_ROWS or k % 16 or not _fits(CARRIER, rows, n, k):
