@@ -64,6 +64,7 @@ def place(model: ServedModel, directories: Sequence[Path]) -> None:
 
 
 def stored_name(name: str, tensors: Mapping[str, Tensor]) -> str:
-    """Hub files of some families lack the family's prefix."""
+    """Hub files of some families lack the family's prefix, and some call a text part so."""
     full = f"{name}.weight"
-    return full if full in tensors else full.partition(".")[2]
+    others = full.partition(".")[2], full.replace("model.", "model.language_model.", 1)
+    return next(one for one in (full, *others) if one in tensors)

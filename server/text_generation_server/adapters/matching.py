@@ -30,11 +30,11 @@ def match(adapter: Adapter, targets: Targets) -> dict[str, LoraPair]:
     fused = _with_short(fused)
     matched: dict[str, LoraPair] = {}
     for stored, (down, up) in adapter.halves.items():
-        module = stored.replace(".base_layer", "")
+        module = targets.own_name(stored.replace(".base_layer", ""))
         if module in fused:
             found = split_fused(adapter, module, fused[module], targets, down, up)
         elif module in full:
-            found = {full[module]: pair_of(adapter, module, _key(adapter, module, targets))}
+            found = {full[module]: pair_of(adapter, stored, _key(adapter, stored, module, targets))}
             _check_shape(adapter, full[module], found[full[module]], targets.shapes[full[module]])
         else:
             raise UnsupportedModel(_unknown(adapter, module, targets.shapes))
@@ -47,10 +47,11 @@ def _with_short(names: dict[str, T]) -> dict[str, T]:
     return {short: value for name, value in names.items() if (short := name.partition(".")[2])} | names
 
 
-def _key(adapter: Adapter, module: str, targets: Targets) -> str:
+def _key(adapter: Adapter, stored: str, module: str, targets: Targets) -> str:
     """What the configuration calls a module: by itself, or by its parameter where that is what PEFT finds of it."""
-    if adapter.config.targets(module):
-        return module
+    for name in (stored.replace(".base_layer", ""), module):
+        if adapter.config.targets(name):
+            return name
     if module in targets.others and adapter.config.targets_parameter(f"{module}.weight"):
         return f"{module}.weight"
     raise UnsupportedModel(

@@ -112,10 +112,11 @@ class Adaptable:
     """What adapters may change: products with slices of the checkpoint's linears.
 
     by_outputs: whether the slices are of outputs, else of inputs. addend: of the outputs, None for none; may be set
-    before steps are recorded.
+    before steps are recorded. aliases: beginnings of its slices' names, and what others have in their place.
     """
 
     by_outputs = True
+    aliases: Sequence[tuple[str, str]] = ()
 
     def __init__(self, slices: Sequence[LinearSlice]) -> None:
         self.slices = tuple(slices)

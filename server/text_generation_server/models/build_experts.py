@@ -100,5 +100,5 @@ class ExpertsBuilder:
             ExpertLinears(slices_of(gates_first, places), True, spec.experts, f"{whole}.gate_up_proj"),
             ExpertLinears(slices_of(last, places[:1]), False, spec.experts, f"{whole}.down_proj"),
         )
-        self._reader.linears += linears
+        self._reader.offer(*linears)
         return linears

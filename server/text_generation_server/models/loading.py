@@ -133,7 +133,8 @@ def _build(
     narrow: torch.dtype | None,
 ) -> ServedModel:
     transposed = isinstance(spec, DecoderSpec) and spec.names.conv1d
-    reader = TensorReader(checkpoint, scheme, dense, transposed)
+    aliases = spec.names.aliases if isinstance(spec, DecoderSpec) else ()
+    reader = TensorReader(checkpoint, scheme, dense, transposed, aliases)
     match spec:
         case DecoderSpec():
             return DecoderBuilder(spec, reader, group, attention, narrow).build()

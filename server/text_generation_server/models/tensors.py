@@ -36,10 +36,17 @@ class TensorReader:
     """A checkpoint with linears of one form, and what is plain in every form. transposed: linears stored [in, out].
 
     linears: what adapters may change of layers that have been read, by whichever thread. scheme, dense: of the linears'
-    form, and of what is plain.
+    form, and of what is plain. aliases: see `specs/names.py`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, scheme: QuantScheme[Any], plain: DenseScheme, transposed: bool) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        scheme: QuantScheme[Any],
+        plain: DenseScheme,
+        transposed: bool,
+        aliases: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.checkpoint = checkpoint
         self.dtype = plain.dtype
         self.device = plain.device
@@ -47,6 +54,13 @@ class TensorReader:
         self.scheme = scheme
         self.dense = plain
         self._transposed = transposed
+        self._aliases = tuple(aliases)
+
+    def offer(self, *linears: Adaptable) -> None:
+        """Let adapters change these."""
+        for linear in linears:
+            linear.aliases = self._aliases
+        self.linears += linears
 
     def widened(self) -> "TensorReader":
         """What reads the same checkpoint to be computed with in float32, in plain form."""
@@ -71,7 +85,7 @@ class TensorReader:
         ]
         kernel = pieces[0].join_out(pieces[1:]).finish(self._joined_bias(stored, places) if has_bias else None)
         linear = ColumnParallelLinear(kernel, slices_of(stored, places))
-        self.linears.append(linear)
+        self.offer(linear)
         return linear
 
     def row(
@@ -86,7 +100,7 @@ class TensorReader:
         bias = self.vector(f"{stored.name}.bias", stored.outputs) if has_bias and first else None
         kernel = pieces[0].join_in(pieces[1:]).finish(bias)
         linear = RowParallelLinear(kernel, slices_of([stored], places), group)
-        self.linears.append(linear)
+        self.offer(linear)
         return linear
 
     def head(
@@ -147,7 +161,7 @@ class TensorReader:
         bias = self.vector(f"{stored.name}.bias", stored.outputs) if has_bias else None
         kernel = PlainLinear(self.scheme.small(self.checkpoint, stored.name, shape), bias)
         linear = ColumnParallelLinear(kernel, [LinearSlice(stored.name, shape, slice(0, stored.outputs), 0, other)])
-        self.linears.append(linear)
+        self.offer(linear)
         return linear
 
     def vector(self, name: str, size: int) -> Tensor:
