@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from oracles.case import unchanged
 from oracles.driver import Driver
 from oracles.lora import place, save_adapter, save_merged
+from oracles.pictures import Pictures
 from oracles.table import CASES
 from text_generation_server.adapters.matching import match
 from text_generation_server.adapters.pairs import read_adapter
@@ -22,8 +23,12 @@ SPANS = (len(TOKENS),) * 2
 
 
 def merged_logits(case, directory):
-    """What transformers answers with merged weights; where it cannot read the files, our model without adapters."""
-    if case.checkpoint is unchanged and case.written is None:
+    """What transformers answers with merged weights; our model without adapters where it cannot, or wants images."""
+    if (
+        case.checkpoint is unchanged
+        and case.written is None
+        and (case.pictures is None or type(case.pictures) is Pictures)
+    ):
         more = {key: case.config[key] for key in ("experts_implementation",) if key in case.config}
         kind = AutoModelForCausalLM if case.pictures is None else AutoModelForImageTextToText
         model = kind.from_pretrained(directory, attn_implementation=case.attention, dtype=torch.float32, **more)

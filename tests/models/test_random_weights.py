@@ -60,7 +60,8 @@ def test_greedy_answers_vary(tmp_path, tied, dtype):
 def test_every_architecture_can_be_made_up(case, oracle_of, tmp_path):
     config = json.loads((oracle_of(case.name).directory / "config.json").read_text())
     (logits,) = Driver(load(tmp_path, config)).step([(0, [5, 17, 33])])
-    assert logits.isfinite().all() and 0.01 < logits.std() < 50
+    allowed = logits[:, (logits > -torch.inf).all(0)]  # never some of Llama 3.2 Vision's, which are no outputs
+    assert allowed.shape[1] > 0.9 * logits.shape[1] and allowed.isfinite().all() and 0.01 < allowed.std() < 50
 
 
 def test_scales_that_are_exponents_can_be_made_up(oracle_of, tmp_path):
