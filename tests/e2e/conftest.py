@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
 START_PATIENCE_S = 180
 PYTHON = os.environ.get("SERVING_PYTHON", sys.executable)
@@ -101,6 +100,8 @@ def _environment(cache: Path) -> dict[str, str]:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """For models that tests make: tiny ones only wait for each other's threads."""
+    import torch  # not there beside other clients
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
