@@ -131,7 +131,7 @@ def test_prometheus_reads_the_metrics(server):
 def test_schemathesis_finds_the_document_kept(launch, tmp_path):
     """Requests made from the document, and broken ones; of events it expects another document than TGI's too."""
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
-    url = f"{launch('--max-total-tokens', '64', '--max-input-tokens', '60').url}/api-doc/openapi.json"
+    url = f"{launch('--max-total-tokens', '24', '--max-input-tokens', '20').url}/api-doc/openapi.json"
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     wishes = ["--checks", checks, "--phases", "examples,coverage", "--seed", "1", "--suppress-health-check", "all"]
     wishes += ["--request-timeout", "60"]  # a busy machine takes more than the 10 seconds that it waits by itself
