@@ -19,15 +19,14 @@ from text_generation_server.layers.moe import (
     pairs_of,
     with_bias,
 )
+from text_generation_server.quantization.tuning import DTYPES
 from text_generation_server.specs.activation import Activation
 
 FEW_PAIRS = 128
 """Of a token and a choice, for an expert if all are liked alike: so far the time goes into reading weights."""
 
 NARROW = 2048
-"""Inputs up to which sorting and gathering take longer than a library's better products save."""
-
-SMALL_DTYPES = (torch.bfloat16, torch.float16)
+"""Inner numbers of an expert up to which sorting and gathering take longer than better products save."""
 
 
 class DenseExperts(ExpertsKernel):
@@ -35,7 +34,6 @@ class DenseExperts(ExpertsKernel):
 
     def __init__(self, up: Tensor, kind: Activation, down: Tensor, biases: ExpertBiases | None = None) -> None:
         self._up, self._down = up, down
-        self._inner = down.shape[2]
         self._up_bias = None if biases is None else biases.up
         self._down_bias = None if biases is None else biases.down
         self._kind = kind
@@ -44,8 +42,8 @@ class DenseExperts(ExpertsKernel):
 
     def __call__(self, x: Tensor, experts: Tensor, weights: Tensor, addend: ExpertsAddend | None = None) -> Tensor:
         """See `ExpertsKernel`."""
-        few = experts.numel() <= FEW_PAIRS * len(self._up) or self._inner <= NARROW
-        if x.is_cuda and x.dtype in SMALL_DTYPES and few:
+        few = experts.numel() <= FEW_PAIRS * len(self._up) or self._down.shape[2] <= NARROW
+        if x.is_cuda and x.dtype in DTYPES and few:
             return self.looked_up(x, experts, weights, addend)
         return self.sorted(x, experts, weights, addend)
 

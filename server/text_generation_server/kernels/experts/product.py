@@ -33,11 +33,14 @@ class ExpertTile:
 
     @classmethod
     def of(cls, pairs: int, experts: int) -> Self:
-        """Room for twice what an expert has if all are liked alike; the fastest tried, see docs/benchmarks.md."""
+        """Room for twice what an expert has if all are liked alike: see docs/benchmarks.md.
+
+        All fit the 99 KiB of shared memory that a program has on the smaller GPUs.
+        """
         block = min(MOST_BLOCK, max(LEAST_BLOCK, triton.next_power_of_2(2 * pairs // experts)))
         if block < WARP_GROUP_OUTPUTS:
             return cls(block)
-        return cls(block, 128, 64, 4, 8) if block < MOST_BLOCK else cls(block, 256, 64, 3, 8)
+        return cls(block, 128, 64, 4 if block < MOST_BLOCK else 3, 8)
 
 
 @triton.jit
