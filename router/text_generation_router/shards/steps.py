@@ -14,7 +14,7 @@ _AHEAD = 16
 """Steps that the shard may be ahead of what has been read here: who leaves is heard of no sooner."""
 
 _AT_ONCE = 8
-"""Steps that it is allowed at once after that, as each message costs some 100 us."""
+"""Steps that it is allowed at once after that, or more, as each message costs some 100 us."""
 
 
 class PushedSteps:
@@ -56,4 +56,6 @@ class PushedSteps:
             self._wake.clear()
             if self._halted:
                 return
-            yield pb.StepsRequest(steps=_AT_ONCE)
+            more = self._read + _AHEAD - self._allowed  # of several wakes this may have missed all but one
+            self._allowed += more
+            yield pb.StepsRequest(steps=more)
