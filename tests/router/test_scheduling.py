@@ -137,7 +137,7 @@ async def test_shards_that_do_not_chunk_get_prefills_of_their_own(directory):
 
 async def test_without_chunking_few_waiting_requests_wait_for_more_or_for_long(directory):
     options = {"max_input_tokens": 60, "waiting_served_ratio": 2.0, "max_waiting_tokens": 8}
-    async with running_router(directory, options=options, chunking=False, pushing=False) as router:
+    async with running_router(directory, options=options, chunking=False, pushing=False, step_s=0.03) as router:
         first = asyncio.ensure_future(router.generate("first", max_new_tokens=40))
         while "Decode" not in router.shard.steps():
             await asyncio.sleep(0)
